@@ -1,0 +1,1 @@
+"""What runs untrusted code: confinement and the WebAssembly engine. Never imports `supervisor`."""
