@@ -1,0 +1,240 @@
+"""What the processes of one run tell each other: one frozen dataclass a message.
+
+Directions are part of each docstring; who may say what when is enforced by the receiver's list of allowed types.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+ARTIFACT_PATH = "/.airssys/artifact"
+"""The name by which a sealed worker opens its compiled code; the warden answers it from the sealed memory file."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """What changes the compiled code; part of the cache key."""
+
+    fuel: bool = False
+    epoch: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLimits:
+    """Bounds of one worker; None means no bound of this kind."""
+
+    memory_bytes: int
+    output_bytes: int
+    timeout_ns: int | None = None
+    fuel: int | None = None
+    cpu_s: int | None = None
+    table_elements: int = 1_000_000
+    instances: int = 1_000
+    tables: int = 1_000
+    memories: int = 1_000
+    open_files: int = 1_024
+    file_size_bytes: int = 1 << 32
+
+
+@dataclass(frozen=True, slots=True)
+class ConfinementPlan:
+    """Which layers a worker puts on; `required` ones that can't be had end the start."""
+
+    required: tuple[str, ...]
+    off: tuple[str, ...] = ()
+    uid: int | None = None
+    gid: int | None = None
+    namespaces: bool = True
+    ptracer_pid: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerJob:
+    """Supervisor → worker, with the fork: what to become. `environment` holds secrets: it is never logged."""
+
+    kind: str
+    worker_id: str
+    wasm_kind: str
+    arguments: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...]
+    mounts: tuple[tuple[str, str], ...]
+    engine: EngineSettings
+    limits: WorkerLimits
+    confinement: ConfinementPlan
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class LayerReport:
+    """One layer of confinement as its process found it: enforced, partial, unavailable or off."""
+
+    layer: str
+    status: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    """Keeper → supervisor: the worker exists."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Keeper → supervisor: wait4(2)'s word on the worker. `killed_for` is set when the keeper itself ended it."""
+
+    wait_status: int
+    user_cpu_ns: int
+    system_cpu_ns: int
+    max_rss_bytes: int
+    killed_for: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Confined:
+    """Worker → supervisor, with the notification listener: layers up to filter 1 are on. A claim; the supervisor looks for itself."""
+
+    layers: tuple[LayerReport, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Supervisor → worker: the warden answers now; load the artifact and the roots."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """Worker → supervisor: everything is loaded and filter 2 is on."""
+
+    layers: tuple[LayerReport, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Go:
+    """Supervisor → worker: verified from outside; run the guest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Worker → supervisor: how the guest ended. A claim. `outcome` is exited, trapped, limit or host_error."""
+
+    outcome: str
+    exit_code: int
+    message: str = ""
+    limit: str = ""
+    usage: int = 0
+    peak_memory_bytes: int = 0
+    fuel_used: int = 0
+    refused_growth_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StartFailed:
+    """Worker → supervisor: it could not become what the job asks. `layer` names the missing one, if that is why."""
+
+    stage: str
+    layer: str
+    call: str
+    errno: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """Compiler → supervisor, with the artifact's length as written to its one output descriptor. A claim."""
+
+    wasm_kind: str
+    artifact_bytes: int
+    imports: tuple[str, ...]
+    exports: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CompileFailed:
+    """Compiler → supervisor: the bytes aren't a program that can be compiled, in the compiler's words (escaped before use)."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class WardenSetup:
+    """Supervisor → warden, first: whose files, where to report. `scratch_directory` is private to `uid`."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    umask: int
+    audit_endpoint: str
+    audit_server_key: bytes
+    audit_public_key: bytes
+    audit_secret_key: bytes
+    scratch_directory: str
+    calls_per_second: int = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class WardenReady:
+    """Warden → supervisor: it has dropped to its identity; what it kept."""
+
+    layers: tuple[LayerReport, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """Supervisor → warden, with [listener, pidfd, artifact or policy files]: answer this worker's calls.
+
+    Descriptors in order: notification listener, pidfd of the worker, sealed policy file (a packed AttachPolicy),
+    sealed artifact file.
+    """
+
+    worker_id: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttachPolicy:
+    """In the sealed policy file of an Attach: `document` is a packed PolicyDocument."""
+
+    document: bytes
+    component: str
+    instance: str
+    component_digest: str
+    trust: str
+    policy_digest: str
+    mounts: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """Warden → supervisor: calls of this worker are answered from here on; roots that the identity can't open are named."""
+
+    worker_id: str
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Detach:
+    """Supervisor → warden: this worker has ended; close what belongs to it."""
+
+    worker_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Detached:
+    """Warden → supervisor: the last counts of that worker are in the audit log (acknowledged)."""
+
+    worker_id: str
+    calls: int
+    allowed: int
+    denied: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndWorker:
+    """Warden → supervisor: this worker must end now (forbidden call, flood, a call that could not be answered)."""
+
+    worker_id: str
+    code: str
+    reason: str
+    system_call: int
