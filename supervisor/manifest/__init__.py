@@ -1,0 +1,27 @@
+"""`Component.toml`: read and checked (`load_manifest`), then bound to what only the host knows (`bind`)."""
+
+from supervisor.manifest.bind import BoundManifest, BoundMount, BoundSecret, Variables, bind
+from supervisor.manifest.enforced import not_enforced
+from supervisor.manifest.parse import MANIFEST_NAME, ManifestErrors, load_manifest, parse_manifest
+from supervisor.manifest.values import Manifest, Parameter, ParameterValue, Quota, Request
+from supervisor.toml_source import Problem, render_problems
+
+__all__ = [
+    "MANIFEST_NAME",
+    "BoundManifest",
+    "BoundMount",
+    "BoundSecret",
+    "Manifest",
+    "ManifestErrors",
+    "Parameter",
+    "ParameterValue",
+    "Problem",
+    "Quota",
+    "Request",
+    "Variables",
+    "bind",
+    "load_manifest",
+    "not_enforced",
+    "parse_manifest",
+    "render_problems",
+]

@@ -1,0 +1,25 @@
+"""Which keys of a manifest this version enforces; the others are refused by `airssys run`, never silently accepted."""
+
+from supervisor.manifest.values import Manifest
+
+
+def not_enforced(manifest: Manifest) -> tuple[str, ...]:
+    """Return each key that is written and that nothing in this version enforces, in the order of the reference page."""
+    keys = [request.key for request in manifest.requests() if not _is_enforced(request.action)]
+    quota, limits, supervision = manifest.quota, manifest.limits, manifest.supervision
+    values = {
+        "quota.storage": quota.storage_bytes,
+        "quota.message_rate": quota.message_rate_per_s,
+        "quota.network_bandwidth": quota.network_bandwidth_bytes_per_s,
+        "quota.cpu_time": quota.cpu_time_ns_per_s,
+        "limits.max_payload": limits.max_payload_bytes,
+        "supervision.restart": supervision.restart,
+        "supervision.shutdown": supervision.shutdown_ns,
+        "supervision.depends_on": supervision.depends_on or None,
+    }
+    keys += [key for key, value in values.items() if value is not None]
+    return tuple(dict.fromkeys(keys))
+
+
+def _is_enforced(action: str) -> bool:
+    return action.startswith("filesystem.") or action == "secrets.env"

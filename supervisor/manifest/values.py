@@ -1,0 +1,196 @@
+"""What a `Component.toml` says, as values: a request by the component's author, never a grant.
+
+Texts of capabilities, mounts, arguments and environment still hold their `${…}` variables here; `bind` fills them in.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+ParameterValue = str | int | bool
+
+DIRECTORY: Final = "directory"
+FILE: Final = "file"
+STRING: Final = "string"
+INTEGER: Final = "integer"
+BOOLEAN: Final = "boolean"
+CHOICE: Final = "choice"
+PARAMETER_TYPES: Final = (DIRECTORY, FILE, STRING, INTEGER, BOOLEAN, CHOICE)
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """Section `[component]`: what it is called and how it is started. `wasm` is relative to the manifest."""
+
+    name: str
+    version: str
+    description: str
+    wasm: str
+    args: tuple[str, ...]
+    env: tuple[tuple[str, str], ...]
+    mounts: tuple["Mount", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """Under which name the guest sees a host directory; `guest` is absolute or `.`. Grants nothing."""
+
+    guest: str
+    host: str
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """Something only the host can know. A `default` may hold variables; None means that it has to be set."""
+
+    name: str
+    type: str
+    description: str
+    default: ParameterValue | None
+    choices: tuple[str, ...] = ()
+    minimum: int | None = None
+    maximum: int | None = None
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One thing that a manifest asks for: an action on a resource, as it is written."""
+
+    action: str
+    resource: str
+    required: bool
+    key: str
+    line: int
+    methods: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FilesystemCapability:
+    """`capabilities.filesystem`: path patterns."""
+
+    read: tuple[Request, ...] = ()
+    write: tuple[Request, ...] = ()
+    list: tuple[Request, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkCapability:
+    """`capabilities.network`: URLs or `host:port` to connect to, `address:port` to listen on."""
+
+    connect: tuple[Request, ...] = ()
+    listen: tuple[Request, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StorageCapability:
+    """`capabilities.storage`: patterns of keys, separated by `:`."""
+
+    read: tuple[Request, ...] = ()
+    write: tuple[Request, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MessagingCapability:
+    """`capabilities.messaging`: patterns of component names, and of topics separated by `.`."""
+
+    send: tuple[Request, ...] = ()
+    receive: tuple[Request, ...] = ()
+    publish: tuple[Request, ...] = ()
+    subscribe: tuple[Request, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SecretsCapability:
+    """`capabilities.secrets`: environment variables whose value comes from the host."""
+
+    env: tuple[Request, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CustomCapability:
+    """`capabilities.custom.NAME`: actions that some other component understands."""
+
+    name: str
+    actions: tuple[Request, ...]
+    metadata: tuple[tuple[str, ParameterValue], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """`[capabilities]`, or `[capabilities.optional]` where a refusal doesn't keep the component from starting."""
+
+    filesystem: FilesystemCapability = FilesystemCapability()
+    network: NetworkCapability = NetworkCapability()
+    storage: StorageCapability = StorageCapability()
+    messaging: MessagingCapability = MessagingCapability()
+    secrets: SecretsCapability = SecretsCapability()
+    custom: tuple[CustomCapability, ...] = ()
+
+    def requests(self) -> Iterator[Request]:
+        """Yield everything that is asked for, in the order of the reference page."""
+        yield from (*self.filesystem.read, *self.filesystem.write, *self.filesystem.list)
+        yield from (*self.network.connect, *self.network.listen)
+        yield from (*self.storage.read, *self.storage.write)
+        yield from (*self.messaging.send, *self.messaging.receive, *self.messaging.publish, *self.messaging.subscribe)
+        yield from self.secrets.env
+        for custom in self.custom:
+            yield from custom.actions
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """`[quota]`; None where nothing is written, `units.UNLIMITED` for `"unlimited"`."""
+
+    storage_bytes: int | None = None
+    message_rate_per_s: int | None = None
+    network_bandwidth_bytes_per_s: int | None = None
+    cpu_time_ns_per_s: int | None = None
+    memory_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`[limits]`; None where nothing is written. `output_bytes` counts stdout and stderr together."""
+
+    timeout_ns: int | None = None
+    fuel: int | None = None
+    output_bytes: int | None = None
+    max_payload_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Supervision:
+    """`[supervision]`; None where nothing is written."""
+
+    restart: str | None = None
+    shutdown_ns: int | None = None
+    depends_on: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A whole `Component.toml`: its path, the absolute directory that holds it, its SHA-256, and what it says."""
+
+    file: str
+    directory: str
+    digest: str
+    component: Component
+    parameters: tuple[Parameter, ...]
+    capabilities: Capabilities
+    optional: Capabilities
+    rationale: tuple[tuple[str, str], ...]
+    quota: Quota
+    limits: Limits
+    supervision: Supervision
+
+    def requests(self) -> Iterator[Request]:
+        """Yield everything that is asked for, what is required first."""
+        yield from self.capabilities.requests()
+        yield from self.optional.requests()
+
+    @property
+    def wasm_path(self) -> str:
+        """The absolute path of the WebAssembly file."""
+        return f"{self.directory.rstrip('/')}/{self.component.wasm}"
