@@ -1,0 +1,144 @@
+"""The root of the command line: finds the command, imports only its module, and turns errors into one or two lines.
+
+Exit codes follow sysexits.h(3) where DESIGN names them: 64 usage, 65 data, 69 unavailable, 70 software, 73 can't create,
+75 limit, 77 refused; for `run` the guest's own code passes through.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from typing import NoReturn, Protocol
+
+EX_USAGE = 64
+EX_DATAERR = 65
+EX_UNAVAILABLE = 69
+EX_SOFTWARE = 70
+EX_CANTCREAT = 73
+EX_LIMIT = 75
+EX_NOPERM = 77
+
+COMMANDS = {
+    "run": ("supervisor.cli.run", "run a component or a bare WebAssembly program, confined"),
+    "check": ("supervisor.cli.check", "say what a component asks for, and what is wrong with it"),
+    "explain": ("supervisor.cli.explain", "say whether an action would be allowed, and by which rule"),
+    "audit": ("supervisor.cli.audit", "read and verify the audit log"),
+    "doctor": ("supervisor.cli.doctor", "say what this machine offers for confinement, and how to mend what is missing"),
+    "help": ("supervisor.cli.help_code", "explain a denial or error code such as A1203"),
+    "completion": ("supervisor.cli.completion", "print the shell completion script"),
+}
+"""Command → (module that implements it, one line of help)."""
+
+
+class CommandModule(Protocol):
+    """What the module of a command offers."""
+
+    def register(self, subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+        """Add the command's parser."""
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Carry the command out and return the exit code."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with the exit code of sysexits.h for a usage error, and a pointer to the help."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"airssys: {message}", file=sys.stderr)
+        print(f"see: {self.prog} --help", file=sys.stderr)
+        raise SystemExit(EX_USAGE)
+
+
+_EPILOG = """examples:
+  airssys run ./log-summary                       a directory with a Component.toml: asks once, then runs
+  airssys run prog.wasm --read in/ -- in/a.csv    a bare program: the flags are the grant
+  airssys check ./log-summary --explain           what it asks for, and the rules that follow
+  airssys explain ./log-summary filesystem.read /var/log/app.log
+  airssys audit query --decision denied           what was refused, and why
+  airssys doctor                                  what this kernel offers
+"""
+
+
+def _parser(command: str | None) -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="airssys",
+        description="Run WebAssembly components that you did not write, each in a process that can do nothing by itself.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    for name, (module_name, summary) in COMMANDS.items():
+        if name == command:
+            module: CommandModule = importlib.import_module(module_name)  # type: ignore[assignment] # checked by the CLI tests
+            module.register(subparsers)
+        else:
+            subparsers.add_parser(name, help=summary, add_help=False)
+    return parser
+
+
+def _check_origin() -> None:
+    """Refuse to run when our packages were found in three different places: somebody's directory is in front of ours."""
+    import ipc
+    import supervisor
+
+    homes = {os.path.dirname(os.path.dirname(os.path.abspath(str(m.__file__)))) for m in (ipc, supervisor)}
+    if len(homes) != 1 or not sys.flags.isolated:
+        raise SystemExit("airssys: refused to start: its packages come from more than one place, or Python isn't isolated (-I)")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return the exit code; never shows a traceback for something the user did."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    _check_origin()
+    command = next((a for a in arguments[: _dashes(arguments)] if not a.startswith("-")), None)
+    if command is not None and command not in COMMANDS:
+        import difflib
+
+        near = difflib.get_close_matches(command, COMMANDS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        print(f"airssys: no command {command!r}{hint}\nsee: airssys --help", file=sys.stderr)
+        return EX_USAGE
+    cut = _dashes(arguments)
+    parser = _parser(command)
+    args = parser.parse_args(arguments[:cut])
+    args.guest_arguments = tuple(arguments[cut + 1 :])
+    if args.version:
+        from importlib.metadata import version
+
+        print(f"airssys {version('airssys-wasm')}")
+        return 0
+    if args.command is None:
+        parser.print_help()
+        return 0
+    module: CommandModule = importlib.import_module(COMMANDS[args.command][0])  # type: ignore[assignment] # as above
+    return _guarded(module, args)
+
+
+def _dashes(arguments: list[str]) -> int:
+    """Where our arguments end: what follows `--` belongs to the guest, whatever it looks like."""
+    return arguments.index("--") if "--" in arguments else len(arguments)
+
+
+def _guarded(module: CommandModule, args: argparse.Namespace) -> int:
+    from ipc.errors import AirssysError, AuditError, ConfigError, ConfinementError
+    from supervisor.report import print_error
+
+    try:
+        return module.run(args)
+    except ConfigError as error:
+        return print_error(error, "config", error.exit_code, args)
+    except ConfinementError as error:
+        return print_error(error, "confinement", EX_UNAVAILABLE, args)
+    except AuditError as error:
+        return print_error(error, "audit", EX_CANTCREAT, args)
+    except AirssysError as error:
+        return print_error(error, "internal", EX_SOFTWARE, args)
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): nothing is left to say to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 128 + 13
+    except KeyboardInterrupt:
+        return 130

@@ -1,0 +1,265 @@
+"""Getting from a wasm file to a sealed, hashed artifact: from the cache, or through a confined compiler process.
+
+The supervisor never parses the bytes. It copies them into a sealed memory file (so that what was hashed is what is
+compiled), lets a compiler process write into one descriptor, seals that, hashes it, and records the hash.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import stat
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ipc.errors import ConfigError, PeerProtocolError
+from ipc.messages import (
+    Compiled,
+    CompileFailed,
+    ConfinementPlan,
+    Ended,
+    EngineSettings,
+    Spawned,
+    StartFailed,
+    WorkerJob,
+    WorkerLimits,
+)
+from supervisor import memory_file
+from supervisor.artifacts import MAX_ARTIFACT_BYTES, ArtifactCache, ArtifactRecord, cache_key, wasmtime_version
+from supervisor.launch import Launched, launch_compiler
+from supervisor.terminal import visible
+from supervisor.zygote import Zygote
+
+MAX_WASM_BYTES = 512 * 1024 * 1024
+PROGRESS_AFTER_S = 1.0
+_ELF_MAGIC = b"\x7fELF"
+
+
+@dataclass(frozen=True, slots=True)
+class CompileLimits:
+    """What one compilation may use."""
+
+    timeout_s: float = 600.0
+    memory_bytes: int = 8 << 30
+    cpu_s: int = 1_200
+
+
+class CompileError(ConfigError):
+    """The bytes can't be compiled, or not within the limits; `limit` names the one that ended it."""
+
+    def __init__(self, message: str, limit: str = "") -> None:
+        super().__init__(message)
+        self.limit = limit
+
+
+@dataclass(slots=True)
+class Program:
+    """Sealed bytes of one wasm file, with their hash. Owns its descriptor."""
+
+    path: str
+    descriptor: int
+    sha256: str
+
+    @classmethod
+    def open(cls, path: str) -> Program:
+        """Copy the file into a sealed one; raises ConfigError for what isn't a plain wasm binary."""
+        try:
+            source = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            raise ConfigError(f"{visible(path)}: {os.strerror(error.errno or 0)}") from None
+        try:
+            if not stat.S_ISREG(os.fstat(source).st_mode):
+                raise ConfigError(f"{visible(path)}: not a regular file")
+            head = os.pread(source, 8, 0)
+            if head.startswith(_ELF_MAGIC):
+                raise ConfigError(
+                    f"{visible(path)}: is precompiled native code; only WebAssembly that is compiled here is ever run",
+                    hint="give the .wasm it was made from",
+                )
+            if not head.startswith(b"\0asm"):
+                raise ConfigError(
+                    f"{visible(path)}: is not a WebAssembly binary (it starts with {head[:4]!r}, not b'\\x00asm')",
+                    hint="text format (.wat) must be translated first: wasm-tools parse x.wat -o x.wasm",
+                )
+            try:
+                descriptor = memory_file.from_file("wasm", source, MAX_WASM_BYTES)
+            except ValueError as error:
+                raise ConfigError(f"{visible(path)}: {error}") from None
+        finally:
+            os.close(source)
+        return cls(path, descriptor, memory_file.sha256(descriptor))
+
+    def close(self) -> None:
+        """Close the sealed copy."""
+        os.close(self.descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """Compiled code, ready to be handed to a worker. `descriptor` is sealed and belongs to the caller."""
+
+    record: ArtifactRecord
+    descriptor: int
+    from_cache: bool
+    compile_s: float = 0.0
+
+
+def obtain(
+    program: Program,
+    engine: EngineSettings,
+    cache: ArtifactCache,
+    zygote: Zygote,
+    plan: ConfinementPlan,
+    origin: str,
+    limits: CompileLimits,
+    on_progress: Callable[[float], None],
+) -> Artifact:
+    """Return the artifact of `program`, compiled now if the cache doesn't have it; raises CompileError."""
+    version = wasmtime_version()
+    key = cache_key(program.sha256, version, engine)
+    found = cache.lookup(key)
+    if found is not None:
+        return Artifact(found[0], found[1], from_cache=True)
+    started = time.monotonic()
+    output = os.memfd_create("artifact", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        compiled = _compile(program, output, engine, zygote, plan, origin, limits, on_progress)
+        sealed = memory_file.from_file("artifact", output, MAX_ARTIFACT_BYTES)
+    finally:
+        os.close(output)
+    size_bytes = os.fstat(sealed).st_size
+    if size_bytes != compiled.artifact_bytes or size_bytes == 0:
+        os.close(sealed)
+        raise CompileError(f"{visible(program.path)}: the compiler said {compiled.artifact_bytes} bytes, {size_bytes} came")
+    record = ArtifactRecord(
+        program.sha256,
+        version,
+        memory_file.sha256(sealed),
+        size_bytes,
+        compiled.wasm_kind,
+        compiled.imports,
+        compiled.exports,
+    )
+    cache.store(key, record, sealed)
+    return Artifact(record, sealed, from_cache=False, compile_s=time.monotonic() - started)
+
+
+def _compile(
+    program: Program,
+    output: int,
+    engine: EngineSettings,
+    zygote: Zygote,
+    plan: ConfinementPlan,
+    origin: str,
+    limits: CompileLimits,
+    on_progress: Callable[[float], None],
+) -> Compiled:
+    job = WorkerJob(
+        kind="compile",
+        worker_id=f"compile-{program.sha256[:12]}",
+        wasm_kind="",
+        arguments=(),
+        environment=(),
+        mounts=(),
+        engine=engine,
+        limits=WorkerLimits(
+            memory_bytes=limits.memory_bytes,
+            output_bytes=0,
+            cpu_s=limits.cpu_s,
+            file_size_bytes=MAX_ARTIFACT_BYTES,
+        ),
+        confinement=plan,
+        origin=origin,
+    )
+    launched = launch_compiler(zygote, job, program.descriptor, output)
+    try:
+        return _await_compiler(launched, program, limits, on_progress)
+    finally:
+        launched.close()
+
+
+def _await_compiler(
+    launched: Launched, program: Program, limits: CompileLimits, on_progress: Callable[[float], None]
+) -> Compiled:
+    name = visible(os.path.basename(program.path))
+    started = time.monotonic()
+    compiled: Compiled | None = None
+    ended: Ended | None = None
+    failure: str | None = None
+    pidfd = -1
+    listening = True
+    try:
+        with selectors.PollSelector() as selector:
+            selector.register(launched.keeper.fileno(), selectors.EVENT_READ, "keeper")
+            selector.register(launched.worker.fileno(), selectors.EVENT_READ, "worker")
+            while ended is None:
+                for key, _ in selector.select(PROGRESS_AFTER_S / 4):
+                    if key.data == "keeper":
+                        message, _ = launched.keeper.receive((Spawned, Ended))
+                        if isinstance(message, Spawned):
+                            pidfd = os.pidfd_open(message.pid)
+                        elif isinstance(message, Ended):
+                            ended = message
+                    else:
+                        try:
+                            message, _ = launched.worker.receive((Compiled, CompileFailed, StartFailed))
+                        except (EOFError, OSError):
+                            selector.unregister(launched.worker.fileno())
+                            listening = False
+                            continue
+                        if isinstance(message, Compiled):
+                            compiled = message
+                        elif isinstance(message, CompileFailed):
+                            failure = visible(message.message)
+                        elif isinstance(message, StartFailed):
+                            failure = f"the compiler could not be confined: {message.layer} {message.call}: {message.message}"
+                elapsed_s = time.monotonic() - started
+                if elapsed_s > PROGRESS_AFTER_S:
+                    on_progress(elapsed_s)
+                if elapsed_s > limits.timeout_s:
+                    if pidfd >= 0:
+                        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                    raise CompileError(f"{name}: compiling took longer than {limits.timeout_s:g} s and was ended", "timeout")
+            while listening:
+                # What it said just before it ended may lie behind the keeper's word.
+                try:
+                    message, _ = launched.worker.receive((Compiled, CompileFailed, StartFailed), 0.0)
+                except (EOFError, OSError):
+                    break
+                if isinstance(message, Compiled):
+                    compiled = message
+                elif isinstance(message, CompileFailed):
+                    failure = visible(message.message)
+                elif isinstance(message, StartFailed):
+                    failure = f"the compiler could not be confined: {message.layer} {message.call}: {message.message}"
+    except (EOFError, OSError):
+        raise CompileError(f"{name}: the compiler's keeper was killed from outside") from None
+    except PeerProtocolError as error:
+        raise CompileError(f"{name}: the compiler broke the protocol: {error}") from None
+    finally:
+        if pidfd >= 0:
+            os.close(pidfd)
+    if failure is not None:
+        raise CompileError(f"{name}: {failure}")
+    if compiled is None or ended.wait_status != 0:
+        raise CompileError(f"{name}: {_words(ended, limits)}", _limit_name(ended, limits))
+    return compiled
+
+
+def _limit_name(ended: Ended, limits: CompileLimits) -> str:
+    if not os.WIFSIGNALED(ended.wait_status):
+        return ""
+    cpu_ns = ended.user_cpu_ns + ended.system_cpu_ns
+    return "cpu" if cpu_ns >= limits.cpu_s * 10**9 - 50_000_000 else "memory"
+
+
+def _words(ended: Ended, limits: CompileLimits) -> str:
+    match _limit_name(ended, limits):
+        case "cpu":
+            return f"compiling used more than {limits.cpu_s} s of CPU time and was ended"
+        case "memory":
+            number = os.WTERMSIG(ended.wait_status)
+            return f"the compiler died ({signal.Signals(number).name}); most likely its {limits.memory_bytes >> 20} MiB of memory"
+    return "the compiler ended without a result"

@@ -1,0 +1,196 @@
+"""The processes behind `airssys run`: zygote, warden and audit writer, started together and ended together.
+
+Start-up order is chosen for time: the zygote (the slowest, it imports the engine) first, then the warden, and while both
+import, this process opens the audit log and reads the component.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import socket
+import tempfile
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import ipc
+from ipc.audit.event import AuditEvent
+from ipc.errors import ConfigError
+from ipc.messages import ConfinementPlan, WardenSetup
+from supervisor.audit_log import AuditLog
+from supervisor.audit_writer import AuditWriter
+from supervisor.identity import Identity, worker_uid
+from supervisor.warden_client import WardenClient
+from supervisor.zygote import Zygote
+
+DEFAULT_REQUIRED = ("rlimits", "no_new_privs", "landlock", "seccomp")
+
+
+@dataclass(frozen=True, slots=True)
+class HostOptions:
+    """Where the host keeps its things, and how strictly it confines."""
+
+    state_directory: str
+    run_directory: str
+    audit_directory: str
+    run_as: Identity
+    required_layers: tuple[str, ...] = DEFAULT_REQUIRED
+    layers_off: tuple[str, ...] = ()
+    namespaces: bool = True
+
+
+@dataclass(slots=True)
+class Host:
+    """The running processes. Use as a context manager: nothing is left behind."""
+
+    options: HostOptions
+    zygote: Zygote
+    session_directory: str
+    data_directory: str
+    writer: AuditWriter
+    warden: WardenClient | None
+    origin: str
+    records: deque[Mapping[str, object]] = field(default_factory=deque)
+    records_ready: tuple[int, int] = (-1, -1)
+    signals: int = -1
+    _cleanup: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    def __enter__(self) -> Host:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._cleanup.close()
+
+    def record(self, event: AuditEvent) -> None:
+        """Have an event of the supervisor's own made durable; raises AuditError when it can't be."""
+        self.writer.local_durable(event)
+
+    @contextlib.contextmanager
+    def confinement(self, purpose: str) -> Iterator[ConfinementPlan]:
+        """Yield the plan for one worker, with a uid of its own held for as long as it lives when we are root."""
+        required = self.options.required_layers
+        # A compiler has no listener and needs none: it names no file.
+        off = self.options.layers_off if purpose == "run" else ()
+        ptracer = self.warden.process.pid if self.warden is not None else None
+        namespaces = self.options.namespaces and self.zygote.user_namespace is not None
+        if os.getuid() != 0:
+            yield ConfinementPlan(required, off, None, None, namespaces, ptracer)
+            return
+        namespaces = self.options.namespaces
+        with worker_uid(self.options.run_directory) as uid:
+            yield ConfinementPlan(required, off, uid, uid, namespaces, ptracer)
+
+
+def open_host(options: HostOptions) -> Host:
+    """Start everything; on any failure nothing is left running."""
+    with contextlib.ExitStack() as stack:
+        for directory in (options.state_directory, options.run_directory, options.audit_directory):
+            os.makedirs(directory, mode=0o700, exist_ok=True)
+        signals = _signal_descriptor(stack)
+        zygote = Zygote(namespaces=options.namespaces)
+        stack.callback(zygote.close)
+        zygote.start()
+        warden = None
+        if "seccomp" not in options.layers_off:
+            warden = WardenClient.start(zygote.user_namespace)
+            stack.callback(warden.close)
+        session = _session_directory(options, stack)
+        data = _private_directory(os.path.join(session, "tmp"), options.run_as)
+        log = AuditLog(options.audit_directory)
+        # The warden connects as its own uid: the socket is its property, and its directory may only be passed through.
+        endpoint = os.path.join(session, "audit.sock")
+        owner = options.run_as.uid if os.getuid() == 0 else None
+        writer = AuditWriter(log, endpoint, socket_owner_uid=owner)
+        stack.callback(writer.close)
+        writer.start()
+        host = Host(
+            options,
+            zygote,
+            session,
+            data,
+            writer,
+            warden,
+            os.path.dirname(os.path.dirname(os.path.abspath(str(ipc.__file__)))),
+            signals=signals,
+        )
+        host.records_ready = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        for descriptor in host.records_ready:
+            stack.callback(os.close, descriptor)
+
+        def keep(record: Mapping[str, object]) -> None:
+            host.records.append(record)
+            with contextlib.suppress(BlockingIOError):
+                os.write(host.records_ready[1], b"r")
+
+        writer.subscribe(keep)
+        if warden is not None:
+            warden.set_up(_warden_setup(options, writer, data_scratch=_private_directory(os.path.join(session, "scratch"), options.run_as)))
+        host._cleanup = stack.pop_all()
+        return host
+
+
+def _warden_setup(options: HostOptions, writer: AuditWriter, data_scratch: str) -> WardenSetup:
+    keys = writer.new_client_keys("warden")
+    identity = options.run_as
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return WardenSetup(
+        uid=identity.uid,
+        gid=identity.gid,
+        groups=identity.groups,
+        umask=umask,
+        audit_endpoint=writer.endpoint,
+        audit_server_key=writer.server_public_key,
+        audit_public_key=keys[0],
+        audit_secret_key=keys[1],
+        scratch_directory=data_scratch,
+    )
+
+
+def _session_directory(options: HostOptions, stack: contextlib.ExitStack) -> str:
+    session = tempfile.mkdtemp(prefix="run-", dir=options.run_directory)
+    stack.callback(shutil.rmtree, session, ignore_errors=True)
+    if os.getuid() == 0:
+        # Passed through, never listed, by the warden's uid.
+        os.chmod(session, 0o711)
+        os.chmod(options.run_directory, 0o711)
+    if len(os.path.join(session, "audit.sock")) > 100:
+        raise ConfigError(f"{session}: too long for a unix socket (unix(7): 108 bytes); choose a shorter --run-dir")
+    return session
+
+
+def _private_directory(path: str, owner: Identity) -> str:
+    os.mkdir(path, 0o700)
+    if os.getuid() == 0:
+        os.chown(path, owner.uid, owner.gid)
+    return path
+
+
+def _signal_descriptor(stack: contextlib.ExitStack) -> int:
+    """Return a descriptor that yields the numbers of SIGINT, SIGTERM and SIGHUP as bytes (signal.set_wakeup_fd)."""
+    reader, writer = socket.socketpair()
+    reader.setblocking(False)
+    writer.setblocking(False)
+    previous_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    previous = {
+        number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
+
+    def restore() -> None:
+        signal.set_wakeup_fd(previous_fd)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        reader.close()
+        writer.close()
+
+    stack.callback(restore)
+    return reader.fileno()
+
+
+def new_worker_id(component: str) -> str:
+    """Return a name for one instance; random, so that nothing can be told from it or guessed."""
+    return f"{component}-{secrets.token_hex(4)}"

@@ -1,0 +1,61 @@
+"""Sealed memory files: bytes that nobody, not even their maker, can change any more (memfd_create(2), fcntl(2) F_ADD_SEALS).
+
+What is checked is what is used: an artifact is copied, sealed, and only then hashed; the worker maps that very file.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import mmap
+import os
+
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+_CHUNK_BYTES = 1 << 24
+
+
+def from_bytes(name: str, data: bytes) -> int:
+    """Return a close-on-exec descriptor of a sealed file with `data` in it."""
+    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def from_file(name: str, source: int, max_bytes: int) -> int:
+    """Copy an open file into a sealed one; raises ValueError when it holds more than `max_bytes`."""
+    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        total = 0
+        while True:
+            sent = os.sendfile(descriptor, source, total, _CHUNK_BYTES)
+            if sent == 0:
+                break
+            total += sent
+            if total > max_bytes:
+                raise ValueError(f"larger than {max_bytes} bytes")
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def sha256(descriptor: int) -> str:
+    """Return the hex SHA-256 of a sealed file."""
+    size_bytes = os.fstat(descriptor).st_size
+    if size_bytes == 0:
+        return hashlib.sha256().hexdigest()
+    with mmap.mmap(descriptor, size_bytes, prot=mmap.PROT_READ) as view:
+        return hashlib.sha256(view).hexdigest()
+
+
+def read_all(descriptor: int) -> bytes:
+    """Return what a sealed file holds."""
+    return os.pread(descriptor, os.fstat(descriptor).st_size, 0)

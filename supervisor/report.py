@@ -1,0 +1,97 @@
+"""How results and errors read, for a person on stderr or as JSON on stdout."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from typing import TextIO
+
+from supervisor.run_report import DecisionTally, Denial, RunReport
+from supervisor.terminal import visible
+
+MAX_SHOWN_DENIALS = 20
+
+
+def use_colour(stream: TextIO) -> bool:
+    """Whether to colour: on a terminal only, and never with NO_COLOR set (no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR")
+
+
+def paint(text: str, colour: str, stream: TextIO) -> str:
+    """Return `text` in a colour (an SGR number) where that is wanted."""
+    return f"\x1b[{colour}m{text}\x1b[0m" if use_colour(stream) else text
+
+
+def print_error(error: Exception, kind: str, exit_code: int, args: argparse.Namespace) -> int:
+    """Print an error in one or two lines, or as `{"error": …}` when JSON was asked for; return the exit code."""
+    hint = getattr(error, "hint", None)
+    message = str(error)
+    if getattr(args, "json", False):
+        print(json.dumps({"error": {"code": kind, "message": message, "hint": hint}}))
+        return exit_code
+    print(f"airssys: {message}", file=sys.stderr)
+    if hint:
+        print(f"  {hint}", file=sys.stderr)
+    return exit_code
+
+
+def denial_lines(denial: Denial, bare: bool) -> list[str]:
+    """Return what a person reads of one refusal: what, why, and what would allow it."""
+    resource = visible(denial.resource)
+    where = f", event {denial.seq}" if denial.seq else ""
+    lines = [f"airssys: denied {denial.action} {resource} [{denial.code}{where}]"]
+    nearest = f"; nearest: {visible(denial.nearest)}" if denial.nearest else ""
+    lines.append(f"  {visible(denial.reason)}{nearest}")
+    verb = denial.action.removeprefix("filesystem.")
+    if denial.code in ("A1201", "A1203") and verb in ("read", "write", "list"):
+        flag = f"--{verb} {shell_quoted(denial.resource)}"
+        manifest = f"[capabilities.filesystem] {verb} in Component.toml"
+        lines.append(f"  to allow: {flag}   or {manifest}" if bare else f"  to allow: {manifest}")
+    return lines
+
+
+def shell_quoted(text: str) -> str:
+    """Quote for a POSIX shell, with what can't be shown safely escaped in $'…' form."""
+    import shlex
+
+    shown = visible(text)
+    return shlex.quote(text) if shown == text else "$'" + shown.replace("'", "\\'") + "'"
+
+
+class DenialPrinter:
+    """Prints each distinct refusal once, at most MAX_SHOWN_DENIALS of them."""
+
+    def __init__(self, stream: TextIO, bare: bool, quiet: bool) -> None:
+        self._stream = stream
+        self._bare = bare
+        self._quiet = quiet
+        self._shown = 0
+
+    def __call__(self, tally: DecisionTally) -> None:
+        fresh, tally.fresh = tally.fresh, []
+        for denial in fresh:
+            self._shown += 1
+            if self._quiet or self._shown > MAX_SHOWN_DENIALS:
+                continue
+            lines = denial_lines(denial, self._bare)
+            lines[0] = paint(lines[0], "31", self._stream)
+            print("\n".join(lines), file=self._stream, flush=True)
+
+    def finish(self) -> None:
+        """Say how many more there were."""
+        hidden = self._shown - MAX_SHOWN_DENIALS
+        if hidden > 0 and not self._quiet:
+            print(f"airssys: and {hidden} more denials; airssys audit query --decision denied", file=self._stream)
+
+
+def summary_line(report: RunReport, name: str) -> str:
+    """Return the one line that a run ends with."""
+    verdict = report.verdict
+    ending = {"exited": f"exited {verdict.exit_code}", "trapped": "trapped", "limit": "stopped at a limit"}.get(
+        verdict.outcome, verdict.outcome.replace("_", " ")
+    )
+    memory = f"{report.peak_memory_bytes / 1e6:.1f} MB"
+    counts = f"{report.tally.allowed} allowed, {report.tally.denied} denied"
+    return f"airssys: {name} {ending} · {report.duration_s:.2f} s · {memory} peak · {counts} · {report.audit_log}"

@@ -1,0 +1,385 @@
+"""The shell of one run: the only place of a run that reads a clock, waits on descriptors and kills.
+
+What happens next is decided by `run_machine.advance`; how it ended by `verdict.decide_verdict`. This file turns what the
+descriptors say into events and carries the commands out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from ipc.audit.event import AuditEvent
+from ipc.errors import AuditError, PeerProtocolError
+from ipc.messages import (
+    Attached,
+    AttachPolicy,
+    Confined,
+    Detached,
+    Ended,
+    EndWorker,
+    Finished,
+    Go,
+    LayerReport,
+    Load,
+    Sealed,
+    Spawned,
+    StartFailed,
+    WorkerJob,
+)
+from supervisor.launch import Launched
+from supervisor.run_machine import Command, Event, Phase, advance
+from supervisor.run_report import DecisionTally
+from supervisor.streams import InputStream, OutputStream
+from supervisor.verdict import LIMIT_CODES, Facts, LimitReached
+from supervisor.verify import Expected, verify_and_bound
+from supervisor.warden_client import WardenClient
+
+START_DEADLINE_NS = 20 * 10**9
+"""From the fork to the seal; a worker that hangs before its guest runs is killed."""
+OUTER_GRACE_NS = 250 * 10**6
+"""How much later than the inner deadline (an epoch) the outer one kills: the inner one gives the better message."""
+DRAIN_DEADLINE_NS = 5 * 10**9
+"""How long output is still read, and the warden's last counts awaited, after the worker ended."""
+
+Record = Callable[[AuditEvent], None]
+
+
+@dataclass(slots=True)
+class RunLoop:
+    """One run, from the fork to the last byte of output. `record_durable` returns only when the event is on disk."""
+
+    job: WorkerJob
+    launched: Launched
+    warden: WardenClient | None
+    policy: AttachPolicy
+    artifact: int
+    stdin: InputStream
+    outputs: tuple[OutputStream, OutputStream]
+    base_event: AuditEvent
+    record_durable: Record
+    records: deque[Mapping[str, object]]
+    records_ready: int
+    tally: DecisionTally
+    expected: Expected
+    on_fresh_denials: Callable[[DecisionTally], None]
+    signals: int
+    phase: Phase = Phase.LAUNCHING
+    facts: Facts = field(init=False)
+    layers: tuple[LayerReport, ...] = ()
+    notes: tuple[str, ...] = ()
+    peak_memory_bytes: int = 0
+    _pid: int = 0
+    _pidfd: int = -1
+    _listener: int = -1
+    _deadline_ns: int = 0
+    _attached: bool = False
+    _detached: bool = False
+    _started_ns: int = 0
+    _kill_sent: bool = False
+    _lost: set[Event] = field(default_factory=set)
+
+    def run(self) -> Facts:
+        """Drive the run to its end and return the facts; every descriptor of the run is closed on return."""
+        self.facts = Facts(self.job.limits)
+        self._started_ns = time.monotonic_ns()
+        self._deadline_ns = self._started_ns + START_DEADLINE_NS
+        try:
+            while self.phase is not Phase.ENDED:
+                self._turn()
+            self._drain()
+        finally:
+            self._close()
+        return self.facts
+
+    # -- one turn of the loop ------------------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        for name in self._wait(self._deadline_ns):
+            if self.phase is not Phase.ENDED:
+                self._handlers()[name]()
+        now_ns = time.monotonic_ns()
+        if self._deadline_ns and now_ns >= self._deadline_ns and self.phase is not Phase.ENDED:
+            self._deadline_passed(now_ns)
+
+    def _handlers(self) -> dict[str, Callable[[], None]]:
+        return {
+            "keeper": self._on_keeper,
+            "worker": self._on_worker,
+            "warden": self._on_warden,
+            "signal": self._on_signal,
+            "records": self._on_records,
+            "stdin": self.stdin.read,
+            "stdin>": self.stdin.flush,
+            "stdout": lambda: self._on_output(self.outputs[0]),
+            "stderr": lambda: self._on_output(self.outputs[1]),
+            "stdout>": self.outputs[0].flush,
+            "stderr>": self.outputs[1].flush,
+        }
+
+    def _interests(self) -> dict[str, tuple[int, int]]:
+        """What to wait for now: name → (descriptor, events)."""
+        interests: dict[str, tuple[int, int]] = {
+            "signal": (self.signals, selectors.EVENT_READ),
+            "records": (self.records_ready, selectors.EVENT_READ),
+        }
+        if self.phase is not Phase.ENDED:
+            interests["keeper"] = (self.launched.keeper.fileno(), selectors.EVENT_READ)
+        if Event.WORKER_LOST not in self._lost:
+            interests["worker"] = (self.launched.worker.fileno(), selectors.EVENT_READ)
+        if self.warden is not None and Event.WARDEN_LOST not in self._lost:
+            interests["warden"] = (self.warden.channel.fileno(), selectors.EVENT_READ)
+        if self.phase is Phase.RUNNING and self.stdin.wants_read() and self.stdin.source is not None:
+            interests["stdin"] = (self.stdin.source, selectors.EVENT_READ)
+        if self.stdin.open and self.stdin.pending:
+            interests["stdin>"] = (self.stdin.target, selectors.EVENT_WRITE)
+        for name, stream in zip(("stdout", "stderr"), self.outputs, strict=True):
+            if stream.wants_read():
+                interests[name] = (stream.source, selectors.EVENT_READ)
+            if stream.pending and stream.target is not None:
+                interests[f"{name}>"] = (stream.target, selectors.EVENT_WRITE)
+        return interests
+
+    def _wait(self, deadline_ns: int) -> list[str]:
+        """Wait for any interest or the deadline; return the names that are ready."""
+        wanted: dict[int, list[tuple[str, int]]] = {}
+        for name, (descriptor, events) in self._interests().items():
+            wanted.setdefault(descriptor, []).append((name, events))
+        with selectors.PollSelector() as selector:
+            for descriptor, names in wanted.items():
+                mask = 0
+                for _, events in names:
+                    mask |= events
+                selector.register(descriptor, mask, names)
+            timeout_s = max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9) if deadline_ns else None
+            ready = selector.select(timeout_s)
+        return [name for key, mask in ready for name, events in key.data if mask & events]
+
+    # -- events --------------------------------------------------------------------------------------------------------
+
+    def _event(self, event: Event) -> None:
+        self.phase, command = advance(self.phase, event)
+        match command:
+            case Command.WAIT | Command.CONCLUDE:
+                return
+            case Command.ATTACH_WARDEN:
+                self._attach_warden()
+            case Command.SEND_LOAD:
+                self._send(Load())
+            case Command.VERIFY_AND_GO:
+                self._verify_and_go()
+            case Command.KILL:
+                self._kill()
+            case Command.BREAK_OFF:
+                if not self.facts.broken:
+                    self.facts = replace(self.facts, broken=f"{event} came out of turn; the run was ended")
+                self._kill()
+
+    def _on_keeper(self) -> None:
+        try:
+            message, descriptors = self.launched.keeper.receive((Spawned, Ended))
+        except (EOFError, OSError):
+            self._event(Event.KEEPER_LOST)
+            return
+        for descriptor in descriptors:
+            os.close(descriptor)
+        if isinstance(message, Spawned):
+            self._pid = message.pid
+            self._pidfd = os.pidfd_open(message.pid)
+            self._event(Event.SPAWNED)
+        else:
+            assert isinstance(message, Ended)
+            self._hear_worker_out()
+            self.facts = replace(self.facts, ended=message)
+            self._event(Event.ENDED)
+
+    def _hear_worker_out(self) -> None:
+        """Take what the worker still said before it ended: its last message may lie behind the keeper's in our queue."""
+        while Event.WORKER_LOST not in self._lost:
+            self._on_worker(timeout_s=0.0)
+
+    def _on_worker(self, timeout_s: float | None = None) -> None:
+        try:
+            message, descriptors = self.launched.worker.receive((Confined, Sealed, Finished, StartFailed), timeout_s)
+        except (EOFError, OSError):
+            self._lost.add(Event.WORKER_LOST)
+            return
+        except PeerProtocolError as error:
+            self._lost.add(Event.WORKER_LOST)
+            self.facts = replace(self.facts, broken=f"its worker broke the protocol: {error}")
+            self._event(Event.PROTOCOL_BROKEN)
+            return
+        if isinstance(message, Confined) and len(descriptors) == 1 and self._listener < 0:
+            self._listener = descriptors.pop()
+        for descriptor in descriptors:
+            os.close(descriptor)
+        match message:
+            case Confined(layers):
+                self.layers = layers
+                self._event(Event.CONFINED)
+            case Sealed(layers):
+                self.layers = layers
+                self._event(Event.SEALED)
+            case StartFailed():
+                self.facts = replace(self.facts, start_failed=message)
+                self._event(Event.START_FAILED)
+            case Finished():
+                self.facts = replace(self.facts, finished=message)
+                self.peak_memory_bytes = max(self.peak_memory_bytes, message.peak_memory_bytes)
+                self._event(Event.FINISHED)
+                # The guest is through; its process has only to end.
+                self._deadline_ns = time.monotonic_ns() + DRAIN_DEADLINE_NS
+
+    def _on_warden(self) -> None:
+        assert self.warden is not None
+        try:
+            message = self.warden.receive(None)
+        except (EOFError, OSError):
+            self._lost.add(Event.WARDEN_LOST)
+            if not self.facts.broken:
+                self.facts = replace(self.facts, broken="the warden ended; file calls can't be decided without it")
+            self._event(Event.WARDEN_LOST)
+            return
+        if message.worker_id != self.job.worker_id:
+            return
+        match message:
+            case Attached(_, warnings):
+                self.notes += warnings
+                self._event(Event.ATTACHED)
+            case Detached():
+                self._detached = True
+            case EndWorker(_, code, reason):
+                self.facts = replace(self.facts, refused_code=code, refused_reason=reason)
+                self._event(Event.WARDEN_ORDERED_END)
+
+    def _on_signal(self) -> None:
+        number = os.read(self.signals, 1)[0]
+        self.facts = replace(self.facts, interrupted_by=self.facts.interrupted_by or number)
+        self._event(Event.INTERRUPTED)
+
+    def _on_records(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.records_ready, 4096)
+        while self.records:
+            self.tally.note(self.records.popleft())
+        if self.tally.fresh:
+            self.on_fresh_denials(self.tally)
+
+    def _on_output(self, stream: OutputStream) -> None:
+        limit_bytes = self.job.limits.output_bytes
+        seen_bytes = sum(s.seen_bytes for s in self.outputs)
+        stream.read(max(0, limit_bytes - seen_bytes))
+        usage = sum(s.seen_bytes for s in self.outputs)
+        if usage > limit_bytes and self.facts.limit_reached is None:
+            self._limit_reached("output", limit_bytes, usage, "bytes")
+
+    def _deadline_passed(self, now_ns: int) -> None:
+        if self.phase is Phase.RUNNING and self.job.limits.timeout_ns is not None:
+            timeout_ns = self.job.limits.timeout_ns
+            self._limit_reached("timeout", timeout_ns, now_ns - self._started_ns, "ns")
+        elif self.phase is Phase.ENDING:
+            self._kill()
+            # A process in an uninterruptible wait can't be reaped: say so instead of hanging with it.
+            if now_ns > self._deadline_ns + DRAIN_DEADLINE_NS:
+                self._event(Event.KEEPER_LOST)
+        else:
+            self.facts = replace(self.facts, broken=f"it hung while {self.phase}")
+            self._event(Event.PROTOCOL_BROKEN)
+
+    def _limit_reached(self, name: str, limit: int, usage: int, unit: str) -> None:
+        reached = LimitReached(name, LIMIT_CODES[name], limit, usage, unit)
+        self.facts = replace(self.facts, limit_reached=reached)
+        self._event(Event.LIMIT_REACHED)
+
+    # -- commands ------------------------------------------------------------------------------------------------------
+
+    def _send(self, message: object) -> None:
+        try:
+            self.launched.worker.send(message)
+        except OSError:
+            self._lost.add(Event.WORKER_LOST)
+
+    def _attach_warden(self) -> None:
+        if self.warden is None or self._listener < 0:
+            # Seccomp is off (a test of the other layers): nobody to attach.
+            self._event(Event.ATTACHED)
+            return
+        try:
+            self.warden.attach(
+                self.job.worker_id, self._pid, self._listener, self._pidfd, self.policy, self.artifact
+            )
+            self._attached = True
+        except OSError:
+            self._lost.add(Event.WARDEN_LOST)
+            self._event(Event.WARDEN_LOST)
+
+    def _verify_and_go(self) -> None:
+        outside, problems = verify_and_bound(self._pid, self.expected, self.job.limits)
+        self.layers += outside
+        if problems:
+            self.facts = replace(self.facts, refused_code="A3001", refused_reason="; ".join(problems))
+            self._event(Event.WARDEN_ORDERED_END)
+            return
+        detail: dict[str, object] = {
+            "layers": [{"layer": r.layer, "status": r.status, "detail": r.detail} for r in self.layers]
+        }
+        try:
+            self.record_durable(replace(self.base_event, event="worker_confined", decision="info", detail=detail))
+        except AuditError as error:
+            self.facts = replace(self.facts, broken=f"no audit record, no action: {error}")
+            self._event(Event.PROTOCOL_BROKEN)
+            return
+        self._started_ns = time.monotonic_ns()
+        timeout_ns = self.job.limits.timeout_ns
+        self._deadline_ns = 0 if timeout_ns is None else self._started_ns + timeout_ns + OUTER_GRACE_NS
+        self._send(Go())
+
+    def _kill(self) -> None:
+        if self._pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        else:
+            self.launched.abandon()
+        if not self._kill_sent:
+            self._kill_sent = True
+            self._deadline_ns = time.monotonic_ns() + DRAIN_DEADLINE_NS
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        """Deliver the rest of the output and hear the warden's last counts, both bounded by a deadline."""
+        deadline_ns = time.monotonic_ns() + DRAIN_DEADLINE_NS
+        self.stdin.finish()
+        if self._attached and self.warden is not None and Event.WARDEN_LOST not in self._lost:
+            try:
+                self.warden.detach(self.job.worker_id)
+            except OSError:
+                self._detached = True
+        else:
+            self._detached = True
+        self._lost.add(Event.WORKER_LOST)
+        while time.monotonic_ns() < deadline_ns:
+            busy = any(s.open or s.pending for s in self.outputs)
+            if self._detached and not busy:
+                break
+            for name in self._wait(deadline_ns):
+                if name == "signal":
+                    return
+                self._handlers()[name]()
+            if Event.WARDEN_LOST in self._lost:
+                self._detached = True
+
+    def _close(self) -> None:
+        self.stdin.finish()
+        for stream in self.outputs:
+            stream.finish()
+        for descriptor in (self._pidfd, self._listener):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self.launched.close()

@@ -1,0 +1,149 @@
+"""What is to be run, as a value: made from a component directory and a grant, or from a bare program and its flags."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from dataclasses import dataclass
+
+from ipc.errors import ConfigError
+from ipc.messages import EngineSettings, WorkerLimits
+from ipc.policy.capability import Grant
+from ipc.policy.decision import PolicyDocument
+from supervisor.terminal import visible
+
+_PATTERN_CHARACTERS = re.compile(r"[*?\[\]]")
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+DEFAULT_MEMORY_BYTES = 256 * 10**6
+DEFAULT_OUTPUT_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """One program, what it was granted, and its limits. `environment` holds secrets: never logged, never shown."""
+
+    component: str
+    version: str
+    trust: str
+    wasm_path: str
+    arguments: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...]
+    mounts: tuple[tuple[str, str], ...]
+    document: PolicyDocument
+    limits: WorkerLimits
+    engine: EngineSettings
+    approval: str
+
+
+def split_assignment(text: str, flag: str) -> tuple[str, str]:
+    """Split `NAME=VALUE` of `flag`; raises ConfigError for another form."""
+    name, equals, value = text.partition("=")
+    if not equals or not _ENV_NAME.match(name):
+        raise ConfigError(f"{flag} {visible(text)!r}: expected NAME=VALUE")
+    return name, value
+
+
+def environment_pairs(
+    env: list[str], secret: list[str], own: dict[str, str]
+) -> tuple[tuple[str, str], ...]:
+    """Return the guest's environment from `--env K=V`, `--env K` (passed on from ours) and `--secret K=FILE`."""
+    pairs: dict[str, str] = {}
+    for text in env:
+        if "=" in text:
+            name, value = split_assignment(text, "--env")
+            pairs[name] = value
+        elif text in own:
+            pairs[text] = own[text]
+        else:
+            raise ConfigError(f"--env {visible(text)}: not set here; give --env {visible(text)}=VALUE")
+    for text in secret:
+        name, path = split_assignment(text, "--secret")
+        pairs[name] = read_secret(name, path)
+    for name, value in pairs.items():
+        if "\0" in value:
+            raise ConfigError(f"{name}: a value can't hold a NUL byte")
+    return tuple(pairs.items())
+
+
+def read_secret(name: str, path: str) -> str:
+    """Read a secret's value from a file, one trailing newline removed; the value appears in no message."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            data = os.read(descriptor, 65_537)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise ConfigError(f"secret {name}: {visible(path)}: {os.strerror(error.errno or 0)}") from None
+    if len(data) > 65_536:
+        raise ConfigError(f"secret {name}: {visible(path)} is larger than 64 KiB")
+    try:
+        return data.decode().removesuffix("\n")
+    except UnicodeDecodeError:
+        raise ConfigError(f"secret {name}: {visible(path)} is not UTF-8") from None
+
+
+def flag_pattern(text: str, cwd: str, flag: str) -> str:
+    """Return the path pattern that a flag's value stands for.
+
+    An existing directory means it and all beneath; an existing file is itself, pattern characters in its name included; else
+    the part before the first pattern character is made real (symbolic links resolved) and the rest is kept as a pattern.
+    """
+    if not text or "\0" in text:
+        raise ConfigError(f"{flag}: expected a path or a pattern")
+    absolute = os.path.join(cwd, text)
+    try:
+        mode = os.stat(absolute).st_mode
+    except OSError:
+        mode = None
+    if mode is not None:
+        real = os.path.realpath(absolute)
+        literal = _PATTERN_CHARACTERS.sub(lambda m: f"[{m.group(0)}]" if m.group(0) != "]" else "]", real)
+        return literal.rstrip("/") + "/" if stat.S_ISDIR(mode) else literal
+    directory_meant = text.endswith("/")
+    segments = os.path.normpath(absolute).split("/")
+    first = next((n for n, s in enumerate(segments) if _PATTERN_CHARACTERS.search(s)), len(segments) - 1)
+    prefix = os.path.realpath("/".join(segments[:first]) or "/")
+    pattern = "/".join([prefix.rstrip("/"), *segments[first:]])
+    return pattern + "/" if directory_meant else pattern
+
+
+def flag_mount(text: str, cwd: str) -> tuple[str, str]:
+    """Return (host, guest) of `--dir HOST[::GUEST]`; without GUEST the guest sees it under the name that was given."""
+    host, separator, guest = text.partition("::")
+    if not host or separator and not guest:
+        raise ConfigError(f"--dir {visible(text)!r}: expected HOST[::GUEST]")
+    real = os.path.realpath(os.path.join(cwd, host))
+    if not os.path.isdir(real):
+        raise ConfigError(f"--dir {visible(text)!r}: {visible(host)} is not a directory")
+    return real, guest or host
+
+
+def merge_mounts(explicit: tuple[tuple[str, str], ...], cwd: str | None) -> tuple[tuple[str, str], ...]:
+    """Return all mounts of a run: the explicit ones, `.` for a bare program, and `/` as itself.
+
+    A mount grants nothing. `/` is always there so that the guest's absolute paths are the host's: what it tries is then
+    decided, and named in a denial, by its true name.
+    """
+    mounts = {guest: host for host, guest in explicit}
+    if cwd is not None:
+        mounts.setdefault(".", cwd)
+    mounts.setdefault("/", "/")
+    return tuple((host, guest) for guest, host in mounts.items())
+
+
+def flag_grants(read: list[str], write: list[str], names: list[str], cwd: str) -> tuple[Grant, ...]:
+    """Return the grants that the flags of a bare program stand for."""
+    return tuple(
+        Grant(f"filesystem.{verb}", flag_pattern(text, cwd, f"--{verb}"), f"--{verb} {text}")
+        for verb, texts in (("read", read), ("write", write), ("list", names))
+        for text in texts
+    )
+
+
+def bare_name(path: str) -> str:
+    """Return a component name for a bare program: its file name, made to fit `[a-z][a-z0-9-]{0,62}`."""
+    stem = os.path.basename(path).removesuffix(".wasm").lower()
+    name = re.sub(r"[^a-z0-9]+", "-", stem).strip("-")[:63]
+    return name if name and name[0].isalpha() else f"p-{name}"[:63].rstrip("-")

@@ -1,0 +1,207 @@
+"""Running one request on a host: compile or fetch, fork, attach, run, report. The prose of `airssys run`."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from ipc import codec
+from ipc.audit.event import AuditEvent
+from ipc.messages import AttachPolicy, WorkerJob
+from ipc.policy.decision import compile_policy
+from supervisor.artifacts import ArtifactCache
+from supervisor.compilation import Artifact, CompileLimits, Program, obtain
+from supervisor.host import Host, new_worker_id
+from supervisor.launch import launch
+from supervisor.run_loop import RunLoop
+from supervisor.run_report import DecisionTally, RunReport
+from supervisor.run_request import RunRequest
+from supervisor.streams import InputStream, OutputStream, terminal_filter
+from supervisor.verdict import Facts, Verdict, decide_verdict
+from supervisor.verify import Expected
+
+
+@dataclass(frozen=True, slots=True)
+class RunStreams:
+    """Where the guest's streams go. None as a target captures into memory; None as the source is an empty input."""
+
+    stdin: int | None
+    stdout: int | None
+    stderr: int | None
+    raw: bool = False
+
+
+def run_request(
+    host: Host,
+    request: RunRequest,
+    streams: RunStreams,
+    compile_limits: CompileLimits,
+    on_progress: Callable[[float], None],
+    on_denials: Callable[[DecisionTally], None],
+) -> RunReport:
+    """Run one program to its end; raises ConfigError or CompileError when it can't even start."""
+    cache = ArtifactCache(os.path.join(host.options.state_directory, "cache"))
+    program = Program.open(request.wasm_path)
+    try:
+        with host.confinement("compile") as plan:
+            artifact = obtain(
+                program, request.engine, cache, host.zygote, plan, host.origin, compile_limits, on_progress
+            )
+    finally:
+        program.close()
+    try:
+        return _run(host, request, streams, artifact, on_denials)
+    finally:
+        os.close(artifact.descriptor)
+
+
+def _run(
+    host: Host,
+    request: RunRequest,
+    streams: RunStreams,
+    artifact: Artifact,
+    on_denials: Callable[[DecisionTally], None],
+) -> RunReport:
+    instance = new_worker_id(request.component)
+    policy = compile_policy(replace(request.document, instance=instance))
+    base = AuditEvent(
+        event="",
+        component=request.component,
+        instance=instance,
+        component_digest=artifact.record.wasm_sha256,
+        trust=request.trust,
+        policy=policy.digest,
+        approval=request.approval,
+    )
+    attach = AttachPolicy(
+        document=codec.pack(policy.document),
+        component=request.component,
+        instance=instance,
+        component_digest=artifact.record.wasm_sha256,
+        trust=request.trust,
+        policy_digest=policy.digest,
+        mounts=request.mounts,
+    )
+    tally = DecisionTally(instance)
+    host.record(
+        replace(
+            base,
+            event="worker_starting",
+            decision="info",
+            detail={
+                "artifact_sha256": artifact.record.artifact_sha256,
+                "cached": artifact.from_cache,
+                "wasm_kind": artifact.record.wasm_kind,
+                "run_as": host.options.run_as.name,
+            },
+        )
+    )
+    with host.confinement("run") as plan:
+        job = WorkerJob(
+            kind="run",
+            worker_id=instance,
+            wasm_kind=artifact.record.wasm_kind,
+            arguments=request.arguments,
+            environment=request.environment,
+            mounts=request.mounts,
+            engine=request.engine,
+            limits=request.limits,
+            confinement=plan,
+            origin=host.origin,
+        )
+        started = time.monotonic()
+        loop = _loop(host, job, attach, artifact, streams, base, tally, on_denials)
+        facts = loop.run()
+    host.writer.flush()
+    while host.records:
+        tally.note(host.records.popleft())
+    on_denials(tally)
+    verdict = decide_verdict(facts)
+    duration_s = time.monotonic() - started
+    peak = _peak_memory_bytes(loop, facts)
+    host.record(_ended_event(base, verdict, facts, duration_s, peak))
+    return RunReport(
+        verdict=verdict,
+        duration_s=duration_s,
+        peak_memory_bytes=peak,
+        tally=tally,
+        confinement=loop.layers,
+        audit_log=host.options.audit_directory,
+        stdout=bytes(loop.outputs[0].captured),
+        stderr=bytes(loop.outputs[1].captured),
+        notes=loop.notes,
+    )
+
+
+def _loop(
+    host: Host,
+    job: WorkerJob,
+    attach: AttachPolicy,
+    artifact: Artifact,
+    streams: RunStreams,
+    base: AuditEvent,
+    tally: DecisionTally,
+    on_denials: Callable[[DecisionTally], None],
+) -> RunLoop:
+    stdin_r, stdin_w = os.pipe2(os.O_CLOEXEC)
+    stdout_r, stdout_w = os.pipe2(os.O_CLOEXEC)
+    stderr_r, stderr_w = os.pipe2(os.O_CLOEXEC)
+    # Only our ends don't block: the guest's ends behave like any pipe.
+    for descriptor in (stdin_w, stdout_r, stderr_r):
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_NONBLOCK)
+    try:
+        launched = launch(host.zygote, job, stdin_r, stdout_w, stderr_w, artifact.descriptor)
+    finally:
+        for descriptor in (stdin_r, stdout_w, stderr_w):
+            os.close(descriptor)
+    stdin = InputStream(streams.stdin, stdin_w)
+    if streams.stdin is None:
+        stdin.finish()
+    outputs = tuple(
+        OutputStream(source, target, None if target is None else terminal_filter(target, streams.raw))
+        for source, target in ((stdout_r, streams.stdout), (stderr_r, streams.stderr))
+    )
+    return RunLoop(
+        job=job,
+        launched=launched,
+        warden=host.warden,
+        policy=attach,
+        artifact=artifact.descriptor,
+        stdin=stdin,
+        outputs=(outputs[0], outputs[1]),
+        base_event=base,
+        record_durable=host.record,
+        records=host.records,
+        records_ready=host.records_ready[0],
+        tally=tally,
+        expected=Expected.of(job),
+        on_fresh_denials=on_denials,
+        signals=host.signals,
+    )
+
+
+def _peak_memory_bytes(loop: RunLoop, facts: Facts) -> int:
+    outside = facts.ended.max_rss_bytes if facts.ended is not None else 0
+    return max(loop.peak_memory_bytes, outside)
+
+
+def _ended_event(base: AuditEvent, verdict: Verdict, facts: Facts, duration_s: float, peak: int) -> AuditEvent:
+    detail: dict[str, object] = {
+        "outcome": verdict.outcome,
+        "exit_code": verdict.exit_code,
+        "duration_ms": round(duration_s * 1000),
+        "peak_memory_bytes": peak,
+    }
+    if facts.ended is not None:
+        detail["cpu_ms"] = (facts.ended.user_cpu_ns + facts.ended.system_cpu_ns) // 10**6
+    quota = None
+    if verdict.limit is not None:
+        limit = verdict.limit
+        quota = {"name": limit.name, "limit": limit.limit, "usage": limit.usage, "unit": limit.unit}
+    event = "worker_limit_reached" if verdict.limit is not None else "worker_ended"
+    return replace(
+        base, event=event, decision="info", code=verdict.code, reason=verdict.message, quota=quota, detail=detail
+    )

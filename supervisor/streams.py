@@ -1,0 +1,128 @@
+"""The three streams of a run: ours to the worker's pipes and back, with the output counted and never a blocking call.
+
+A worker never holds the user's terminal or file: it gets pipes. The user's descriptors stay blocking (their open file
+description is shared with the shell), so they are only written PIPE_BUF bytes at a time after poll(2) says ready.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import stat
+from dataclasses import dataclass, field
+
+from supervisor.terminal import TerminalFilter
+
+_CHUNK_BYTES = 65_536
+_HIGH_WATER_BYTES = 1 << 18
+
+
+@dataclass(slots=True)
+class OutputStream:
+    """One of the worker's output pipes, on its way to a descriptor of ours or into memory."""
+
+    source: int
+    target: int | None
+    filter: TerminalFilter | None = None
+    pending: bytearray = field(default_factory=bytearray)
+    captured: bytearray = field(default_factory=bytearray)
+    seen_bytes: int = 0
+    open: bool = True
+    target_gone: bool = False
+
+    def wants_read(self) -> bool:
+        """Whether there is room to read more."""
+        return self.open and len(self.pending) < _HIGH_WATER_BYTES
+
+    def read(self, allowed_bytes: int) -> int:
+        """Take what is there, at most `allowed_bytes` + 1; return how much came. Closes at the end of the stream."""
+        try:
+            chunk = os.read(self.source, min(_CHUNK_BYTES, allowed_bytes + 1))
+        except BlockingIOError:
+            return 0
+        if not chunk:
+            self.finish()
+            return 0
+        self.seen_bytes += len(chunk)
+        self._take(chunk[:allowed_bytes])
+        return len(chunk)
+
+    def _take(self, chunk: bytes) -> None:
+        if self.target is None:
+            self.captured += chunk
+        elif not self.target_gone:
+            self.pending += self.filter.feed(chunk) if self.filter else chunk
+
+    def flush(self) -> None:
+        """Write once to the target, which poll(2) said is ready."""
+        if not self.pending or self.target is None:
+            return
+        try:
+            written = os.write(self.target, self.pending[: select.PIPE_BUF])
+        except BlockingIOError:
+            return
+        except OSError:
+            # The reader went away (EPIPE) or its disk is full: the guest goes on, its output has nowhere to go.
+            self.target_gone = True
+            self.pending.clear()
+            return
+        del self.pending[:written]
+
+    def finish(self) -> None:
+        """Close our end of the pipe; what a filter still held becomes visible."""
+        if self.open:
+            self.open = False
+            os.close(self.source)
+            if self.filter and not self.target_gone:
+                self.pending += self.filter.finish()
+
+
+@dataclass(slots=True)
+class InputStream:
+    """The user's standard input on its way into the worker's pipe."""
+
+    source: int | None
+    target: int
+    pending: bytes = b""
+    open: bool = True
+
+    def wants_read(self) -> bool:
+        """Whether the last chunk is through and more may be taken."""
+        return self.open and self.source is not None and not self.pending
+
+    def source_is_file(self) -> bool:
+        """Whether the source is always ready (epoll(7) refuses regular files)."""
+        return self.source is not None and stat.S_ISREG(os.fstat(self.source).st_mode)
+
+    def read(self) -> None:
+        """Take one chunk; at the end of input the worker's pipe is closed."""
+        assert self.source is not None
+        try:
+            self.pending = os.read(self.source, _CHUNK_BYTES)
+        except OSError:
+            self.pending = b""
+        if not self.pending:
+            self.finish()
+
+    def flush(self) -> None:
+        """Write what the pipe takes."""
+        try:
+            written = os.write(self.target, self.pending)
+        except BlockingIOError:
+            return
+        except BrokenPipeError:
+            self.finish()
+            return
+        self.pending = self.pending[written:]
+
+    def finish(self) -> None:
+        """Close the worker's standard input."""
+        if self.open:
+            self.open = False
+            self.pending = b""
+            os.close(self.target)
+
+
+def terminal_filter(target: int, raw: bool) -> TerminalFilter | None:
+    """Return a filter when `target` is a terminal and the user didn't ask for raw output."""
+    return TerminalFilter() if not raw and os.isatty(target) else None

@@ -1,0 +1,176 @@
+"""How a run ended, in one place: facts in, verdict out. Pure.
+
+What the kernel says (wait4(2), our own kill) outranks what the worker says of itself: its report is a claim.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass
+
+from ipc.messages import Ended, Finished, StartFailed, WorkerLimits
+
+EX_OK = 0
+EX_UNAVAILABLE = 69
+EX_SOFTWARE = 70
+EX_LIMIT = 75
+EX_NOPERM = 77
+TRAP_EXIT_CODE = 134
+"""128 + SIGABRT: what a shell shows for an aborted program."""
+
+LIMIT_CODES = {
+    "memory": "A2001",
+    "timeout": "A2002",
+    "fuel": "A2003",
+    "cpu": "A2004",
+    "output": "A2005",
+    "tables": "A2006",
+    "instances": "A2006",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LimitReached:
+    """The limit that ended a run, with what was used and what was allowed, in the limit's own unit."""
+
+    name: str
+    code: str
+    limit: int
+    usage: int
+    unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How it ended: outcome is exited, trapped, limit, refused, crashed or host_error."""
+
+    outcome: str
+    exit_code: int
+    message: str = ""
+    code: str = ""
+    limit: LimitReached | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known when nothing of the run is left."""
+
+    limits: WorkerLimits
+    ended: Ended | None = None
+    finished: Finished | None = None
+    start_failed: StartFailed | None = None
+    limit_reached: LimitReached | None = None
+    refused_code: str = ""
+    refused_reason: str = ""
+    interrupted_by: int = 0
+    broken: str = ""
+
+
+def decide_verdict(facts: Facts) -> Verdict:
+    """Return the verdict for `facts`; every combination has one."""
+    if facts.refused_code:
+        return Verdict("refused", EX_NOPERM, facts.refused_reason, facts.refused_code)
+    if facts.limit_reached:
+        return _limit(facts.limit_reached)
+    if facts.interrupted_by:
+        name = signal.Signals(facts.interrupted_by).name
+        return Verdict("crashed", 128 + facts.interrupted_by, f"interrupted by {name}")
+    if facts.broken:
+        return Verdict("host_error", EX_SOFTWARE, facts.broken)
+    if facts.start_failed:
+        return _start_failed(facts.start_failed)
+    if facts.ended is None:
+        return Verdict("crashed", EX_SOFTWARE, "its keeper process was killed from outside, and the worker with it")
+    return _from_wait(facts, facts.ended)
+
+
+def _limit(reached: LimitReached) -> Verdict:
+    return Verdict("limit", EX_LIMIT, limit_message(reached), reached.code, reached)
+
+
+def limit_message(reached: LimitReached) -> str:
+    """Say which limit ended a run, in words for a person."""
+    words = {
+        "memory": "needed more memory than its limit",
+        "timeout": "ran longer than its timeout",
+        "fuel": "used up its fuel",
+        "cpu": "used more CPU time than its limit",
+        "output": "printed more than its output limit",
+        "tables": "wanted larger tables than its limit",
+        "instances": "wanted more instances than its limit",
+    }
+    return f"{words[reached.name]} of {_quantity(reached.limit, reached.unit)}"
+
+
+def _quantity(value: int, unit: str) -> str:
+    if unit == "bytes":
+        for size, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+            if value >= size and value % size == 0:
+                return f"{value // size} {name}"
+        for size, name in ((10**9, "GB"), (10**6, "MB")):
+            if value >= size and value % (size // 10) == 0:
+                return f"{value / size:g} {name}"
+    if unit == "ns":
+        return f"{value / 1e9:g} s"
+    return f"{value} {unit}"
+
+
+def _start_failed(failure: StartFailed) -> Verdict:
+    if failure.layer:
+        errno_name = f", {os.strerror(failure.errno)}" if failure.errno else ""
+        text = f"required layer {failure.layer} can't be had ({failure.call}{errno_name}): {failure.message}"
+        return Verdict("refused", EX_UNAVAILABLE, text, "A3001")
+    return Verdict("host_error", EX_SOFTWARE, f"{failure.stage}: {failure.message}")
+
+
+def _from_wait(facts: Facts, ended: Ended) -> Verdict:
+    finished = facts.finished
+    if ended.killed_for:
+        return Verdict("crashed", 128 + signal.SIGKILL, ended.killed_for)
+    if os.WIFSIGNALED(ended.wait_status):
+        return _from_signal(facts, ended, os.WTERMSIG(ended.wait_status))
+    if finished is None:
+        status = os.WEXITSTATUS(ended.wait_status)
+        return Verdict("crashed", EX_SOFTWARE, f"its process ended (status {status}) without saying how the guest ended")
+    if finished.outcome == "exited":
+        return Verdict("exited", finished.exit_code & 0xFF, finished.message)
+    if finished.outcome == "limit" and finished.limit in LIMIT_CODES:
+        return _limit(_claimed_limit(facts.limits, finished))
+    if finished.outcome == "trapped":
+        return Verdict("trapped", TRAP_EXIT_CODE, finished.message)
+    return Verdict("host_error", EX_SOFTWARE, finished.message or "the worker failed without saying why")
+
+
+def _claimed_limit(limits: WorkerLimits, finished: Finished) -> LimitReached:
+    bounds: dict[str, tuple[int | None, str]] = {
+        "memory": (limits.memory_bytes, "bytes"),
+        "timeout": (limits.timeout_ns, "ns"),
+        "fuel": (limits.fuel, "units of fuel"),
+        "tables": (limits.table_elements, "table elements"),
+        "instances": (limits.instances, "instances"),
+        "output": (limits.output_bytes, "bytes"),
+        "cpu": ((limits.cpu_s or 0) * 10**9, "ns"),
+    }
+    bound, unit = bounds[finished.limit]
+    return LimitReached(finished.limit, LIMIT_CODES[finished.limit], bound or 0, finished.usage, unit)
+
+
+_SIGNAL_WORDS = {
+    signal.SIGSYS: "made a system call that its filter kills at once (a foreign ABI, or new executable memory)",
+    signal.SIGSEGV: "crashed: invalid memory access outside WebAssembly",
+    signal.SIGBUS: "crashed: bus error",
+    signal.SIGILL: "crashed: illegal instruction outside WebAssembly",
+    signal.SIGABRT: "crashed: its runtime aborted",
+    signal.SIGKILL: "was killed from outside (an operator, or the kernel's out-of-memory killer)",
+}
+
+
+def _from_signal(facts: Facts, ended: Ended, number: int) -> Verdict:
+    cpu_ns = ended.user_cpu_ns + ended.system_cpu_ns
+    limit_s = facts.limits.cpu_s
+    # The kernel checks RLIMIT_CPU at clock ticks: a worker killed by it may be a few milliseconds short on rusage.
+    if number in (signal.SIGKILL, signal.SIGXCPU) and limit_s is not None and cpu_ns >= limit_s * 10**9 - 50_000_000:
+        return _limit(LimitReached("cpu", LIMIT_CODES["cpu"], limit_s * 10**9, cpu_ns, "ns"))
+    words = _SIGNAL_WORDS.get(signal.Signals(number), f"was ended by {signal.Signals(number).name}")
+    return Verdict("crashed", 128 + number, words)
