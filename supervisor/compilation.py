@@ -6,6 +6,7 @@ compiled), lets a compiler process write into one descriptor, seals that, hashes
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import signal
@@ -115,6 +116,7 @@ def obtain(
     origin: str,
     limits: CompileLimits,
     on_progress: Callable[[float], None],
+    interrupted: Callable[[], bool],
 ) -> Artifact:
     """Return the artifact of `program`, compiled now if the cache doesn't have it; raises CompileError."""
     version = wasmtime_version()
@@ -125,14 +127,16 @@ def obtain(
     started = time.monotonic()
     output = os.memfd_create("artifact", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
-        compiled = _compile(program, output, engine, zygote, plan, origin, limits, on_progress)
+        compiled = _compile(program, output, engine, zygote, plan, origin, limits, on_progress, interrupted)
         sealed = memory_file.from_file("artifact", output, MAX_ARTIFACT_BYTES)
     finally:
         os.close(output)
     size_bytes = os.fstat(sealed).st_size
     if size_bytes != compiled.artifact_bytes or size_bytes == 0:
         os.close(sealed)
-        raise CompileError(f"{visible(program.path)}: the compiler said {compiled.artifact_bytes} bytes, {size_bytes} came")
+        raise CompileError(
+            f"{visible(program.path)}: the compiler said {compiled.artifact_bytes} bytes, {size_bytes} came"
+        )
     record = ArtifactRecord(
         program.sha256,
         version,
@@ -155,6 +159,7 @@ def _compile(
     origin: str,
     limits: CompileLimits,
     on_progress: Callable[[float], None],
+    interrupted: Callable[[], bool],
 ) -> Compiled:
     job = WorkerJob(
         kind="compile",
@@ -175,77 +180,92 @@ def _compile(
     )
     launched = launch_compiler(zygote, job, program.descriptor, output)
     try:
-        return _await_compiler(launched, program, limits, on_progress)
+        return _await_compiler(launched, program, limits, on_progress, interrupted)
     finally:
         launched.close()
 
 
-def _await_compiler(
-    launched: Launched, program: Program, limits: CompileLimits, on_progress: Callable[[float], None]
-) -> Compiled:
-    name = visible(os.path.basename(program.path))
-    started = time.monotonic()
+@dataclass(slots=True)
+class _Hearing:
+    """What keeper and compiler have said so far."""
+
+    launched: Launched
     compiled: Compiled | None = None
     ended: Ended | None = None
     failure: str | None = None
-    pidfd = -1
-    listening = True
+    pidfd: int = -1
+
+    def hear_keeper(self) -> None:
+        """Take one message of the keeper."""
+        message, _ = self.launched.keeper.receive((Spawned, Ended))
+        if isinstance(message, Spawned):
+            self.pidfd = os.pidfd_open(message.pid)
+        elif isinstance(message, Ended):
+            self.ended = message
+
+    def hear_compiler(self, timeout_s: float | None = None) -> bool:
+        """Take one message of the compiler; return False when it has nothing more to say."""
+        try:
+            message, _ = self.launched.worker.receive((Compiled, CompileFailed, StartFailed), timeout_s)
+        except (EOFError, OSError):
+            return False
+        match message:
+            case Compiled():
+                self.compiled = message
+            case CompileFailed(text):
+                self.failure = visible(text)
+            case StartFailed(_, layer, call, _, text):
+                self.failure = f"the compiler could not be confined ({layer or call}): {visible(text)}"
+        return True
+
+
+def _await_compiler(
+    launched: Launched,
+    program: Program,
+    limits: CompileLimits,
+    on_progress: Callable[[float], None],
+    interrupted: Callable[[], bool],
+) -> Compiled:
+    name = visible(os.path.basename(program.path))
+    started = time.monotonic()
+    hearing = _Hearing(launched)
     try:
         with selectors.PollSelector() as selector:
             selector.register(launched.keeper.fileno(), selectors.EVENT_READ, "keeper")
             selector.register(launched.worker.fileno(), selectors.EVENT_READ, "worker")
-            while ended is None:
+            while hearing.ended is None:
                 for key, _ in selector.select(PROGRESS_AFTER_S / 4):
                     if key.data == "keeper":
-                        message, _ = launched.keeper.receive((Spawned, Ended))
-                        if isinstance(message, Spawned):
-                            pidfd = os.pidfd_open(message.pid)
-                        elif isinstance(message, Ended):
-                            ended = message
-                    else:
-                        try:
-                            message, _ = launched.worker.receive((Compiled, CompileFailed, StartFailed))
-                        except (EOFError, OSError):
-                            selector.unregister(launched.worker.fileno())
-                            listening = False
-                            continue
-                        if isinstance(message, Compiled):
-                            compiled = message
-                        elif isinstance(message, CompileFailed):
-                            failure = visible(message.message)
-                        elif isinstance(message, StartFailed):
-                            failure = f"the compiler could not be confined: {message.layer} {message.call}: {message.message}"
+                        hearing.hear_keeper()
+                    elif not hearing.hear_compiler():
+                        selector.unregister(launched.worker.fileno())
                 elapsed_s = time.monotonic() - started
                 if elapsed_s > PROGRESS_AFTER_S:
                     on_progress(elapsed_s)
+                if interrupted():
+                    raise KeyboardInterrupt
                 if elapsed_s > limits.timeout_s:
-                    if pidfd >= 0:
-                        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                    raise CompileError(f"{name}: compiling took longer than {limits.timeout_s:g} s and was ended", "timeout")
-            while listening:
-                # What it said just before it ended may lie behind the keeper's word.
-                try:
-                    message, _ = launched.worker.receive((Compiled, CompileFailed, StartFailed), 0.0)
-                except (EOFError, OSError):
-                    break
-                if isinstance(message, Compiled):
-                    compiled = message
-                elif isinstance(message, CompileFailed):
-                    failure = visible(message.message)
-                elif isinstance(message, StartFailed):
-                    failure = f"the compiler could not be confined: {message.layer} {message.call}: {message.message}"
+                    raise CompileError(
+                        f"{name}: compiling took longer than {limits.timeout_s:g} s and was ended", "timeout"
+                    )
+        # What it said just before it ended may lie behind the keeper's word.
+        while hearing.hear_compiler(0.0):
+            pass
     except (EOFError, OSError):
         raise CompileError(f"{name}: the compiler's keeper was killed from outside") from None
     except PeerProtocolError as error:
         raise CompileError(f"{name}: the compiler broke the protocol: {error}") from None
     finally:
-        if pidfd >= 0:
-            os.close(pidfd)
-    if failure is not None:
-        raise CompileError(f"{name}: {failure}")
-    if compiled is None or ended.wait_status != 0:
-        raise CompileError(f"{name}: {_words(ended, limits)}", _limit_name(ended, limits))
-    return compiled
+        # Closing the lifeline ends the compiler; the pidfd makes sure of it now.
+        if hearing.pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(hearing.pidfd, signal.SIGKILL)
+            os.close(hearing.pidfd)
+    if hearing.failure is not None:
+        raise CompileError(f"{name}: {hearing.failure}")
+    if hearing.compiled is None or hearing.ended.wait_status != 0:
+        raise CompileError(f"{name}: {_words(hearing.ended, limits)}", _limit_name(hearing.ended, limits))
+    return hearing.compiled
 
 
 def _limit_name(ended: Ended, limits: CompileLimits) -> str:

@@ -54,9 +54,9 @@ class Host:
     writer: AuditWriter
     warden: WardenClient | None
     origin: str
+    signals: socket.socket
     records: deque[Mapping[str, object]] = field(default_factory=deque)
     records_ready: tuple[int, int] = (-1, -1)
-    signals: int = -1
     _cleanup: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def __enter__(self) -> Host:
@@ -68,6 +68,13 @@ class Host:
     def record(self, event: AuditEvent) -> None:
         """Have an event of the supervisor's own made durable; raises AuditError when it can't be."""
         self.writer.local_durable(event)
+
+    def interrupted(self) -> bool:
+        """Whether SIGINT, SIGTERM or SIGHUP has come; it stays in the queue for the run loop."""
+        try:
+            return bool(self.signals.recv(1, socket.MSG_PEEK))
+        except BlockingIOError:
+            return False
 
     @contextlib.contextmanager
     def confinement(self, purpose: str) -> Iterator[ConfinementPlan]:
@@ -90,7 +97,7 @@ def open_host(options: HostOptions) -> Host:
     with contextlib.ExitStack() as stack:
         for directory in (options.state_directory, options.run_directory, options.audit_directory):
             os.makedirs(directory, mode=0o700, exist_ok=True)
-        signals = _signal_descriptor(stack)
+        signals = _signal_socket(stack)
         zygote = Zygote(namespaces=options.namespaces)
         stack.callback(zygote.close)
         zygote.start()
@@ -115,7 +122,7 @@ def open_host(options: HostOptions) -> Host:
             writer,
             warden,
             os.path.dirname(os.path.dirname(os.path.abspath(str(ipc.__file__)))),
-            signals=signals,
+            signals,
         )
         host.records_ready = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         for descriptor in host.records_ready:
@@ -128,7 +135,11 @@ def open_host(options: HostOptions) -> Host:
 
         writer.subscribe(keep)
         if warden is not None:
-            warden.set_up(_warden_setup(options, writer, data_scratch=_private_directory(os.path.join(session, "scratch"), options.run_as)))
+            warden.set_up(
+                _warden_setup(
+                    options, writer, data_scratch=_private_directory(os.path.join(session, "scratch"), options.run_as)
+                )
+            )
         host._cleanup = stack.pop_all()
         return host
 
@@ -170,8 +181,8 @@ def _private_directory(path: str, owner: Identity) -> str:
     return path
 
 
-def _signal_descriptor(stack: contextlib.ExitStack) -> int:
-    """Return a descriptor that yields the numbers of SIGINT, SIGTERM and SIGHUP as bytes (signal.set_wakeup_fd)."""
+def _signal_socket(stack: contextlib.ExitStack) -> socket.socket:
+    """Return a socket that yields the numbers of SIGINT, SIGTERM and SIGHUP as bytes (signal.set_wakeup_fd)."""
     reader, writer = socket.socketpair()
     reader.setblocking(False)
     writer.setblocking(False)
@@ -188,7 +199,7 @@ def _signal_descriptor(stack: contextlib.ExitStack) -> int:
         writer.close()
 
     stack.callback(restore)
-    return reader.fileno()
+    return reader
 
 
 def new_worker_id(component: str) -> str:

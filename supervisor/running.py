@@ -48,7 +48,15 @@ def run_request(
     try:
         with host.confinement("compile") as plan:
             artifact = obtain(
-                program, request.engine, cache, host.zygote, plan, host.origin, compile_limits, on_progress
+                program,
+                request.engine,
+                cache,
+                host.zygote,
+                plan,
+                host.origin,
+                compile_limits,
+                on_progress,
+                host.interrupted,
             )
     finally:
         program.close()
@@ -179,7 +187,7 @@ def _loop(
         tally=tally,
         expected=Expected.of(job),
         on_fresh_denials=on_denials,
-        signals=host.signals,
+        signals=host.signals.fileno(),
     )
 
 
