@@ -1,0 +1,212 @@
+"""The rules for one action, compiled: the component's grants, then the host's ACL, then its roles."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Generic, Protocol, TypeVar
+
+from ipc.errors import ConfigError
+from ipc.policy.access import AclEntry
+from ipc.policy.capability import Grant, implied_listing, parse_grant_pattern, separator_of
+from ipc.policy.endpoints import Endpoint, EndpointPattern
+from ipc.policy.index import NOTHING, PatternIndex
+from ipc.policy.patterns import Form, Pattern, PatternError
+
+EVERY_RESOURCE: Final = ("*", "**")
+"""Resource patterns that, alone in a host's rule, mean every resource of its actions."""
+
+_EVERY_HOST: Final = Pattern("**", ".", (), Form.TREE)
+_EVERY_ENDPOINT: Final = EndpointPattern("**", None, _EVERY_HOST, None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Allow:
+    """The action may be done; `rule` names the grant that says so."""
+
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deny:
+    """The action is refused.
+
+    `code` is an entry of `ipc.codes`, `reason` a sentence for a person, `rule` what refused, and `nearest` the grant
+    that came nearest, if there is any of this kind.
+    """
+
+    code: str
+    reason: str
+    rule: str
+    nearest: str | None = None
+
+
+Decision = Allow | Deny
+Key = TypeVar("Key", contravariant=True)
+
+
+class Index(Protocol[Key]):
+    """What finds one of many patterns for a resource in its split form."""
+
+    count: int
+
+    def first(self, key: Key) -> int:
+        """The payload of a pattern that covers it, or NOTHING."""
+
+    def nearest(self, key: Key) -> int:
+        """The payload of the pattern that comes nearest, or NOTHING."""
+
+
+class EndpointIndex:
+    """Endpoint patterns by host; those whose host has wildcards are a list."""
+
+    __slots__ = ("_by_host", "_others", "_sample", "count")
+
+    def __init__(self, patterns: Sequence[tuple[EndpointPattern, tuple[str, ...], int]]) -> None:
+        """Take patterns, the HTTP methods they are limited to, and payloads."""
+        self._by_host: dict[str, list[tuple[EndpointPattern, tuple[str, ...], int]]] = {}
+        self._others: list[tuple[EndpointPattern, tuple[str, ...], int]] = []
+        ordered = sorted(patterns, key=lambda entry: (entry[0].text, entry[1], entry[2]))
+        for entry in ordered:
+            host = entry[0].literal_host
+            (self._others if host is None else self._by_host.setdefault(host, [])).append(entry)
+        self._sample = ordered[0][2] if ordered else NOTHING
+        self.count = len(ordered)
+
+    def first(self, key: Endpoint) -> int:
+        """The payload of a pattern that covers the endpoint, or NOTHING."""
+        for entries in (self._by_host.get(key.host, ()), self._others):
+            for pattern, methods, payload in entries:
+                if pattern.matches(key, methods):
+                    return payload
+        return NOTHING
+
+    def nearest(self, key: Endpoint) -> int:
+        """The payload of a pattern with the same host, else of any, or NOTHING."""
+        same_host = self._by_host.get(key.host)
+        return same_host[0][2] if same_host else self._sample
+
+
+class ActionRules(Generic[Key]):
+    """Grants, ACL and roles for one action, in the order in which they are asked."""
+
+    __slots__ = ("_action", "_allow", "_allows", "_deny", "_deny_rules", "_grants", "_nearest", "_permitted", "_roles")
+
+    def __init__(
+        self,
+        action: str,
+        grants: tuple[Index[Key], Sequence[Grant]],
+        deny: tuple[Index[Key], Sequence[AclEntry]],
+        allow: Index[Key] | None,
+        permitted: Index[Key] | None,
+        roles: Sequence[str],
+        suffix: str = "",
+    ) -> None:
+        """Take the compiled indexes; `allow` and `permitted` are None where that step does not apply."""
+        self._action = action
+        self._grants = grants[0]
+        self._allows = tuple(Allow(grant.rule + suffix) for grant in grants[1])
+        self._nearest = tuple(f'{grant.action.partition(".")[2]} "{grant.pattern_text}"' for grant in grants[1])
+        self._deny = deny[0] if deny[1] else None
+        self._deny_rules = tuple(entry.rule for entry in deny[1])
+        self._allow = allow
+        self._permitted = permitted
+        self._roles = ", ".join(sorted(roles))
+
+    @property
+    def any_grant(self) -> bool:
+        """Whether there is any grant of this action at all."""
+        return self._grants.count > 0
+
+    def decide(self, key: Key) -> Decision:
+        """Grants first, then the ACL (a denial wins over any allowance), then the roles."""
+        granted = self._grants.first(key)
+        if granted == NOTHING:
+            return self._not_granted(key)
+        if self._deny is not None and (number := self._deny.first(key)) != NOTHING:
+            return Deny("A1301", "the host's access control list denies it", self._deny_rules[number])
+        if self._allow is not None and self._allow.first(key) == NOTHING:
+            rule = f"acl allow entries for {self._action}"
+            return Deny("A1302", "none of the host's allow entries for this component covers it", rule)
+        if self._permitted is not None and self._permitted.first(key) == NOTHING:
+            return Deny("A1401", "none of the component's roles permits it", f"roles {self._roles}")
+        return self._allows[granted]
+
+    def _not_granted(self, key: Key) -> Deny:
+        nearest = self._grants.nearest(key)
+        if nearest == NOTHING:
+            return Deny("A1201", f"the component has no grant for {self._action}", "nothing is allowed by default")
+        return Deny("A1203", "no grant covers it", "nothing is allowed by default", self._nearest[nearest])
+
+
+class PathRules(ActionRules[Sequence[str]]):
+    """Rules over tries, of which can also be asked what they say of everything beneath a place."""
+
+    __slots__ = ("_indexes",)
+
+    def __init__(
+        self,
+        action: str,
+        grants: tuple[PatternIndex, Sequence[Grant]],
+        deny: tuple[PatternIndex, Sequence[AclEntry]],
+        allow: PatternIndex | None,
+        permitted: PatternIndex | None,
+        roles: Sequence[str],
+        suffix: str = "",
+    ) -> None:
+        """As the base class, with tries for indexes."""
+        super().__init__(action, grants, deny, allow, permitted, roles, suffix)
+        self._indexes = (grants[0], deny[0], allow, permitted)
+
+    def reaches(self, segments: Sequence[str]) -> bool:
+        """Whether something at or beneath this place could be allowed."""
+        grants, deny, allow, permitted = self._indexes
+        return (
+            bool(grants.reach(segments))
+            and not deny.reach(segments).everything
+            and (allow is None or bool(allow.reach(segments)))
+            and (permitted is None or bool(permitted.reach(segments)))
+        )
+
+    def signature(self, segments: Sequence[str]) -> tuple[object, ...]:
+        """A value that is equal for two places only if these rules tell nothing apart beneath them."""
+        return tuple(None if index is None else index.reach(segments) for index in self._indexes)
+
+
+def host_pattern(action: str, resource: str, rule: str) -> Pattern | EndpointPattern | None:
+    """Parse the resource of a host's rule for this action; None for every endpoint; raises ConfigError."""
+    if resource in EVERY_RESOURCE:
+        return None if action.startswith("network.") else Pattern(resource, separator_of(action), (), Form.TREE)
+    try:
+        return parse_grant_pattern(action, resource)
+    except PatternError as error:
+        raise ConfigError(f"{rule}: {error}") from None
+
+
+def path_index(action: str, patterns: Sequence[tuple[str, str]], also: Sequence[tuple[str, str]] = ()) -> PatternIndex:
+    """The index of (resource, rule) pairs; of those in `also`, which are for reading, the listings that they imply."""
+    entries: list[tuple[Pattern, int]] = []
+    for number, (resource, rule) in enumerate(patterns):
+        parsed = host_pattern(action, resource, rule)
+        assert isinstance(parsed, Pattern)
+        entries.append((parsed, number))
+    for resource, rule in also:
+        parsed = host_pattern(action, resource, rule)
+        assert isinstance(parsed, Pattern)
+        if (implied := implied_listing(parsed)) is not None:
+            entries.append((implied, len(entries)))
+    return PatternIndex(entries)
+
+
+def endpoint_index(
+    action: str, patterns: Sequence[tuple[str, str]], methods: Sequence[tuple[str, ...]] = ()
+) -> EndpointIndex:
+    """The index of (resource, rule) pairs of endpoints."""
+    entries: list[tuple[EndpointPattern, tuple[str, ...], int]] = []
+    for number, (resource, rule) in enumerate(patterns):
+        parsed = host_pattern(action, resource, rule)
+        limited = methods[number] if methods else ()
+        if parsed is None:
+            entries.append((_EVERY_ENDPOINT, limited, number))
+        else:
+            assert isinstance(parsed, EndpointPattern)
+            entries.append((parsed, limited, number))
+    return EndpointIndex(entries)
