@@ -134,19 +134,33 @@ def normalise_path(raw: str) -> str | Malformed:
 
 def path_segments(raw: str) -> list[str] | Malformed:
     """The segments of what `normalise_path` would give, without joining them again."""
+    # One pass in C over what nearly every path is; whatever it can't vouch for is looked at closely.
+    if (
+        raw[:1] != "/"
+        or raw[-1] == "/"
+        or "//" in raw
+        or "/." in raw
+        or "\0" in raw
+        or not raw.isascii()
+        or len(raw) > PATH_MAX_BYTES
+    ):
+        return _unusual_path_segments(raw)
+    return raw[1:].split("/")
+
+
+def _unusual_path_segments(raw: str) -> list[str] | Malformed:
     if not raw.startswith("/"):
         return Malformed("empty" if not raw else "not absolute")
     if "\0" in raw:
         return Malformed("holds a NUL")
     if len(raw) > PATH_MAX_BYTES:
         return Malformed("longer than PATH_MAX")
-    if not raw.isascii():
-        try:
-            encoded = raw.encode("utf-8", "surrogateescape")
-        except UnicodeEncodeError:
-            return Malformed("holds a lone surrogate")
-        if len(encoded) > PATH_MAX_BYTES:
-            return Malformed("longer than PATH_MAX")
+    try:
+        encoded = raw.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return Malformed("holds a lone surrogate")
+    if len(encoded) > PATH_MAX_BYTES:
+        return Malformed("longer than PATH_MAX")
     if raw == "/":
         return []
     segments = (raw[1:-1] if raw[-1] == "/" else raw[1:]).split("/")

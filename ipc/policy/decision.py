@@ -40,6 +40,7 @@ from ipc.policy.forbidden import ForbiddenPaths, Refusal, concrete_paths, fold_s
 from ipc.policy.index import PatternIndex
 from ipc.policy.patterns import Malformed, PatternError, parse_pattern, split_resource
 from ipc.policy.rules import (
+    DEFAULT_RULE,
     EVERY_RESOURCE,
     ActionRules,
     Allow,
@@ -98,10 +99,13 @@ class Policy:
         "_files",
         "_forbidden",
         "_implied_list",
+        "_list",
         "_names",
         "_reaching",
+        "_read",
         "_rights",
         "_seen",
+        "_write",
         "digest",
         "document",
     )
@@ -113,6 +117,7 @@ class Policy:
         self._forbidden = ForbiddenPaths(document.host_paths, document.path_directories, document.guarded_lifted)
         compiler = _Compiler(document)
         self._files = {action: compiler.path_rules(action) for action in FILE_ACTIONS}
+        self._read, self._write, self._list = (self._files[action] for action in FILE_ACTIONS)
         self._implied_list = compiler.implied_list_rules()
         self._names: dict[str, PathRules] = {}
         self._endpoints: dict[str, ActionRules[Endpoint]] = {}
@@ -137,7 +142,7 @@ class Policy:
         elif action in self._endpoints:
             decision = self._decide_endpoint(action, resource)
         else:
-            decision = Deny("A1201", f"the component has no grant for {action}", "nothing is allowed by default")
+            decision = Deny("A1201", f"the component has no grant for {action}", DEFAULT_RULE)
         if len(resource) <= CACHED_RESOURCE_MAX_CHARS:
             self._seen.remember((action, resource), decision)
         return decision
@@ -152,11 +157,14 @@ class Policy:
             return _RIGHTS[False, False, False]
         path = resource if resource[-1] != "/" or resource == "/" else resource[:-1]
         folded = fold_segments(segments, path)
-        held = _RIGHTS[
-            isinstance(self._decide_segments("filesystem.read", path, segments, folded), Allow),
-            isinstance(self._decide_segments("filesystem.write", path, segments, folded), Allow),
-            isinstance(self._decide_segments("filesystem.list", path, segments, folded), Allow),
-        ]
+        if self._forbidden.find(path, segments, folded, False) is not None:
+            held = _RIGHTS[False, False, False]
+        else:
+            held = _RIGHTS[
+                self._read.permits(segments),
+                self._write.permits(segments) and self._forbidden.find(path, segments, folded, True) is None,
+                self._list.permits(segments) or self._implied_list.permits(segments),
+            ]
         if len(resource) <= CACHED_RESOURCE_MAX_CHARS:
             self._rights.remember(resource, held)
         return held

@@ -93,6 +93,11 @@ def fold_segments(segments: Sequence[str], path: str) -> Sequence[str]:
     return segments if folded == path else folded[1:].split("/")
 
 
+def _rooted(paths: Sequence[str]) -> set[str]:
+    """The absolute paths, each without a slash at its end, but for `/`."""
+    return {path.rstrip("/") for path in paths if path.startswith("/") and path.strip("/")}
+
+
 def _tree(path: str) -> Pattern:
     segments = tuple(segment for segment in path.split("/") if segment)
     return Pattern(path.rstrip("/") + "/", "/", segments, Form.TREE)
@@ -101,7 +106,18 @@ def _tree(path: str) -> Pattern:
 class ForbiddenPaths:
     """The forbidden and guarded paths of one host; decides before any grant is looked at."""
 
-    __slots__ = ("_any", "_guarded", "_host", "_host_paths", "_lifted", "_lifted_steps", "_path_directories", "_write")
+    __slots__ = (
+        "_any",
+        "_guarded",
+        "_host",
+        "_host_paths",
+        "_lifted",
+        "_lifted_steps",
+        "_path_directories",
+        "_read_hints",
+        "_write",
+        "_write_hints",
+    )
 
     def __init__(
         self,
@@ -111,18 +127,24 @@ class ForbiddenPaths:
     ) -> None:
         """Take the host's own paths, the directories of PATH, and the guarded paths that the host lifts.
 
-        A PATH entry that is not absolute, or is `/` itself, can't be written as a rule and is left out.
+        An entry that is not absolute, or is `/` itself, says nothing that could be a rule and is left out.
         """
         self._any, self._write = _tables()
-        self._host_paths = tuple(sorted(set(host_paths)))
-        self._path_directories = tuple(
-            sorted({path for path in path_directories if path.startswith("/") and path.strip("/")})
-        )
+        self._host_paths = tuple(sorted(_rooted(host_paths)))
+        self._path_directories = tuple(sorted(_rooted(path_directories)))
         self._host = (
             PatternIndex((_tree(path), number) for number, path in enumerate(self._host_paths)),
             PatternIndex((_tree(path), number) for number, path in enumerate(self._path_directories)),
         )
         self._guarded = PatternIndex((_tree(path), number) for number, path in enumerate(GUARDED_TREES))
+        tops = {path.split("/")[1].casefold() for path in (*self._host_paths, *GUARDED_TREES)}
+        writing_tops = {path.split("/")[1].casefold() for path in self._path_directories}
+        # No path is refused whose first segment is in no rule at a fixed place, and that holds no anchor of another.
+        self._read_hints = (self._any.tops | tops, self._any.anchors)
+        self._write_hints = (
+            self._any.tops | self._write.tops | tops | writing_tops,
+            self._any.anchors | self._write.anchors,
+        )
         self._lifted = frozenset(path.rstrip("/") for path in guarded_lifted)
         self._lifted_steps = PatternIndex(
             (Pattern(path, "/", tuple(path[1:].split("/")), Form.EXACT), number)
@@ -131,6 +153,9 @@ class ForbiddenPaths:
 
     def find(self, path: str, segments: Sequence[str], folded: Sequence[str], writing: bool) -> Refusal | None:
         """The rule that refuses this normalised path, if any; `folded` is `fold_segments(segments, path)`."""
+        tops, anchors = self._write_hints if writing else self._read_hints
+        if not folded or (folded[0] not in tops and anchors.isdisjoint(folded)):
+            return None
         rule = self._any.find(folded)
         if rule is not None:
             return Refusal(False, rule.rule, rule.reason)

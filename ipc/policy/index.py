@@ -17,7 +17,19 @@ NOTHING: Final = -1
 class _Node:
     """One place in the trie: what is accepted here, and where the next segment leads."""
 
-    __slots__ = ("beneath", "crossing", "final_only", "globs", "here", "literals", "loops", "plain", "sample", "tree")
+    __slots__ = (
+        "beneath",
+        "crossing",
+        "crossing_only",
+        "final_only",
+        "globs",
+        "here",
+        "literals",
+        "loops",
+        "plain",
+        "sample",
+        "tree",
+    )
 
     def __init__(self) -> None:
         self.literals: dict[str, _Node] = {}
@@ -32,8 +44,14 @@ class _Node:
         """Whether this is the state behind a `**`, which consumes any number of segments."""
         self.final_only = False
         """Whether, behind a `**`, only the last segment of a resource can lead on to an acceptance."""
+        self.crossing_only = False
+        """Whether nothing leaves it but a `**` that is `final_only`."""
         self.plain = True
         """Whether only literal edges leave it, so that matching can follow it without a set of nodes."""
+
+
+_GlobEdge = tuple[bool, int, str, SegmentGlob, _Node]
+"""Whether it is only prefix*suffix; its least length; the end that is not looked up; the segment; where it leads."""
 
 
 class _GlobEdges:
@@ -43,20 +61,22 @@ class _GlobEdges:
 
     def __init__(self) -> None:
         self.nodes: dict[str, tuple[SegmentGlob, _Node]] = {}
-        self.by_prefix: list[tuple[int, dict[str, list[tuple[SegmentGlob, _Node]]]]] = []
-        self.by_suffix: list[tuple[int, dict[str, list[tuple[SegmentGlob, _Node]]]]] = []
+        self.by_prefix: list[tuple[int, dict[str, list[_GlobEdge]]]] = []
+        self.by_suffix: list[tuple[int, dict[str, list[_GlobEdge]]]] = []
         self.everything: list[tuple[SegmentGlob, _Node]] = []
 
     def freeze(self) -> None:
-        prefixes: dict[int, dict[str, list[tuple[SegmentGlob, _Node]]]] = {}
-        suffixes: dict[int, dict[str, list[tuple[SegmentGlob, _Node]]]] = {}
-        for edge in self.nodes.values():
-            glob = edge[0]
-            if not glob.prefix and not glob.suffix:
-                self.everything.append(edge)
+        prefixes: dict[int, dict[str, list[_GlobEdge]]] = {}
+        suffixes: dict[int, dict[str, list[_GlobEdge]]] = {}
+        for glob, node in self.nodes.values():
+            least = len(glob.prefix) + len(glob.suffix)
+            if least == 0:
+                self.everything.append((glob, node))
             elif len(glob.prefix) >= len(glob.suffix):
+                edge = (glob.single_star, least, glob.suffix, glob, node)
                 prefixes.setdefault(len(glob.prefix), {}).setdefault(glob.prefix, []).append(edge)
             else:
+                edge = (glob.single_star, least, glob.prefix, glob, node)
                 suffixes.setdefault(len(glob.suffix), {}).setdefault(glob.suffix, []).append(edge)
         self.by_prefix = sorted(prefixes.items(), key=lambda item: item[0])
         self.by_suffix = sorted(suffixes.items(), key=lambda item: item[0])
@@ -65,13 +85,23 @@ class _GlobEdges:
         """The nodes that this segment leads to."""
         found: list[_Node] = []
         for length, edges in self.by_prefix:
-            for glob, node in edges.get(segment[:length], ()):
-                if glob.matches(segment):
-                    found.append(node)
+            candidates = edges.get(segment[:length])
+            if candidates is not None:
+                for single_star, least, suffix, glob, node in candidates:
+                    if single_star:
+                        if len(segment) >= least and segment.endswith(suffix):
+                            found.append(node)
+                    elif glob.matches(segment):
+                        found.append(node)
         for length, edges in self.by_suffix:
-            for glob, node in edges.get(segment[-length:], ()):
-                if glob.matches(segment):
-                    found.append(node)
+            candidates = edges.get(segment[-length:])
+            if candidates is not None:
+                for single_star, least, prefix, glob, node in candidates:
+                    if single_star:
+                        if len(segment) >= least and segment.startswith(prefix):
+                            found.append(node)
+                    elif glob.matches(segment):
+                        found.append(node)
         for glob, node in self.everything:
             if glob.matches(segment):
                 found.append(node)
@@ -141,25 +171,36 @@ class PatternIndex:
         return tuple(sorted(found))
 
     def first(self, segments: Sequence[str]) -> int:
-        """The payload of one pattern that covers the resource, NOTHING (-1) if none does; the hot path."""
+        """The payload of one pattern that covers the resource, NOTHING (-1) if none does; the hot path.
+
+        Follows a single node for as long as there is only one, which is nearly always to the end.
+        """
         node = self._root
         if node.tree:
             return node.tree[0]
-        index = 0
-        count = len(segments)
-        while node.plain:
-            if index == count:
-                return node.here[0] if node.here else NOTHING
+        last = len(segments) - 1
+        for index, segment in enumerate(segments):
             if node.beneath:
                 return node.beneath[0]
-            following = node.literals.get(segments[index])
+            following = node.literals.get(segment)
+            if not node.plain:
+                if node.crossing is not None:
+                    if not node.crossing_only:
+                        return _first_of_many([node, node.crossing], segments, index)
+                    # Only the last segment matters behind this `**`, and it leads nowhere further.
+                    return _accepted_here(node.crossing, segments[last])
+                if node.globs is not None:
+                    nodes = node.globs.step(segment)
+                    if nodes:
+                        if following is not None or len(nodes) > 1:
+                            return _first_of_many([node], segments, index)
+                        following = nodes[0]
             if following is None:
                 return NOTHING
             node = following
             if node.tree:
                 return node.tree[0]
-            index += 1
-        return _first_of_many(_entered([node]), segments, index)
+        return node.here[0] if node.here else NOTHING
 
     def reach(self, segments: Sequence[str]) -> Reach:
         """What the patterns can still say of anything beneath this directory."""
@@ -179,14 +220,26 @@ class PatternIndex:
 
     def nearest(self, segments: Sequence[str]) -> int:
         """The payload of a pattern that shares the longest beginning with the resource, NOTHING without patterns."""
-        active = _entered([self._root])
-        sample = self._root.sample
+        node = self._root
         for segment in segments:
-            active = _step(active, segment, False)
-            if not active:
-                return sample
-            sample = active[0].sample
-        return sample
+            following = node.literals.get(segment)
+            if following is None:
+                nodes = node.globs.step(segment) if node.globs is not None else None
+                if not nodes:
+                    break
+                following = nodes[0]
+            node = following
+        return node.sample
+
+
+def _accepted_here(node: _Node, segment: str) -> int:
+    following = node.literals.get(segment)
+    if following is not None:
+        return following.here[0]
+    if node.globs is not None:
+        for found in node.globs.step(segment):
+            return found.here[0]
+    return NOTHING
 
 
 def _insert(root: _Node, pattern: Pattern, payload: int) -> None:
@@ -236,13 +289,18 @@ def _freeze(root: _Node) -> None:
             node.globs.freeze()
         node.plain = node.globs is None and node.crossing is None and not node.loops
         following = list(_children(node))
-        node.final_only = node.loops and all(
-            child.here and not (child.tree or child.beneath or child.crossing or child.literals or child.globs)
-            for child in following
-        )
+        node.final_only = node.loops and all(_ends_here(child) for child in following)
         pending += following
         if node.crossing is not None:
             pending.append(node.crossing)
+            crossing = node.crossing
+            node.crossing_only = (
+                not following and crossing.crossing is None and all(_ends_here(child) for child in _children(crossing))
+            )
+
+
+def _ends_here(node: _Node) -> bool:
+    return bool(node.here) and not (node.tree or node.beneath or node.crossing or node.literals or node.globs)
 
 
 def _entered(nodes: list[_Node]) -> list[_Node]:

@@ -11,6 +11,8 @@ from ipc.policy.endpoints import Endpoint, EndpointPattern
 from ipc.policy.index import NOTHING, PatternIndex
 from ipc.policy.patterns import Form, Pattern, PatternError
 
+DEFAULT_RULE: Final = "nothing is allowed by default"
+"""The rule that a denial names when no grant speaks of the resource."""
 EVERY_RESOURCE: Final = ("*", "**")
 """Resource patterns that, alone in a host's rule, mean every resource of its actions."""
 
@@ -88,7 +90,18 @@ class EndpointIndex:
 class ActionRules(Generic[Key]):
     """Grants, ACL and roles for one action, in the order in which they are asked."""
 
-    __slots__ = ("_action", "_allow", "_allows", "_deny", "_deny_rules", "_grants", "_nearest", "_permitted", "_roles")
+    __slots__ = (
+        "_action",
+        "_allow",
+        "_allows",
+        "_denials",
+        "_deny",
+        "_deny_rules",
+        "_granted",
+        "_grants",
+        "_permitted",
+        "_roles",
+    )
 
     def __init__(
         self,
@@ -104,7 +117,8 @@ class ActionRules(Generic[Key]):
         self._action = action
         self._grants = grants[0]
         self._allows = tuple(Allow(grant.rule + suffix) for grant in grants[1])
-        self._nearest = tuple(f'{grant.action.partition(".")[2]} "{grant.pattern_text}"' for grant in grants[1])
+        self._granted = tuple(grants[1])
+        self._denials: dict[int, Deny] = {}
         self._deny = deny[0] if deny[1] else None
         self._deny_rules = tuple(entry.rule for entry in deny[1])
         self._allow = allow
@@ -130,11 +144,29 @@ class ActionRules(Generic[Key]):
             return Deny("A1401", "none of the component's roles permits it", f"roles {self._roles}")
         return self._allows[granted]
 
+    def permits(self, key: Key) -> bool:
+        """Whether `decide` allows it; without saying why not."""
+        return (
+            self._grants.first(key) != NOTHING
+            and (self._deny is None or self._deny.first(key) == NOTHING)
+            and (self._allow is None or self._allow.first(key) != NOTHING)
+            and (self._permitted is None or self._permitted.first(key) != NOTHING)
+        )
+
     def _not_granted(self, key: Key) -> Deny:
         nearest = self._grants.nearest(key)
+        denial = self._denials.get(nearest)
+        if denial is None:
+            denial = self._denials[nearest] = self._denial(nearest)
+        return denial
+
+    def _denial(self, nearest: int) -> Deny:
         if nearest == NOTHING:
-            return Deny("A1201", f"the component has no grant for {self._action}", "nothing is allowed by default")
-        return Deny("A1203", "no grant covers it", "nothing is allowed by default", self._nearest[nearest])
+            return Deny("A1201", f"the component has no grant for {self._action}", DEFAULT_RULE)
+        grant = self._granted[nearest]
+        return Deny(
+            "A1203", "no grant covers it", DEFAULT_RULE, f'{grant.action.partition(".")[2]} "{grant.pattern_text}"'
+        )
 
 
 class PathRules(ActionRules[Sequence[str]]):
