@@ -1,0 +1,249 @@
+"""`airssys.toml` and `airssys.d/*.toml`, the host's side: values, their defaults, and where each was written.
+
+Later files win key by key; `[[acl]]`, `[[trust.sources]]` and `[[approvals.rules]]` of all files count together, so
+that a drop-in file can't make a deny entry vanish.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from ipc.policy.access import AclEntry, Role
+from supervisor import units
+from supervisor.manifest.values import ParameterValue, Quota
+from supervisor.toml_source import ConfigFileError, KeyPath, Origin, Problem, TomlSource, read_toml
+
+CONFIG_VARIABLE: Final = "AIRSSYS_CONFIG"
+DROP_IN_DIRECTORY: Final = "airssys.d"
+LAYERS: Final = (
+    "descriptors",
+    "environment",
+    "session",
+    "namespaces",
+    "rlimits",
+    "identity",
+    "capabilities",
+    "no_new_privs",
+    "landlock",
+    "seccomp",
+)
+"""The layers of confinement that can be required, in the order in which a worker puts them on."""
+REQUIRED_LAYERS: Final = ("rlimits", "no_new_privs", "landlock", "seccomp")
+NO_QUOTA: Final = Quota()
+DEFAULT_QUOTA: Final = Quota(
+    storage_bytes=100 * 10**6,
+    message_rate_per_s=1_000,
+    network_bandwidth_bytes_per_s=10 * 10**6,
+    cpu_time_ns_per_s=10**9,
+    memory_bytes=256 * 10**6,
+)
+"""What a component has that says nothing, on a host that says nothing."""
+DEFAULT_MAXIMA: Final = Quota(
+    storage_bytes=10 * 10**9,
+    message_rate_per_s=100_000,
+    network_bandwidth_bytes_per_s=10**9,
+    cpu_time_ns_per_s=16 * 10**9,
+    memory_bytes=4 * 2**30,
+)
+"""How far a manifest may go on a host that says nothing; `"unlimited"` takes a host that writes it."""
+
+
+class SettingsError(ConfigFileError):
+    """The host's configuration can't be used; carries every `Problem` that was found in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostDirectories:
+    """Where the host keeps its things; absolute. Only `data` is for components: it holds their own directories."""
+
+    state: str
+    data: str
+    run: str
+    log: str
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """Who may do what on the control socket: user names, and group names behind an `@`."""
+
+    viewers: tuple[str, ...] = ()
+    operators: tuple[str, ...] = ()
+    approvers: tuple[str, ...] = ()
+    admins: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRetention:
+    """How long and how much of the audit log is kept; None means no bound."""
+
+    keep_ns: int | None = None
+    max_size_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrustSource:
+    """Where components that are trusted come from: a pattern of git URLs, and the branch."""
+
+    git: str
+    branch: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalRule:
+    """Which actions take how many people to approve."""
+
+    when: tuple[str, ...]
+    approvers: int
+
+
+@dataclass(frozen=True, slots=True)
+class SecretSource:
+    """Where the value of a secret comes from: one of a systemd credential's name and a file's absolute path."""
+
+    name: str
+    credential: str | None
+    file: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentSettings:
+    """What the host says of one component, or of one instance of it (`NAME@INSTANCE`)."""
+
+    name: str
+    instance: str
+    version: str | None = None
+    enabled: bool = True
+    run_as: str | None = None
+    roles: tuple[str, ...] = ()
+    parameters: tuple[tuple[str, ParameterValue], ...] = ()
+    secrets: tuple[SecretSource, ...] = ()
+    quota: Quota = NO_QUOTA
+    allow_broad: tuple[str, ...] = ()
+    lift_guarded: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All of it. `files` are those that were read; `origins` tells where each key was written."""
+
+    directories: HostDirectories
+    required_layers: tuple[str, ...] = REQUIRED_LAYERS
+    quota_defaults: Quota = DEFAULT_QUOTA
+    quota_maxima: Quota = DEFAULT_MAXIMA
+    control: Control = Control()
+    audit: AuditRetention = AuditRetention()
+    trust_sources: tuple[TrustSource, ...] = ()
+    approval_rules: tuple[ApprovalRule, ...] = ()
+    acl: tuple[AclEntry, ...] = ()
+    roles: tuple[Role, ...] = ()
+    components: tuple[ComponentSettings, ...] = ()
+    files: tuple[str, ...] = ()
+    origins: Mapping[KeyPath, Origin] = field(default_factory=dict, repr=False)
+
+    def component(self, name: str, instance: str = "") -> ComponentSettings:
+        """Return what is said of `NAME@INSTANCE`, else of `NAME`, else the defaults."""
+        exact = [each for each in self.components if each.name == name and each.instance == instance]
+        general = [each for each in self.components if each.name == name and not each.instance]
+        return (*exact, *general, ComponentSettings(name, instance))[0]
+
+
+def default_directories(environment: Mapping[str, str], uid: int) -> HostDirectories:
+    """Return where things are kept unless `[host]` says otherwise (file-hierarchy(7), XDG Base Directories)."""
+    if uid == 0:
+        return HostDirectories("/var/lib/airssys", "/var/lib/airssys-data", "/run/airssys", "/var/log/airssys")
+    home = environment.get("HOME", "/")
+    state = _xdg(environment, "XDG_STATE_HOME", f"{home}/.local/state")
+    data = _xdg(environment, "XDG_DATA_HOME", f"{home}/.local/share")
+    runtime = environment.get("XDG_RUNTIME_DIR", "")
+    run = f"{runtime}/airssys" if runtime.startswith("/") else f"{state}/run"
+    return HostDirectories(state, data, run, f"{state}/log")
+
+
+def _xdg(environment: Mapping[str, str], variable: str, fallback: str) -> str:
+    # The specification has relative values ignored.
+    value = environment.get(variable, "")
+    return f"{value if value.startswith('/') else fallback}/airssys"
+
+
+def default_config_path(environment: Mapping[str, str], uid: int) -> str:
+    """Return the path of the configuration file that is read where none is named."""
+    if uid == 0:
+        return "/etc/airssys/airssys.toml"
+    return _xdg(environment, "XDG_CONFIG_HOME", f"{environment.get('HOME', '/')}/.config") + "/airssys.toml"
+
+
+def load_settings(config: str | None, environment: Mapping[str, str], uid: int) -> Settings:
+    """Read the host's configuration; raise `SettingsError`.
+
+    `config` is what `--config` named; else `$AIRSSYS_CONFIG`, else the default path, the only one that may be absent.
+    """
+    from supervisor.settings_reader import read_settings
+
+    named = config or environment.get(CONFIG_VARIABLE)
+    path = os.path.abspath(named or default_config_path(environment, uid))
+    directories = default_directories(environment, uid)
+    files = [path] if named or os.path.lexists(path) else []
+    files += drop_in_files(os.path.join(os.path.dirname(path), DROP_IN_DIRECTORY))
+    sources: list[TomlSource] = []
+    problems: list[Problem] = []
+    for file in files:
+        try:
+            sources.append(read_toml(file, private=True))
+        except ConfigFileError as error:
+            problems.extend(error.problems)
+    if problems:
+        raise SettingsError(tuple(problems))
+    return read_settings(sources, directories) if sources else Settings(directories)
+
+
+def drop_in_files(directory: str) -> list[str]:
+    """Return the `*.toml` files of a directory in the order of their names; none where it doesn't exist."""
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise SettingsError(
+            (Problem(directory, 0, "", "a readable directory", os.strerror(error.errno or 0).lower()),)
+        ) from None
+    return [
+        os.path.join(directory, name) for name in sorted(names) if name.endswith(".toml") and not name.startswith(".")
+    ]
+
+
+def settings_not_enforced(settings: Settings) -> tuple[str, ...]:
+    """Return each section or key that is written and that nothing in this version enforces."""
+    written = {
+        "control": settings.control != Control(),
+        "audit.keep": settings.audit.keep_ns is not None,
+        "audit.max_size": settings.audit.max_size_bytes is not None,
+        "trust.sources": bool(settings.trust_sources),
+        "approvals.rules": bool(settings.approval_rules),
+    }
+    keys = [key for key, value in written.items() if value]
+    for table in ("defaults", "maxima"):
+        keys += [
+            f"quota.{table}.{key}"
+            for key in ("storage", "message_rate", "network_bandwidth", "cpu_time")
+            if ("quota", table, key) in settings.origins
+        ]
+    keys += [f'components."{each.name}".enabled' for each in settings.components if not each.enabled]
+    for path in settings.origins:
+        if len(path) == 3 and path[0] == "components" and path[2] == "version":
+            keys.append(f'components."{path[1]}".version')
+        if len(path) == 4 and path[0] == "components" and path[2] == "quota" and path[3] != "memory":
+            keys.append(f'components."{path[1]}".quota.{path[3]}')
+    return tuple(keys)
+
+
+def format_quota(quota: Quota) -> dict[str, str]:
+    """Return the amounts of a quota as they are written in the files, those that are stated."""
+    forms = {
+        "storage": (quota.storage_bytes, units.format_size),
+        "message_rate": (quota.message_rate_per_s, units.format_rate),
+        "network_bandwidth": (quota.network_bandwidth_bytes_per_s, units.format_bandwidth),
+        "cpu_time": (quota.cpu_time_ns_per_s, units.format_cpu),
+        "memory": (quota.memory_bytes, units.format_size),
+    }
+    return {key: form(amount) for key, (amount, form) in forms.items() if amount is not None}

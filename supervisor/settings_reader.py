@@ -1,0 +1,373 @@
+"""Merged TOML sources → `Settings`. Pure; the files were read by `supervisor.settings`."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from ipc.errors import ConfigError
+from ipc.policy.access import AclEntry, Role, find_role_cycle, is_action_family, parse_permission
+from ipc.policy.capability import is_action, pattern_problem, separator_of
+from ipc.policy.forbidden import GUARDED_TREES
+from ipc.policy.patterns import PatternError, parse_pattern
+from supervisor import units
+from supervisor.manifest import checks
+from supervisor.manifest.parse import read_quota
+from supervisor.manifest.values import ParameterValue, Quota
+from supervisor.settings import (
+    DEFAULT_MAXIMA,
+    DEFAULT_QUOTA,
+    LAYERS,
+    REQUIRED_LAYERS,
+    ApprovalRule,
+    AuditRetention,
+    ComponentSettings,
+    Control,
+    HostDirectories,
+    SecretSource,
+    Settings,
+    SettingsError,
+    TrustSource,
+)
+from supervisor.toml_reader import Document, Section, describe, one_of
+from supervisor.toml_source import KeyPath, Origin, TomlSource
+
+_IDENTITY: Final = re.compile(r"[a-z][a-z0-9-]{0,62}(?:@[A-Za-z0-9][A-Za-z0-9_.-]{0,62})?")
+_PRINCIPAL: Final = re.compile(r"@?[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?")
+_CREDENTIAL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
+
+
+def read_settings(sources: Sequence[TomlSource], directories: HostDirectories) -> Settings:
+    """Merge the sources, later over earlier, and check the result; raise `SettingsError`."""
+    merged = merge_sources(sources)
+    document = Document(merged)
+    for source in sources:
+        if "schema" not in source.values:
+            alone = Document(source)
+            alone.root.problem("schema", "schema = 1 as the first line", "nothing")
+            document.problems.extend(alone.problems)
+    settings = _SettingsReader(document).read(directories, tuple(source.file for source in sources))
+    if document.problems:
+        raise SettingsError(tuple(document.problems))
+    return settings
+
+
+def merge_sources(sources: Sequence[TomlSource]) -> TomlSource:
+    """Merge tables key by key, append arrays of tables, replace everything else; origins follow their values."""
+    values: dict[str, object] = {}
+    origins: dict[KeyPath, Origin] = {}
+    for source in sources:
+        _merge_table(values, source.values, (), (), source, origins)
+    return TomlSource(sources[0].file if sources else "airssys.toml", values, origins)
+
+
+def _merge_table(
+    into: dict[str, object],
+    values: Mapping[str, object],
+    to_path: KeyPath,
+    from_path: KeyPath,
+    source: TomlSource,
+    origins: dict[KeyPath, Origin],
+) -> None:
+    for key, value in values.items():
+        there, here = (*to_path, key), (*from_path, key)
+        present = into.get(key)
+        if isinstance(value, dict) and isinstance(present, dict):
+            _merge_table(present, value, there, here, source, origins)
+        elif _is_array_of_tables(value) and _is_array_of_tables(present):
+            assert isinstance(value, list)
+            assert isinstance(present, list)
+            for index in range(len(value)):
+                _move_origins(source, (*here, index), (*there, len(present) + index), origins)
+            into[key] = [*present, *value]
+        else:
+            for path in [path for path in origins if path[: len(there)] == there]:
+                del origins[path]
+            _move_origins(source, here, there, origins)
+            # Copied, because a later file may merge into it.
+            into[key] = _copy(value)
+
+
+def _is_array_of_tables(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
+
+
+def _copy(value: object) -> object:
+    return {key: _copy(inner) for key, inner in value.items()} if isinstance(value, dict) else value
+
+
+def _move_origins(source: TomlSource, here: KeyPath, there: KeyPath, origins: dict[KeyPath, Origin]) -> None:
+    for path, origin in source.origins.items():
+        if path[: len(here)] == here:
+            origins[(*there, *path[len(here) :])] = origin
+
+
+class _SettingsReader:
+    def __init__(self, document: Document) -> None:
+        self._document = document
+
+    def read(self, directories: HostDirectories, files: tuple[str, ...]) -> Settings:
+        root = self._document.root
+        schema = root.raw("schema")
+        if schema is not None and (isinstance(schema, bool) or schema != 1):
+            root.problem("schema", "schema 1, the only one that this version reads", describe(schema))
+        quota = root.section("quota")
+        maxima = _over(DEFAULT_MAXIMA, read_quota(quota.section("maxima")))
+        # A host that lowers only the maxima means it for those who ask for nothing, too.
+        defaults = _under(_over(DEFAULT_QUOTA, read_quota(quota.section("defaults"))), maxima)
+        quota.finish()
+        roles = self._roles(root.section("roles"))
+        settings = Settings(
+            directories=self._host(root.section("host"), directories),
+            required_layers=self._confinement(root.section("confinement")),
+            quota_defaults=defaults,
+            quota_maxima=maxima,
+            control=self._control(root.section("control")),
+            audit=self._audit(root.section("audit")),
+            trust_sources=self._trust(root.section("trust")),
+            approval_rules=self._approvals(root.section("approvals")),
+            acl=self._acl(root),
+            roles=roles,
+            components=self._components(root.section("components"), roles),
+            files=files,
+            origins=self._document.source.origins,
+        )
+        root.finish()
+        return settings
+
+    def _host(self, section: Section, directories: HostDirectories) -> HostDirectories:
+        found = {
+            name: section.text(name, checks.check_absolute_path, default=default).rstrip("/") or "/"
+            for name, default in (
+                ("state", directories.state),
+                ("data", directories.data),
+                ("run", directories.run),
+                ("log", directories.log),
+            )
+        }
+        section.finish()
+        host = HostDirectories(**found)
+        for name, own in (("state", host.state), ("run", host.run), ("log", host.log)):
+            if own == "/" or _is_beneath(host.data, own):
+                expected = "a directory that doesn't hold the components' data, because components may not touch it"
+                section.problem(name if name in section else "data", expected, f'"{own}", with data in "{host.data}"')
+        return host
+
+    def _confinement(self, section: Section) -> tuple[str, ...]:
+        if "require" not in section:
+            section.finish()
+            return REQUIRED_LAYERS
+        required = section.texts("require", lambda text: None if text in LAYERS else one_of(LAYERS))
+        section.raw("require")
+        section.finish()
+        return required
+
+    def _control(self, section: Section) -> Control:
+        def check(text: str) -> str | None:
+            return None if _PRINCIPAL.fullmatch(text) else "a user's name, or a group's behind an @ (\"@operators\")"
+
+        control = Control(*(section.texts(name, check) for name in ("viewers", "operators", "approvers", "admins")))
+        section.finish()
+        return control
+
+    def _audit(self, section: Section) -> AuditRetention:
+        retention = AuditRetention(
+            section.quantity("keep", units.parse_duration_ns),
+            section.quantity("max_size", units.parse_size_bytes),
+        )
+        section.finish()
+        return retention
+
+    def _trust(self, section: Section) -> tuple[TrustSource, ...]:
+        sources: list[TrustSource] = []
+        for source in section.array_of_sections("sources"):
+            git = source.text("git", checks.check_one_line, required=True)
+            sources.append(TrustSource(git, source.optional_text("branch", checks.check_one_line)))
+            source.finish()
+        section.finish()
+        return tuple(sources)
+
+    def _approvals(self, section: Section) -> tuple[ApprovalRule, ...]:
+        rules: list[ApprovalRule] = []
+        for rule in section.array_of_sections("rules"):
+            when = rule.texts("when", _check_family)
+            if not when:
+                rule.problem("when", "the actions that need approval", "none")
+            rules.append(ApprovalRule(when, rule.integer("approvers", minimum=1, maximum=100) or 1))
+            rule.finish()
+        section.finish()
+        return tuple(rules)
+
+    def _acl(self, root: Section) -> tuple[AclEntry, ...]:
+        entries: list[AclEntry] = []
+        for section in root.array_of_sections("acl"):
+            effect = section.choice("effect", ("allow", "deny"), default="deny", required=True)
+            who = section.text("who", _check_who, required=True)
+            action = section.text("action", _check_family, required=True)
+            resource = section.text("resource", required=True)
+            if action and resource:
+                problem = _resource_problem(action, resource)
+                if problem is not None:
+                    section.problem("resource", problem, describe(resource))
+            section.finish()
+            source = self._document.source.origin((*section.path, "resource"))
+            entries.append(AclEntry(who, action, resource, "allow" if effect == "allow" else "deny", str(source)))
+        return tuple(entries)
+
+    def _roles(self, section: Section) -> tuple[Role, ...]:
+        roles: list[Role] = []
+        for name, inner in section.sections():
+            expected = checks.check_name(name)
+            if expected is not None:
+                section.problem(name, expected, f'the key "{name}"')
+            roles.append(Role(name, inner.texts("permissions", _check_permission), inner.texts("inherits")))
+            inner.finish()
+        known = {role.name for role in roles}
+        for role in roles:
+            for parent in role.inherits:
+                if parent not in known:
+                    self._document.add((*section.path, role.name, "inherits"), _names(known, "role"), describe(parent))
+        cycle = find_role_cycle(roles)
+        if cycle is not None:
+            path = (*section.path, cycle[0], "inherits")
+            self._document.add(path, "inheritance without a cycle", " → ".join(cycle))
+        return tuple(roles)
+
+    def _components(self, section: Section, roles: tuple[Role, ...]) -> tuple[ComponentSettings, ...]:
+        known = {role.name for role in roles}
+        found: list[ComponentSettings] = []
+        for identity, inner in section.sections():
+            if not _IDENTITY.fullmatch(identity):
+                section.problem(identity, 'a component\'s name or "NAME@INSTANCE"', f'the key "{identity}"')
+            name, _, instance = identity.partition("@")
+            found.append(
+                ComponentSettings(
+                    name=name,
+                    instance=instance,
+                    version=inner.optional_text("version", checks.check_version),
+                    enabled=inner.boolean("enabled", default=True),
+                    run_as=inner.optional_text("run_as", _check_user),
+                    roles=inner.texts("roles", lambda text: None if text in known else _names(known, "role")),
+                    parameters=self._parameters(inner.section("parameters")),
+                    secrets=self._secrets(inner.section("secrets")),
+                    quota=read_quota(inner.section("quota")),
+                    allow_broad=inner.texts("allow_broad", _check_permission),
+                    lift_guarded=inner.texts("lift_guarded", _check_guarded),
+                )
+            )
+            inner.finish()
+        return tuple(found)
+
+    def _parameters(self, section: Section) -> tuple[tuple[str, ParameterValue], ...]:
+        found: list[tuple[str, ParameterValue]] = []
+        for name in section.values:
+            value = section.raw(name)
+            if isinstance(value, str | int | bool):
+                found.append((name, value))
+            else:
+                section.problem(name, "a string, an integer or a boolean", describe(value))
+        return tuple(found)
+
+    def _secrets(self, section: Section) -> tuple[SecretSource, ...]:
+        found: list[SecretSource] = []
+        for name, value in section.values.items():
+            if not isinstance(value, dict):
+                # Somebody may have written the secret itself here: it is not repeated in a message.
+                section.raw(name)
+                section.problem(name, "a table { credential = … } or { file = … }", "something else")
+                continue
+            inner = section.section(name)
+            expected = checks.check_environment_name(name)
+            if expected is not None:
+                section.problem(name, expected, f'the key "{name}"')
+            credential = inner.optional_text("credential", _check_credential)
+            file = inner.optional_text("file", checks.check_absolute_path)
+            if ("credential" in inner) == ("file" in inner):
+                inner.problem(None, "one of credential and file", "both" if "file" in inner else "neither")
+            inner.finish()
+            found.append(SecretSource(name, credential or None, file or None))
+        return tuple(found)
+
+
+def _over(base: Quota, stated: Quota) -> Quota:
+    return _combine(base, stated, lambda low, high: low if high is None else high)
+
+
+def _under(quota: Quota, maxima: Quota) -> Quota:
+    return _combine(quota, maxima, lambda amount, most: amount if most is None or amount is None else min(amount, most))
+
+
+def _combine(left: Quota, right: Quota, choose: Callable[[int | None, int | None], int | None]) -> Quota:
+    return Quota(
+        storage_bytes=choose(left.storage_bytes, right.storage_bytes),
+        message_rate_per_s=choose(left.message_rate_per_s, right.message_rate_per_s),
+        network_bandwidth_bytes_per_s=choose(left.network_bandwidth_bytes_per_s, right.network_bandwidth_bytes_per_s),
+        cpu_time_ns_per_s=choose(left.cpu_time_ns_per_s, right.cpu_time_ns_per_s),
+        memory_bytes=choose(left.memory_bytes, right.memory_bytes),
+    )
+
+
+def _is_beneath(path: str, directory: str) -> bool:
+    return path == directory or path.startswith(directory.rstrip("/") + "/")
+
+
+def _check_family(text: str) -> str | None:
+    return None if is_action_family(text) else 'an action such as "filesystem.read", "filesystem.*" or "*"'
+
+
+def _check_who(text: str) -> str | None:
+    try:
+        parse_pattern(text, ".")
+    except PatternError as error:
+        return f'a component\'s name, "NAME@INSTANCE" or a pattern ({error.reason})'
+    return None
+
+
+def _check_user(text: str) -> str | None:
+    return None if text.isdecimal() or (_PRINCIPAL.fullmatch(text) and text[0] != "@") else "a user's name or uid"
+
+
+def _check_credential(text: str) -> str | None:
+    return None if _CREDENTIAL.fullmatch(text) else "the name of a systemd credential"
+
+
+def _check_guarded(text: str) -> str | None:
+    """Guarded paths are lifted one by one: a pattern could lift more than was looked at."""
+    wrong = checks.check_absolute_path(text)
+    beneath = any(text.startswith(tree + "/") and text != tree + "/" for tree in GUARDED_TREES)
+    exact = not any(character in "*?[" for character in text) and not text.endswith("/")
+    return None if wrong is None and beneath and exact else f"one exact path beneath {', '.join(GUARDED_TREES)}"
+
+
+def _check_permission(text: str) -> str | None:
+    try:
+        permission = parse_permission(text, "")
+    except ConfigError:
+        return "ACTION:PATTERN, such as filesystem.read:/var/log/**"
+    return _resource_problem(permission.action, permission.resource)
+
+
+def _resource_problem(action: str, resource: str) -> str | None:
+    """What was expected of a rule's resource; `*` and `**` alone are every resource of any action."""
+    if resource in ("*", "**"):
+        return None
+    if is_action(action):
+        reason = pattern_problem(action, resource)
+    elif action == "network.*":
+        reason = pattern_problem("network.connect", resource)
+    elif action == "*":
+        return f'"**", or one action: the resources of {action} have no pattern language in common'
+    else:
+        reason = _family_problem(action, resource)
+    return None if reason is None else f"a pattern of resources of {action} ({reason})"
+
+
+def _family_problem(action: str, resource: str) -> str | None:
+    try:
+        parse_pattern(resource, separator_of(action))
+    except PatternError as error:
+        return error.reason
+    return None
+
+
+def _names(known: "set[str]", kind: str) -> str:
+    return f"a {kind} that is defined ({', '.join(sorted(known)) or 'there is none'})"
