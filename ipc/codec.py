@@ -1,7 +1,7 @@
 """msgpack to frozen dataclasses and back, with bounds checked before and types checked after decoding.
 
-What a worker sends is hostile until proven otherwise: a packet that is too large is refused unread, nesting is bounded by
-the declared types (nothing undeclared is ever descended into), and a field of a wrong type is an error that names the field.
+What a worker sends is hostile until proven otherwise: a packet that is too large is refused unread, nesting is bounded
+by the declared types (nothing undeclared is descended into), and a field of a wrong type is an error that names it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ T = typing.TypeVar("T")
 
 
 def to_wire(value: object) -> Wire:
-    """Turn a dataclass (recursively) into maps, lists and scalars; text keeps undecodable bytes as surrogates in `bytes`."""
+    """Turn a dataclass (recursively) into maps, lists and scalars; raises TypeError for what can't travel."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: to_wire(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, (tuple, list, frozenset)):
@@ -92,6 +92,19 @@ def pack(value: object) -> bytes:
     """Encode a dataclass as msgpack; names that aren't UTF-8 keep their bytes through surrogate escapes."""
     packed: bytes = msgpack.packb(to_wire(value), use_bin_type=True, unicode_errors="surrogateescape")
     return packed
+
+
+def pack_map(fields: dict[str, object]) -> bytes:
+    """Encode plain values, as a value's own `to_wire` gives them."""
+    packed: bytes = msgpack.packb(fields, use_bin_type=True)
+    return packed
+
+
+def unpack_map(data: bytes | memoryview, max_bytes: int) -> object:
+    """Decode plain values for a value's own `from_wire` to check; bounded before decoding."""
+    if len(data) > max_bytes:
+        raise PeerProtocolError(f"{len(data)} bytes, at most {max_bytes} are read")
+    return _unpackb(data, max_bytes, "map")
 
 
 def unpack(cls: type[T], data: bytes | memoryview, max_bytes: int = MAX_PACKET_BYTES) -> T:

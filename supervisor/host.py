@@ -37,6 +37,7 @@ class HostOptions:
     state_directory: str
     run_directory: str
     audit_directory: str
+    data_directory: str
     run_as: Identity
     required_layers: tuple[str, ...] = DEFAULT_REQUIRED
     layers_off: tuple[str, ...] = ()
@@ -50,7 +51,7 @@ class Host:
     options: HostOptions
     zygote: Zygote
     session_directory: str
-    data_directory: str
+    tmp_directory: str
     writer: AuditWriter
     warden: WardenClient | None
     origin: str
@@ -68,6 +69,11 @@ class Host:
     def record(self, event: AuditEvent) -> None:
         """Have an event of the supervisor's own made durable; raises AuditError when it can't be."""
         self.writer.local_durable(event)
+
+    def own_paths(self) -> tuple[str, ...]:
+        """Return the host's own directories, which no component may touch whatever it is granted."""
+        options = self.options
+        return (options.state_directory, options.run_directory, options.audit_directory)
 
     def interrupted(self) -> bool:
         """Whether SIGINT, SIGTERM or SIGHUP has come; it stays in the queue for the run loop."""
@@ -95,7 +101,8 @@ class Host:
 def open_host(options: HostOptions) -> Host:
     """Start everything; on any failure nothing is left running."""
     with contextlib.ExitStack() as stack:
-        for directory in (options.state_directory, options.run_directory, options.audit_directory):
+        own = (options.state_directory, options.run_directory, options.audit_directory, options.data_directory)
+        for directory in own:
             os.makedirs(directory, mode=0o700, exist_ok=True)
         signals = _signal_socket(stack)
         zygote = Zygote(namespaces=options.namespaces)
@@ -106,7 +113,7 @@ def open_host(options: HostOptions) -> Host:
             warden = WardenClient.start(zygote.user_namespace)
             stack.callback(warden.close)
         session = _session_directory(options, stack)
-        data = _private_directory(os.path.join(session, "tmp"), options.run_as)
+        tmp = _tmp_directory(options, stack)
         log = AuditLog(options.audit_directory)
         # The warden connects as its own uid: the socket is its property, and its directory may only be passed through.
         endpoint = os.path.join(session, "audit.sock")
@@ -118,7 +125,7 @@ def open_host(options: HostOptions) -> Host:
             options,
             zygote,
             session,
-            data,
+            tmp,
             writer,
             warden,
             os.path.dirname(os.path.dirname(os.path.abspath(str(ipc.__file__)))),
@@ -172,6 +179,17 @@ def _session_directory(options: HostOptions, stack: contextlib.ExitStack) -> str
     if len(os.path.join(session, "audit.sock")) > 100:
         raise ConfigError(f"{session}: too long for a unix socket (unix(7): 108 bytes); choose a shorter --run-dir")
     return session
+
+
+def _tmp_directory(options: HostOptions, stack: contextlib.ExitStack) -> str:
+    """Make `${tmp}`: fresh, removed afterwards, and not beneath the host's own directories, which are forbidden."""
+    if os.getuid() == 0:
+        os.chmod(options.data_directory, 0o711)
+    path = tempfile.mkdtemp(prefix="tmp-", dir=options.data_directory)
+    stack.callback(shutil.rmtree, path, ignore_errors=True)
+    if os.getuid() == 0:
+        os.chown(path, options.run_as.uid, options.run_as.gid)
+    return os.path.realpath(path)
 
 
 def _private_directory(path: str, owner: Identity) -> str:

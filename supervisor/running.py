@@ -74,7 +74,7 @@ def _run(
     on_denials: Callable[[DecisionTally], None],
 ) -> RunReport:
     instance = new_worker_id(request.component)
-    policy = compile_policy(replace(request.document, instance=instance))
+    policy = compile_policy(request.document)
     base = AuditEvent(
         event="",
         component=request.component,
@@ -85,7 +85,7 @@ def _run(
         approval=request.approval,
     )
     attach = AttachPolicy(
-        document=codec.pack(policy.document),
+        document=codec.pack_map(request.document.to_wire()),
         component=request.component,
         instance=instance,
         component_digest=artifact.record.wasm_sha256,

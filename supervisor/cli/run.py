@@ -27,9 +27,9 @@ _EPILOG = """examples:
   airssys run prog.wasm --dir data::/data --read data --memory 64MB --timeout 10s
   airssys run prog.wasm --secret API_TOKEN=./token --env TZ=UTC
 
-A directory after --read, --write or --list means all beneath it. Paths are the host's; the guest sees them under the same
-names, and `.` is the working directory, which by itself grants nothing. Exit: the guest's own code; trap 134; over a limit
-75; refused 77; the outcome in --json tells them apart.
+A directory after --read, --write or --list means all beneath it. Paths are the host's; the guest sees them under the
+same names, and `.` is the working directory, which by itself grants nothing. Exit: the guest's own code; trap 134; over
+a limit 75; refused 77; the outcome in --json tells them apart.
 """
 
 
@@ -45,21 +45,39 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("target", metavar="TARGET", help="a directory with a Component.toml, or a .wasm file")
     grants = parser.add_argument_group("what it may (bare program)")
     for verb, text in (("read", "read files"), ("write", "create, change and remove files"), ("list", "see names")):
-        grants.add_argument(f"--{verb}", action="append", default=[], metavar="PATH", help=f"{text}: a path or a quoted pattern")
-    grants.add_argument("--dir", action="append", default=[], metavar="HOST[::GUEST]", help="show a directory under a name; grants nothing")
+        grants.add_argument(
+            f"--{verb}", action="append", default=[], metavar="PATH", help=f"{text}: a path or a quoted pattern"
+        )
+    grants.add_argument(
+        "--dir",
+        action="append",
+        default=[],
+        metavar="HOST[::GUEST]",
+        help="show a directory under a name; grants nothing",
+    )
     grants.add_argument("--env", action="append", default=[], metavar="K[=V]", help="set a variable, or pass ours on")
-    grants.add_argument("--secret", action="append", default=[], metavar="K=FILE", help="set a variable from a file; shown nowhere")
+    grants.add_argument(
+        "--secret", action="append", default=[], metavar="K=FILE", help="set a variable from a file; shown nowhere"
+    )
     component = parser.add_argument_group("what it may (component directory)")
-    component.add_argument("--grant", metavar="asked|FILE", help="grant what is asked, or what FILE says, without a question")
+    component.add_argument(
+        "--grant", metavar="asked|FILE", help="grant what is asked, or what FILE says, without a question"
+    )
     component.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="bind a parameter")
     limits = parser.add_argument_group("limits")
     limits.add_argument("--memory", metavar="SIZE", help="memory, such as 256MB (the default)")
     limits.add_argument("--timeout", metavar="TIME", help="wall clock time, such as 30s (default: none)")
     limits.add_argument("--cpu-time", metavar="TIME", help="CPU time in whole seconds, such as 10s (default: none)")
-    limits.add_argument("--fuel", type=int, metavar="N", help="WebAssembly instructions, roughly; for deterministic ends")
+    limits.add_argument(
+        "--fuel", type=int, metavar="N", help="WebAssembly instructions, roughly; for deterministic ends"
+    )
     limits.add_argument("--output", metavar="SIZE", help="stdout and stderr together (default: 64MiB)")
-    limits.add_argument("--compile-timeout", metavar="TIME", default="600s", help="for compiling it (default: %(default)s)")
-    limits.add_argument("--compile-memory", metavar="SIZE", default="8GiB", help="for compiling it (default: %(default)s)")
+    limits.add_argument(
+        "--compile-timeout", metavar="TIME", default="600s", help="for compiling it (default: %(default)s)"
+    )
+    limits.add_argument(
+        "--compile-memory", metavar="SIZE", default="8GiB", help="for compiling it (default: %(default)s)"
+    )
     output = parser.add_argument_group("output")
     output.add_argument("--json", action="store_true", help="capture the streams; print one JSON document on stdout")
     output.add_argument("--report", metavar="FILE", help="write that document to FILE and leave the streams alone")
@@ -72,11 +90,21 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def add_host_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say where the host keeps its things."""
     host = parser.add_argument_group("host")
-    host.add_argument("--run-as", metavar="USER", help="whose files it touches (root only; default: the caller, nobody for root)")
+    host.add_argument(
+        "--run-as", metavar="USER", help="whose files it touches (root only; default: the caller, nobody for root)"
+    )
     host.add_argument("--config", metavar="FILE", help="the host's airssys.toml")
     host.add_argument("--state-dir", metavar="DIR", help="grants, compiled code and audit log (or $AIRSSYS_STATE)")
-    host.add_argument("--no-namespaces", action="store_true", help="do without namespaces, as where the kernel refuses them")
-    host.add_argument("--layer-off", action="append", default=[], metavar="LAYER", help="leave one layer off, to test the others; refused while it is required")
+    host.add_argument(
+        "--no-namespaces", action="store_true", help="do without namespaces, as where the kernel refuses them"
+    )
+    host.add_argument(
+        "--layer-off",
+        action="append",
+        default=[],
+        metavar="LAYER",
+        help="leave one layer off, to test the others; refused while it is required",
+    )
     host.add_argument("--require", metavar="LAYERS", help="comma-separated layers without which nothing starts")
 
 
@@ -85,19 +113,20 @@ def run(args: argparse.Namespace) -> int:
     if args.json and args.report:
         print("airssys: --json and --report exclude each other: both are the same document", file=sys.stderr)
         return EX_USAGE
-    from supervisor.cli.run_setup import bare_request, component_request, host_options
+    from supervisor.cli.run_setup import bare_request, component_request, host_options, read_settings
 
     directory = os.path.isdir(args.target)
     if not directory and not os.path.exists(args.target):
         raise ConfigError(f"{visible(args.target)}: no such file or directory")
-    options = host_options(args)
+    settings = read_settings(args)
+    options = host_options(args, settings)
     with open_host(options) as host:
         if directory:
-            request = component_request(args, host)
+            request = component_request(args, host, settings)
             if request is None:
                 return EX_NOPERM
         else:
-            request = bare_request(args, host)
+            request = bare_request(args, host, settings)
         return _run(args, host, options, request, bare=not directory)
 
 
@@ -109,20 +138,22 @@ def _run(args: argparse.Namespace, host: Host, options: HostOptions, request: Ru
     )
     progress = _Progress(request.component, args.quiet or args.json)
     for layer in options.layers_off:
-        print(paint(f"airssys: layer {layer} is off: this is a test, not protection", "33", sys.stderr), file=sys.stderr)
+        print(
+            paint(f"airssys: layer {layer} is off: this is a test, not protection", "33", sys.stderr), file=sys.stderr
+        )
     try:
         report = run_request(host, request, streams, compile_limits, progress, printer)
     except CompileError as error:
         progress.finish()
         if not error.limit:
             raise
-        raise _CompileLimit(str(error)) from None
+        raise _CompileLimitError(str(error)) from None
     progress.finish()
     printer.finish()
     return _deliver(args, report, request.component)
 
 
-class _CompileLimit(ConfigError):
+class _CompileLimitError(ConfigError):
     """Compiling went over a limit: a limit's exit code, not that of bad input."""
 
     exit_code = EX_LIMIT

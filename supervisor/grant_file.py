@@ -1,0 +1,41 @@
+"""`--grant FILE`: a copy of Component.toml with some of its capabilities taken out or narrowed; what is left is granted.
+
+The same form as the manifest, so that a reviewer edits what the author wrote, and `diff` shows what was taken away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from ipc.errors import ConfigError
+from ipc.policy.capability import Grant
+from supervisor.manifest import Manifest, ParameterValue, Variables, bind, parse_manifest
+from supervisor.terminal import visible
+from supervisor.toml_source import read_toml_bytes
+
+
+def read_grant_file(
+    path: str,
+    manifest: Manifest,
+    parameters: Mapping[str, ParameterValue],
+    variables: Variables,
+    cwd: str,
+    real_path: Callable[[str], str],
+) -> tuple[Grant, ...]:
+    """Return what the file grants; raises ConfigError for another component's file, or an action that isn't asked for."""
+    reviewed = parse_manifest(read_toml_bytes(path, path), file=path, directory=manifest.directory)
+    name = manifest.component.name
+    if reviewed.component.name != name:
+        raise ConfigError(f"{visible(path)}: is for {reviewed.component.name}, not for {name}")
+    asked = {request.action for request in manifest.requests()}
+    for request in reviewed.requests():
+        if request.action not in asked:
+            raise ConfigError(
+                f"{visible(path)}:{request.line}: {name} doesn't ask for {request.action}",
+                hint="a grant can only take away from what Component.toml asks for",
+            )
+    bound = bind(reviewed, parameters, variables, cwd=cwd, real_path=real_path)
+    return tuple(
+        Grant(grant.action, grant.pattern_text, f"{path} ({grant.source})", grant.required, grant.methods)
+        for grant in bound.grants
+    )
