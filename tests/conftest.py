@@ -1,4 +1,4 @@
-"""Fixtures and rules for all tests: a test that hangs fails, nothing may be left running, a skip may count as a failure.
+"""Fixtures and rules for all tests: a hanging test fails, nothing may be left running, a skip may count as a failure.
 
 `REQUIRE_KERNEL=1` (CI sets it) turns each skip into a failure: a kernel that lacks a feature would otherwise pass by
 testing nothing.
@@ -35,7 +35,7 @@ _SESSION_MARK = "AIRSSYS_TEST_SESSION"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker that `scripts/test --as-user` leaves out, and mark our environment, which children inherit."""
+    """Register the marker for tests that only root can try, and mark our environment, which children inherit."""
     config.addinivalue_line("markers", "needs_root: can only be tried as root; left out of the run as an ordinary user")
     os.environ[_SESSION_MARK] = uuid.uuid4().hex
 
@@ -78,25 +78,26 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
     return report
 
 
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
 def _is_ours(process: psutil.Process) -> bool:
     try:
-        return (
-            process.status() != psutil.STATUS_ZOMBIE
-            and process.environ().get(_SESSION_MARK) == os.environ[_SESSION_MARK]
-        )
+        return process.environ().get(_SESSION_MARK) == os.environ[_SESSION_MARK] and _runs(process)
     except psutil.Error:
         return False
 
 
 def leftover_processes() -> list[psutil.Process]:
-    """Return the processes that this session started and that still run: descendants, and orphans by their environment."""
+    """Return the processes of this session that still run: descendants, and orphans found by their environment."""
     own = psutil.Process()
-    descendants = {p for p in own.children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE}
-    orphans = {
-        p for p in psutil.process_iter() if p.pid != own.pid and p.create_time() >= own.create_time() and _is_ours(p)
-    }
-    ancestors = {p.pid for p in own.parents()}
-    return sorted((p for p in descendants | orphans if p.pid not in ancestors), key=lambda p: p.pid)
+    descendants = {p for p in own.children(recursive=True) if _runs(p)}
+    orphans = {p for p in psutil.process_iter() if p != own and _is_ours(p)}
+    return sorted(descendants | orphans, key=lambda p: p.pid)
 
 
 def _describe(process: psutil.Process) -> str:
