@@ -1,11 +1,13 @@
-"""A message channel between two of our processes: AF_UNIX SOCK_SEQPACKET, one tagged msgpack map a packet, descriptors beside it.
+"""A message channel between two of our processes: AF_UNIX SOCK_SEQPACKET, one tagged msgpack map a packet.
 
-Packets keep their boundaries (unix(7)), so no framing is parsed. A descriptor travels as SCM_RIGHTS and belongs to the receiver.
+Packets keep their boundaries (unix(7)), so no framing is parsed. Descriptors travel beside a packet as SCM_RIGHTS and
+belong to the receiver.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import socket
 import typing
 
@@ -21,6 +23,7 @@ class Channel:
     __slots__ = ("_socket",)
 
     def __init__(self, endpoint: socket.socket) -> None:
+        """Take over a connected SEQPACKET socket."""
         self._socket = endpoint
 
     @classmethod
@@ -40,11 +43,7 @@ class Channel:
 
     def send(self, message: object, descriptors: typing.Sequence[int] = ()) -> None:
         """Send one message; raises BrokenPipeError or ConnectionResetError when the peer is gone."""
-        data = pack_tagged(message)
-        if len(data) > MAX_PACKET_BYTES:
-            raise LocalProtocolError(
-                f"{type(message).__name__} is {len(data)} bytes, a packet holds {MAX_PACKET_BYTES}"
-            )
+        data = _packed(message)
         if descriptors:
             socket.send_fds(self._socket, [data], list(descriptors), socket.MSG_NOSIGNAL)
         else:
@@ -55,8 +54,12 @@ class Channel:
 
         Raises EOFError when the peer closed, TimeoutError, or PeerProtocolError for anything else.
         """
-        self._socket.settimeout(timeout_s)
-        data, descriptors, flags, _ = socket.recv_fds(self._socket, MAX_PACKET_BYTES + 1, MAX_DESCRIPTORS)
+        # Not settimeout: it sets O_NONBLOCK, which `send`, `read` and `write` would then meet too.
+        if timeout_s is not None and not _readable(self._socket.fileno(), timeout_s):
+            raise TimeoutError(f"no message within {timeout_s:g} s")
+        data, descriptors, flags, _ = socket.recv_fds(
+            self._socket, MAX_PACKET_BYTES + 1, MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+        )
         try:
             if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
                 raise PeerProtocolError("packet: larger than a packet may be")
@@ -70,7 +73,7 @@ class Channel:
 
     def write(self, message: object) -> None:
         """Send by write(2): for a sealed worker, whose filter has no sendmsg(2)."""
-        os.write(self._socket.fileno(), pack_tagged(message))
+        os.write(self._socket.fileno(), _packed(message))
 
     def read(self, allowed: typing.Iterable[type]) -> object:
         """Wait by read(2) for one message: for a sealed worker, whose filter has no recvmsg(2)."""
@@ -86,3 +89,16 @@ class Channel:
     def close(self) -> None:
         """Close this end."""
         self._socket.close()
+
+
+def _packed(message: object) -> bytes:
+    data = pack_tagged(message)
+    if len(data) > MAX_PACKET_BYTES:
+        raise LocalProtocolError(f"{type(message).__name__} is {len(data)} bytes, a packet holds {MAX_PACKET_BYTES}")
+    return data
+
+
+def _readable(descriptor: int, timeout_s: float) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(timeout_s * 1000))

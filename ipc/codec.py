@@ -75,7 +75,7 @@ def from_wire(cls: type[T], value: object, where: str = "") -> T:
     where = where or cls.__name__
     if not isinstance(value, dict):
         raise PeerProtocolError(f"{where}: expected a map, got {type(value).__name__}")
-    hints = _hints(cls)
+    hints = _hints(typing.cast("typing.Hashable", cls))
     unknown = [str(key) for key in value if key not in hints]
     if unknown:
         raise PeerProtocolError(f"{where}: unknown field {unknown[0][:64]!r}")

@@ -93,7 +93,10 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Confined:
-    """Worker → supervisor, with the notification listener: layers up to filter 1 are on. A claim; the supervisor looks for itself."""
+    """Worker → supervisor, with the notification listener: layers up to filter 1 are on.
+
+    A claim: the supervisor looks for itself.
+    """
 
     layers: tuple[LayerReport, ...]
 
@@ -152,7 +155,7 @@ class Compiled:
 
 @dataclass(frozen=True, slots=True)
 class CompileFailed:
-    """Compiler → supervisor: the bytes aren't a program that can be compiled, in the compiler's words (escaped before use)."""
+    """Compiler → supervisor: the bytes can't be compiled; why, in the compiler's words (escaped before use)."""
 
     message: str
 
@@ -207,7 +210,7 @@ class AttachPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """Warden → supervisor: calls of this worker are answered from here on; roots that the identity can't open are named."""
+    """Warden → supervisor: this worker's calls are answered now; roots that the identity can't open are named."""
 
     worker_id: str
     warnings: tuple[str, ...] = ()

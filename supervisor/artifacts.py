@@ -1,8 +1,8 @@
-"""The cache of compiled code: keyed by (sha256 of the bytes, wasmtime version, engine settings), owner-only, written atomically.
+"""The cache of compiled code: keyed by (sha256 of the bytes, wasmtime version, engine settings), written atomically.
 
-Native code from here runs inside workers, so nobody else may put any in: the directory and its files must belong to us and
-be writable by nobody else, the hash of each artifact is recorded beside it, and what is handed to a worker is a sealed copy
-whose hash was checked after sealing.
+Native code from here runs inside workers, so nobody else may put any in: the directory and its files must belong to us
+and be writable by nobody else, the hash of each artifact is recorded beside it, and what is handed to a worker is a
+sealed copy whose hash was checked after sealing.
 """
 
 from __future__ import annotations
@@ -59,10 +59,13 @@ class ArtifactCache:
     """One directory of artifacts."""
 
     def __init__(self, directory: str) -> None:
+        """Open `directory`, made if missing; raises ConfigError when others could write there."""
         os.makedirs(directory, mode=0o700, exist_ok=True)
         status = os.stat(directory)
         if status.st_uid != os.getuid() or status.st_mode & 0o022:
-            raise ConfigError(f"{directory}: must belong to you and be writable by nobody else (chmod go-w {directory})")
+            raise ConfigError(
+                f"{directory}: must belong to you and be writable by nobody else (chmod go-w {directory})"
+            )
         self._directory = directory
 
     def lookup(self, key: str) -> tuple[ArtifactRecord, int] | None:
@@ -78,6 +81,8 @@ class ArtifactCache:
             if not _owned(source):
                 return None
             sealed = memory_file.from_file("artifact", source, MAX_ARTIFACT_BYTES)
+        except ValueError:
+            return None
         finally:
             os.close(source)
         if memory_file.sha256(sealed) != record.artifact_sha256:

@@ -16,8 +16,10 @@ from ipc.errors import ConfigError
 
 NOBODY = 65534
 WORKER_UID_BASE = 2_000_000_000
-"""First uid of the range that workers get when the supervisor is root: far above what systems and containers hand out."""
+"""First uid of the range that workers get when the supervisor is root: far above what systems hand out."""
 WORKER_UID_COUNT = 4_096
+_UID_MAX = 2**32 - 2
+"""The greatest uid there is: setresuid(2) takes 2**32 - 1 for "leave it as it is", which for us would be root."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class Identity:
 
 
 def resolve_run_as(asked: str | None, own_uid: int, environment: Mapping[str, str]) -> Identity:
-    """Return the identity for `asked` (a name or uid) or the default; raises ConfigError for root or an unknown user."""
+    """Return the identity for `asked` (a name or uid) or the default; raises ConfigError for root or nobody known."""
     if own_uid != 0:
         own = _by_uid(own_uid)
         if asked is not None and asked not in (own.name, str(own_uid)):
@@ -39,20 +41,28 @@ def resolve_run_as(asked: str | None, own_uid: int, environment: Mapping[str, st
         return own
     if asked is None:
         sudo_uid = environment.get("SUDO_UID", "")
-        identity = _by_uid(int(sudo_uid)) if sudo_uid.isdigit() and sudo_uid != "0" else _by_uid(NOBODY)
-    elif asked.isdigit():
+        identity = _by_uid(int(sudo_uid)) if _is_number(sudo_uid) and int(sudo_uid) else _by_uid(NOBODY)
+    elif _is_number(asked):
         identity = _by_uid(int(asked))
     else:
         try:
             identity = _from_entry(pwd.getpwnam(asked))
         except KeyError:
             raise ConfigError(f"run_as {asked!r}: no such user") from None
-    if identity.uid == 0 or identity.gid == 0 and identity.uid != own_uid:
+    if identity.uid == 0 or identity.gid == 0:
         raise ConfigError(f"run_as {identity.name!r}: files are never touched as root; name an ordinary user")
+    if WORKER_UID_BASE <= identity.uid < WORKER_UID_BASE + WORKER_UID_COUNT:
+        raise ConfigError(f"run_as {identity.name!r}: that uid is of the range that workers get")
     return identity
 
 
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
+
+
 def _by_uid(uid: int) -> Identity:
+    if uid > _UID_MAX:
+        raise ConfigError(f"run_as {str(uid)[:32]}: no such uid (the greatest is {_UID_MAX})")
     try:
         return _from_entry(pwd.getpwuid(uid))
     except KeyError:
@@ -62,7 +72,8 @@ def _by_uid(uid: int) -> Identity:
 
 
 def _from_entry(entry: pwd.struct_passwd) -> Identity:
-    groups = tuple(os.getgroups()) if entry.pw_uid == os.getuid() else tuple(os.getgrouplist(entry.pw_name, entry.pw_gid))
+    own = entry.pw_uid == os.getuid()
+    groups = tuple(os.getgroups() if own else os.getgrouplist(entry.pw_name, entry.pw_gid))
     # Group 0 often owns what only root should read; a file identity doesn't carry it.
     kept = tuple(g for g in groups if g != 0) or (entry.pw_gid,)
     return Identity(entry.pw_name, entry.pw_uid, entry.pw_gid, kept)
@@ -70,7 +81,7 @@ def _from_entry(entry: pwd.struct_passwd) -> Identity:
 
 @contextlib.contextmanager
 def worker_uid(run_directory: str) -> Iterator[int]:
-    """Hold a uid of its own for one worker as long as the context lasts (root only); a lock file keeps other runs off it."""
+    """Hold a uid of its own for one worker while the context lasts (root only); a lock file keeps other runs off it."""
     directory = os.path.join(run_directory, "uids")
     os.makedirs(directory, mode=0o700, exist_ok=True)
     for slot in range(WORKER_UID_COUNT):

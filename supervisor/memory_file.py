@@ -1,4 +1,4 @@
-"""Sealed memory files: bytes that nobody, not even their maker, can change any more (memfd_create(2), fcntl(2) F_ADD_SEALS).
+"""Sealed memory files: bytes that nobody, not even their maker, can change any more (memfd_create(2), F_ADD_SEALS).
 
 What is checked is what is used: an artifact is copied, sealed, and only then hashed; the worker maps that very file.
 """

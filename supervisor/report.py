@@ -21,7 +21,8 @@ def use_colour(stream: TextIO) -> bool:
 
 def paint(text: str, colour: str, stream: TextIO) -> str:
     """Return `text` in a colour (an SGR number) where that is wanted."""
-    return f"\x1b[{colour}m{text}\x1b[0m" if use_colour(stream) else text
+    # The reset in front: a guest's colour (concealed text among them) doesn't reach into our lines.
+    return f"\x1b[0;{colour}m{text}\x1b[0m" if use_colour(stream) else text
 
 
 def print_error(error: Exception, kind: str, exit_code: int, args: argparse.Namespace) -> int:
@@ -29,11 +30,13 @@ def print_error(error: Exception, kind: str, exit_code: int, args: argparse.Name
     hint = getattr(error, "hint", None)
     message = str(error)
     if getattr(args, "json", False):
-        print(json.dumps({"error": {"code": kind, "message": message, "hint": hint}}))
+        sys.stdout.write(json.dumps({"error": {"code": kind, "message": message, "hint": hint}}) + "\n")
         return exit_code
-    print(f"airssys: {message}", file=sys.stderr)
+    # Several errors are reported together, a line each; whatever else a message quotes can't act on the terminal.
+    lines = [visible(line) for line in message.split("\n")]
     if hint:
-        print(f"  {hint}", file=sys.stderr)
+        lines.append(f"  {visible(hint)}")
+    sys.stderr.write("airssys: " + "\n".join(lines) + "\n")
     return exit_code
 
 
@@ -41,7 +44,7 @@ def denial_lines(denial: Denial, bare: bool) -> list[str]:
     """Return what a person reads of one refusal: what, why, and what would allow it."""
     resource = visible(denial.resource)
     where = f", event {denial.seq}" if denial.seq else ""
-    lines = [f"airssys: denied {denial.action} {resource} [{denial.code}{where}]"]
+    lines = [f"airssys: denied {visible(denial.action)} {resource} [{visible(denial.code)}{where}]"]
     nearest = f"; nearest: {visible(denial.nearest)}" if denial.nearest else ""
     lines.append(f"  {visible(denial.reason)}{nearest}")
     verb = denial.action.removeprefix("filesystem.")
@@ -56,20 +59,30 @@ def shell_quoted(text: str) -> str:
     """Quote for a POSIX shell, with what can't be shown safely escaped in $'…' form."""
     import shlex
 
-    shown = visible(text)
-    return shlex.quote(text) if shown == text else "$'" + shown.replace("'", "\\'") + "'"
+    if visible(text) == text:
+        return shlex.quote(text)
+    # Three octal digits a byte: no digit that follows can join in, as it could after \xHH.
+    return "$'" + "".join(c if c not in "\\'" and visible(c) == c else _octal(c) for c in text) + "'"
+
+
+def _octal(character: str) -> str:
+    surrogate_escaped = 0xDC80 <= ord(character) <= 0xDCFF
+    data = character.encode("utf-8", "surrogateescape" if surrogate_escaped else "surrogatepass")
+    return "".join(f"\\{byte:03o}" for byte in data)
 
 
 class DenialPrinter:
     """Prints each distinct refusal once, at most MAX_SHOWN_DENIALS of them."""
 
     def __init__(self, stream: TextIO, bare: bool, quiet: bool) -> None:
+        """Print to `stream`; `bare` names the flag that would allow, `quiet` prints nothing."""
         self._stream = stream
         self._bare = bare
         self._quiet = quiet
         self._shown = 0
 
     def __call__(self, tally: DecisionTally) -> None:
+        """Print what is new in `tally`."""
         fresh, tally.fresh = tally.fresh, []
         for denial in fresh:
             self._shown += 1

@@ -1,4 +1,4 @@
-"""The life of one run as a table: (phase, event) → (phase, command). Total; the documentation's diagram is made from it.
+"""The life of one run as a total table: (phase, event) → (phase, command). The documentation's diagram is made from it.
 
 Nothing here reads a clock or a descriptor: `supervisor/run_loop.py` feeds events in and carries commands out.
 """
@@ -73,9 +73,8 @@ _STEPS = {
 }
 """The straight path."""
 
-_LATE = {
-    event: (Phase.ENDING, Command.WAIT)
-    for event in (
+_LATE = dict.fromkeys(
+    (
         Event.FINISHED,
         Event.ATTACHED,
         Event.START_FAILED,
@@ -86,8 +85,9 @@ _LATE = {
         Event.SPAWNED,
         Event.CONFINED,
         Event.SEALED,
-    )
-} | {
+    ),
+    (Phase.ENDING, Command.WAIT),
+) | {
     # A second interrupt, or a limit met while ending (a guest that won't die), still kills.
     Event.LIMIT_REACHED: (Phase.ENDING, Command.KILL),
     Event.INTERRUPTED: (Phase.ENDING, Command.KILL),

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from ipc.errors import ConfigError
 from ipc.messages import EngineSettings, WorkerLimits
 from ipc.policy.capability import Grant
-from ipc.policy.decision import PolicyDocument
+from ipc.policy.document import PolicyDocument
+from ipc.policy.patterns import has_wildcards, literal_pattern_text
 from supervisor.terminal import visible
 
-_PATTERN_CHARACTERS = re.compile(r"[*?\[\]]")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_SECRET_BYTES_MAX = 65_536
 DEFAULT_MEMORY_BYTES = 256 * 10**6
 DEFAULT_OUTPUT_BYTES = 64 << 20
 
@@ -44,9 +45,7 @@ def split_assignment(text: str, flag: str) -> tuple[str, str]:
     return name, value
 
 
-def environment_pairs(
-    env: list[str], secret: list[str], own: dict[str, str]
-) -> tuple[tuple[str, str], ...]:
+def environment_pairs(env: list[str], secret: list[str], own: dict[str, str]) -> tuple[tuple[str, str], ...]:
     """Return the guest's environment from `--env K=V`, `--env K` (passed on from ours) and `--secret K=FILE`."""
     pairs: dict[str, str] = {}
     for text in env:
@@ -69,14 +68,12 @@ def environment_pairs(
 def read_secret(name: str, path: str) -> str:
     """Read a secret's value from a file, one trailing newline removed; the value appears in no message."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        try:
-            data = os.read(descriptor, 65_537)
-        finally:
-            os.close(descriptor)
+        # To the end and not in one read: a pipe (`--secret K=<(pass show k)`) gives what it has so far.
+        with open(path, "rb") as stream:
+            data = stream.read(_SECRET_BYTES_MAX + 1)
     except OSError as error:
         raise ConfigError(f"secret {name}: {visible(path)}: {os.strerror(error.errno or 0)}") from None
-    if len(data) > 65_536:
+    if len(data) > _SECRET_BYTES_MAX:
         raise ConfigError(f"secret {name}: {visible(path)} is larger than 64 KiB")
     try:
         return data.decode().removesuffix("\n")
@@ -87,8 +84,9 @@ def read_secret(name: str, path: str) -> str:
 def flag_pattern(text: str, cwd: str, flag: str) -> str:
     """Return the path pattern that a flag's value stands for.
 
-    An existing directory means it and all beneath; an existing file is itself, pattern characters in its name included; else
-    the part before the first pattern character is made real (symbolic links resolved) and the rest is kept as a pattern.
+    An existing directory means it and all beneath; an existing file is itself, pattern characters in its name included;
+    else the directories before the first segment with a pattern character are made real (symbolic links resolved) and
+    the rest is kept as a pattern.
     """
     if not text or "\0" in text:
         raise ConfigError(f"{flag}: expected a path or a pattern")
@@ -98,21 +96,24 @@ def flag_pattern(text: str, cwd: str, flag: str) -> str:
     except OSError:
         mode = None
     if mode is not None:
-        real = os.path.realpath(absolute)
-        literal = _PATTERN_CHARACTERS.sub(lambda m: f"[{m.group(0)}]" if m.group(0) != "]" else "]", real)
+        literal = literal_pattern_text(os.path.realpath(absolute))
         return literal.rstrip("/") + "/" if stat.S_ISDIR(mode) else literal
-    directory_meant = text.endswith("/")
-    segments = os.path.normpath(absolute).split("/")
-    first = next((n for n, s in enumerate(segments) if _PATTERN_CHARACTERS.search(s)), len(segments) - 1)
-    prefix = os.path.realpath("/".join(segments[:first]) or "/")
+    # Only what the user wrote can be a pattern: the working directory and a link's target are literal. `..` is followed
+    # as the kernel follows it, so it is never taken away from a name that may be a link.
+    segments = [segment for segment in text.split("/") if segment not in ("", ".")]
+    first = next((n for n, segment in enumerate(segments) if has_wildcards(segment)), len(segments) - 1)
+    if ".." in segments[first:]:
+        raise ConfigError(f"{flag} {visible(text)}: `..` can't follow a pattern or a name that doesn't exist")
+    start = "/" if text.startswith("/") else cwd
+    prefix = literal_pattern_text(os.path.realpath(os.path.join(start, *segments[:first])))
     pattern = "/".join([prefix.rstrip("/"), *segments[first:]])
-    return pattern + "/" if directory_meant else pattern
+    return pattern + "/" if text.endswith("/") else pattern
 
 
 def flag_mount(text: str, cwd: str) -> tuple[str, str]:
     """Return (host, guest) of `--dir HOST[::GUEST]`; without GUEST the guest sees it under the name that was given."""
     host, separator, guest = text.partition("::")
-    if not host or separator and not guest:
+    if not host or (separator and not guest):
         raise ConfigError(f"--dir {visible(text)!r}: expected HOST[::GUEST]")
     real = os.path.realpath(os.path.join(cwd, host))
     if not os.path.isdir(real):

@@ -99,6 +99,8 @@ class InputStream:
         assert self.source is not None
         try:
             self.pending = os.read(self.source, _CHUNK_BYTES)
+        except BlockingIOError:
+            return  # a source that somebody else set non-blocking, and read before us
         except OSError:
             self.pending = b""
         if not self.pending:
@@ -125,4 +127,4 @@ class InputStream:
 
 def terminal_filter(target: int, raw: bool) -> TerminalFilter | None:
     """Return a filter when `target` is a terminal and the user didn't ask for raw output."""
-    return TerminalFilter() if not raw and os.isatty(target) else None
+    return TerminalFilter(colours=not os.environ.get("NO_COLOR")) if not raw and os.isatty(target) else None

@@ -1,8 +1,9 @@
 """What a component prints, made harmless for a terminal: control sequences are shown, not obeyed.
 
-Kept: newline, carriage return, tab, and colours (CSI … m, ECMA-48 §8.3.117). Everything else that a terminal would act
-upon (cursor games, title changes, clipboard writes, C1 controls, bidirectional overrides) appears escaped. Bytes that go
-to a file or a pipe are never changed.
+Kept: newline, carriage return, tab, and colours (CSI … m, ECMA-48 §8.3.117; dropped where the user wants none).
+Everything else that a terminal would act upon (cursor games, title changes, clipboard writes, C1 controls in UTF-8 or
+as single bytes, bidirectional overrides) appears escaped, and so does what isn't UTF-8 (RFC 3629): a terminal may take
+such a byte for a C1 control. Bytes that go to a file or a pipe are never changed.
 """
 
 from __future__ import annotations
@@ -10,50 +11,77 @@ from __future__ import annotations
 import re
 
 _COLOUR = rb"\x1b\[[0-9;:]{0,32}m"
-_HARMFUL = re.compile(
-    rb"(?P<colour>" + _COLOUR + rb")"
-    rb"|(?P<control>[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
-    rb"|\xc2[\x80-\x9f]"  # C1 controls in UTF-8
-    rb"|\xe2\x80[\xaa-\xae]|\xe2\x81[\xa6-\xa9]|\xe2\x80[\x8e\x8f]|\xd8\x9c)"  # bidirectional controls (UAX #9)
+_HARMLESS = (
+    rb"[\xc2-\xdf][\x80-\xbf]"
+    rb"|\xe0[\xa0-\xbf][\x80-\xbf]|[\xe1-\xec\xee\xef][\x80-\xbf]{2}|\xed[\x80-\x9f][\x80-\xbf]"
+    rb"|\xf0[\x90-\xbf][\x80-\xbf]{2}|[\xf1-\xf3][\x80-\xbf]{3}|\xf4[\x80-\x8f][\x80-\xbf]{2}"
 )
-_PARTIAL = re.compile(rb"(?:\x1b(?:\[[0-9;:]{0,32})?|\xc2|\xe2(?:\x80|\x81)?|\xd8)\Z")
-
-
-def _escape(match: re.Match[bytes]) -> bytes:
-    if match.group("colour") is not None:
-        return match.group(0)
-    return b"".join(b"\\x%02x" % byte for byte in match.group(0))
+"""One character of several bytes (RFC 3629 §4, UTF8-2 to UTF8-4)."""
+_CONTROL = (
+    rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
+    rb"|\xc2[\x80-\x9f]"  # C1 controls
+    rb"|\xe2\x80[\xaa-\xae]|\xe2\x81[\xa6-\xa9]|\xe2\x80[\x8e\x8f]|\xd8\x9c"  # bidirectional controls (UAX #9)
+)
+_NOTABLE = re.compile(
+    rb"(?P<colour>" + _COLOUR + rb")|(?P<control>" + _CONTROL + rb")|(?:" + _HARMLESS + rb")|(?P<stray>[\x80-\xff])"
+)
+_PARTIAL = re.compile(
+    rb"(?:\x1b(?:\[[0-9;:]{0,32})?"
+    rb"|[\xc2-\xdf]"
+    rb"|\xe0[\xa0-\xbf]?|[\xe1-\xec\xee\xef][\x80-\xbf]?|\xed[\x80-\x9f]?"
+    rb"|\xf0(?:[\x90-\xbf][\x80-\xbf]?)?|[\xf1-\xf3][\x80-\xbf]{0,2}|\xf4(?:[\x80-\x8f][\x80-\xbf]?)?"
+    rb")\Z"
+)
+"""The beginning of something, cut by the end of a chunk."""
+_PARTIAL_BYTES_MAX = 34
+_RESET = b"\x1b[0m"
 
 
 class TerminalFilter:
     """Filters one stream; a sequence that is cut by a chunk's end waits for the rest."""
 
-    __slots__ = ("_held",)
+    __slots__ = ("_coloured", "_colours", "_held")
 
-    def __init__(self) -> None:
+    def __init__(self, colours: bool = True) -> None:
+        """Let colours through, or without `colours` take them out."""
         self._held = b""
+        self._colours = colours
+        self._coloured = False
 
     def feed(self, chunk: bytes) -> bytes:
         """Return what may be written to the terminal now."""
         data = self._held + chunk
-        partial = _PARTIAL.search(data)
+        partial = _PARTIAL.search(data, max(0, len(data) - _PARTIAL_BYTES_MAX))
         cut = partial.start() if partial else len(data)
         self._held = data[cut:]
-        return _HARMFUL.sub(_escape, data[:cut])
+        return _NOTABLE.sub(self._replace, data[:cut])
 
     def finish(self) -> bytes:
-        """Return what was still held, escaped: an unfinished sequence is not let through."""
+        """Return what was still held, escaped, and end the colours: nothing of the guest's reaches into our lines."""
         held, self._held = self._held, b""
-        return _HARMFUL.sub(_escape, held)
+        ending = _RESET if self._coloured else b""
+        self._coloured = False
+        return _NOTABLE.sub(self._replace, held) + ending
+
+    def _replace(self, match: re.Match[bytes]) -> bytes:
+        found = match.group(0)
+        kind = match.lastgroup
+        if kind is None:
+            return found
+        if kind == "colour":
+            self._coloured = self._colours
+            return found if self._colours else b""
+        return b"".join(b"\\x%02x" % byte for byte in found)
 
 
 _UNSAFE_TEXT = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]|[\U000e0000-\U000e0fff]"
+    "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
+    "|[\U000e0000-\U000e0fff]"
 )
 
 
 def visible(text: str) -> str:
-    """Return a name or message from a component as one harmless line: controls, bidi and invisible characters escaped."""
+    """Return a name or message from a component as one harmless line: control and invisible characters escaped."""
 
     def escape(match: re.Match[str]) -> str:
         code = ord(match.group(0))

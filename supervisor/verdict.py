@@ -74,15 +74,19 @@ def decide_verdict(facts: Facts) -> Verdict:
     if facts.limit_reached:
         return _limit(facts.limit_reached)
     if facts.interrupted_by:
-        name = signal.Signals(facts.interrupted_by).name
-        return Verdict("crashed", 128 + facts.interrupted_by, f"interrupted by {name}")
+        return Verdict("crashed", 128 + facts.interrupted_by, f"interrupted by {_signal_name(facts.interrupted_by)}")
     if facts.broken:
         return Verdict("host_error", EX_SOFTWARE, facts.broken)
-    if facts.start_failed:
+    if facts.start_failed and not _crashed(facts.ended):
         return _start_failed(facts.start_failed)
     if facts.ended is None:
         return Verdict("crashed", EX_SOFTWARE, "its keeper process was killed from outside, and the worker with it")
     return _from_wait(facts, facts.ended)
+
+
+def _crashed(ended: Ended | None) -> bool:
+    # SIGKILL aside: that may have been us, ending a worker that failed to start and then hung.
+    return ended is not None and os.WIFSIGNALED(ended.wait_status) and os.WTERMSIG(ended.wait_status) != signal.SIGKILL
 
 
 def _limit(reached: LimitReached) -> Verdict:
@@ -118,7 +122,8 @@ def _quantity(value: int, unit: str) -> str:
 
 def _start_failed(failure: StartFailed) -> Verdict:
     if failure.layer:
-        errno_name = f", {os.strerror(failure.errno)}" if failure.errno else ""
+        # The number is the worker's own: strerror(3) takes a C int.
+        errno_name = f", {os.strerror(failure.errno)}" if 0 < failure.errno < 4096 else ""
         text = f"required layer {failure.layer} can't be had ({failure.call}{errno_name}): {failure.message}"
         return Verdict("refused", EX_UNAVAILABLE, text, "A3001")
     return Verdict("host_error", EX_SOFTWARE, f"{failure.stage}: {failure.message}")
@@ -132,7 +137,8 @@ def _from_wait(facts: Facts, ended: Ended) -> Verdict:
         return _from_signal(facts, ended, os.WTERMSIG(ended.wait_status))
     if finished is None:
         status = os.WEXITSTATUS(ended.wait_status)
-        return Verdict("crashed", EX_SOFTWARE, f"its process ended (status {status}) without saying how the guest ended")
+        text = f"its process ended (status {status}) without saying how the guest ended"
+        return Verdict("crashed", EX_SOFTWARE, text)
     if finished.outcome == "exited":
         return Verdict("exited", finished.exit_code & 0xFF, finished.message)
     if finished.outcome == "limit" and finished.limit in LIMIT_CODES:
@@ -156,7 +162,7 @@ def _claimed_limit(limits: WorkerLimits, finished: Finished) -> LimitReached:
     return LimitReached(finished.limit, LIMIT_CODES[finished.limit], bound or 0, finished.usage, unit)
 
 
-_SIGNAL_WORDS = {
+_SIGNAL_WORDS: dict[int, str] = {
     signal.SIGSYS: "made a system call that its filter kills at once (a foreign ABI, or new executable memory)",
     signal.SIGSEGV: "crashed: invalid memory access outside WebAssembly",
     signal.SIGBUS: "crashed: bus error",
@@ -172,5 +178,12 @@ def _from_signal(facts: Facts, ended: Ended, number: int) -> Verdict:
     # The kernel checks RLIMIT_CPU at clock ticks: a worker killed by it may be a few milliseconds short on rusage.
     if number in (signal.SIGKILL, signal.SIGXCPU) and limit_s is not None and cpu_ns >= limit_s * 10**9 - 50_000_000:
         return _limit(LimitReached("cpu", LIMIT_CODES["cpu"], limit_s * 10**9, cpu_ns, "ns"))
-    words = _SIGNAL_WORDS.get(signal.Signals(number), f"was ended by {signal.Signals(number).name}")
+    words = _SIGNAL_WORDS.get(number, f"was ended by {_signal_name(number)}")
     return Verdict("crashed", 128 + number, words)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most real-time signals have no name
+        return f"signal {number}"

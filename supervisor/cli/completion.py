@@ -57,6 +57,9 @@ def _bash(flags: dict[str, list[str]]) -> str:
     case ${{COMP_WORDS[1]}} in
 {cases}
     esac
-    case $current in -*) COMPREPLY=($(compgen -W "$words" -- "$current")) ;; *) COMPREPLY=($(compgen -f -- "$current")) ;; esac
+    case $current in
+        -*) COMPREPLY=($(compgen -W "$words" -- "$current")) ;;
+        *) COMPREPLY=($(compgen -f -- "$current")) ;;
+    esac
 }}
 complete -o filenames -F _airssys airssys"""

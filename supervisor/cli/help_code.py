@@ -27,13 +27,13 @@ def run(args: argparse.Namespace) -> int:
             for code, entry in sorted(CODES.items()):
                 print(f"{code}  {entry.title}")
         return 0
-    entry = CODES.get(args.code.upper())
-    if entry is None:
+    page = CODES.get(args.code.upper())
+    if page is None:
         print(f"airssys: no code {args.code!r}; `airssys help` lists them", file=sys.stderr)
         return EX_USAGE
     if args.json:
-        fields = {"code": entry.code, "title": entry.title, "explanation": entry.explanation, "advice": entry.advice}
+        fields = {"code": page.code, "title": page.title, "explanation": page.explanation, "advice": page.advice}
         print(json.dumps(fields, indent=2))
         return 0
-    print(f"{entry.code}: {entry.title}\n\n{entry.explanation}\n\nWhat to do: {entry.advice}")
+    print(f"{page.code}: {page.title}\n\n{page.explanation}\n\nWhat to do: {page.advice}")
     return 0

@@ -1,7 +1,7 @@
 """The root of the command line: finds the command, imports only its module, and turns errors into one or two lines.
 
-Exit codes follow sysexits.h(3) where DESIGN names them: 64 usage, 65 data, 69 unavailable, 70 software, 73 can't create,
-75 limit, 77 refused; for `run` the guest's own code passes through.
+Exit codes follow sysexits.h(3): 64 usage, 65 data, 69 unavailable, 70 software, 73 can't create, 75 limit, 77 refused;
+for `run` the guest's own code passes through.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ COMMANDS = {
     "check": ("supervisor.cli.check", "say what a component asks for, and what is wrong with it"),
     "explain": ("supervisor.cli.explain", "say whether an action would be allowed, and by which rule"),
     "audit": ("supervisor.cli.audit", "read and verify the audit log"),
-    "doctor": ("supervisor.cli.doctor", "say what this machine offers for confinement, and how to mend what is missing"),
+    "doctor": ("supervisor.cli.doctor", "say what this machine offers for confinement, and how to mend what it lacks"),
     "help": ("supervisor.cli.help_code", "explain a denial or error code such as A1203"),
     "completion": ("supervisor.cli.completion", "print the shell completion script"),
 }
@@ -62,17 +62,17 @@ _EPILOG = """examples:
 
 
 def _parser(command: str | None) -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="airssys",
-        description="Run WebAssembly components that you did not write, each in a process that can do nothing by itself.",
+        description="Run WebAssembly components that you didn't write, each in a process that can do nothing by itself.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, (module_name, summary) in COMMANDS.items():
         if name == command:
-            module: CommandModule = importlib.import_module(module_name)  # type: ignore[assignment] # checked by the CLI tests
+            module: CommandModule = importlib.import_module(module_name)
             module.register(subparsers)
         else:
             subparsers.add_parser(name, help=summary, add_help=False)
@@ -80,13 +80,14 @@ def _parser(command: str | None) -> argparse.ArgumentParser:
 
 
 def _check_origin() -> None:
-    """Refuse to run when our packages were found in three different places: somebody's directory is in front of ours."""
+    """Refuse to run when our packages were found in different places: somebody's directory is in front of ours."""
     import ipc
     import supervisor
 
     homes = {os.path.dirname(os.path.dirname(os.path.abspath(str(m.__file__)))) for m in (ipc, supervisor)}
     if len(homes) != 1 or not sys.flags.isolated:
-        raise SystemExit("airssys: refused to start: its packages come from more than one place, or Python isn't isolated (-I)")
+        reason = "its packages come from more than one place, or Python isn't isolated (-I)"
+        raise SystemExit(f"airssys: refused to start: {reason}")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -113,7 +114,7 @@ def main(arguments: list[str] | None = None) -> int:
     if args.command is None:
         parser.print_help()
         return 0
-    module: CommandModule = importlib.import_module(COMMANDS[args.command][0])  # type: ignore[assignment] # as above
+    module: CommandModule = importlib.import_module(COMMANDS[args.command][0])
     return _guarded(module, args)
 
 
