@@ -64,7 +64,7 @@ _EPILOG = """examples:
 def _parser(command: str | None) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = _Parser(
         prog="airssys",
-        description="Run WebAssembly components that you didn't write, each in a process that can do nothing by itself.",
+        description="Run WebAssembly components that you did not write, each in a process that can do nothing itself.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
