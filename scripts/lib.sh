@@ -1,4 +1,4 @@
-# Shared by the scripts; sourced, never run. Sets `root` and `venv`, defines `say`, `die`, `set_up`.
+# Shared by the scripts; sourced, never run. Sets `root` and `venv`; `set_up` installs what is missing.
 # shellcheck shell=bash
 
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P) || exit 70
@@ -83,14 +83,26 @@ set_up() {
     fi
     rm -f "$stamp"
     say "Installing the locked dependencies (requirements.lock, with hashes)"
-    "$venv/bin/python" -I -m pip install -q --require-hashes --only-binary=:all: -r "$root/requirements.lock" </dev/null >&2 ||
+    "$venv/bin/python" -I -m pip install -qq --require-hashes --only-binary=:all: -r "$root/requirements.lock" </dev/null >&2 ||
         die 69 "The dependencies could not be installed; pip's own words are above." \
             "Nothing else was changed; run this again when the package index can be reached."
     say "Installing airssys-wasm itself (editable)"
     # hatchling comes from the lock too, hence no isolated build environment, which would be filled without hashes.
-    "$venv/bin/python" -I -m pip install -q --no-deps --no-build-isolation -e "$root" </dev/null >&2 ||
+    "$venv/bin/python" -I -m pip install -qq --no-deps --no-build-isolation -e "$root" </dev/null >&2 ||
         die 70 "The project itself could not be installed; pip's own words are above."
     printf '%s\n' "$wanted" >"$stamp"
     exec 9<&-
     say "Ready in $((SECONDS - started)) s"
 }
+
+# Tracked files, and those about to be; in an unpacked archive, which has no history, everything that isn't generated.
+files() {
+    if git rev-parse --git-dir >/dev/null 2>&1; then
+        git ls-files -z --cached --others --exclude-standard -- "$@" | xargs -0r ls -d -- 2>/dev/null
+    else
+        find "${@:-.}" -type f -not -path './.*/*' -not -name '*.pyc' | sed 's|^\./||'
+    fi
+}
+
+# seconds_since EPOCHREALTIME: with a fraction; LC_ALL since awk and bash must agree on the decimal point.
+seconds_since() { LC_ALL=C awk -v from="${1/,/.}" -v to="${EPOCHREALTIME/,/.}" 'BEGIN { print to - from }'; }
