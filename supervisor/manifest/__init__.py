@@ -3,6 +3,7 @@
 from supervisor.manifest.bind import BoundManifest, BoundMount, BoundSecret, Variables, bind
 from supervisor.manifest.enforced import not_enforced
 from supervisor.manifest.parse import MANIFEST_NAME, ManifestErrors, load_manifest, parse_manifest
+from supervisor.manifest.stand_ins import stand_ins
 from supervisor.manifest.values import Manifest, Parameter, ParameterValue, Quota, Request
 from supervisor.toml_source import Problem, render_problems
 
@@ -24,4 +25,5 @@ __all__ = [
     "not_enforced",
     "parse_manifest",
     "render_problems",
+    "stand_ins",
 ]

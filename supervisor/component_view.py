@@ -1,0 +1,95 @@
+"""A component directory as `check`, `explain` and `run` see it: manifest, settings, and both bound together."""
+
+import os
+import pwd
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from ipc.errors import ConfigError
+from ipc.policy.document import PolicyDocument
+from ipc.policy.forbidden import ForbiddenPaths
+from supervisor.host_policy import component_parameters, data_directory, host_paths, policy_document
+from supervisor.manifest import BoundManifest, Manifest, Variables, bind, load_manifest, stand_ins
+from supervisor.settings import ComponentSettings, Settings, load_settings
+
+TMP_STAND_IN: Final = "/<tmp>"
+"""Where nothing runs there is no `${tmp}` yet; no real directory has this name."""
+_ASSIGNMENT: Final = re.compile(r"([A-Za-z][A-Za-z0-9_-]{0,62})=(.*)", re.DOTALL)
+
+
+class UsageError(ConfigError):
+    """The command line itself is wrong."""
+
+    exit_code: ClassVar[int] = 64  # EX_USAGE
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentView:
+    """A manifest bound to this host; `unset` are the parameters whose values only stand in for real ones."""
+
+    manifest: Manifest
+    bound: BoundManifest
+    settings: Settings
+    host: ComponentSettings
+    unset: tuple[str, ...]
+
+    def document(self) -> PolicyDocument:
+        """Return the policy as it would be with everything granted that is asked."""
+        return policy_document(
+            self.bound,
+            self.settings,
+            instance=self.host.instance,
+            path_directories=path_directories(os.environ),
+            home_directories=home_directories(),
+        )
+
+    def forbidden(self) -> ForbiddenPaths:
+        """Return what no grant reaches on this host."""
+        return ForbiddenPaths(host_paths(self.settings), path_directories(os.environ), self.host.lift_guarded)
+
+
+def parse_assignments(texts: Sequence[str]) -> dict[str, str]:
+    """Read `--set NAME=VALUE`, each name once; raise `UsageError`."""
+    found: dict[str, str] = {}
+    for text in texts:
+        match = _ASSIGNMENT.fullmatch(text)
+        if match is None:
+            raise UsageError(f"--set {text!r}: expected NAME=VALUE")
+        if match[1] in found:
+            raise UsageError(f"--set {match[1]}: given twice")
+        found[match[1]] = match[2]
+    return found
+
+
+def view_component(directory: str, assignments: Mapping[str, str], config: str | None) -> ComponentView:
+    """Read a component directory and the host's settings; raise `ManifestErrors`, `SettingsError`, `UsageError`."""
+    if not os.path.isdir(directory):
+        hint = "name the directory that holds Component.toml"
+        raise UsageError(f"{directory!r} is not a directory", hint=hint)
+    settings = load_settings(config, os.environ, os.geteuid())
+    manifest = load_manifest(directory)
+    name = manifest.component.name
+    values = component_parameters(manifest, settings, assignments)
+    missing = stand_ins(manifest, values)
+    variables = Variables(
+        component=manifest.directory,
+        data=os.path.realpath(data_directory(settings, name)),
+        tmp=TMP_STAND_IN,
+    )
+    bound = bind(manifest, {**missing, **values}, variables, cwd=os.getcwd(), real_path=os.path.realpath)
+    return ComponentView(manifest, bound, settings, settings.component(name), tuple(missing))
+
+
+def path_directories(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the absolute directories of `PATH`, and what they really are where a symbolic link leads there."""
+    written = [part for part in environment.get("PATH", "").split(":") if part.startswith("/")]
+    return tuple(dict.fromkeys(path for part in written for path in (os.path.normpath(part), os.path.realpath(part))))
+
+
+def home_directories() -> tuple[str, ...]:
+    """Return the home directories that exist, of everyone in the user database (getpwent(3)), real paths."""
+    homes = {entry.pw_dir for entry in pwd.getpwall()} | {os.environ.get("HOME", "")}
+    real = {os.path.realpath(home) for home in homes if home.startswith("/")}
+    return tuple(sorted(home for home in real if home != "/" and os.path.isdir(home)))
