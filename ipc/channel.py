@@ -6,6 +6,7 @@ belong to the receiver.
 
 from __future__ import annotations
 
+import array
 import os
 import select
 import socket
@@ -15,6 +16,7 @@ from ipc.codec import MAX_PACKET_BYTES, pack_tagged, unpack_tagged
 from ipc.errors import LocalProtocolError, PeerProtocolError
 
 MAX_DESCRIPTORS = 8
+_ANCILLARY_BYTES = socket.CMSG_LEN(MAX_DESCRIPTORS * array.array("i").itemsize)
 
 
 class Channel:
@@ -57,9 +59,10 @@ class Channel:
         # Not settimeout: it sets O_NONBLOCK, which `send`, `read` and `write` would then meet too.
         if timeout_s is not None and not _readable(self._socket.fileno(), timeout_s):
             raise TimeoutError(f"no message within {timeout_s:g} s")
-        data, descriptors, flags, _ = socket.recv_fds(
-            self._socket, MAX_PACKET_BYTES + 1, MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+        data, ancillary, flags, _ = self._socket.recvmsg(
+            MAX_PACKET_BYTES + 1, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
         )
+        descriptors = _descriptors(ancillary)
         try:
             if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
                 raise PeerProtocolError("packet: larger than a packet may be")
@@ -102,3 +105,12 @@ def _readable(descriptor: int, timeout_s: float) -> bool:
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(timeout_s * 1000))
+
+
+def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    # Not socket.recv_fds: Python 3.11's ignores its flags, and the descriptors would be inherited by what we exec.
+    numbers = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
+    return numbers.tolist()

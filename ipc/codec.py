@@ -104,21 +104,20 @@ def unpack_map(data: bytes | memoryview, max_bytes: int) -> object:
     """Decode plain values for a value's own `from_wire` to check; bounded before decoding."""
     if len(data) > max_bytes:
         raise PeerProtocolError(f"{len(data)} bytes, at most {max_bytes} are read")
-    return _unpackb(data, max_bytes, "map")
+    return _unpackb(data, "map")
 
 
 def unpack(cls: type[T], data: bytes | memoryview, max_bytes: int = MAX_PACKET_BYTES) -> T:
     """Decode `data` as `cls`; raises PeerProtocolError for anything that isn't exactly that."""
     if len(data) > max_bytes:
         raise PeerProtocolError(f"{cls.__name__}: {len(data)} bytes, at most {max_bytes} are read")
-    return from_wire(cls, _unpackb(data, max_bytes, cls.__name__))
+    return from_wire(cls, _unpackb(data, cls.__name__))
 
 
-def _unpackb(data: bytes | memoryview, max_bytes: int, what: str) -> object:
+def _unpackb(data: bytes | memoryview, what: str) -> object:
     try:
-        decoded: object = msgpack.unpackb(
-            data, raw=False, strict_map_key=True, unicode_errors="surrogateescape", max_buffer_size=max_bytes
-        )
+        # What a header promises is bounded by the length of `data` (msgpack's max_*_len).
+        decoded: object = msgpack.unpackb(data, raw=False, strict_map_key=True, unicode_errors="surrogateescape")
     except (ValueError, msgpack.UnpackException, RecursionError) as error:
         raise PeerProtocolError(f"{what}: not a msgpack message ({type(error).__name__})") from None
     return decoded
@@ -136,7 +135,7 @@ def unpack_tagged(allowed: typing.Iterable[type], data: bytes) -> object:
     """Decode one packet as one of `allowed`; anything else raises PeerProtocolError."""
     if len(data) > MAX_PACKET_BYTES:
         raise PeerProtocolError(f"packet of {len(data)} bytes, at most {MAX_PACKET_BYTES} are read")
-    decoded = _unpackb(data, MAX_PACKET_BYTES, "packet")
+    decoded = _unpackb(data, "packet")
     if not (isinstance(decoded, list) and len(decoded) == 2 and isinstance(decoded[0], str)):
         raise PeerProtocolError("packet: expected [type, fields]")
     by_name = {cls.__name__: cls for cls in allowed}
