@@ -1,0 +1,371 @@
+"""Answering calls that make, remove and move names, truncate, and change what is said about files."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from typing import Final
+
+from ipc.libc import AT_EMPTY_PATH, AT_REMOVEDIR, AT_SYMLINK_FOLLOW, AT_SYMLINK_NOFOLLOW, RENAME_NOREPLACE
+from ipc.libc import renameat2 as rename_at
+from ipc.libc import utimensat as utimens_at
+from ipc.warden.context import Answer, Context, signed
+from ipc.warden.decide import (
+    PERMISSIONS,
+    WRITE,
+    Allowed,
+    Refusal,
+    decide_actions,
+    decide_directory_rename,
+    decide_kind,
+    decide_link_target,
+    decide_widening,
+)
+from ipc.warden.files import Found, Place, Unresolved, raw, text, through
+from ipc.warden.notify import CallFails
+
+_AT_CWD: Final = -100
+_TIMES_BYTES: Final = 32
+
+
+def answer_mkdir(context: Context) -> Answer:
+    """mkdir(2)."""
+    return _mkdir(context, _AT_CWD, context.path(context.call.a0), context.call.a1)
+
+
+def answer_mkdirat(context: Context) -> Answer:
+    """mkdirat(2)."""
+    call = context.call
+    return _mkdir(context, call.a0, context.path(call.a1), call.a2)
+
+
+def _mkdir(context: Context, directory: int, path: bytes, mode: int) -> Answer:
+    if path.rstrip(b"/").rpartition(b"/")[2] in (b"", b".", b".."):
+        raise CallFails(errno.EEXIST if path else errno.ENOENT)
+    placed = context.place(directory, path, WRITE)
+    if isinstance(placed, Refusal):
+        return placed
+    place, allowed = placed
+    if context.files.at(place) is not None:
+        raise CallFails(errno.EEXIST)
+    context.allow(allowed, place.path)
+    os.mkdir(place.name, mode & PERMISSIONS, dir_fd=place.parent.descriptor)
+    return 0
+
+
+def answer_unlink(context: Context) -> Answer:
+    """unlink(2)."""
+    return _remove(context, _AT_CWD, context.path(context.call.a0), directory=False)
+
+
+def answer_rmdir(context: Context) -> Answer:
+    """rmdir(2)."""
+    return _remove(context, _AT_CWD, context.path(context.call.a0), directory=True)
+
+
+def answer_unlinkat(context: Context) -> Answer:
+    """unlinkat(2)."""
+    call = context.call
+    flags = signed(call.a2)
+    if flags & ~AT_REMOVEDIR:
+        raise CallFails(errno.EINVAL)
+    return _remove(context, call.a0, context.path(call.a1), bool(flags))
+
+
+def _remove(context: Context, base: int, path: bytes, directory: bool) -> Answer:
+    placed = context.place(base, path, WRITE)
+    if isinstance(placed, Refusal):
+        return placed
+    place, allowed = placed
+    found = context.files.at(place)
+    if found is None:
+        raise CallFails(errno.ENOENT)
+    if found.facts.forbidden_as:
+        return _forbidden(found, place)
+    if directory != found.facts.is_directory:
+        raise CallFails(errno.ENOTDIR if directory else errno.EISDIR)
+    if place.must_be_directory and not directory:
+        raise CallFails(errno.ENOTDIR)
+    context.allow(allowed, place.path)
+    if directory:
+        os.rmdir(place.name, dir_fd=place.parent.descriptor)
+    else:
+        os.unlink(place.name, dir_fd=place.parent.descriptor)
+    return 0
+
+
+def _forbidden(found: Found, place: Place) -> Refusal:
+    refusal = decide_kind(found.facts, WRITE, place.path, writing=True)
+    assert refusal is not None
+    return refusal
+
+
+def answer_rename(context: Context) -> Answer:
+    """rename(2)."""
+    call = context.call
+    return _rename(context, (_AT_CWD, call.a0), (_AT_CWD, call.a1), 0)
+
+
+def answer_renameat(context: Context) -> Answer:
+    """renameat(2)."""
+    call = context.call
+    return _rename(context, (call.a0, call.a1), (call.a2, call.a3), 0)
+
+
+def answer_renameat2(context: Context) -> Answer:
+    """renameat2(2): with RENAME_NOREPLACE or nothing; an exchange would be two renames with one answer."""
+    call = context.call
+    flags = call.a4 & 0xFFFF_FFFF
+    if flags & ~RENAME_NOREPLACE:
+        raise CallFails(errno.EINVAL)
+    return _rename(context, (call.a0, call.a1), (call.a2, call.a3), flags)
+
+
+def _rename(context: Context, old: tuple[int, int], new: tuple[int, int], flags: int) -> Answer:
+    new_path = context.path(new[1])
+    old_path = context.path(old[1])
+    for path in (old_path, new_path):
+        if path.rstrip(b"/").rpartition(b"/")[2] in (b"", b".", b".."):
+            raise CallFails(errno.EBUSY if path else errno.ENOENT)
+    source = context.place(old[0], old_path, WRITE)
+    if isinstance(source, Refusal):
+        return source
+    target = context.place(new[0], new_path, WRITE)
+    if isinstance(target, Refusal):
+        return target
+    (old_place, old_allowed), (new_place, new_allowed) = source, target
+    found = context.files.at(old_place)
+    if found is None:
+        raise CallFails(errno.ENOENT)
+    if (old_place.must_be_directory or new_place.must_be_directory) and not found.facts.is_directory:
+        raise CallFails(errno.ENOTDIR)
+    refusal = _moved(context, found, old_place, new_place)
+    if refusal is not None:
+        return refusal
+    replaced = context.files.at(new_place)
+    if replaced is not None and replaced.facts.forbidden_as:
+        return _forbidden(replaced, new_place)
+    context.allow(Allowed(new_allowed.by), new_place.path)
+    context.allow(Allowed(old_allowed.by), old_place.path)
+    rename_at(old_place.parent.descriptor, old_place.name, new_place.parent.descriptor, new_place.name, flags)
+    return _after_rename(context, found, old_place, new_place)
+
+
+def _moved(context: Context, found: Found, old: Place, new: Place) -> Refusal | None:
+    """Refuse what may not come under the new name."""
+    facts = found.facts
+    if facts.is_symlink and not facts.forbidden_as:
+        target = os.readlink(old.name, dir_fd=old.parent.descriptor)
+        return decide_link_target(context.policy, new.parent.path, text(new.name), text(target))
+    unfit = decide_kind(facts, WRITE, old.path, writing=False)
+    if unfit is not None:
+        return unfit
+    if facts.is_directory:
+        return decide_directory_rename(context.policy, old.path, new.path)
+    return decide_widening(context.policy, old.path, new.path)
+
+
+def _after_rename(context: Context, judged: Found, old: Place, new: Place) -> Answer:
+    """Check that what was moved is what was judged: something else may have taken its name in between."""
+    moved = context.files.at(new)
+    if moved is None or moved.identity == judged.identity:
+        return 0
+    if moved.facts.is_file and judged.facts.is_file:
+        return 0  # another file under the same name: rules go by name, so it was judged all the same
+    with contextlib.suppress(OSError):
+        rename_at(new.parent.descriptor, new.name, old.parent.descriptor, old.name, RENAME_NOREPLACE)
+    context.done = None
+    return Refusal(errno.EACCES, WRITE, old.path, "A1206", "something else took its name while it was being renamed")
+
+
+def answer_link(context: Context) -> Answer:
+    """link(2)."""
+    call = context.call
+    return _link(context, (_AT_CWD, call.a0), (_AT_CWD, call.a1), 0)
+
+
+def answer_linkat(context: Context) -> Answer:
+    """linkat(2), without AT_EMPTY_PATH: an object is linked by a name that it has."""
+    call = context.call
+    flags = signed(call.a4)
+    if flags & AT_EMPTY_PATH:
+        raise CallFails(errno.ENOENT)
+    if flags & ~AT_SYMLINK_FOLLOW:
+        raise CallFails(errno.EINVAL)
+    return _link(context, (call.a0, call.a1), (call.a2, call.a3), flags)
+
+
+def _link(context: Context, old: tuple[int, int], new: tuple[int, int], flags: int) -> Answer:
+    new_path = context.path(new[1])
+    old_path = context.path(old[1])
+    placed = context.place(new[0], new_path, WRITE)
+    if isinstance(placed, Refusal):
+        return placed
+    place, allowed = placed
+    base = context.base(old[0], old_path, WRITE)
+    if isinstance(base, Refusal):
+        return base
+    found = context.find(base, old_path, nofollow=not flags, actions=(WRITE,))
+    if isinstance(found, Refusal):
+        return found
+    if isinstance(found, Unresolved):
+        return context.missing(found, (WRITE,))
+    answer = decide_actions(context.policy, (WRITE,), found.path)
+    if isinstance(answer, Refusal):
+        return answer
+    unfit = decide_kind(found.facts, WRITE, found.path, writing=True)
+    if unfit is not None:
+        return unfit
+    if found.facts.is_directory:
+        raise CallFails(errno.EPERM)
+    if place.must_be_directory:
+        raise CallFails(errno.ENOENT)
+    widening = decide_widening(context.policy, found.path, place.path)
+    if widening is not None:
+        return widening
+    context.allow(allowed, place.path)
+    # AT_SYMLINK_FOLLOW through the magic link: the very object that was judged gets the name.
+    os.link(
+        raw(through(found.descriptor)),
+        place.name,
+        dst_dir_fd=place.parent.descriptor,
+        follow_symlinks=True,
+    )
+    return 0
+
+
+def answer_symlink(context: Context) -> Answer:
+    """symlink(2)."""
+    call = context.call
+    return _symlink(context, context.path(call.a0), _AT_CWD, context.path(call.a1))
+
+
+def answer_symlinkat(context: Context) -> Answer:
+    """symlinkat(2)."""
+    call = context.call
+    return _symlink(context, context.path(call.a0), call.a1, context.path(call.a2))
+
+
+def _symlink(context: Context, target: bytes, directory: int, path: bytes) -> Answer:
+    if not target:
+        raise CallFails(errno.ENOENT)
+    placed = context.place(directory, path, WRITE)
+    if isinstance(placed, Refusal):
+        return placed
+    place, allowed = placed
+    refusal = decide_link_target(context.policy, place.parent.path, text(place.name), text(target))
+    if refusal is not None:
+        return refusal
+    if place.must_be_directory:
+        raise CallFails(errno.ENOENT)
+    context.allow(allowed, place.path)
+    os.symlink(target, place.name, dir_fd=place.parent.descriptor)
+    return 0
+
+
+def answer_truncate(context: Context) -> Answer:
+    """truncate(2)."""
+    call = context.call
+    length = call.a1 - (1 << 64) if call.a1 >> 63 else call.a1
+    if length < 0:
+        raise CallFails(errno.EINVAL)
+    found = _writable(context, _AT_CWD, context.path(call.a0), nofollow=False)
+    if isinstance(found, Refusal):
+        return found
+    if found.facts.is_directory:
+        raise CallFails(errno.EISDIR)
+    os.truncate(through(found.descriptor), length)
+    return 0
+
+
+def answer_utimensat(context: Context) -> Answer:
+    """utimensat(2), by path and by descriptor."""
+    call = context.call
+    flags = signed(call.a3)
+    if flags & ~(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH):
+        raise CallFails(errno.EINVAL)
+    times = context.memory.read(call, call.a2, _TIMES_BYTES) if call.a2 else None
+    path = context.path(call.a1) if call.a1 else b""
+    if path:
+        found = _writable(context, call.a0, path, bool(flags & AT_SYMLINK_NOFOLLOW))
+    elif call.a1 and not flags & AT_EMPTY_PATH:
+        raise CallFails(errno.ENOENT)
+    else:
+        found = _judged_for_writing(context, context.files.held(context.duplicate(call.a0)))
+    if isinstance(found, Refusal):
+        return found
+    utimens_at(_AT_CWD, through(found.descriptor).encode(), times, 0)
+    return 0
+
+
+def _writable(context: Context, directory: int, path: bytes, nofollow: bool) -> Found | Refusal:
+    if not path:
+        raise CallFails(errno.ENOENT)
+    base = context.base(directory, path, WRITE)
+    if isinstance(base, Refusal):
+        return base
+    found = context.find(base, path, nofollow, (WRITE,))
+    if isinstance(found, Refusal):
+        return found
+    if isinstance(found, Unresolved):
+        return context.missing(found, (WRITE,))
+    return _judged_for_writing(context, found)
+
+
+def _judged_for_writing(context: Context, found: Found) -> Found | Refusal:
+    answer = decide_actions(context.policy, (WRITE,), found.path)
+    if isinstance(answer, Refusal):
+        return answer
+    unfit = decide_kind(found.facts, WRITE, found.path, writing=True)
+    if unfit is not None:
+        return unfit
+    context.allow(answer, found.path)
+    return found
+
+
+def refuse_metadata(context: Context) -> Answer:
+    """Refuse modes, owners, attributes and locks.
+
+    No WASI interface has them, and with one identity for many components they would change what others may do.
+    """
+    call = context.call
+    by_descriptor = context.name.startswith("f") and not context.name.endswith(("at", "at2"))
+    resource = _described(context, call.a0) if by_descriptor else _named(context)
+    number = errno.EOPNOTSUPP if context.name == "flock" or "xattr" in context.name else errno.EPERM
+    return Refusal(number, WRITE, resource, "A1703", f"{context.name}: metadata is not a component's to change")
+
+
+def _described(context: Context, register: int) -> str:
+    return context.files.held(context.duplicate(register)).path
+
+
+def _named(context: Context) -> str:
+    has_directory = context.name.endswith(("at", "at2"))
+    address = context.call.a1 if has_directory else context.call.a0
+    return text(context.path(address)) if address else ""
+
+
+def answer_no_attributes(context: Context) -> Answer:
+    """Reading extended attributes: as on a file system that has none. Nothing is looked at, so nothing is decided."""
+    del context
+    raise CallFails(errno.EOPNOTSUPP)
+
+
+def refuse_watch(context: Context) -> Answer:
+    """inotify_add_watch(2)."""
+    resource = text(context.path(context.call.a1))
+    return Refusal(errno.EACCES, "filesystem.list", resource, "A1703", "watching files is not offered")
+
+
+def refuse_socket(context: Context) -> Answer:
+    """socket(2): nothing that was granted is reached by a socket of the worker's own."""
+    call = context.call
+    resource = f"socket(family {signed(call.a0)}, type {signed(call.a1) & 0xF})"
+    return Refusal(errno.EACCES, "network.connect", resource, "A1702", "a worker has no sockets of its own")
+
+
+def refuse_connect(context: Context) -> Answer:
+    """connect(2)."""
+    del context
+    return Refusal(errno.EACCES, "network.connect", "connect", "A1702", "a worker has no sockets of its own")

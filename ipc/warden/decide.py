@@ -1,0 +1,411 @@
+"""What a file call asks for, and what the rules say to it: pure functions of values.
+
+The shell around it resolves names to objects and carries out what is answered here. Flags: open(2), openat2(2).
+"""
+
+from __future__ import annotations
+
+import errno
+import stat
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from ipc.policy.decision import Allow, Deny
+
+READ: Final = "filesystem.read"
+WRITE: Final = "filesystem.write"
+LIST: Final = "filesystem.list"
+
+# include/uapi/asm-generic/fcntl.h, with the values of x86_64; `normalise_flags` maps aarch64's onto them.
+O_WRONLY: Final = 0o1
+O_RDWR: Final = 0o2
+O_CREAT: Final = 0o100
+O_EXCL: Final = 0o200
+O_NOCTTY: Final = 0o400
+O_TRUNC: Final = 0o1000
+O_APPEND: Final = 0o2000
+O_NONBLOCK: Final = 0o4000
+O_DSYNC: Final = 0o10000
+O_DIRECT: Final = 0o40000
+O_LARGEFILE: Final = 0o100000
+O_DIRECTORY: Final = 0o200000
+O_NOFOLLOW: Final = 0o400000
+O_NOATIME: Final = 0o1000000
+O_CLOEXEC: Final = 0o2000000
+O_SYNC: Final = 0o4010000
+O_PATH: Final = 0o10000000
+O_TMPFILE_BIT: Final = 0o20000000
+
+_AARCH64_FLAGS: Final = ((0o40000, O_DIRECTORY), (0o100000, O_NOFOLLOW), (0o200000, O_DIRECT), (0o400000, O_LARGEFILE))
+_KNOWN: Final = (
+    O_WRONLY
+    | O_RDWR
+    | O_CREAT
+    | O_EXCL
+    | O_NOCTTY
+    | O_TRUNC
+    | O_APPEND
+    | O_NONBLOCK
+    | O_DSYNC
+    | O_DIRECT
+    | O_LARGEFILE
+    | O_DIRECTORY
+    | O_NOFOLLOW
+    | O_NOATIME
+    | O_CLOEXEC
+    | O_SYNC
+    | O_PATH
+)
+_KEPT: Final = O_APPEND | O_DSYNC | O_SYNC | O_DIRECT | O_NOATIME
+"""Flags that a reopened file keeps: they change how, not what may be done."""
+
+RESOLVE_KNOWN: Final = 0x3F
+RESOLVE_CACHED: Final = 0x20
+SETID: Final = stat.S_ISUID | stat.S_ISGID
+PERMISSIONS: Final = 0o777
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRequest:
+    """One open call in words. `path_only` is O_PATH: a descriptor to look at the object, not into it."""
+
+    read: bool
+    write: bool
+    create: bool
+    exclusive: bool
+    truncate: bool
+    path_only: bool
+    directory: bool
+    nofollow: bool
+    kept_flags: int
+    mode: int
+
+    @property
+    def changes(self) -> bool:
+        """Whether the call needs the right to write."""
+        return self.write or self.truncate or self.create
+
+    def actions(self) -> tuple[str, ...]:
+        """Return the actions that opening a file this way needs, all of them; nothing for O_PATH, which needs any."""
+        if self.path_only:
+            return ()
+        if not self.changes:
+            return (READ,)
+        return (READ, WRITE) if self.read else (WRITE,)
+
+
+def normalise_flags(flags: int, machine: str) -> int:
+    """Return aarch64's open flags with the values of x86_64; others unchanged."""
+    if machine != "aarch64":
+        return flags
+    moved = flags
+    for own, _ in _AARCH64_FLAGS:
+        moved &= ~own
+    for own, common in _AARCH64_FLAGS:
+        if flags & own:
+            moved |= common
+    return moved
+
+
+def parse_open(flags: int, mode: int, resolve: int, strict: bool) -> OpenRequest | int:
+    """Return what an open call asks, or the errno that refuses it.
+
+    `strict` is openat2(2)'s way: unknown flags and a mode without O_CREAT are errors. open(2) ignores them, here they
+    are errors in both, as a flag that isn't understood can't be decided; only the mode is ignored.
+    """
+    if flags & O_TMPFILE_BIT:
+        return errno.EOPNOTSUPP
+    if flags & ~_KNOWN or resolve & ~RESOLVE_KNOWN:
+        return errno.EINVAL
+    if resolve & RESOLVE_CACHED:
+        return errno.EAGAIN
+    create = bool(flags & O_CREAT)
+    if strict and (mode & ~0o7777 or (mode and not create)):
+        return errno.EINVAL
+    if flags & O_PATH:
+        if strict and flags & ~(O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC):
+            return errno.EINVAL
+        return OpenRequest(
+            False, False, False, False, False, True, bool(flags & O_DIRECTORY), bool(flags & O_NOFOLLOW), 0, 0
+        )
+    if create and flags & O_DIRECTORY:
+        return errno.EINVAL
+    access = flags & (O_WRONLY | O_RDWR)
+    both = access in (O_RDWR, O_WRONLY | O_RDWR)  # access mode 3 checks for both, open(2)
+    return OpenRequest(
+        read=access == 0 or both,
+        write=access == O_WRONLY or both,
+        create=create,
+        exclusive=create and bool(flags & O_EXCL),
+        truncate=bool(flags & O_TRUNC),
+        path_only=False,
+        directory=bool(flags & O_DIRECTORY),
+        nofollow=bool(flags & O_NOFOLLOW),
+        kept_flags=flags & _KEPT,
+        mode=mode & PERMISSIONS if create else 0,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A refused call: what the worker's call returns, and what the audit log and a person are told."""
+
+    errno: int
+    action: str
+    resource: str
+    code: str
+    reason: str
+    rule: str = ""
+    nearest: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """What was allowed, and by which rules: (action, rule) each."""
+
+    by: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of an object that is held open."""
+
+    mode: int
+    links: int
+    special_filesystem: str = ""
+    forbidden_as: str = ""
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether it is a directory."""
+        return stat.S_ISDIR(self.mode)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a regular file."""
+        return stat.S_ISREG(self.mode)
+
+    @property
+    def is_symlink(self) -> bool:
+        """Whether it is a symbolic link itself."""
+        return stat.S_ISLNK(self.mode)
+
+
+class FilePolicy(Protocol):
+    """What is used of `ipc.policy.decision.Policy`."""
+
+    def decide(self, action: str, resource: str) -> Allow | Deny:
+        """Answer for one action on one resource."""
+
+    def reaches(self, directory: str) -> bool:
+        """Answer whether some grant covers the directory, something beneath it, or lies on the way to one."""
+
+    def rights(self, resource: str) -> frozenset[str]:
+        """Return which of read, write, list are allowed."""
+
+    def shows(self, path: str, is_directory: bool) -> bool:
+        """Answer whether a listing may show this name."""
+
+    def subtrees_alike(self, a: str, b: str) -> bool:
+        """Answer whether no rule tells what lies beneath `a` from what lies beneath `b`."""
+
+
+_SPECIAL_FILESYSTEMS: Final = {
+    0x9FA0: "proc",
+    0x6265_6572: "sysfs",
+    0x1CD1: "devpts",
+    0x27E0EB: "cgroup",
+    0x6367_7270: "cgroup2",
+    0x6462_6720: "debugfs",
+    0x7472_6163: "tracefs",
+    0x7363_6673: "securityfs",
+    0xCAFE_4A11: "bpf",
+    0x6265_6570: "configfs",
+    0x6165_676C: "pstore",
+    0xDE5E_81E4: "efivarfs",
+    0x1980_0202: "mqueue",
+    0x6E73_6673: "nsfs",
+    0x4249_4E4D: "binfmt_misc",
+    0x6573_5543: "fusectl",
+    0xF97C_FF8C: "selinuxfs",
+    0x5041_5258: "pidfs",
+    0x534F_434B: "sockfs",
+    0x5049_5045: "pipefs",
+    0x0904_1934: "anon_inodefs",
+}
+"""Magic numbers of file systems that are interfaces, not files: include/uapi/linux/magic.h. devtmpfs has tmpfs's
+number; there the guarded path /dev and the refusal of everything but regular files and directories hold."""
+
+
+def special_filesystem(magic: int) -> str:
+    """Return the name of the file system with this magic if it is one that is guarded, else an empty string."""
+    return _SPECIAL_FILESYSTEMS.get(magic, "")
+
+
+def refuse(deny: Deny, action: str, resource: str, number: int = errno.EACCES) -> Refusal:
+    """Turn the policy's word into the refusal of a call."""
+    return Refusal(number, action, resource, deny.code, deny.reason, deny.rule, deny.nearest)
+
+
+def decide_actions(policy: FilePolicy, actions: tuple[str, ...], path: str) -> Allowed | Refusal:
+    """Decide every action on `path`; the first refusal wins."""
+    by = []
+    for action in actions:
+        answer = policy.decide(action, path)
+        if isinstance(answer, Deny):
+            return refuse(answer, action, path)
+        by.append((action, answer.rule))
+    return Allowed(tuple(by))
+
+
+def decide_any(policy: FilePolicy, path: str, told_as: str = READ) -> Allowed | Refusal:
+    """Decide a look at `path` from outside (a stat), which needs any of the three rights; a refusal is `told_as`."""
+    first: Deny | None = None
+    for action in (told_as, *(a for a in (READ, LIST, WRITE) if a != told_as)):
+        answer = policy.decide(action, path)
+        if isinstance(answer, Allow):
+            return Allowed(((action, answer.rule),))
+        first = first or answer
+    assert first is not None
+    return refuse(first, told_as, path)
+
+
+def decide_handle(policy: FilePolicy, path: str) -> Allowed | Refusal:
+    """Decide a handle on a directory: it confers nothing by itself, and is given where a grant can be reached."""
+    if policy.reaches(path):
+        return Allowed(())
+    return decide_any(policy, path, LIST)
+
+
+def decide_kind(facts: Facts, action: str, path: str, writing: bool) -> Refusal | None:
+    """Refuse what no grant opens: forbidden objects under another name, devices, pipes, sockets, interfaces, set-id."""
+    if facts.forbidden_as:
+        reason = f"this is {facts.forbidden_as} under another name, which is forbidden whatever is granted"
+        return Refusal(errno.EACCES, action, path, "A1101", reason)
+    if facts.special_filesystem:
+        reason = f"it is on a {facts.special_filesystem} file system, which is guarded"
+        return Refusal(errno.EACCES, action, path, "A1102", reason)
+    if not (facts.is_directory or facts.is_file):
+        kind = "a symbolic link" if facts.is_symlink else _special(facts.mode)
+        return Refusal(
+            errno.EACCES, action, path, "A1205", f"it is {kind}: only regular files and directories are opened"
+        )
+    if facts.links == 0:
+        return Refusal(errno.EACCES, action, path, "A1209", "it has been unlinked: no name, so no rule for it")
+    if writing and facts.is_file and facts.mode & SETID:
+        return Refusal(errno.EPERM, action, path, "A1208", "it is a set-id file: never opened for writing")
+    return None
+
+
+def _special(mode: int) -> str:
+    for test, name in (
+        (stat.S_ISFIFO, "a named pipe"),
+        (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISCHR, "a character device"),
+    ):
+        if test(mode):
+            return name
+    return "a block device"
+
+
+def decide_open(policy: FilePolicy, request: OpenRequest, path: str, facts: Facts) -> Allowed | Refusal:
+    """Decide the opening of an existing object on its real path."""
+    told_as = LIST if facts.is_directory and not request.changes else (request.actions() or (READ,))[-1]
+    if facts.forbidden_as or facts.special_filesystem:
+        refusal = decide_kind(facts, told_as, path, request.changes)
+        assert refusal is not None
+        return refusal
+    if facts.is_symlink and not request.path_only:
+        answer = decide_any(policy, path, told_as)
+        return answer if isinstance(answer, Refusal) else Refusal(errno.ELOOP, told_as, path, "", "")
+    if facts.is_directory:
+        answer = decide_handle(policy, path)
+        if isinstance(answer, Allowed) and request.changes:
+            return Refusal(errno.EISDIR, WRITE, path, "", "")
+    elif request.path_only:
+        answer = decide_any(policy, path)
+    else:
+        answer = decide_actions(policy, request.actions(), path)
+    if isinstance(answer, Refusal):
+        if request.directory and not facts.is_directory and policy.reaches(path):
+            # The same answer as for a name that isn't there: a directory could be, and this says that none is.
+            return Refusal(errno.ENOENT, answer.action, path, "", "")
+        return answer
+    kind = decide_kind(facts, told_as, path, request.changes)
+    if kind is not None and not (facts.is_symlink and request.path_only):
+        return kind
+    if request.directory and not facts.is_directory:
+        return Refusal(errno.ENOTDIR, told_as, path, "", "")
+    if request.exclusive:
+        return Refusal(errno.EEXIST, WRITE, path, "", "")
+    return answer
+
+
+def decide_missing(policy: FilePolicy, path: str, actions: tuple[str, ...], directory: bool, number: int) -> Refusal:
+    """Answer for a name that can't be resolved, for the reason `number`.
+
+    Its errno is told only where a grant covers the name: elsewhere what exists and what doesn't answer alike.
+    """
+    if policy.rights(path) or (directory and policy.reaches(path)):
+        return Refusal(number, (actions or (READ,))[-1], path, "", "")
+    told_as = actions[0] if actions else LIST if directory else READ
+    answer = decide_any(policy, path, told_as)
+    if isinstance(answer, Allowed):
+        return Refusal(number, told_as, path, "", "")
+    return answer
+
+
+def decide_widening(policy: FilePolicy, source: str, target: str) -> Refusal | None:
+    """Refuse giving the file at `source` the name `target` if that name confers a right that the file has not."""
+    gained = policy.rights(target) - policy.rights(source)
+    for right in ("read", "list", "write"):
+        if right in gained:
+            action = f"filesystem.{right}"
+            answer = policy.decide(action, source)
+            if isinstance(answer, Deny):
+                reason = f"under the name {target} it could be used for {right}, which is refused here: {answer.reason}"
+                return Refusal(errno.EACCES, action, source, "A1211", reason, answer.rule, answer.nearest)
+    return None
+
+
+def decide_directory_rename(policy: FilePolicy, source: str, target: str) -> Refusal | None:
+    """Refuse renaming a directory where what lies beneath could come under other rules."""
+    if policy.rights(source) >= policy.rights(target) and policy.subtrees_alike(source, target):
+        return None
+    reason = f"renamed to {target}, what is beneath it would come under other rules"
+    return Refusal(errno.EXDEV, WRITE, source, "A1206", reason)
+
+
+def decide_link_target(policy: FilePolicy, parent: str, name: str, target: str) -> Refusal | None:
+    """Refuse a symbolic link that is absolute, climbs after it went down, or leads where no grant can be reached."""
+    path = f"{parent.rstrip('/')}/{name}"
+    refusal = Refusal(
+        errno.EACCES, WRITE, path, "A1204", f"a symbolic link to {target!r}: absolute or escaping targets are refused"
+    )
+    parts = [part for part in target.split("/") if part not in ("", ".")]
+    climbs = 0
+    while climbs < len(parts) and parts[climbs] == "..":
+        climbs += 1
+    if target.startswith("/") or ".." in parts[climbs:]:
+        return refusal
+    at = [part for part in parent.split("/") if part]
+    if climbs > len(at):
+        return refusal
+    leads_to = "/" + "/".join(at[: len(at) - climbs] + parts[climbs:])
+    if policy.rights(leads_to) or policy.reaches(leads_to):
+        return None
+    return refusal
+
+
+DT_DIR: Final = 4
+DT_REG: Final = 8
+DT_LNK: Final = 10
+
+
+def may_show(policy: FilePolicy, path: str, entry_type: int) -> bool:
+    """Answer whether a listing shows this name, a dirent of type `entry_type` (readdir(3)).
+
+    What no call could look at is not shown: wasmtime's `fd_readdir` looks at every name and fails as a whole if one is
+    refused.
+    """
+    return entry_type in (DT_REG, DT_DIR, DT_LNK) and policy.shows(path, entry_type == DT_DIR)

@@ -1,0 +1,331 @@
+"""From a descriptor and a path to an object that is held open, and its real path: everything is decided on those.
+
+Nothing here decides. Objects are held by O_PATH descriptors, which give no access to their contents, until the call is
+answered; what is done later is done to the very object that was judged. path_resolution(7), openat2(2), proc(5).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import tempfile
+from dataclasses import dataclass
+from typing import Final
+
+from ipc.libc import (
+    RESOLVE_BENEATH,
+    RESOLVE_IN_ROOT,
+    RESOLVE_NO_MAGICLINKS,
+    Buffer,
+    openat2,
+)
+from ipc.warden.decide import Facts, special_filesystem
+from ipc.warden.identities import ForbiddenIdentities
+
+_DELETED: Final = " (deleted)"
+_HANDLE: Final = os.O_PATH | os.O_CLOEXEC
+_LINKS_MAX: Final = 40
+"""As many symbolic links are followed in one path as Linux follows."""
+_RETRIES: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """Where a path starts: a directory that is held open, and its real path. `resolve` is how paths below are bound."""
+
+    descriptor: int
+    path: str
+    resolve: int = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An object that is held open."""
+
+    descriptor: int
+    path: str
+    facts: Facts
+    identity: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Unresolved:
+    """A path that leads to nothing: `errno`, and the real path that it would have. `escaped`: it leaves its base."""
+
+    errno: int
+    path: str
+    escaped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A name in a directory that is held open. `must_be_directory` when the path ended with a slash."""
+
+    parent: Found
+    name: bytes
+    path: str
+    must_be_directory: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StandIn:
+    """An empty directory that a worker holds in place of `directory`, on which nothing was granted."""
+
+    descriptor: int
+    directory: int
+
+
+def text(path: bytes) -> str:
+    """Return a path as text: UTF-8, with other bytes as surrogates (os.fsdecode, whatever the locale)."""
+    return path.decode("utf-8", "surrogateescape")
+
+
+def raw(path: str) -> bytes:
+    """Return the bytes of such a text."""
+    return path.encode("utf-8", "surrogateescape")
+
+
+def real_path(descriptor: int) -> str:
+    """Return the kernel's word on where the object behind one of our descriptors is."""
+    return text(os.readlink(b"/proc/self/fd/%d" % descriptor))
+
+
+def _is_unlinked(path: str, status: os.stat_result) -> bool:
+    """Tell an object whose name is gone (the kernel adds a word to it) from one that is really named like that."""
+    try:
+        named = os.lstat(raw(path))
+    except OSError:
+        return True
+    return (named.st_dev, named.st_ino) != (status.st_dev, status.st_ino)
+
+
+def through(descriptor: int) -> str:
+    """Return a name that leads to the very object behind one of our descriptors: a magic link, proc(5)."""
+    return f"/proc/self/fd/{descriptor}"
+
+
+def join(directory: str, name: str) -> str:
+    """Return the path of a name in a directory."""
+    return f"/{name}" if directory == "/" else f"{directory}/{name}"
+
+
+class Files:
+    """Objects of one worker's call in hand, and the roots that the worker holds; used by one thread."""
+
+    __slots__ = ("_forbidden", "_lifted", "_opened", "_root", "_scratch", "_stand_ins", "_statfs", "roots")
+
+    def __init__(self, scratch_directory: str, forbidden: ForbiddenIdentities, lifted: tuple[str, ...]) -> None:
+        """`scratch_directory` is where stand-ins are made; `lifted` names guarded paths that the host lifted."""
+        self._scratch = scratch_directory
+        self._forbidden = forbidden
+        self._lifted = lifted
+        self._opened: list[int] = []
+        self._statfs = Buffer(128)
+        self._root = os.open("/", _HANDLE | os.O_DIRECTORY)
+        self._stand_ins: dict[tuple[int, int], StandIn] = {}
+        self.roots: dict[str, int] = {}
+        """Host path of each mount → our handle on it."""
+
+    def keep(self, descriptor: int) -> int:
+        """Close this descriptor when the call in hand is answered."""
+        self._opened.append(descriptor)
+        return descriptor
+
+    def release(self) -> None:
+        """Close what was opened for the call in hand."""
+        for descriptor in self._opened:
+            os.close(descriptor)
+        self._opened.clear()
+
+    def add_root(self, path: str) -> None:
+        """Hold a mount's directory; raises OSError when it can't be opened by this identity."""
+        if path not in self.roots:
+            self.roots[path] = os.open(raw(path), _HANDLE | os.O_DIRECTORY)
+
+    def stand_in_for(self, root: int) -> int:
+        """Return a descriptor of an empty, unlinked directory that is recognised as standing for `root`."""
+        for stand_in in self._stand_ins.values():
+            if stand_in.directory == root:
+                return stand_in.descriptor
+        name = tempfile.mkdtemp(prefix="stand-in-", dir=self._scratch)
+        try:
+            descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        finally:
+            os.rmdir(name)
+        status = os.fstat(descriptor)
+        self._stand_ins[status.st_dev, status.st_ino] = StandIn(descriptor, root)
+        return descriptor
+
+    def root_base(self) -> Base:
+        """Return where absolute paths start; symbolic links to absolute paths are followed from there."""
+        return Base(self._root, "/", RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+
+    def base_of(self, descriptor: int) -> Base | Unresolved:
+        """Return where paths relative to this descriptor start; the descriptor is a duplicate of the worker's."""
+        path = real_path(descriptor)
+        if path[-10:] == _DELETED:
+            status = os.fstat(descriptor)
+            stand_in = self._stand_ins.get((status.st_dev, status.st_ino))
+            if stand_in is not None:
+                return Base(stand_in.directory, real_path(stand_in.directory))
+            if _is_unlinked(path, status):
+                return Unresolved(errno.ENOENT, path.removesuffix(_DELETED))
+        if path[0] != "/":
+            return Unresolved(errno.ENOTDIR, path)
+        return Base(descriptor, path)
+
+    def stand_in_of(self, descriptor: int) -> int | None:
+        """Return our handle on the directory that this descriptor stands for, if it is a stand-in."""
+        status = os.fstat(descriptor)
+        if status.st_nlink:
+            return None
+        found = self._stand_ins.get((status.st_dev, status.st_ino))
+        return found.directory if found else None
+
+    def held(self, descriptor: int) -> Found:
+        """Describe the object behind one of our descriptors."""
+        status = os.fstat(descriptor)
+        path = real_path(descriptor)
+        unlinked = path[-10:] == _DELETED and _is_unlinked(path, status)
+        if unlinked:
+            path = path.removesuffix(_DELETED)
+        facts = self._facts(descriptor, status, path, 0 if unlinked else status.st_nlink)
+        return Found(descriptor, path, facts, (status.st_dev, status.st_ino))
+
+    def look(self, base: Base, path: bytes, nofollow: bool, resolve: int = 0) -> Found | Unresolved:
+        """Hold the object at `path`, a symbolic link itself where `nofollow`; `resolve` adds the caller's bounds."""
+        bounds = base.resolve | resolve
+        if resolve & RESOLVE_IN_ROOT:
+            bounds &= ~RESOLVE_BENEATH
+        descriptor = self._open(base.descriptor, path, nofollow, bounds)
+        if isinstance(descriptor, OSError):
+            number = descriptor.errno or errno.EIO
+            return self._unresolved(base, path, nofollow, bounds, number)
+        return self.held(self.keep(descriptor))
+
+    def place(self, base: Base, path: bytes) -> Place | Unresolved:
+        """Hold the directory in which `path` names something; the last name is not followed, and need not exist."""
+        stripped = path.rstrip(b"/")
+        slash = len(stripped) < len(path)
+        directory, _, name = stripped.rpartition(b"/")
+        if name in (b"", b".", b".."):
+            number = errno.ENOENT if not path else errno.EINVAL if name == b"." else errno.ENOTEMPTY
+            return Unresolved(number, base.path)
+        parent = self.look(base, directory or b".", nofollow=False)
+        if isinstance(parent, Unresolved):
+            return Unresolved(parent.errno, join(parent.path, text(name)), parent.escaped)
+        if not parent.facts.is_directory:
+            return Unresolved(errno.ENOTDIR, join(parent.path, text(name)))
+        return Place(parent, name, join(parent.path, text(name)), slash)
+
+    def at(self, place: Place) -> Found | None:
+        """Hold what stands at a place, a symbolic link itself; None when there is nothing."""
+        try:
+            descriptor = os.open(place.name, _HANDLE | os.O_NOFOLLOW, dir_fd=place.parent.descriptor)
+        except FileNotFoundError:
+            return None
+        found = self.held(self.keep(descriptor))
+        return Found(found.descriptor, place.path, found.facts, found.identity)
+
+    def climbs(self, base: Base, path: bytes) -> list[Found | Unresolved]:
+        """Return every directory that `path` leaves again by `..`: passing through tells that it exists."""
+        parts = path.split(b"/")
+        left = []
+        for position, part in enumerate(parts):
+            if part == b".." and any(before not in (b"", b".", b"..") for before in parts[:position]):
+                left.append(self.look(base, b"/".join(parts[:position]) or b".", nofollow=False))
+        return left
+
+    def close(self) -> None:
+        """Close everything."""
+        self.release()
+        for descriptor in (self._root, *self.roots.values(), *(s.descriptor for s in self._stand_ins.values())):
+            os.close(descriptor)
+        self.roots.clear()
+        self._stand_ins.clear()
+
+    def _facts(self, descriptor: int, status: os.stat_result, path: str, links: int) -> Facts:
+        special = special_filesystem(self._statfs.fstatfs(descriptor))
+        if special and self._lifted and self._is_lifted(path):
+            special = ""
+        return Facts(status.st_mode, links, special, self._forbidden.find(status))
+
+    def _is_lifted(self, path: str) -> bool:
+        return any(lifted == path or lifted.startswith(path.rstrip("/") + "/") for lifted in self._lifted)
+
+    def _open(self, directory: int, path: bytes, nofollow: bool, resolve: int) -> int | OSError:
+        flags = _HANDLE | os.O_NOFOLLOW if nofollow else _HANDLE
+        failure = OSError(errno.EAGAIN, "raced")
+        for _ in range(_RETRIES):
+            try:
+                return openat2(directory, path, flags, 0, resolve)
+            except OSError as error:
+                failure = error
+                if error.errno != errno.EAGAIN:  # EAGAIN: a rename raced with a `..` in the path
+                    break
+        return failure
+
+    def _unresolved(self, base: Base, path: bytes, nofollow: bool, resolve: int, number: int) -> Unresolved:
+        if number == errno.EXDEV:
+            return Unresolved(number, self._escaped_to(base, path, nofollow), escaped=True)
+        located = self._locate(base, path, resolve, _LINKS_MAX)
+        if located is None:
+            return Unresolved(errno.EXDEV, self._escaped_to(base, path, nofollow), escaped=True)
+        return Unresolved(number, located)
+
+    def _escaped_to(self, base: Base, path: bytes, nofollow: bool) -> str:
+        """Name where an escaping path leads, for the record only: the object is held for a moment, never used."""
+        descriptor = self._open(base.descriptor, path, nofollow, RESOLVE_NO_MAGICLINKS)
+        if isinstance(descriptor, int):
+            with contextlib.closing(_Closing(descriptor)):
+                return real_path(descriptor)
+        return os.path.normpath(os.path.join(base.path, text(path)))
+
+    def _locate(self, base: Base, path: bytes, resolve: int, links: int) -> str | None:
+        """Return the real path that an unresolvable path would have; None when it would leave its base.
+
+        The longest part that resolves is followed by the kernel, a symbolic link that leads nowhere by hand.
+        """
+        parts = path.split(b"/")
+        absolute = not parts[0] and len(parts) > 1
+        for count in range(len(parts) - 1, -1, -1):
+            prefix = b"/".join(parts[:count]) or (b"/" if absolute else b".")
+            descriptor = self._open(base.descriptor, prefix, False, resolve)
+            if isinstance(descriptor, OSError):
+                continue
+            with contextlib.closing(_Closing(descriptor)):
+                real = real_path(descriptor)
+                rest = [part for part in parts[count:] if part not in (b"", b".")]
+                if not rest:
+                    return real
+                target = self._link(descriptor, rest[0])
+            if target is not None:
+                if not links:
+                    return join(real, text(rest[0]))
+                if target.startswith(b"/") and not resolve & RESOLVE_IN_ROOT:
+                    return None
+                onward = target if target.startswith(b"/") else prefix + b"/" + target
+                return self._locate(base, b"/".join([onward, *rest[1:]]), resolve, links - 1)
+            known = rest[: rest.index(b"..")] if b".." in rest else rest
+            return join(real, text(b"/".join(known))) if known else real
+        return None
+
+    @staticmethod
+    def _link(directory: int, name: bytes) -> bytes | None:
+        try:
+            return os.readlink(name, dir_fd=directory)
+        except OSError:
+            return None
+
+
+class _Closing:
+    """A descriptor as a context."""
+
+    __slots__ = ("_descriptor",)
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def close(self) -> None:
+        os.close(self._descriptor)

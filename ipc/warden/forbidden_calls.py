@@ -1,0 +1,126 @@
+"""Names of system calls that no legitimate worker makes, for the record; a number that isn't here is recorded bare.
+
+Numbers: arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h of the Linux source.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ipc.syscalls import names_by_number
+
+_COMMON: Final = {
+    424: "pidfd_send_signal",
+    425: "io_uring_setup",
+    426: "io_uring_enter",
+    427: "io_uring_register",
+    428: "open_tree",
+    429: "move_mount",
+    430: "fsopen",
+    431: "fsconfig",
+    432: "fsmount",
+    434: "pidfd_open",
+    435: "clone3",
+    438: "pidfd_getfd",
+    440: "process_madvise",
+    442: "mount_setattr",
+    444: "landlock_create_ruleset",
+    447: "memfd_secret",
+}
+_X86_64: Final = {
+    22: "pipe",
+    29: "shmget",
+    40: "sendfile",
+    43: "accept",
+    44: "sendto",
+    46: "sendmsg",
+    49: "bind",
+    50: "listen",
+    53: "socketpair",
+    56: "clone",
+    57: "fork",
+    58: "vfork",
+    59: "execve",
+    62: "kill",
+    80: "chdir",
+    81: "fchdir",
+    101: "ptrace",
+    105: "setuid",
+    133: "mknod",
+    135: "personality",
+    155: "pivot_root",
+    161: "chroot",
+    165: "mount",
+    166: "umount2",
+    175: "init_module",
+    200: "tkill",
+    234: "tgkill",
+    246: "kexec_load",
+    248: "add_key",
+    249: "request_key",
+    250: "keyctl",
+    259: "mknodat",
+    272: "unshare",
+    293: "pipe2",
+    298: "perf_event_open",
+    303: "name_to_handle_at",
+    304: "open_by_handle_at",
+    308: "setns",
+    310: "process_vm_readv",
+    311: "process_vm_writev",
+    313: "finit_module",
+    317: "seccomp",
+    319: "memfd_create",
+    321: "bpf",
+    322: "execveat",
+    323: "userfaultfd",
+}
+_AARCH64: Final = {
+    33: "mknodat",
+    39: "umount2",
+    40: "mount",
+    41: "pivot_root",
+    49: "chdir",
+    50: "fchdir",
+    51: "chroot",
+    59: "pipe2",
+    97: "unshare",
+    104: "kexec_load",
+    105: "init_module",
+    117: "ptrace",
+    129: "kill",
+    130: "tkill",
+    131: "tgkill",
+    146: "setuid",
+    194: "shmget",
+    199: "socketpair",
+    200: "bind",
+    201: "listen",
+    202: "accept",
+    206: "sendto",
+    211: "sendmsg",
+    217: "add_key",
+    218: "request_key",
+    219: "keyctl",
+    220: "clone",
+    221: "execve",
+    241: "perf_event_open",
+    264: "name_to_handle_at",
+    265: "open_by_handle_at",
+    268: "setns",
+    270: "process_vm_readv",
+    271: "process_vm_writev",
+    273: "finit_module",
+    277: "seccomp",
+    279: "memfd_create",
+    280: "bpf",
+    281: "execveat",
+    282: "userfaultfd",
+}
+_NAMES: Final = {"x86_64": _X86_64 | _COMMON, "aarch64": _AARCH64 | _COMMON}
+
+
+def name_of(number: int, machine: str) -> str:
+    """Return what a system call is called, or "no name known"."""
+    answered = names_by_number(machine).get(number)
+    return answered[1] if answered else _NAMES[machine].get(number, "no name known")

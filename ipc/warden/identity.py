@@ -1,0 +1,99 @@
+"""Becoming the one identity whose files this warden touches: never root, and with one capability at most.
+
+capabilities(7), user_namespaces(7), credentials(7).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import sys
+from typing import Final
+
+from ipc import libc
+from ipc.errors import ConfinementError
+from ipc.messages import LayerReport, WardenSetup
+
+OPEN_FILES: Final = 65_536
+
+
+def check_origin(package_file: str) -> None:
+    """Refuse to be anything but an isolated interpreter that runs this very copy of the package."""
+    if not sys.flags.isolated:
+        raise ConfinementError("origin", "python", 0, "the warden runs with -I only")
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(package_file))))
+    for name in ("ipc", "ipc.warden", "ipc.policy"):
+        module = sys.modules.get(name)
+        file = getattr(module, "__file__", None)
+        if module is not None and (file is None or not os.path.abspath(file).startswith(root + os.sep)):
+            raise ConfinementError("origin", "import", 0, f"{name} comes from {file}, not from {root}")
+
+
+def prepare() -> list[LayerReport]:
+    """Do what must be done while there is one thread, and with what capabilities there are."""
+    layers = []
+    libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
+    layers.append(LayerReport("no_new_privs", "enforced"))
+    layers.append(_network())
+    try:
+        libc.drop_bounding_set()
+        layers.append(LayerReport("bounding_set", "enforced"))
+    except OSError as error:
+        layers.append(LayerReport("bounding_set", "unavailable", error.strerror or ""))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
+    layers.append(LayerReport("rlimits", "enforced", f"core 0, descriptors {wanted}"))
+    return layers
+
+
+def _network() -> LayerReport:
+    """A network namespace of its own; sockets that are files are reached all the same (unix(7))."""
+    try:
+        libc.unshare(libc.CLONE_NEWNET)
+    except OSError as error:
+        return LayerReport("network_namespace", "unavailable", error.strerror or "")
+    return LayerReport("network_namespace", "enforced")
+
+
+def become(setup: WardenSetup) -> list[LayerReport]:
+    """Drop to the identity of `setup`; raises ConfinementError when that would be root, or does not work."""
+    if setup.uid == 0:
+        raise ConfinementError("identity", "setresuid", 0, "files are never touched as root")
+    os.umask(setup.umask & 0o777)
+    kept = libc.permitted_capabilities() & (1 << libc.CAP_SYS_PTRACE)
+    if set(os.getresuid()) != {setup.uid}:
+        libc.prctl(libc.PR_SET_KEEPCAPS, 1)
+        os.setgroups(list(setup.groups))
+        os.setresgid(setup.gid, setup.gid, setup.gid)
+        os.setresuid(setup.uid, setup.uid, setup.uid)
+        libc.prctl(libc.PR_SET_KEEPCAPS, 0)
+    with contextlib.suppress(OSError):  # EINVAL before Linux 4.3: no ambient set, so nothing in it
+        libc.prctl(libc.PR_CAP_AMBIENT, libc.PR_CAP_AMBIENT_CLEAR_ALL)
+    libc.set_capabilities(kept)
+    libc.prctl(libc.PR_SET_DUMPABLE, 0)
+    check_identity(setup.uid)
+    detail = "CAP_SYS_PTRACE" if kept else "none"
+    return [
+        LayerReport("identity", "enforced", f"uid {setup.uid}, gid {setup.gid}"),
+        LayerReport("capabilities", "enforced", detail),
+    ]
+
+
+def check_identity(uid: int) -> None:
+    """Raise ConfinementError unless all uids are `uid`, and that is root neither here nor in the namespace above."""
+    uids = set(os.getresuid())
+    if uids != {uid} or uid == 0 or _above(uid) == 0:
+        raise ConfinementError("identity", "getresuid", 0, f"the warden's uids are {sorted(uids)}, never root's")
+
+
+def _above(uid: int) -> int:
+    """Return what `uid` is in the parent user namespace: /proc/self/uid_map, user_namespaces(7)."""
+    with open("/proc/self/uid_map") as uid_map:
+        for line in uid_map:
+            inside, outside, count = map(int, line.split())
+            if inside <= uid < inside + count:
+                return outside + uid - inside
+    return 65_534

@@ -1,0 +1,229 @@
+"""One thread for one worker: waits for its calls, answers them one by one, and ends it when one can't be answered.
+
+A slow file system or audit log holds up this thread and no other. Nothing that a worker does ends the warden.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from ipc.errors import AuditError
+from ipc.messages import Detached, EndWorker
+from ipc.syscalls import AUDIT_ARCH
+from ipc.warden.context import Answer, Context, Injection
+from ipc.warden.decide import Refusal
+from ipc.warden.dispatch import Answerer
+from ipc.warden.forbidden_calls import name_of
+from ipc.warden.notify import Call, CallFails, CallGone, Listener, WardenFault
+from ipc.warden.pace import Pace
+from ipc.warden.recorder import Recorder
+
+_COUNTS_CLOSE_MS: Final = 10_000
+_OF_THE_SYSTEM: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_PASSED_ON: Final = frozenset(
+    {
+        errno.ENOENT,
+        errno.EEXIST,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.ENOTEMPTY,
+        errno.EXDEV,
+        errno.ENAMETOOLONG,
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EMLINK,
+        errno.EINVAL,
+        errno.ELOOP,
+        errno.ETXTBSY,
+        errno.EBUSY,
+        errno.EFBIG,
+        errno.ENXIO,
+        errno.EIO,
+        errno.EOVERFLOW,
+        errno.EOPNOTSUPP,
+        errno.EAGAIN,
+        errno.ESTALE,
+        errno.ENODEV,
+        errno.ENOMEM,
+        errno.EDEADLK,
+    }
+)
+"""What the operating system says of a file call that is the caller's own business."""
+
+
+class Stop:
+    """An order to finish, for a thread that waits in poll(2) or otherwise."""
+
+    __slots__ = ("_event", "_writer", "reader")
+
+    def __init__(self) -> None:
+        """Make the pipe that poll(2) sees."""
+        self.reader, self._writer = os.pipe2(os.O_CLOEXEC)
+        self._event = threading.Event()
+
+    def set(self) -> None:
+        """Give the order, once."""
+        os.write(self._writer, b"x")
+        self._event.set()
+
+    def wait(self) -> None:
+        """Wait for the order."""
+        self._event.wait()
+
+    def close(self) -> None:
+        """Close the pipe; the order has been given."""
+        os.close(self.reader)
+        os.close(self._writer)
+
+
+class Lane:
+    """Answers one worker's calls in a thread of its own until it is told to stop, or the worker must end."""
+
+    def __init__(
+        self,
+        worker_id: str,
+        context: Context,
+        listener: Listener,
+        recorder: Recorder,
+        answerers: dict[int, tuple[str, Answerer]],
+        calls_per_second: int,
+        send: Callable[[object], None],
+        stop: Stop,
+    ) -> None:
+        """Bind the parts; `send` speaks to the supervisor, from any thread."""
+        self.worker_id = worker_id
+        self._context = context
+        self._listener = listener
+        self._recorder = recorder
+        self._answerers = answerers
+        self._architecture = AUDIT_ARCH[context.machine]
+        self._pace = Pace(calls_per_second)
+        self._send = send
+        self._stop = stop
+        self._calls = 0
+
+    def run(self) -> None:
+        """Serve until stopped: the body of the lane's thread."""
+        try:
+            self._serve()
+        except AuditError as error:
+            self._end("A3004", f"what can't be recorded is not allowed: {error}", 0)
+        except Exception as error:  # noqa: BLE001,RUF100 # any failure ends this worker, and nothing else
+            self._end("A1705", f"a call could not be answered: {type(error).__name__}: {error}", 0)
+        self._stop.wait()
+        self._finish()
+
+    def _serve(self) -> None:
+        poll = select.poll()
+        poll.register(self._listener.descriptor, select.POLLIN)
+        poll.register(self._stop.reader, select.POLLIN)
+        while True:
+            ready = poll.poll(_COUNTS_CLOSE_MS)
+            if not ready:
+                self._recorder.close_due()
+            for descriptor, events in ready:
+                if descriptor == self._stop.reader:
+                    return
+                if not events & select.POLLIN:
+                    return  # POLLHUP: no process is left that could call
+                call = self._listener.receive()
+                if call is not None and not self._handle(call):
+                    return
+
+    def _handle(self, call: Call) -> bool:
+        """Answer one call; False when the worker has to end instead."""
+        self._calls += 1
+        wait_ns = self._pace.note(time.monotonic_ns())
+        if wait_ns:
+            if wait_ns < 0:
+                self._refuse_forever("A1704", "it makes more file calls than are answered", call.number)
+                return False
+            time.sleep(wait_ns / 1e9)
+        entry = self._answerers.get(call.number) if call.architecture == self._architecture else None
+        if entry is None:
+            name = name_of(call.number, self._context.machine)
+            self._refuse_forever("A1701", f"system call {call.number} ({name})", call.number)
+            return False
+        context = self._context
+        context.begin(call, entry[0])
+        try:
+            answer = self._answer(entry[1])
+            self._deliver(call, answer)
+        except CallGone:
+            self._undelivered()
+        finally:
+            context.files.release()
+        return True
+
+    def _answer(self, answerer: Answerer) -> Answer:
+        context = self._context
+        try:
+            return answerer(context)
+        except CallFails as failure:
+            context.done = None
+            return -failure.errno
+        except OSError as error:
+            context.done = None
+            number = error.errno or errno.EIO
+            if number in _OF_THE_SYSTEM and context.subject is not None:
+                return context.system_refuses(number, *context.subject)
+            if number in (errno.EMFILE, errno.ENFILE):
+                return -errno.ENFILE
+            if number in _PASSED_ON:
+                return -number
+            raise WardenFault(f"{context.name}: {error}") from error
+
+    def _deliver(self, call: Call, answer: Answer) -> None:
+        if isinstance(answer, Refusal):
+            if answer.code:
+                self._recorder.refused(answer, self._context.name, self._context.asked)
+            answer = -answer.errno
+        elif isinstance(answer, Injection):
+            try:
+                delivered = self._listener.inject(call, answer.descriptor)
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENOMEM):
+                    raise WardenFault(f"a descriptor can't be handed over: {error.strerror}") from error
+                self._undelivered()
+                delivered = self._listener.answer(call, -(error.errno or errno.EMFILE))
+            if not delivered:
+                self._undelivered()
+            return
+        if not self._listener.answer(call, answer):
+            self._undelivered()
+
+    def _undelivered(self) -> None:
+        if self._context.done is not None:
+            self._recorder.undelivered(*self._context.done, self._context.name)
+
+    def _refuse_forever(self, code: str, reason: str, number: int) -> None:
+        with contextlib.suppress(AuditError):  # the worker ends either way, and the supervisor hears why
+            self._recorder.violation(code, reason, number)
+        self._end(code, reason, number)
+
+    def _end(self, code: str, reason: str, number: int) -> None:
+        with contextlib.suppress(OSError):  # the supervisor is gone: so is the worker
+            self._send(EndWorker(self.worker_id, code, reason[:512], number))
+
+    def _finish(self) -> None:
+        recorder = self._recorder
+        try:
+            recorder.close()
+        except AuditError as error:
+            self._end("A3004", f"the last counts can't be recorded: {error}", 0)
+        context = self._context
+        context.files.close()
+        self._listener.close()
+        for descriptor in (context.pidfd, context.artifact):
+            if descriptor is not None:
+                os.close(descriptor)
+        self._stop.close()
+        with contextlib.suppress(OSError):
+            self._send(Detached(self.worker_id, self._calls, recorder.allowed_count, recorder.refused_count))

@@ -1,0 +1,131 @@
+"""The kernel's side of a notification listener: receive a stopped system call, answer it, inject a descriptor.
+
+seccomp_unotify(2), include/uapi/linux/seccomp.h. A call is never let continue (SECCOMP_USER_NOTIF_FLAG_CONTINUE): the
+worker could change its arguments after they were judged.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+from typing import Final, NamedTuple
+
+_NOTIFICATION: Final = struct.Struct("<QIIiIQ6Q")
+_RESPONSE: Final = struct.Struct("<QqiI")
+_ADDFD: Final = struct.Struct("<QIIII")
+_ID: Final = struct.Struct("<Q")
+
+
+def _ioctl(direction: int, number: int, size: int) -> int:
+    return direction << 30 | size << 16 | ord("!") << 8 | number
+
+
+_RECV: Final = _ioctl(3, 0, _NOTIFICATION.size)
+_SEND: Final = _ioctl(3, 1, _RESPONSE.size)
+_ID_VALID: Final = _ioctl(1, 2, _ID.size)
+_ADD: Final = _ioctl(1, 3, _ADDFD.size)
+_SET_FLAGS: Final = _ioctl(1, 4, 8)
+_ADDFD_FLAG_SEND: Final = 2
+_SYNC_WAKE_UP: Final = 1
+_NOTHING: Final = bytes(_NOTIFICATION.size)
+
+
+class Call(NamedTuple):
+    """One stopped system call: `tid` is the calling thread, `arguments` its six registers."""
+
+    id: int
+    tid: int
+    flags: int
+    number: int
+    architecture: int
+    instruction: int
+    a0: int
+    a1: int
+    a2: int
+    a3: int
+    a4: int
+    a5: int
+
+
+class CallGone(Exception):  # noqa: N818 # an outcome: the caller was interrupted or killed, nobody waits for an answer
+    """The thread that made the call no longer waits for its answer."""
+
+
+class CallFails(Exception):  # noqa: N818 # an outcome of judging the arguments, nothing that a policy decides
+    """The call returns `errno`, as it would without us."""
+
+    def __init__(self, number: int) -> None:
+        """Keep the errno."""
+        super().__init__(number)
+        self.errno = number
+
+
+class WardenFault(Exception):  # noqa: N818 # ends the worker, never the warden
+    """A call can't be answered in a defined way."""
+
+
+class Listener:
+    """Owns a listener descriptor; used by one thread."""
+
+    __slots__ = ("_buffer", "descriptor", "synchronous")
+
+    def __init__(self, descriptor: int) -> None:
+        """Take over the descriptor; asks for synchronous wake-ups where the kernel (6.6) has them."""
+        self.descriptor = descriptor
+        self._buffer = bytearray(_NOTIFICATION.size)
+        try:
+            fcntl.ioctl(descriptor, _SET_FLAGS, _SYNC_WAKE_UP)
+            self.synchronous = True
+        except OSError:
+            self.synchronous = False
+
+    def receive(self) -> Call | None:
+        """Take the next call; None when its thread was gone before. Blocks when there is none: poll first."""
+        self._buffer[:] = _NOTHING  # the kernel insists on zeroes
+        try:
+            fcntl.ioctl(self.descriptor, _RECV, self._buffer, True)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.EINTR):
+                return None
+            raise
+        return Call._make(_NOTIFICATION.unpack(self._buffer))
+
+    def check(self, call: Call) -> None:
+        """Raise CallGone unless the calling thread still waits: only then were its memory and number its own."""
+        try:
+            fcntl.ioctl(self.descriptor, _ID_VALID, _ID.pack(call.id))
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                raise CallGone from None
+            raise
+
+    def answer(self, call: Call, result: int) -> bool:
+        """Make the call return `result`, a negative errno or a value; False when nobody waits any more."""
+        response = _RESPONSE.pack(call.id, max(result, 0), min(result, 0), 0)
+        try:
+            fcntl.ioctl(self.descriptor, _SEND, response)
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return False
+            raise
+        return True
+
+    def inject(self, call: Call, descriptor: int) -> bool:
+        """Give the worker a duplicate of `descriptor` and make the call return its number, in one step.
+
+        False when nobody waits any more. Raises OSError EMFILE when the worker has too many.
+        """
+        request = _ADDFD.pack(call.id, _ADDFD_FLAG_SEND, descriptor, 0, os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(self.descriptor, _ADD, request)
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return False
+            raise
+        return True
+
+    def close(self) -> None:
+        """Close the descriptor: calls that wait for answers get ENOSYS if nobody else holds one."""
+        os.close(self.descriptor)

@@ -1,0 +1,139 @@
+"""What one worker's calls leave in the audit log: a refusal before it is answered, an action before it is performed.
+
+The first of its kind is on record, durable, when the method returns; repeats are counted and their exact number is
+recorded when their window closes, at the latest when the worker is detached.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Final, Protocol
+
+from ipc.audit.event import AuditEvent
+from ipc.audit.folding import Folder, Key
+from ipc.warden.decide import Refusal
+
+ALLOWED_WINDOW_NS: Final = 600_000_000_000
+"""Refusals are individual again after ten seconds (`ipc.audit.folding.WINDOW_NS`), allowances after this."""
+DURABLE_TIMEOUT_S: Final = 10.0
+
+
+class Sink(Protocol):
+    """What is used of `ipc.audit.stream.AuditClient`."""
+
+    def record(self, event: AuditEvent) -> None:
+        """Hand over an event."""
+
+    def record_durable(self, event: AuditEvent, timeout_s: float) -> None:
+        """Hand over an event and wait until it is on disk; raises AuditError."""
+
+    def flush(self, timeout_s: float) -> None:
+        """Wait until everything handed over is on disk; raises AuditError."""
+
+
+class Recorder:
+    """The audit of one worker; used by one thread. Counts are of decisions, repeats included."""
+
+    __slots__ = ("_allowed", "_refused", "_sink", "_stamp", "allowed_count", "refused_count")
+
+    def __init__(self, sink: Sink, stamp: AuditEvent) -> None:
+        """`stamp` holds the fields that all events of this worker share."""
+        self._sink = sink
+        self._stamp = stamp
+        self._allowed = Folder(ALLOWED_WINDOW_NS)
+        self._refused = Folder()
+        self.allowed_count = 0
+        self.refused_count = 0
+
+    def allowed(self, action: str, resource: str, rule: str, call: str) -> None:
+        """Put on record what is about to be done; folded until the worker is detached."""
+        self.allowed_count += 1
+        now_ns = time.monotonic_ns()
+        key = (action, resource, rule, call)
+        if self._allowed.repeat(key, now_ns):
+            return
+        event = replace(
+            self._stamp,
+            event="file_access",
+            action=action,
+            resource=resource,
+            decision="allowed",
+            rule=rule,
+            detail={"call": call},
+        )
+        self._first(self._allowed, key, event, now_ns)
+
+    def refused(self, refusal: Refusal, call: str, asked: str) -> None:
+        """Put a refusal on record; repeats within ten seconds are folded into one count."""
+        self.refused_count += 1
+        now_ns = time.monotonic_ns()
+        key = (refusal.code, refusal.action, refusal.resource, refusal.rule)
+        if self._refused.repeat(key, now_ns):
+            return
+        detail: dict[str, object] = {"call": call}
+        if asked and asked != refusal.resource:
+            detail["asked"] = asked
+        if refusal.nearest:
+            detail["nearest"] = refusal.nearest
+        event = replace(
+            self._stamp,
+            event="denied",
+            action=refusal.action,
+            resource=refusal.resource,
+            decision="denied",
+            code=refusal.code,
+            reason=refusal.reason,
+            rule=refusal.rule,
+            layer="operating system" if refusal.code == "A1601" else "policy",
+            detail=detail,
+        )
+        self._first(self._refused, key, event, now_ns)
+
+    def undelivered(self, action: str, resource: str, call: str) -> None:
+        """Put on record that something was done and its caller never heard of it."""
+        event = replace(
+            self._stamp,
+            event="performed_not_delivered",
+            action=action,
+            resource=resource,
+            decision="performed",
+            reason="the caller was interrupted or killed before it got the answer",
+            detail={"call": call},
+        )
+        self._sink.record(event)
+
+    def violation(self, code: str, reason: str, number: int) -> None:
+        """Put on record, durable, why the worker must end."""
+        self.refused_count += 1
+        event = replace(
+            self._stamp,
+            event="violation",
+            action="process.system_call",
+            resource=str(number),
+            decision="denied",
+            code=code,
+            reason=reason,
+            layer="seccomp",
+            detail={"number": number},
+        )
+        self._sink.record_durable(event, DURABLE_TIMEOUT_S)
+
+    def close_due(self) -> None:
+        """Record the counts whose time is over."""
+        now_ns = time.monotonic_ns()
+        for folder in (self._allowed, self._refused):
+            for event in folder.due(now_ns):
+                self._sink.record(event)
+
+    def close(self) -> None:
+        """Record all counts and wait until they are on disk."""
+        for folder in (self._allowed, self._refused):
+            for event in folder.flush():
+                self._sink.record(event)
+        self._sink.flush(DURABLE_TIMEOUT_S)
+
+    def _first(self, folder: Folder, key: Key, event: AuditEvent, now_ns: int) -> None:
+        self._sink.record_durable(event, DURABLE_TIMEOUT_S)
+        for closed in folder.begin(key, event, now_ns):
+            self._sink.record(closed)
