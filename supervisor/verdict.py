@@ -109,12 +109,12 @@ def limit_message(reached: LimitReached) -> str:
 
 def _quantity(value: int, unit: str) -> str:
     if unit == "bytes":
-        for size, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
-            if value >= size and value % size == 0:
-                return f"{value // size} {name}"
-        for size, name in ((10**9, "GB"), (10**6, "MB")):
-            if value >= size and value % (size // 10) == 0:
-                return f"{value / size:g} {name}"
+        # As it was probably written: 256 MB is a whole number of KiB too.
+        for binary, decimal, prefix in ((1 << 30, 10**9, "G"), (1 << 20, 10**6, "M"), (1 << 10, 10**3, "K")):
+            if value >= binary and value % binary == 0:
+                return f"{value // binary} {prefix}iB"
+            if prefix != "K" and value >= decimal and value % (decimal // 10) == 0:
+                return f"{value / decimal:g} {prefix}B"
     if unit == "ns":
         return f"{value / 1e9:g} s"
     return f"{value} {unit}"
