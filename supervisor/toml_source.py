@@ -255,6 +255,7 @@ class _KeyScanner:
         self._at += brackets
         path: KeyPath = ()
         for part in parts[:-1]:
+            self._note((*path, part), start)
             path = self._latest((*path, part))
         path = (*path, parts[-1])
         self._note(path, start)

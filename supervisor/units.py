@@ -32,7 +32,7 @@ _NANOSECONDS: Final = {
     "h": 3600 * 10**9,
     "d": 86400 * 10**9,
 }
-_AMOUNT: Final = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,9}))? ?([A-Za-z]*)")
+_AMOUNT: Final = re.compile(r"([0-9]{1,19})(?:\.([0-9]{1,9}))? ?([A-Za-z]*)")
 
 
 class UnitError(ValueError):
