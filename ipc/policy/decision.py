@@ -15,6 +15,7 @@ Files: `list` is implied where a read grant covers names by wildcard (see `impli
 """
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import product
 from typing import Final, TypeVar
 
@@ -95,6 +96,7 @@ class Policy:
     """The compiled policy of one component instance. Immutable but for its caches, which live and die with it."""
 
     __slots__ = (
+        "_directory_rights",
         "_endpoints",
         "_files",
         "_forbidden",
@@ -105,6 +107,7 @@ class Policy:
         "_read",
         "_rights",
         "_seen",
+        "_walked_list",
         "_write",
         "digest",
         "document",
@@ -118,7 +121,8 @@ class Policy:
         compiler = _Compiler(document)
         self._files = {action: compiler.path_rules(action) for action in FILE_ACTIONS}
         self._read, self._write, self._list = (self._files[action] for action in FILE_ACTIONS)
-        self._implied_list = compiler.implied_list_rules()
+        self._implied_list = compiler.implied_list_rules(walked=False)
+        self._walked_list = compiler.implied_list_rules(walked=True)
         self._names: dict[str, PathRules] = {}
         self._endpoints: dict[str, ActionRules[Endpoint]] = {}
         for action in sorted({grant.action for grant in document.grants} - set(FILE_ACTIONS)):
@@ -128,6 +132,7 @@ class Policy:
                 self._names[action] = compiler.path_rules(action)
         self._seen: _Cache[tuple[str, str], Decision] = _Cache()
         self._rights: _Cache[str, frozenset[str]] = _Cache()
+        self._directory_rights: _Cache[str, frozenset[str]] = _Cache()
         self._reaching: _Cache[str, bool] = _Cache()
 
     def decide(self, action: str, resource: str) -> Decision:
@@ -147,9 +152,15 @@ class Policy:
             self._seen.remember((action, resource), decision)
         return decision
 
-    def rights(self, resource: str) -> frozenset[str]:
-        """Which of "read", "write" and "list" the component has on a file or directory."""
-        seen = self._rights.get(resource)
+    def rights(self, resource: str, is_directory: bool = False) -> frozenset[str]:
+        """Which of "read", "write" and "list" the component has on a file or directory.
+
+        What a pattern implies about the directories that it leads through (`/in/**/*.log` about `/in/sub`) is only
+        included if the object is known to be a directory: a file there would show its name and metadata.
+        So does `decide_listing`, and `decide("filesystem.list", …)` does not.
+        """
+        known = self._directory_rights if is_directory else self._rights
+        seen = known.get(resource)
         if seen is not None:
             return seen
         segments = path_segments(resource)
@@ -163,11 +174,22 @@ class Policy:
             held = _RIGHTS[
                 self._read.permits(segments),
                 self._write.permits(segments) and self._forbidden.find(path, segments, folded, True) is None,
-                self._list.permits(segments) or self._implied_list.permits(segments),
+                self._list.permits(segments)
+                or self._implied_list.permits(segments)
+                or (is_directory and self._walked_list.permits(segments)),
             ]
         if len(resource) <= CACHED_RESOURCE_MAX_CHARS:
-            self._rights.remember(resource, held)
+            known.remember(resource, held)
         return held
+
+    def decide_listing(self, directory: str) -> Decision:
+        """As `decide("filesystem.list", …)`, for a known directory: patterns that lead through it count as well."""
+        decision = self.decide("filesystem.list", directory)
+        if isinstance(decision, Allow) or decision.code in ("A1101", "A1102", "A1207"):
+            return decision
+        segments = path_segments(directory)
+        assert not isinstance(segments, Malformed)
+        return _later(decision, self._walked_list.decide(segments))
 
     def reaches(self, directory: str) -> bool:
         """Whether a file grant covers this directory, something beneath it, or leads through it.
@@ -176,14 +198,14 @@ class Policy:
         """
         seen = self._reaching.get(directory)
         if seen is None:
-            seen = bool(self.rights(directory)) or self._reaches(directory, FILE_ACTIONS)
+            seen = bool(self.rights(directory, True)) or self._reaches(directory, FILE_ACTIONS)
             if len(directory) <= CACHED_RESOURCE_MAX_CHARS:
                 self._reaching.remember(directory, seen)
         return seen
 
     def shows(self, path: str, is_directory: bool) -> bool:
         """Whether a listing may show this name: it may be read or listed, or it leads to what may be."""
-        held = self.rights(path)
+        held = self.rights(path, is_directory)
         if "read" in held or "list" in held:
             return True
         return is_directory and self._reaches(path, ("filesystem.read", "filesystem.list"))
@@ -199,7 +221,7 @@ class Policy:
             if isinstance(segments, Malformed):
                 return False
             folded = fold_segments(segments, "/" + "/".join(segments))
-            rules = (*self._files.values(), self._implied_list)
+            rules = (*self._files.values(), self._implied_list, self._walked_list)
             signatures.append(
                 (self._forbidden.signature(segments, folded), [rule.signature(segments) for rule in rules])
             )
@@ -228,10 +250,7 @@ class Policy:
         decision = self._files[action].decide(segments)
         if action != "filesystem.list" or isinstance(decision, Allow):
             return decision
-        implied = self._implied_list.decide(segments)
-        if isinstance(implied, Allow) or decision.code == "A1201":
-            return implied
-        return decision if implied.code in ("A1201", "A1203") else implied
+        return _later(decision, self._implied_list.decide(segments))
 
     def _decide_name(self, action: str, resource: str) -> Decision:
         separator = separator_of(action)
@@ -245,6 +264,11 @@ class Policy:
         if isinstance(endpoint, Malformed):
             return _malformed(endpoint)
         return self._endpoints[action].decide(endpoint)
+
+
+def _later(one: Deny, other: Decision) -> Decision:
+    """The allowance, or the denial that came furthest: no grant, not covered, refused by the host."""
+    return other if isinstance(other, Allow) or other.code > one.code else one
 
 
 def _malformed(problem: Malformed) -> Deny:
@@ -306,36 +330,41 @@ class _Compiler:
         grants = [grant for grant in self._grants if grant.action == action]
         deny = self._entries(action, "deny")
         allow = [(entry.resource, entry.rule) for entry in self._entries(action, "allow")]
-        implied = "filesystem.read" if action == "filesystem.list" else ""
         return PathRules(
             action,
             (path_index(action, [(grant.pattern_text, grant.rule) for grant in grants]), grants),
             (path_index(action, [(entry.resource, entry.rule) for entry in deny]), deny),
             path_index(action, allow) if allow else None,
-            path_index(action, self._permitted(action), self._permitted(implied)) if self._roles else None,
+            path_index(action, self._permitted(action)) if self._roles else None,
             self._roles,
         )
 
-    def implied_list_rules(self) -> PathRules:
-        """The rules for the listings that read and list patterns imply: whoever denies reading denies these too."""
+    def implied_list_rules(self, walked: bool) -> PathRules:
+        """The rules for the listings that read and list patterns imply: whoever denies reading denies these too.
+
+        `walked` selects the patterns that go on after a `**`: they imply the listing of directories whose other
+        contents they don't cover.
+        """
         action = "filesystem.list"
         grants = [grant for grant in self._grants if grant.action in ("filesystem.read", action)]
         listings: list[tuple[Grant, int]] = []
         patterns = []
         for grant in grants:
-            pattern = implied_listing(parse_pattern(grant.pattern_text))
-            if pattern is not None:
+            granted = parse_pattern(grant.pattern_text)
+            pattern = implied_listing(granted)
+            if pattern is not None and (None in granted.tokens) is walked:
                 patterns.append((pattern, len(listings)))
                 listings.append((grant, len(listings)))
         deny = [*self._entries(action, "deny"), *self._entries("filesystem.read", "deny")]
+        listings_of = partial(path_index, action, walked=walked)
         list_allow = [(entry.resource, entry.rule) for entry in self._entries(action, "allow")]
         read_allow = [(entry.resource, entry.rule) for entry in self._entries("filesystem.read", "allow")]
         return PathRules(
             action,
             (PatternIndex(patterns), [grant for grant, _ in listings]),
             (path_index(action, [(entry.resource, entry.rule) for entry in deny]), deny),
-            path_index(action, list_allow, list_allow + read_allow) if list_allow or read_allow else None,
-            path_index(action, self._permitted(action), self._permitted("filesystem.read")) if self._roles else None,
+            listings_of(list_allow, list_allow + read_allow) if list_allow or read_allow else None,
+            listings_of(self._permitted(action), self._permitted("filesystem.read")) if self._roles else None,
             self._roles,
             ", which implies listing",
         )
@@ -362,7 +391,7 @@ class _Compiler:
         return [
             (permission.resource, f"role {permission.role}: {permission}")
             for permission in self._permissions
-            if action and action_covers(permission.action, action)
+            if action_covers(permission.action, action)
         ]
 
 

@@ -161,6 +161,8 @@ def _host(raw: str) -> str | Malformed:
 def _ipv6(raw: str) -> str | Malformed:
     from ipaddress import AddressValueError, IPv6Address  # only needed here, and costs milliseconds to import
 
+    if "%" in raw:
+        return Malformed("an IPv6 address with a zone")
     try:
         return f"[{IPv6Address(raw).compressed}]"
     except AddressValueError:

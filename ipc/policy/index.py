@@ -206,6 +206,8 @@ class PatternIndex:
         """What the patterns can still say of anything beneath this directory."""
         if self._root.tree:
             return Reach(True, frozenset())
+        if not self.count:
+            return Reach(False, frozenset())
         active = _entered([self._root])
         for segment in segments:
             if any(node.beneath for node in active):

@@ -213,8 +213,16 @@ def host_pattern(action: str, resource: str, rule: str) -> Pattern | EndpointPat
         raise ConfigError(f"{rule}: {error}") from None
 
 
-def path_index(action: str, patterns: Sequence[tuple[str, str]], also: Sequence[tuple[str, str]] = ()) -> PatternIndex:
-    """The index of (resource, rule) pairs; of those in `also`, which are for reading, the listings that they imply."""
+def path_index(
+    action: str,
+    patterns: Sequence[tuple[str, str]],
+    also: Sequence[tuple[str, str]] = (),
+    walked: bool = False,
+) -> PatternIndex:
+    """The index of (resource, rule) pairs; of those in `also`, which are for reading, the listings that they imply.
+
+    `walked` includes the patterns that go on after a `**`, whose listings are only for known directories.
+    """
     entries: list[tuple[Pattern, int]] = []
     for number, (resource, rule) in enumerate(patterns):
         parsed = host_pattern(action, resource, rule)
@@ -223,7 +231,8 @@ def path_index(action: str, patterns: Sequence[tuple[str, str]], also: Sequence[
     for resource, rule in also:
         parsed = host_pattern(action, resource, rule)
         assert isinstance(parsed, Pattern)
-        if (implied := implied_listing(parsed)) is not None:
+        implied = implied_listing(parsed)
+        if implied is not None and (walked or None not in parsed.tokens):
             entries.append((implied, len(entries)))
     return PatternIndex(entries)
 
