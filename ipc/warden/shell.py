@@ -89,9 +89,13 @@ class Warden:
     def _run_lane(self, order: Attach, descriptors: list[int], stop: Stop) -> None:
         try:
             lane, warnings = self._make_lane(order, descriptors, stop)
-        except (AirssysError, OSError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001,RUF100 # whatever it is, it ends this worker and nothing else
             with contextlib.suppress(OSError):
-                self.send(EndWorker(order.worker_id, "A1705", f"it can't be attached: {error}"[:512], 0))
+                self.send(
+                    EndWorker(
+                        order.worker_id, "A1705", f"it can't be attached: {type(error).__name__}: {error}"[:512], 0
+                    )
+                )
                 stop.wait()
                 self.send(Detached(order.worker_id, 0, 0, 0))
             for descriptor in (*descriptors[:2], *descriptors[3:]):
@@ -109,9 +113,7 @@ class Warden:
             policy_file.seek(0)
             attached = codec.unpack(AttachPolicy, policy_file.read(_POLICY_MAX_BYTES + 1), _POLICY_MAX_BYTES)
         document = PolicyDocument.from_wire(
-            msgpack.unpackb(
-                attached.document, raw=False, unicode_errors="surrogateescape", max_buffer_size=_POLICY_MAX_BYTES
-            )
+            msgpack.unpackb(attached.document, raw=False, unicode_errors="surrogateescape")
         )
         policy = compile_policy(document)
         files = Files(

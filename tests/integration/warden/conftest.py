@@ -1,0 +1,265 @@
+"""A stage for the warden: the real process, its audit log, and actors whose every file call it answers."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgpack
+import pytest
+
+from ipc import codec, syscalls
+from ipc.channel import Channel
+from ipc.messages import (
+    Attach,
+    Attached,
+    AttachPolicy,
+    Detach,
+    Detached,
+    EndWorker,
+    WardenReady,
+    WardenSetup,
+)
+from ipc.policy.capability import Grant
+from ipc.policy.decision import PolicyDocument
+
+ACTOR = Path(__file__).with_name("actor.py")
+NOBODY = 65534
+WORKER_UID = 2_000_000_000
+TIMEOUT_S = 20.0
+
+
+def all_numbers() -> dict[str, int]:
+    """Return the number of each system call that the warden answers, and of two that nobody may make."""
+    numbers = {name: number for calls in syscalls.NOTIFIED[syscalls.machine()].values() for name, number in calls.items()}
+    return numbers | {"x86_64": {"ptrace": 101, "mount": 165}, "aarch64": {"ptrace": 117, "mount": 40}}[syscalls.machine()]
+
+
+@dataclass(slots=True)
+class Actor:
+    """One process whose file calls go to the warden."""
+
+    worker_id: str
+    process: subprocess.Popen[bytes]
+    channel: socket.socket
+    stage: Stage
+    ended: EndWorker | None = None
+
+    def run(self, source: str, **values: object) -> object:
+        """Run Python in the actor; returns what it left in `result`, or "E…" for the errno it failed with."""
+        head = "".join(f"{name} = {value!r}\n" for name, value in values.items())
+        self.channel.send((head + source).encode())
+        answer = json.loads(self.channel.recv(1 << 20) or b'{"error": "ended"}')
+        if "errno" in answer:
+            return answer["name"]
+        assert "error" not in answer, answer["error"]
+        result = answer["result"]
+        if isinstance(result, int) and not isinstance(result, bool) and -4096 < result < 0:
+            return errno.errorcode[-result]
+        return result
+
+    def start(self, source: str) -> None:
+        """Send Python to run, without waiting for its end."""
+        self.channel.send(source.encode())
+
+    def open(self, path: Path | str, flags: int = os.O_RDONLY, mode: int = 0o666) -> object:
+        """Open an absolute path in the actor; a descriptor of the actor's, or an errno's name."""
+        return self.run("result = sys_call('openat', -100, path, flags, mode)", path=os.fsencode(path), flags=flags, mode=mode)
+
+    def read(self, path: Path | str) -> object:
+        """Read a whole file in the actor."""
+        source = "fd = os.open(path, os.O_RDONLY)\nresult = os.read(fd, 65536).decode()\nos.close(fd)"
+        return self.run(source, path=str(path))
+
+    def write(self, path: Path | str, text: str, flags: int = os.O_WRONLY | os.O_CREAT) -> object:
+        """Write a file in the actor."""
+        source = "fd = os.open(path, flags, 0o666)\nresult = os.write(fd, text.encode())\nos.close(fd)"
+        return self.run(source, path=str(path), text=text, flags=flags)
+
+    def root(self, path: Path | str) -> int:
+        """Open a mount's root as wasmtime does."""
+        descriptor = self.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        assert isinstance(descriptor, int), descriptor
+        return descriptor
+
+    def close(self) -> None:
+        """End the process."""
+        self.channel.close()
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+        self.process.wait()
+
+
+@dataclass(slots=True)
+class Stage:
+    """A running warden."""
+
+    directory: Path
+    channel: Channel
+    process: subprocess.Popen[bytes]
+    uid: int
+    events_source: Callable[[], list[dict[str, object]]]
+    actors: list[Actor] = field(default_factory=list)
+    ready: WardenReady | None = None
+
+    def actor(
+        self,
+        *grants: tuple[str, str],
+        mounts: tuple[str, ...] = ("/",),
+        artifact: bytes = b"",
+        extra_calls: tuple[str, ...] = (),
+        host_paths: tuple[str, ...] = (),
+    ) -> Actor:
+        """Start an actor with these grants, (verb, pattern) each."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        process = subprocess.Popen(
+            [sys.executable, "-I", ACTOR, str(theirs.fileno())], pass_fds=[theirs.fileno()], close_fds=True
+        )
+        theirs.close()
+        numbers = all_numbers()
+        notified = [n for name, n in numbers.items() if name not in ("ptrace", "mount") or name in extra_calls]
+        uid = WORKER_UID + len(self.actors) if os.geteuid() == 0 else None
+        ours.settimeout(TIMEOUT_S)
+        ours.send(json.dumps({"numbers": numbers, "notified": notified, "uid": uid}).encode())
+        _, descriptors, _, _ = socket.recv_fds(ours, 64, 1)
+        worker_id = f"w{len(self.actors)}"
+        actor = Actor(worker_id, process, ours, self)
+        self.actors.append(actor)
+        document = PolicyDocument(
+            component="probe",
+            instance="",
+            grants=tuple(Grant(f"filesystem.{verb}", pattern, "the test", True) for verb, pattern in grants),
+            host_paths=host_paths,
+        )
+        policy = AttachPolicy(
+            document=msgpack.packb(document.to_wire(), use_bin_type=True, unicode_errors="surrogateescape"),
+            component="probe",
+            instance="",
+            component_digest="d" * 64,
+            trust="unknown",
+            policy_digest=document.digest(),
+            mounts=tuple((m, m) for m in mounts),
+        )
+        listener = descriptors[0]
+        pidfd = os.pidfd_open(process.pid)
+        files = [_memory_file(codec.pack(policy)), _memory_file(artifact)]
+        self.channel.send(Attach(worker_id, process.pid), (listener, pidfd, *files))
+        for descriptor in (listener, pidfd, *files):
+            os.close(descriptor)
+        message, _ = self.channel.receive((Attached, EndWorker), TIMEOUT_S)
+        assert isinstance(message, Attached), message
+        return actor
+
+    def wait_end(self) -> EndWorker:
+        """Wait until the warden asks for a worker's end."""
+        message, _ = self.channel.receive((EndWorker,), TIMEOUT_S)
+        assert isinstance(message, EndWorker)
+        return message
+
+    def detach(self, actor: Actor) -> Detached:
+        """End an actor and wait until its counts are in the log."""
+        actor.close()
+        self.channel.send(Detach(actor.worker_id))
+        message, _ = self.channel.receive((Detached,), TIMEOUT_S)
+        assert isinstance(message, Detached)
+        return message
+
+    def events(self, **wanted: object) -> list[dict[str, object]]:
+        """Return the audit records with these fields."""
+        return [e for e in self.events_source() if all(e.get(key) == value for key, value in wanted.items())]
+
+    def denied(self, path: Path | str) -> list[tuple[object, object]]:
+        """Return (action, code) of each refusal of `path` on record."""
+        return [(e["action"], e["code"]) for e in self.events(decision="denied", resource=str(path))]
+
+
+def _memory_file(data: bytes) -> int:
+    descriptor = os.memfd_create("t", os.MFD_CLOEXEC)
+    os.write(descriptor, data)
+    return descriptor
+
+
+@pytest.fixture
+def tree(short_dir: Path) -> Path:
+    """A directory of the warden's identity: in/ out/ and secret/ with a few files."""
+    root = short_dir / "t"
+    for name in ("in/sub", "out", "secret"):
+        (root / name).mkdir(parents=True)
+    (root / "in/a.txt").write_text("alpha")
+    (root / "in/b.csv").write_text("beta")
+    (root / "in/sub/c.txt").write_text("gamma")
+    (root / "out/old.txt").write_text("old")
+    (root / "secret/key").write_text("the key")
+    own(root)
+    return root
+
+
+def own(root: Path) -> None:
+    """Give a tree to the warden's identity."""
+    if os.geteuid() == 0:
+        for path in (root, *root.rglob("*")):
+            os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+
+
+STUB = """
+import sys, types, json, os, threading
+module = types.ModuleType("ipc.audit.stream")
+class AuditClient:
+    def __init__(self, endpoint, *keys):
+        self.fd = os.open(endpoint, os.O_WRONLY|os.O_CREAT|os.O_APPEND, 0o666)
+    def record(self, event):
+        os.write(self.fd, (json.dumps(event.to_wire(), default=repr)+"\\n").encode())
+    def record_durable(self, event, timeout_s): self.record(event)
+    def flush(self, timeout_s): pass
+    def close(self): pass
+module.AuditClient = AuditClient
+sys.modules["ipc.audit.stream"] = module
+"""
+
+
+@pytest.fixture
+def stage(short_dir: Path) -> Iterator[Stage]:
+    """A warden as `nobody` when we are root, else as us."""
+    uid, gid = (NOBODY, NOBODY) if os.geteuid() == 0 else (os.getuid(), os.getgid())
+    scratch = short_dir / "scratch"
+    scratch.mkdir()
+    os.chown(scratch, uid, gid)
+    log = short_dir / "log"
+    ours, theirs = Channel.pair()
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-c", STUB + f"from ipc.warden.shell import main; main({theirs.fileno()})"],
+        pass_fds=[theirs.fileno()],
+    )
+    theirs.close()
+    ours.send(WardenSetup(uid, gid, (gid,), 0o022, str(log), b"", b"", b"", str(scratch)))
+    ready, _ = ours.receive((WardenReady,), TIMEOUT_S)
+    assert isinstance(ready, WardenReady)
+
+    def events() -> list[dict[str, object]]:
+        return [json.loads(line) for line in log.read_text().splitlines()]
+
+    stage = Stage(short_dir, ours, process, uid, events, ready=ready)
+    try:
+        yield stage
+    finally:
+        for actor in stage.actors:
+            actor.close()
+        ours.close()
+        try:
+            assert process.wait(10) == 0
+        finally:
+            process.kill()
+            process.wait()
+
+
+_ = signal, time
