@@ -13,9 +13,10 @@ from typing import Final
 from ipc.errors import ConfigError
 
 MAX_FILE_BYTES: Final = 256 * 1024
-# tomllib spends time quadratic in the parts of one key; nothing of ours is deeper than five.
+# tomllib spends time quadratic in the parts of one key (two minutes for 40,000); nothing of ours is deeper than five.
 _MAX_KEY_PARTS: Final = 64
-_LONG_KEY: Final = re.compile(rf"^[^\n=#\"']*(?:\.[^\n=#.\"']*){{{_MAX_KEY_PARTS}}}", re.MULTILINE)
+_KEY_PART: Final = r"""(?:[A-Za-z0-9_-]{1,256}+|"(?:[^"\\\n]|\\.){0,256}+"|'[^'\n]{0,256}+')"""
+_LONG_KEY: Final = re.compile(rf"(?<![A-Za-z0-9_-])(?:{_KEY_PART}[ \t]*+\.[ \t]*+){{{_MAX_KEY_PARTS}}}")
 _POSITION: Final = re.compile(r"^(?P<what>.*) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$")
 
 KeyPath = tuple[str | int, ...]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import os
 import sys
@@ -14,7 +13,7 @@ from supervisor import analysis
 from supervisor.analysis import Ask, Danger, Finding
 from supervisor.component_view import ComponentView, parse_assignments, view_component
 from supervisor.host_policy import resolve_quota
-from supervisor.manifest import Parameter, not_enforced
+from supervisor.manifest import Manifest, Parameter, not_enforced
 from supervisor.report import paint
 from supervisor.settings import format_quota
 from supervisor.terminal import visible
@@ -70,20 +69,20 @@ def find_all(view: ComponentView) -> tuple[Finding, ...]:
     for problem in resolve_quota(view.manifest, view.settings, view.host.instance).refusals:
         message = f"{problem.key} is {problem.got}, and this host allows {problem.expected}"
         findings.append(Finding("error", "quota", message, problem.key, problem.line))
-    findings += analysis.uncovered_imports(_imports_of(view.manifest.wasm_path), view.manifest)
+    findings += _import_findings(view.manifest)
     findings += _symbolic_links(view)
     order = ("error", "warning", "note")
     return tuple(sorted(findings, key=lambda finding: (order.index(finding.severity), finding.line)))
 
 
-def _imports_of(wasm_path: str) -> tuple[str, ...] | None:
-    """What the wasm imports, as a confined process found it; None where that can't be had."""
-    try:
-        inspect = importlib.import_module("supervisor.inspect")
-    except ModuleNotFoundError:
-        return None
-    summary = inspect.inspect_wasm(wasm_path)
-    return None if summary.error else tuple(summary.imports)
+def _import_findings(manifest: Manifest) -> tuple[Finding, ...]:
+    """What the wasm imports, as a confined process found it; this process never parses those bytes."""
+    from supervisor.inspect import inspect_wasm
+
+    summary = inspect_wasm(manifest.wasm_path)
+    if summary.error:
+        return (Finding("error", "unreadable_wasm", summary.error, "component.wasm", 0),)
+    return analysis.uncovered_imports(summary.imports, manifest)
 
 
 def _symbolic_links(view: ComponentView) -> list[Finding]:

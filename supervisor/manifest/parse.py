@@ -39,6 +39,8 @@ from supervisor.toml_source import ConfigFileError, KeyPath, Problem, TomlSource
 MANIFEST_NAME: Final = "Component.toml"
 SCHEMA: Final = 1
 MAX_INTEGER: Final = 2**63 - 1
+MAX_PARAMETERS: Final = 64
+"""More than a person would set; bounds how deep defaults can refer to each other."""
 
 
 class ManifestErrors(ConfigFileError):  # noqa: N818 - it is many, and its name says so
@@ -154,6 +156,9 @@ class _ManifestReader:
         return self._document.source.origin(path).line
 
     def _read_parameters(self, section: Section) -> None:
+        if len(section.values) > MAX_PARAMETERS:
+            self._document.add(section.path, f"at most {MAX_PARAMETERS} parameters", f"{len(section.values):,}")
+            return
         defaults: list[tuple[Section, Parameter]] = []
         for name, inner in section.sections():
             expected = checks.check_parameter_name(name)
@@ -213,7 +218,7 @@ class _ManifestReader:
         for start in self._parameters:
             trail: list[str] = []
             pending = [iter((start,))]
-            # Depth first without recursion, each parameter once: a manifest can hold thousands of them.
+            # Depth first, each parameter once.
             while pending:
                 name = next(pending[-1], None)
                 if name is None:

@@ -274,9 +274,9 @@ b = { type = "string", default = "x${param.a}" }
 
 def test_defaults_that_share_a_parameter_are_no_cycle() -> None:
     """A diamond of references is fine, and checked in time linear in their number."""
-    lines = [f'p{n} = {{ type = "string", default = "${{param.p{n + 1}}}${{param.p{n + 1}}}" }}' for n in range(200)]
-    manifest = parse(MINIMAL + "[parameters]\n" + "\n".join(lines) + '\np200 = { type = "string", default = "x" }\n')
-    assert len(manifest.parameters) == 201
+    lines = [f'p{n} = {{ type = "string", default = "${{param.p{n + 1}}}${{param.p{n + 1}}}" }}' for n in range(63)]
+    manifest = parse(MINIMAL + "[parameters]\n" + "\n".join(lines) + '\np63 = { type = "string", default = "x" }\n')
+    assert len(manifest.parameters) == 64
 
 
 @pytest.mark.parametrize(
@@ -290,6 +290,7 @@ def test_defaults_that_share_a_parameter_are_no_cycle() -> None:
         (b"a = " + b"[" * 50_000, 0, False, "hundreds of levels"),
         (b"x = 1\n\xff", 2, False, "0xff"),
         (b"a." * 3000 + b"b = 1", 1, False, "longer"),
+        (b"x = { " + b'"a" . ' * 40_000 + b"b = 1 }", 1, False, "longer"),
         (b"#" * (256 * 1024 + 1), 0, False, "bytes"),
     ],
 )
@@ -306,6 +307,15 @@ def test_messages_hold_no_control_characters() -> None:
     """What a manifest says can't draw on the terminal of who reads its errors."""
     (problem,) = problems_of(MINIMAL + '[capabilities.filesystem]\nread = ["x\\u001b[2J\\u202e"]')
     assert render_problems((problem,)).isprintable()
+
+
+def test_a_manifest_has_at_most_64_parameters() -> None:
+    """A chain of thousands of defaults is refused before anything follows it."""
+    lines = [f'p{n} = {{ type = "string", default = "${{param.p{n + 1}}}" }}' for n in range(2000)]
+    problems = problems_of(
+        MINIMAL + "[parameters]\n" + "\n".join(lines) + '\np2000 = { type = "string", default = "x" }\n'
+    )
+    assert [(problem.key, problem.got) for problem in problems] == [("parameters", "2,001")]
 
 
 def write_component(directory: Path, text: str = MINIMAL) -> Path:
