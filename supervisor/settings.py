@@ -17,16 +17,17 @@ from supervisor.toml_source import ConfigFileError, KeyPath, Origin, Problem, To
 CONFIG_VARIABLE: Final = "AIRSSYS_CONFIG"
 DROP_IN_DIRECTORY: Final = "airssys.d"
 LAYERS: Final = (
-    "descriptors",
     "environment",
-    "session",
     "namespaces",
+    "pid_namespace",
     "rlimits",
     "identity",
     "capabilities",
+    "non_dumpable",
     "no_new_privs",
     "landlock",
     "seccomp",
+    "sealed",
 )
 """The layers of confinement that can be required, in the order in which a worker puts them on."""
 REQUIRED_LAYERS: Final = ("rlimits", "no_new_privs", "landlock", "seccomp")
