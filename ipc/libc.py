@@ -40,6 +40,7 @@ PR_SET_CHILD_SUBREAPER: Final = 36
 PR_SET_NO_NEW_PRIVS: Final = 38
 PR_CAP_AMBIENT: Final = 47
 PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
+PR_CAP_AMBIENT_RAISE: Final = 2
 
 # linux/capability.h
 CAP_SYS_PTRACE: Final = 19
@@ -59,6 +60,7 @@ RESOLVE_BENEATH: Final = 0x08
 RESOLVE_IN_ROOT: Final = 0x10
 RESOLVE_CACHED: Final = 0x20
 RENAME_NOREPLACE: Final = 1
+FALLOC_FL_KEEP_SIZE: Final = 1
 
 # asm-generic/unistd.h; the same on every architecture since Linux 5.0's unified numbering
 _NR_PIDFD_GETFD: Final = 438
@@ -120,6 +122,8 @@ _fstatfs = _C.fstatfs
 _fstatfs.argtypes, _fstatfs.restype = (_int, _pointer), _int
 _utimensat = _C.utimensat
 _utimensat.argtypes, _utimensat.restype = (_int, _chars, _pointer, _int), _int
+_fallocate = getattr(_C, "fallocate64", None) or _C.fallocate
+_fallocate.argtypes, _fallocate.restype = (_int, _int, ctypes.c_int64, ctypes.c_int64), _int
 _openat2 = ctypes.CFUNCTYPE(_long, _long, _long, _chars, ctypes.POINTER(_OpenHow), _size, use_errno=True)(
     ("syscall", _C)
 )
@@ -167,6 +171,20 @@ def set_capabilities(bits: int) -> None:
         _fail("capset")
 
 
+def keep_capabilities_over_exec() -> None:
+    """Make every permitted capability of the calling thread ambient, so that execve(2) as an ordinary user keeps it."""
+    bits = permitted_capabilities()
+    data = (_CapabilityData * 2)()
+    for half, shift in enumerate((0, 32)):
+        word = bits >> shift & 0xFFFF_FFFF
+        data[half].effective = data[half].permitted = data[half].inheritable = word
+    if _capset(ctypes.byref(_header()), data):
+        _fail("capset")
+    for capability in range(CAP_LAST + 1):
+        if bits >> capability & 1 and _prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0):
+            _fail("prctl(PR_CAP_AMBIENT_RAISE)")
+
+
 def drop_bounding_set() -> None:
     """Empty the capability bounding set, so that no execve(2) brings one back; needs CAP_SETPCAP."""
     for capability in range(CAP_LAST + 1):
@@ -195,6 +213,12 @@ def renameat2(old_directory: int, old: bytes, new_directory: int, new: bytes, fl
     """Rename with RENAME_* flags: renameat2(2)."""
     if _renameat2(old_directory, old, new_directory, new, flags):
         _fail("renameat2")
+
+
+def fallocate(descriptor: int, mode: int, offset: int, length_bytes: int) -> None:
+    """Allocate blocks of a file without writing to them: fallocate(2). ENOSPC when there is no room."""
+    if _fallocate(descriptor, mode, offset, length_bytes):
+        _fail("fallocate")
 
 
 def utimensat(directory: int, path: bytes, times: bytes | None, flags: int) -> None:

@@ -1,0 +1,152 @@
+"""The files of an audit log: which segments there are, how to read lines from either end, and what the head file says.
+
+A log is a directory (0700) of segments `audit-<first seq, 16 digits>.jsonl` (0600), of which the last is written to.
+`head` holds the last durable record's number and hash, `torn-*.bin` what was cut off by a repair, `lock` is locked by
+whoever writes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from ipc.audit.errors import AuditLogError
+
+SEGMENT_NAME = re.compile(r"audit-([0-9]{16})\.jsonl")
+LOCK_NAME = "lock"
+HEAD_NAME = "head"
+MAX_LINE_BYTES = 160 * 1024
+"""No line is longer: 16 KiB of text, each byte at most seven characters once escaped, and the keys."""
+_CHUNK_BYTES = 256 * 1024
+
+
+def segment_name(first_seq: int) -> str:
+    """Return the name of the segment that begins with record `first_seq`."""
+    return f"audit-{first_seq:016}.jsonl"
+
+
+def segment_names(directory: str) -> list[str]:
+    """Return the names of a log's segments, oldest first."""
+    return sorted(name for name in os.listdir(directory) if SEGMENT_NAME.fullmatch(name))
+
+
+def open_segment(directory: str, name: str, flags: int = os.O_RDONLY) -> int:
+    """Open a segment, never through a symlink; OSError as open(2)."""
+    return os.open(os.path.join(directory, name), flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+
+
+def default_audit_directory(environ: Mapping[str, str], uid: int) -> str:
+    """Return where the log is kept unless told otherwise: the system's for root, else by the XDG base directories."""
+    if uid == 0:
+        return "/var/lib/airssys/audit"
+    state = environ.get("XDG_STATE_HOME", "")
+    if not state.startswith("/"):
+        # The specification has relative paths ignored (XDG Base Directory Specification 0.8).
+        state = os.path.join(environ.get("HOME") or "/", ".local", "state")
+    return os.path.join(state, "airssys", "audit")
+
+
+def prepare_directory(path: str) -> int:
+    """Make the log's directory (0700) if need be and return a descriptor of it; it must be ours and nobody else's."""
+    try:
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise AuditLogError(
+            f"the audit log directory {path} can't be used: {error.strerror}",
+            hint=f"make it yours: install -d -m 700 {path}",
+        ) from None
+    status = os.fstat(descriptor)
+    if status.st_uid != os.geteuid():
+        os.close(descriptor)
+        raise AuditLogError(
+            f"the audit log directory {path} belongs to uid {status.st_uid}, not to uid {os.geteuid()}",
+            hint="give it to this user, or name another with --audit-log DIR",
+        )
+    if stat.S_IMODE(status.st_mode) & 0o077:
+        os.fchmod(descriptor, 0o700)
+    return descriptor
+
+
+def lines_forward(descriptor: int) -> Iterator[tuple[int, bytes]]:
+    """Yield (offset, line) from the beginning, each with its newline; what has none at the end comes as it is.
+
+    A line longer than MAX_LINE_BYTES is yielded in pieces of at least that size, which no reader takes for a record.
+    """
+    offset, start, held = 0, 0, b""
+    while chunk := os.pread(descriptor, _CHUNK_BYTES, offset):
+        offset += len(chunk)
+        lines = (held + chunk).split(b"\n")
+        held = lines.pop()
+        for line in lines:
+            yield start, line + b"\n"
+            start += len(line) + 1
+        if len(held) > MAX_LINE_BYTES:
+            yield start, held
+            start += len(held)
+            held = b""
+    if held:
+        yield start, held
+
+
+def lines_backward(descriptor: int, size_bytes: int) -> Iterator[tuple[int, bytes]]:
+    """Yield (offset, line) from the end of the first `size_bytes`; the first may lack its newline."""
+    position, held = size_bytes, b""
+    while position > 0:
+        start = max(0, position - _CHUNK_BYTES)
+        chunk = os.pread(descriptor, position - start, start)
+        held = chunk + held
+        position = start
+        if len(held) > MAX_LINE_BYTES + _CHUNK_BYTES and b"\n" not in held[:-1]:
+            yield position, held
+            held = b""
+            continue
+        while True:
+            cut = held.rfind(b"\n", 0, len(held) - 1)
+            if cut < 0:
+                break
+            yield position + cut + 1, held[cut + 1 :]
+            held = held[: cut + 1]
+    if held:
+        yield 0, held
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The last durable record: its number and the SHA-256 of its line (hex)."""
+
+    seq: int
+    hash: str
+
+    def __str__(self) -> str:
+        return f"{self.seq}:{self.hash}"
+
+    @staticmethod
+    def parse(text: str) -> Head:
+        """Read `SEQ:HASH`; ValueError for anything else."""
+        match = re.fullmatch(r"([0-9]{1,16}):([0-9a-f]{64})", text.strip())
+        if match is None:
+            raise ValueError("expected SEQ:SHA256")
+        return Head(int(match[1]), match[2])
+
+
+def read_head(directory: str) -> Head | None:
+    """Return what the head file says; None when there is none or it was cut short by a crash."""
+    try:
+        descriptor = open_segment(directory, HEAD_NAME)
+    except FileNotFoundError:
+        return None
+    try:
+        return Head.parse(os.read(descriptor, 256).decode("ascii", "replace"))
+    except ValueError:
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def write_head(descriptor: int, head: Head) -> None:
+    """Write the head in one write of a fixed length: it is either the old one or the new one, for a reader too."""
+    os.pwrite(descriptor, f"{head.seq:016}:{head.hash}\n".encode("ascii"), 0)
