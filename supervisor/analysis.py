@@ -257,29 +257,39 @@ def _too_broad(request: Request, grant: Grant, host: ComponentSettings) -> list[
         ]
     hint = f'allow_broad = ["{grant.action}:{grant.pattern_text}"]'
     message = f"{what} is too broad: it names nothing in particular (a host can allow it: {hint})"
-    return [Finding("error", "too_broad", message, request.key, request.line)]
+    return [Finding("error" if request.required else "warning", "too_broad", message, request.key, request.line)]
 
 
 def _refused_paths(request: Request, grant: Grant, forbidden: ForbiddenPaths) -> list[Finding]:
     pattern = parse_pattern(grant.pattern_text)
-    prefix = literal_prefix(grant.pattern_text)
-    segments = path_segments(prefix)
+    sample = _sample(pattern)
+    segments = path_segments(sample)
     if isinstance(segments, Malformed):
         return []
-    folded = fold_segments(segments, prefix)
-    refusal = forbidden.find(prefix, segments, folded, request.action == "filesystem.write")
+    refusal = forbidden.find(sample, segments, fold_segments(segments, sample), request.action == "filesystem.write")
     what = f'{request.action} "{grant.pattern_text}"'
     if refusal is not None:
         kind = "guarded" if refusal.guarded else "forbidden"
         advice = " (a host can lift one exact path: lift_guarded)" if refusal.guarded else ""
-        # A lifted path beneath a guarded directory is reached all the same.
-        severity = "warning" if refusal.guarded and pattern.form is not Form.EXACT else "error"
+        # A path that the host lifts beneath a guarded directory is reached all the same.
+        hopeless = request.required and not (refusal.guarded and pattern.form is not Form.EXACT)
         message = f"{what} is {kind} and will be refused: {refusal.reason}{advice}"
-        return [Finding(severity, kind, message, request.key, request.line)]
+        return [Finding("error" if hopeless else "warning", kind, message, request.key, request.line)]
+    prefix = literal_prefix(grant.pattern_text)
     if pattern.form is not Form.EXACT and (prefix == "/" or _HOME.fullmatch(prefix) or prefix in _HOMES):
         inside = "key stores and start-up files in it" if prefix != "/" else f"key stores, {', '.join(GUARDED_TREES)}"
         return [Finding("note", "forbidden", f"{what}: {inside} stay forbidden", request.key, request.line)]
     return []
+
+
+def _sample(pattern: Pattern) -> str:
+    """A path with ordinary names in place of the wildcards: where it is forbidden, so is nearly every match."""
+    names = [
+        token if isinstance(token, str) else f"{token.prefix}x{token.suffix}"
+        for token in pattern.tokens
+        if token is not None
+    ]
+    return "/" + "/".join([*names, "x"] if pattern.form is Form.BENEATH else names)
 
 
 def _overlaps(pairs: Sequence[tuple[Request, Grant]], bound: BoundManifest, unset: Sequence[str]) -> list[Finding]:

@@ -3,7 +3,6 @@
 A reader that stopped at the first problem would make people fix their file one error at a time.
 """
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
@@ -172,6 +171,8 @@ class Section:
         """Report every key that no getter asked for, with the known name that it resembles."""
         for key in self.values:
             if key not in self._known:
+                import difflib  # costs milliseconds, and only a mistake needs it
+
                 near = difflib.get_close_matches(key, [known for known in self._known if known not in self.values], 1)
                 known = one_of(tuple(self._known)) if self._known else "no key at all"
                 self.problem(key, known, f'the unknown key "{key}"', f'did you mean "{near[0]}"?' if near else "")
