@@ -206,3 +206,11 @@ def test_ready_needs_every_required_feature_and_no_other() -> None:
     for feature in FEATURES:
         assert ready(found | {feature.name: Finding("partial", "")})
         assert ready(found | {feature.name: Finding("not", "")}) is not feature.required
+
+
+def test_the_reference_names_each_feature_and_whether_it_is_required() -> None:
+    """The table in docs/reference/doctor.md has the rows of FEATURES, in their order."""
+    text = (Path(__file__).parents[2] / "docs" / "reference" / "doctor.md").read_text(encoding="utf-8")
+    rows = [line.split("|") for line in text.splitlines() if line.startswith("| `")]
+    documented = [(cells[1].strip(" `"), cells[2].strip() == "yes") for cells in rows]
+    assert documented == [(feature.name, feature.required) for feature in FEATURES]
