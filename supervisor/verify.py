@@ -1,0 +1,193 @@
+"""Looking at a sealed worker from outside, by /proc/PID (proc(5)), and the last bound before it may go.
+
+What a worker says of its confinement is a claim; this is what the kernel says.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ipc.messages import LayerReport, WorkerJob, WorkerLimits
+
+RUNTIME_SLACK_BYTES = 64 << 20
+"""Private memory beside the guest's own: the engine's tables and stacks, its runtime threads, buffers of host calls."""
+MAX_DESCRIPTORS_BESIDE_MOUNTS = 24
+"""A sealed worker holds its three streams, its channel, two handles a mount, and the engine's own event descriptors."""
+_NAMESPACES = ("net", "ipc", "mnt", "uts", "pid")
+_CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
+_KIB = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the outside must show."""
+
+    seccomp_filters: int
+    no_new_privs: bool
+    uid: int
+    gid: int
+    own_namespaces: bool
+    max_descriptors: int
+
+    @classmethod
+    def of(cls, job: WorkerJob) -> Expected:
+        """Derive it from the job: what was switched off or could not be had is not expected."""
+        plan = job.confinement
+        return cls(
+            seccomp_filters=0 if "seccomp" in plan.off else 2,
+            no_new_privs=True,
+            uid=os.getuid() if plan.uid is None else plan.uid,
+            gid=os.getgid() if plan.gid is None else plan.gid,
+            own_namespaces=plan.namespaces and "namespaces" not in plan.off,
+            max_descriptors=MAX_DESCRIPTORS_BESIDE_MOUNTS + 2 * len(job.mounts),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What the outside does show. None where this user may not look."""
+
+    status: Mapping[str, str]
+    own_status: Mapping[str, str]
+    namespaces: Mapping[str, str | None]
+    own_namespaces: Mapping[str, str]
+    descriptors: tuple[str, ...] | None
+
+
+def verify(pid: int, expected: Expected) -> tuple[tuple[LayerReport, ...], tuple[str, ...]]:
+    """Compare what the kernel shows of `pid` with what is expected; returns what was seen and what is wrong."""
+    return judge(observe(pid), expected)
+
+
+def verify_and_bound(
+    pid: int, expected: Expected, limits: WorkerLimits
+) -> tuple[tuple[LayerReport, ...], tuple[str, ...]]:
+    """Verify, then bound the worker's private memory to what it uses now, plus the guest's, plus slack (prlimit(2))."""
+    try:
+        observed = observe(pid)
+        reports, problems = judge(observed, expected)
+        if problems:
+            return reports, problems
+        bound_bytes = data_bound_bytes(observed.status, limits)
+        resource.prlimit(pid, resource.RLIMIT_DATA, (bound_bytes, bound_bytes))
+    except OSError as error:
+        return (), (f"can't look at the worker: {os.strerror(error.errno or 0)}",)
+    return reports, ()
+
+
+def data_bound_bytes(status: Mapping[str, str], limits: WorkerLimits) -> int:
+    """Return the final RLIMIT_DATA: in use at the seal + the guest's memory + RUNTIME_SLACK_BYTES."""
+    return int(status["VmData"].split()[0]) * _KIB + limits.memory_bytes + RUNTIME_SLACK_BYTES
+
+
+def observe(pid: int) -> Observed:
+    """Read what the kernel shows of a process."""
+    own = {name: os.readlink(f"/proc/self/ns/{name}") for name in _NAMESPACES}
+    seen: dict[str, str | None] = {}
+    for name in _NAMESPACES:
+        try:
+            seen[name] = os.readlink(f"/proc/{pid}/ns/{name}")
+        except PermissionError:
+            seen[name] = None
+    return Observed(_status(pid), _status(os.getpid()), seen, own, _descriptors(pid))
+
+
+def _status(pid: int) -> dict[str, str]:
+    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as lines:
+        return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def _descriptors(pid: int) -> tuple[str, ...] | None:
+    directory = f"/proc/{pid}/fd"
+    found = []
+    try:
+        for name in os.listdir(directory):
+            try:
+                found.append(os.readlink(f"{directory}/{name}"))
+            except FileNotFoundError:
+                continue
+    except PermissionError:
+        return None
+    return tuple(found)
+
+
+def judge(observed: Observed, expected: Expected) -> tuple[tuple[LayerReport, ...], tuple[str, ...]]:
+    """Compare; pure. The reports' layers end in `:outside`, so that claim and observation stand side by side."""
+    problems = [
+        *_seccomp_problems(observed.status, expected),
+        *_privilege_problems(observed.status, expected),
+        *_namespace_problems(observed, expected),
+        *_descriptor_problems(observed.descriptors, expected),
+    ]
+    status = observed.status
+    unseen = [name for name, value in observed.namespaces.items() if value is None]
+    if observed.descriptors is None:
+        unseen.append("descriptors")
+    detail = (
+        f"Seccomp {status.get('Seccomp')} ({status.get('Seccomp_filters', '?')} filters), "
+        f"NoNewPrivs {status.get('NoNewPrivs')}, CapEff {status.get('CapEff')}, uid {_first(status.get('Uid', '?'))}"
+    )
+    if unseen:
+        detail += f"; not visible to this user: {', '.join(unseen)}"
+    state = "failed" if problems else "partial" if unseen else "enforced"
+    return (LayerReport("outside_check", state, detail),), tuple(problems)
+
+
+def _first(value: str) -> str:
+    return value.split()[0]
+
+
+def _seccomp_problems(status: Mapping[str, str], expected: Expected) -> list[str]:
+    if not expected.seccomp_filters:
+        return []
+    problems = []
+    if status.get("Seccomp") != "2":
+        problems.append(f"Seccomp is {status.get('Seccomp')}, not 2 (filter)")
+    found = status.get("Seccomp_filters")  # Linux 5.9
+    own = int(status_default(status, "Seccomp_filters"))
+    if found is not None and own < expected.seccomp_filters:
+        problems.append(f"{found} seccomp filters, {expected.seccomp_filters} expected")
+    return problems
+
+
+def status_default(status: Mapping[str, str], name: str) -> str:
+    """Return a number of the status file as text, "0" where this kernel doesn't show it."""
+    return status.get(name, "0")
+
+
+def _privilege_problems(status: Mapping[str, str], expected: Expected) -> list[str]:
+    problems = []
+    if expected.no_new_privs and status.get("NoNewPrivs") != "1":
+        problems.append(f"NoNewPrivs is {status.get('NoNewPrivs')}, not 1")
+    for name in _CAPABILITIES:
+        value = int(status_default(status, name), 16)
+        if value and not (name == "CapBnd" and not expected.own_namespaces and expected.uid != 0):
+            problems.append(f"{name} is {status.get(name)}, not empty")
+    for name, wanted in (("Uid", expected.uid), ("Gid", expected.gid)):
+        found = status.get(name, "").split()
+        if found != [str(wanted)] * 4:
+            problems.append(f"{name} is {' '.join(found)}, not {wanted}")
+    return problems
+
+
+def _namespace_problems(observed: Observed, expected: Expected) -> list[str]:
+    if not expected.own_namespaces:
+        return []
+    return [
+        f"it shares the {name} namespace with the supervisor"
+        for name, found in observed.namespaces.items()
+        if found is not None and found == observed.own_namespaces[name]
+    ]
+
+
+def _descriptor_problems(descriptors: tuple[str, ...] | None, expected: Expected) -> list[str]:
+    if descriptors is None:
+        return []
+    problems = []
+    if len(descriptors) > expected.max_descriptors:
+        problems.append(f"it holds {len(descriptors)} descriptors, at most {expected.max_descriptors} are explained")
+    problems += [f"it holds {name}" for name in descriptors if name.startswith(("/dev/", "anon_inode:[pidfd]"))]
+    return problems

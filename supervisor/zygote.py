@@ -1,0 +1,235 @@
+"""The zygote: multiprocess's forkserver, started by us: isolated, in the outer user namespace, the engine preloaded.
+
+It holds no context, no key and no descriptor of the user's. Its own children are the keepers, which don't die with it.
+What travels to it is pickled by this process; nothing is ever unpickled here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import pickle
+import signal
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ipc.errors import ConfinementError, LocalProtocolError
+from ipc.launch import ByName
+from supervisor.namespaces import Spawned, isolated_python, spawn
+
+if TYPE_CHECKING:
+    from multiprocess.context import ForkServerProcess
+
+PRELOAD = ("worker.zygote_preload",)
+_END_TIMEOUT_S = 2.0
+_MAIN = """\
+import sys
+sys.modules["dill"] = None
+from multiprocess.forkserver import main
+import {preload}
+main({listener}, {alive}, [])
+"""
+"""multiprocess imports dill, when it is there, to pickle more than pickle can: 50 ms and 5 MB that nothing here needs.
+The preload is imported here and not by `main`, which would pass over an ImportError in silence."""
+
+
+def _load_multiprocess() -> None:
+    """Import multiprocess without dill; whoever wants dill in this process later still gets it."""
+    if "multiprocess" in sys.modules:
+        return
+    had_none = "dill" not in sys.modules
+    if had_none:
+        sys.modules["dill"] = None  # type: ignore[assignment] # the documented way to make an import fail
+    try:
+        import multiprocess.context
+        import multiprocess.forkserver
+        import multiprocess.popen_forkserver  # noqa: F401
+    finally:
+        if had_none:
+            del sys.modules["dill"]
+
+
+class Keeper:
+    """A keeper process as multiprocess sees it: its pid, and a descriptor that becomes readable when it has ended."""
+
+    __slots__ = ("pid", "sentinel")
+
+    def __init__(self, pid: int, sentinel: int) -> None:
+        """Own the sentinel."""
+        self.pid = pid
+        self.sentinel = sentinel
+
+    def close(self) -> None:
+        """Close the sentinel; ends nothing."""
+        if self.sentinel >= 0:
+            os.close(self.sentinel)
+            self.sentinel = -1
+
+
+class Zygote:
+    """One forkserver process. `start` returns before its imports are done; the first fork waits for them."""
+
+    def __init__(self, namespaces: bool = True) -> None:
+        """With `namespaces`, an outer user namespace is made around it where the kernel allows one."""
+        self._wanted = namespaces
+        self._process: Spawned | None = None
+        self._alive = -1
+        self._door = -1
+        self._lock = threading.Lock()
+        self.user_namespace: int | None = None
+        """An open descriptor of the outer user namespace, to start the warden in; None where there is none."""
+        self.why_no_namespace = "" if namespaces else "switched off"
+
+    @property
+    def pid(self) -> int | None:
+        """The process, if it was started."""
+        return None if self._process is None else self._process.pid
+
+    def start(self) -> None:
+        """Start the process; a user namespace that can't be had is no error but a stated reason."""
+        with self._lock:
+            self._start()
+
+    def _start(self) -> None:
+        listener, self._door = _listen()
+        alive_r, self._alive = os.pipe2(os.O_CLOEXEC)
+        code = _MAIN.format(preload=", ".join(PRELOAD), listener=listener.fileno(), alive=alive_r)
+        argv = isolated_python(code)
+        inherited = (listener.fileno(), alive_r)
+        try:
+            self._process = self._spawn(argv, inherited)
+        finally:
+            listener.close()
+            os.close(alive_r)
+
+    def _spawn(self, argv: Sequence[str], inherited: Sequence[int]) -> Spawned:
+        if self.user_namespace is not None:
+            return spawn(argv, inherited, self.user_namespace)
+        if self._wanted:
+            try:
+                process = spawn(argv, inherited, "new")
+            except ConfinementError as error:
+                self._wanted = False
+                self.why_no_namespace = str(error)
+            else:
+                self.user_namespace = os.open(f"/proc/{process.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+                return process
+        return spawn(argv, inherited)
+
+    def fork(self, target: ByName, packed: bytes, descriptors: Sequence[int]) -> Keeper:
+        """Have it fork a process that calls `target` with `packed` and holds `descriptors`; restarts a dead zygote first."""
+        with self._lock:
+            if self._process is None:
+                raise LocalProtocolError("the zygote was not started")
+            if self._process.wait(0):
+                self._end()
+                self._start()
+            try:
+                return self._fork(target, packed, descriptors)
+            except (OSError, EOFError, RuntimeError) as error:
+                words = "" if self._process is None else self._process.last_words()
+                raise ConfinementError(
+                    "zygote", "fork", getattr(error, "errno", 0) or 0, words or "it ended while forking"
+                ) from error
+
+    def _fork(self, target: ByName, packed: bytes, descriptors: Sequence[int]) -> Keeper:
+        _load_multiprocess()
+        from multiprocess import forkserver
+        from multiprocess.context import ForkServerProcess
+
+        process = ForkServerProcess(target=target, args=(packed,), name="keeper")
+        status_r, data_w = self._request(descriptors)
+        try:
+            with open(data_w, "wb") as sink:
+                sink.write(_pickled(process))
+            pid = int(forkserver.read_signed(status_r))
+        except BaseException:
+            os.close(status_r)
+            raise
+        return Keeper(pid, status_r)
+
+    def _request(self, descriptors: Sequence[int]) -> tuple[int, int]:
+        """Ask for a new process: multiprocess's ForkServer.connect_to_new_process, without a resource tracker.
+
+        In the place of the tracker's descriptor and of the one that keeps a forkserver alive the keeper gets /dev/null:
+        it needs neither, and must not keep the zygote alive.
+        """
+        status_r, status_w = os.pipe2(os.O_CLOEXEC)
+        data_r, data_w = os.pipe2(os.O_CLOEXEC)
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as client:
+                # The name is gone, the socket is not: /proc leads to it through our descriptor, and only us.
+                client.connect(f"/proc/self/fd/{self._door}")
+                _send_descriptors(client, [data_r, status_w, null, null, *descriptors])
+        except BaseException:
+            os.close(status_r)
+            os.close(data_w)
+            raise
+        finally:
+            for descriptor in (data_r, status_w, null):
+                os.close(descriptor)
+        return status_r, data_w
+
+    def _end(self) -> None:
+        for descriptor in (self._alive, self._door):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._alive = self._door = -1
+        if self._process is not None:
+            if not self._process.wait(_END_TIMEOUT_S):
+                self._process.send_signal(signal.SIGKILL)
+                self._process.wait(None)
+            self._process.close()
+            self._process = None
+
+    def close(self) -> None:
+        """End the process; its keepers go on until their own lifelines end."""
+        with self._lock:
+            self._end()
+            if self.user_namespace is not None:
+                os.close(self.user_namespace)
+                self.user_namespace = None
+
+
+def _listen() -> tuple[socket.socket, int]:
+    """Return a listening socket that has no name any more, and an O_PATH descriptor to connect to it by."""
+    directory = tempfile.mkdtemp(prefix="airssys-")
+    path = os.path.join(directory, "zygote")
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        listener.bind(path)
+        listener.listen(64)
+        return listener, os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except BaseException:
+        listener.close()
+        raise
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        os.rmdir(directory)
+
+
+def _send_descriptors(client: socket.socket, descriptors: Sequence[int]) -> None:
+    from multiprocess import reduction
+
+    reduction.sendfds(client, list(descriptors))
+
+
+def _pickled(process: ForkServerProcess) -> bytes:
+    """Pickle what multiprocess's child reads: preparation data (none: it gets nothing of ours), then the process object."""
+    from multiprocess.context import set_spawning_popen
+
+    sink = io.BytesIO()
+    set_spawning_popen(process)
+    try:
+        pickle.dump({}, sink)
+        pickle.dump(process, sink)
+    finally:
+        set_spawning_popen(None)
+    return sink.getvalue()

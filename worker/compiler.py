@@ -1,0 +1,111 @@
+"""The compiler: turns untrusted wasm into native code, once, in a confined process that has nothing else.
+
+It holds the sealed wasm bytes, one output descriptor and the channel. What it says of its output is a claim: the supervisor
+measures and hashes the artifact itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+import wasmtime
+import wasmtime.component
+
+from ipc.channel import Channel
+from ipc.errors import ConfinementError
+from ipc.messages import Compiled, CompileFailed, StartFailed, WorkerJob
+from worker import confine
+from worker.engine import COMPONENT, MODULE, new_engine
+from worker.main import CHANNEL, PARENT_PIDFD
+
+WASM_BYTES = 5
+"""The compiler's descriptors: 0, 1, 2 are /dev/null, then channel and parent's pidfd, this, and the output."""
+OUTPUT = 6
+_MAX_NAMES = 400
+_MAX_NAME_CHARACTERS = 120
+_CHUNK_BYTES = 1 << 24
+_MAX_MESSAGE_CHARACTERS = 4_000
+
+
+class RefusedInputError(Exception):
+    """The bytes aren't a WebAssembly binary that is compiled here; the text says what they are."""
+
+
+def run_compiler(job: WorkerJob, in_pid_namespace: bool) -> int:
+    """Live the life of a compiler; returns the exit status of the process."""
+    with contextlib.closing(Channel.from_descriptor(CHANNEL)) as channel:
+        return _live(job, channel, in_pid_namespace)
+
+
+def _live(job: WorkerJob, channel: Channel, in_pid_namespace: bool) -> int:
+    try:
+        engine = new_engine(job.engine, parallel_compilation=True)
+        confinement = confine.put_on_layers(job.confinement, job.limits, PARENT_PIDFD, in_pid_namespace)
+        confine.confine_without_listener(confinement)
+    except ConfinementError as error:
+        channel.write(StartFailed("confining", error.layer, error.syscall, error.errno, str(error)))
+        return 69
+    try:
+        channel.write(_compile(engine))
+    except (RefusedInputError, wasmtime.WasmtimeError) as error:
+        channel.write(CompileFailed(str(error)[:_MAX_MESSAGE_CHARACTERS]))
+    except MemoryError:
+        channel.write(CompileFailed("the compiler's memory was not enough"))
+    except OSError as error:
+        channel.write(CompileFailed(f"writing the artifact: {os.strerror(error.errno or 0)}"))
+    return 0
+
+
+def wasm_kind(head: bytes) -> str:
+    """Tell a core module from a component by the first eight bytes; raises RefusedInputError for anything else."""
+    if head.startswith(b"\x7fELF"):
+        raise RefusedInputError("precompiled native code; only WebAssembly that is compiled here is ever run")
+    if not head.startswith(b"\0asm"):
+        if head.lstrip().startswith((b"(module", b"(component", b"(;", b";;", b"(")):
+            raise RefusedInputError("WebAssembly text; translate it first: wasm-tools parse x.wat -o x.wasm")
+        raise RefusedInputError("not a WebAssembly binary: it doesn't start with the bytes 00 61 73 6d")
+    # Binary format: four bytes of magic, two of version, two of layer (component-model, Binary.md).
+    match head[4:8]:
+        case b"\x01\0\0\0":
+            return MODULE
+        case b"\x0d\0\x01\0":
+            return COMPONENT
+    raise RefusedInputError(f"a WebAssembly binary of unknown version {head[4:8].hex()}")
+
+
+def _compile(engine: wasmtime.Engine) -> Compiled:
+    size_bytes = os.lseek(WASM_BYTES, 0, os.SEEK_END)  # not fstat: its modern form is a call by path
+    kind = wasm_kind(os.pread(WASM_BYTES, 8, 0))
+    wasm = os.pread(WASM_BYTES, size_bytes, 0) if size_bytes <= _CHUNK_BYTES else _read_all(size_bytes)
+    if kind == COMPONENT:
+        component = wasmtime.component.Component(engine, wasm)
+        imports = tuple(component.type.imports(engine))
+        exports = tuple(component.type.exports(engine))
+        artifact = component.serialize()
+    else:
+        module = wasmtime.Module(engine, wasm)
+        imports = tuple(f"{item.module}.{item.name}" for item in module.imports)
+        exports = tuple(item.name or "" for item in module.exports)
+        artifact = module.serialize()
+    view = memoryview(artifact)
+    while view:
+        view = view[os.write(OUTPUT, view[:_CHUNK_BYTES]) :]
+    return Compiled(kind, len(artifact), _bounded(imports), _bounded(exports))
+
+
+def _read_all(size_bytes: int) -> bytes:
+    parts = []
+    offset = 0
+    while offset < size_bytes:
+        part = os.pread(WASM_BYTES, _CHUNK_BYTES, offset)
+        if not part:
+            break
+        parts.append(part)
+        offset += len(part)
+    return b"".join(parts)
+
+
+def _bounded(names: tuple[str, ...]) -> tuple[str, ...]:
+    # A packet is bounded; whoever exports a thousand names is told about the first ones.
+    return tuple(name[:_MAX_NAME_CHARACTERS] for name in names[:_MAX_NAMES])

@@ -1,0 +1,129 @@
+"""The keeper: the process that multiprocess forked. It forks the worker into a pid namespace, then only waits.
+
+It holds the lifeline: when the supervisor's end closes, or says so, the worker is killed; when the worker ends, wait4(2)'s
+word on it is reported. It runs no byte that came from a component.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+
+from multiprocess import forkserver
+
+from ipc import codec
+from ipc.channel import Channel
+from ipc.messages import Ended, Spawned, WorkerJob
+from worker import libc
+from worker.descriptors import arrange, close_from
+from worker.main import check_origin
+
+LIFELINE = 0
+"""Where the keeper's own channel sits among its descriptors, after the worker has been forked."""
+_POLL_MS = 250
+"""How often a worker whose leader thread may have left its threads behind is looked at."""
+LIFELINE_CUT = "its lifeline to the supervisor was cut"
+_ZOMBIE_LEADER = "leader thread exited while others ran"
+
+
+def keep(packed_job: bytes) -> None:
+    """Be the keeper of one worker (called by multiprocess in the forked process); doesn't return.
+
+    Inherited descriptors, in order: the keeper's channel, the worker's stdin, stdout, stderr and channel, then what the job's kind adds.
+    """
+    status = 70
+    try:
+        lifeline, *given = forkserver.get_inherited_fds()
+        arrange([lifeline, 2, *given])
+        status = _keep(codec.unpack(WorkerJob, packed_job, len(packed_job)), len(given))
+    finally:
+        os._exit(status)
+
+
+def _keep(job: WorkerJob, given: int) -> int:
+    lifeline = Channel.from_descriptor(LIFELINE)
+    os.setsid()
+    # What this process knows (secrets are in the job) is nobody's to read, and the worker inherits that.
+    libc.prctl(libc.PR_SET_DUMPABLE, 0)
+    check_origin(job.origin)
+    in_pid_namespace = False
+    if job.confinement.namespaces and "namespaces" not in job.confinement.off:
+        try:
+            libc.unshare(libc.CLONE_NEWPID)
+            in_pid_namespace = True
+        except OSError:
+            pass  # the worker reports it: net, ipc, mount and uts will be refused too
+    parent_pidfd = os.pidfd_open(os.getpid())
+    gc.freeze()
+    pid = os.fork()
+    if pid == 0:
+        _become_worker(job, given, parent_pidfd, in_pid_namespace)
+    close_from(1)
+    worker = os.pidfd_open(pid)
+    try:
+        lifeline.send(Spawned(pid))
+    except OSError:
+        os.kill(pid, signal.SIGKILL)
+    killed_for = _wait(lifeline, pid, worker)
+    _, wait_status, usage = os.wait4(pid, 0)
+    ended = Ended(
+        wait_status,
+        round(usage.ru_utime * 1e9),
+        round(usage.ru_stime * 1e9),
+        usage.ru_maxrss * 1024,
+        killed_for,
+    )
+    try:
+        lifeline.send(ended)
+    except OSError:
+        return 1
+    return 0
+
+
+def _become_worker(job: WorkerJob, given: int, parent_pidfd: int, in_pid_namespace: bool) -> None:
+    status = 70
+    try:
+        # Descriptors 2.. of the keeper are: its stderr at 1, the given ones from 2 on.
+        numbers = list(range(2, 2 + given))
+        arrange([*numbers[:4], parent_pidfd, *numbers[4:]])
+        if job.kind == "compile":
+            from worker.compiler import run_compiler
+
+            status = run_compiler(job, in_pid_namespace)
+        else:
+            from worker.main import run_worker
+
+            status = run_worker(job, in_pid_namespace)
+    finally:
+        os._exit(status)
+
+
+def _wait(lifeline: Channel, pid: int, worker: int) -> str:
+    """Wait for the worker's end, killing it when the supervisor is gone or says so; returns why it was killed, if it was."""
+    poller = select.poll()
+    poller.register(lifeline.fileno(), select.POLLIN)
+    poller.register(worker, select.POLLIN)
+    killed_for = ""
+    while True:
+        ready = dict(poller.poll(_POLL_MS))
+        if worker in ready:
+            return killed_for
+        if lifeline.fileno() in ready and not killed_for:
+            # Anything on the lifeline, its end above all, means: end the worker.
+            killed_for = LIFELINE_CUT
+            os.kill(pid, signal.SIGKILL)
+            poller.unregister(lifeline.fileno())
+        elif not ready and not killed_for and _is_zombie(pid):
+            killed_for = _ZOMBIE_LEADER
+            os.kill(pid, signal.SIGKILL)
+
+
+def _is_zombie(pid: int) -> bool:
+    """Return whether the leader is a zombie although its pidfd isn't readable: other threads live (proc(5), state)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as source:
+            return source.read().rpartition(b")")[2].split()[0] == b"Z"
+    except OSError:
+        return False

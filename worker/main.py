@@ -1,0 +1,109 @@
+"""One worker, from the fork to the guest's end.
+
+The keeper has forked this process (into a pid namespace of its own) and arranged its descriptors. What follows is the whole
+life: confine, hand the listener over, load under filter 1, seal with filter 2, wait for go, run, report.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import sys
+from dataclasses import replace
+
+from ipc.channel import Channel
+from ipc.errors import ConfinementError
+from ipc.messages import ARTIFACT_PATH, Confined, EngineSettings, Finished, Go, Load, Sealed, StartFailed, WorkerJob
+from worker import confine, seccomp
+from worker.deadline import Deadline
+from worker.engine import Program, ProgramError, Runner
+
+CHANNEL = 3
+"""The worker's descriptors: 0, 1, 2 are the guest's streams, this is the channel, the next the parent's pidfd."""
+PARENT_PIDFD = 4
+ARTIFACT = 5
+"""Only when the seccomp layer is off, so that there is no warden to answer ARTIFACT_PATH (tests of the other layers)."""
+
+_runners: dict[EngineSettings, Runner] = {}
+
+
+def runner_for(settings: EngineSettings) -> Runner:
+    """Return the runner for these settings, made once per process; the zygote makes the usual one."""
+    runner = _runners.get(settings)
+    if runner is None:
+        runner = _runners[settings] = Runner.new(settings)
+    return runner
+
+
+def run_worker(job: WorkerJob, in_pid_namespace: bool) -> int:
+    """Live the life of a worker; returns the exit status of the process."""
+    # Closed by hand: a socket that is merely dropped asks for its own name, to warn.
+    with contextlib.closing(Channel.from_descriptor(CHANNEL)) as channel:
+        return _live(job, channel, in_pid_namespace)
+
+
+def _live(job: WorkerJob, channel: Channel, in_pid_namespace: bool) -> int:
+    stage = "confining"
+    try:
+        runner = runner_for(job.engine)
+        confinement = confine.put_on_layers(job.confinement, job.limits, PARENT_PIDFD, in_pid_namespace)
+        sealable = job.confinement.off.count(seccomp.LAYER) == 0
+        # From here on nothing is imported, and no file is named but by the engine.
+        listener = confine.confine_with_listener(confinement)
+        if listener >= 0:
+            channel.send(Confined(tuple(confinement.layers)), (listener,))
+            os.close(listener)
+        else:
+            channel.write(Confined(tuple(confinement.layers)))
+        channel.read((Load,))
+
+        stage = "loading"
+        artifact: str | bytes = ARTIFACT_PATH if listener >= 0 else _inherited_artifact()
+        program = Program.load(runner, job, artifact)
+        program.set_wasi(job, native=listener < 0)
+
+        stage = "sealing"
+        if sealable:
+            confinement.note(seccomp.seal())
+        channel.write(Sealed(tuple(confinement.layers)))
+        channel.read((Go,))
+    except ConfinementError as error:
+        channel.write(StartFailed(stage, error.layer, error.syscall, error.errno, str(error)))
+        return 69
+    except ProgramError as error:
+        channel.write(StartFailed(stage, "", "", 0, str(error)))
+        return 65
+    except EOFError:
+        return 70
+    except Exception as error:  # whatever it is, it must be told: nobody reads a traceback here
+        channel.write(
+            StartFailed(stage, "", "", getattr(error, "errno", 0) or 0, f"{type(error).__name__}: {error}"[:2000])
+        )
+        return 70
+
+    with Deadline(runner.engine, job.limits.timeout_ns):
+        finished = program.run()
+    channel.write(_with_peak(finished))
+    return 0
+
+
+def _inherited_artifact() -> bytes:
+    with open(ARTIFACT, "rb") as source:
+        return source.read()
+
+
+def _with_peak(finished: Finished) -> Finished:
+    peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return replace(finished, peak_memory_bytes=peak_bytes)
+
+
+def check_origin(origin: str) -> None:
+    """Refuse to go on when our packages were imported from anywhere but `origin`, or Python isn't isolated."""
+    if not sys.flags.isolated:
+        raise ConfinementError("origin", "check", 0, "this interpreter doesn't run isolated (python -I)")
+    for name in ("ipc", "worker"):
+        module = sys.modules.get(name)
+        found = getattr(module, "__file__", None)
+        if found is None or os.path.dirname(os.path.dirname(os.path.abspath(found))) != origin:
+            raise ConfinementError("origin", "check", 0, f"package {name} was imported from {found}, not from {origin}")

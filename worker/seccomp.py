@@ -1,0 +1,93 @@
+"""The seccomp layer (seccomp(2)): two stacked filters, compiled in the zygote, loaded by raw system call.
+
+Filter 1 is the whole allow-list; a call that it doesn't name goes to the warden. Filter 2 is stacked on it once everything is loaded.
+A kernel that lacks a flag gets the next weaker set, and the report says what that loses.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass
+
+from ipc.errors import ConfinementError
+from ipc.messages import LayerReport
+from ipc.syscalls import machine
+from worker import libc
+from worker.filter_compiler import Program, compile_filter, load
+
+LAYER = "seccomp"
+_FULL = libc.SECCOMP_FILTER_FLAG_TSYNC | libc.SECCOMP_FILTER_FLAG_NEW_LISTENER | libc.SECCOMP_FILTER_FLAG_TSYNC_ESRCH
+_ATTEMPTS = (
+    (_FULL | libc.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, ""),
+    (_FULL, "no WAIT_KILLABLE_RECV (Linux 5.19): a stopped worker's call may be performed twice"),
+    (
+        libc.SECCOMP_FILTER_FLAG_NEW_LISTENER,
+        "no TSYNC with a listener (Linux 5.7): only the one thread there is, is filtered",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """The compiled filters of one architecture."""
+
+    confining: Program
+    sealing: Program
+    compiling: Program
+
+
+_programs: Programs | None = None
+
+
+def compile_all() -> Programs:
+    """Compile the filters for this machine; the zygote does this once, each worker inherits the result."""
+    global _programs
+    if _programs is None:
+        try:
+            architecture = machine()
+        except KeyError as error:
+            raise ConfinementError(LAYER, "uname", 0, f"no filters for architecture {error}") from error
+        _programs = Programs(*(compile_filter(load(name), architecture) for name in ("confine", "seal", "compile")))
+    return _programs
+
+
+def confine() -> tuple[int, LayerReport]:
+    """Load filter 1; returns its listener, for the warden. From here on no call that isn't listed is made."""
+    program = compile_all().confining.for_pid(os.getpid())
+    for flags, loses in _ATTEMPTS:
+        try:
+            listener = libc.set_filter(flags, program)
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                continue
+            return -1, _unavailable(error)
+        return listener, LayerReport(LAYER, "partial" if loses else "enforced", loses)
+    return -1, LayerReport(LAYER, "unavailable", "no user notification in this kernel (Linux 5.0)")
+
+
+def seal() -> LayerReport:
+    """Stack filter 2: no new executable memory, no further filter, no descriptor passing. Every thread at once."""
+    return _load("seal", compile_all().sealing)
+
+
+def confine_compiler() -> LayerReport:
+    """Load the compiler's one filter, which has no listener: it names no file."""
+    return _load("compile", compile_all().compiling)
+
+
+def _load(name: str, program: Program) -> LayerReport:
+    layer = "sealed" if name == "seal" else LAYER
+    try:
+        libc.set_filter(libc.SECCOMP_FILTER_FLAG_TSYNC, program.for_pid(os.getpid()))
+    except OSError as error:
+        if layer == LAYER:
+            return _unavailable(error)
+        raise ConfinementError(layer, "seccomp", error.errno or 0) from error
+    return LayerReport(layer, "enforced")
+
+
+def _unavailable(error: OSError) -> LayerReport:
+    if error.errno in (errno.ENOSYS, errno.EACCES, errno.EPERM, errno.EBUSY):
+        return LayerReport(LAYER, "unavailable", f"seccomp: {os.strerror(error.errno)}")
+    raise ConfinementError(LAYER, "seccomp", error.errno or 0) from error

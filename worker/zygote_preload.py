@@ -1,0 +1,59 @@
+"""What the zygote holds ready: everything imported, filters compiled, an engine made, once for all workers forked from it.
+
+Imported by multiprocess's forkserver. After filter 1 a worker can't open a file, so whatever it will ever import or
+compile must be here.
+"""
+
+from __future__ import annotations
+
+import array  # noqa: F401 # socket.send_fds imports it at its first call
+import gc
+import select  # noqa: F401
+import signal
+import traceback  # noqa: F401 # the interpreter imports it for an error in a thread
+
+from ipc import codec, messages
+from worker import compiler, keeper, main, seccomp  # noqa: F401
+from worker.filter_compiler import Program
+
+_EXAMPLES: tuple[object, ...] = (
+    messages.Load(),
+    messages.Go(),
+    messages.Confined((messages.LayerReport("layer", "enforced"),)),
+    messages.Sealed((messages.LayerReport("layer", "enforced"),)),
+    messages.Finished("exited", 0),
+    messages.StartFailed("stage", "layer", "call", 0, "message"),
+    messages.Spawned(1),
+    messages.Ended(0, 0, 0, 0),
+    messages.Compiled("module", 0, (), ()),
+    messages.CompileFailed("message"),
+    messages.WorkerJob(
+        "run",
+        "example",
+        "module",
+        ("argument",),
+        (("name", "value"),),
+        (("guest", "host"),),
+        messages.EngineSettings(),
+        messages.WorkerLimits(1, 1),
+        messages.ConfinementPlan(()),
+        "/",
+    ),
+)
+
+
+def _warm_up() -> None:
+    """Touch once what is built lazily: type hints of the messages, filter programs, the usual engine."""
+    for example in _EXAMPLES:
+        codec.unpack_tagged((type(example),), codec.pack_tagged(example))
+    programs = seccomp.compile_all()
+    assert isinstance(programs.confining, Program)
+    main.runner_for(messages.EngineSettings())
+    # multiprocess ignores SIGINT in the zygote; what is forked from it must not see the terminal's either.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.collect()
+    # What is here lives for ever: moved out of the collector's sight, its pages stay shared (gc.freeze).
+    gc.freeze()
+
+
+_warm_up()
