@@ -15,7 +15,8 @@ No regular expression here can backtrack beyond linear time: `*` runs are atomic
 """
 
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
@@ -112,7 +113,7 @@ class Pattern:
 
     def matches(self, resource: str) -> bool:
         """Whether it covers this normalised resource (the reference; `PatternIndex` is the fast way)."""
-        return _matches(self.tokens, self.form, split_resource(resource, self.separator))
+        return matches_tokens(self.tokens, self.form, split_resource(resource, self.separator))
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,20 +217,27 @@ def _parse_segment(text: str, segment: str, position: int, separator: Separator)
     if (run := segment.find("**")) >= 0:
         reason = "more than two stars" if "***" in segment else "** must be a whole segment"
         raise PatternError(text, position + run, reason)
-    if (first := _MAGIC.search(segment)) is None:
-        return segment
-    return _parse_glob(text, segment, position, first.start())
+    if _MAGIC.search(segment) is None:
+        return sys.intern(segment)
+    try:
+        return _parse_glob(segment)
+    except PatternError as error:
+        raise PatternError(text, position + error.position, error.reason) from None
 
 
-def _parse_glob(text: str, segment: str, position: int, first: int) -> SegmentGlob:
-    prefix = segment[:first]
+@lru_cache(maxsize=4096)
+def _parse_glob(segment: str) -> SegmentGlob:
+    """Parse a segment with wildcards; equal ones share one value, which keeps it in the processor's cache."""
+    found = _MAGIC.search(segment)
+    first = found.start() if found is not None else len(segment)
+    prefix = sys.intern(segment[:first])
     chunks = [re.escape(prefix)]  # the expression between stars
     suffix: list[str] = []
     index = first
     while index < len(segment):
         character = segment[index]
         if character == "[":
-            expression, index = _parse_set(text, segment, position, index)
+            expression, index = _parse_set(segment, index)
             chunks[-1] += expression
             suffix.clear()
             continue
@@ -249,21 +257,21 @@ def _parse_glob(text: str, segment: str, position: int, first: int) -> SegmentGl
         # Every chunk has a fixed length, so taking the earliest place for each but the last loses no match.
         middle = "".join(f"(?>.*?{chunk})" for chunk in chunks[1:-1])
         expression = f"{chunks[0]}{middle}.*{chunks[-1]}"
-    tail = "".join(suffix)
+    tail = sys.intern("".join(suffix))
     return SegmentGlob(segment, prefix, tail, segment == f"{prefix}*{tail}", expression)
 
 
-def _parse_set(text: str, segment: str, position: int, start: int) -> tuple[str, int]:
+def _parse_set(segment: str, start: int) -> tuple[str, int]:
     """Parse `[…]` at `start`; its expression, and the index after the closing bracket."""
     index = start + 1
     negated = segment[index : index + 1] == "!"
     if negated:
         index += 1
     elif segment[index : index + 1] == "^":
-        raise PatternError(text, position + index, "write [!…] for a negated set")
+        raise PatternError(segment, index, "write [!…] for a negated set")
     close = segment.find("]", index + 1)
     if close < 0:
-        raise PatternError(text, position + start, "[ is never closed in this segment")
+        raise PatternError(segment, start, "[ is never closed in this segment")
     members = segment[index:close]
     parts: list[str] = []
     at = 0
@@ -272,7 +280,7 @@ def _parse_set(text: str, segment: str, position: int, start: int) -> tuple[str,
         if members[at + 1 : at + 2] == "-" and at + 2 < len(members):
             high = members[at + 2]
             if high < low:
-                raise PatternError(text, position + index + at, f"empty range {low}-{high}")
+                raise PatternError(segment, index + at, f"empty range {low}-{high}")
             parts.append(f"{re.escape(low)}-{re.escape(high)}")
             at += 3
         else:
@@ -281,7 +289,7 @@ def _parse_set(text: str, segment: str, position: int, start: int) -> tuple[str,
     return f"[{'^' if negated else ''}{''.join(parts)}]", close + 1
 
 
-def _matches(tokens: tuple[Token, ...], form: Form, segments: list[str]) -> bool:
+def matches_tokens(tokens: tuple[Token, ...], form: Form, segments: Sequence[str]) -> bool:
     """Match by sets of positions, so that no pattern takes more than len(tokens) * len(segments) steps."""
     positions = _closure(tokens, {0})
     for segment in segments:
