@@ -1,11 +1,12 @@
-"""A process that makes native file calls as told, all of them notified to a warden: stands for a worker that was broken into.
+"""A process that makes native file calls as told, all notified to a warden: stands for a worker that was broken into.
 
-Run as `python -I actor.py FD UID`: makes a filter, sends its listener through FD, then runs the Python it is sent there.
+Run as `python -I actor.py FD`: makes a filter, sends its listener through FD, then runs the Python it is sent there.
 """
 
 import ctypes
-import errno  # noqa: F401 # for the code that is sent
+import errno  # this and mmap are for the code that is sent
 import json
+import mmap
 import os
 import platform
 import socket

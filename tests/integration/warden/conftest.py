@@ -41,8 +41,12 @@ TIMEOUT_S = 20.0
 
 def all_numbers() -> dict[str, int]:
     """Return the number of each system call that the warden answers, and of two that nobody may make."""
-    numbers = {name: number for calls in syscalls.NOTIFIED[syscalls.machine()].values() for name, number in calls.items()}
-    return numbers | {"x86_64": {"ptrace": 101, "mount": 165}, "aarch64": {"ptrace": 117, "mount": 40}}[syscalls.machine()]
+    numbers = {
+        name: number for calls in syscalls.NOTIFIED[syscalls.machine()].values() for name, number in calls.items()
+    }
+    return (
+        numbers | {"x86_64": {"ptrace": 101, "mount": 165}, "aarch64": {"ptrace": 117, "mount": 40}}[syscalls.machine()]
+    )
 
 
 @dataclass(slots=True)
@@ -74,7 +78,9 @@ class Actor:
 
     def open(self, path: Path | str, flags: int = os.O_RDONLY, mode: int = 0o666) -> object:
         """Open an absolute path in the actor; a descriptor of the actor's, or an errno's name."""
-        return self.run("result = sys_call('openat', -100, path, flags, mode)", path=os.fsencode(path), flags=flags, mode=mode)
+        return self.run(
+            "result = sys_call('openat', -100, path, flags, mode)", path=os.fsencode(path), flags=flags, mode=mode
+        )
 
     def read(self, path: Path | str) -> object:
         """Read a whole file in the actor."""

@@ -33,7 +33,7 @@ def test_openat2_beneath_a_root_as_wasmtime_opens(stage: Stage, tree: Path) -> N
 
 
 def test_creates_appends_and_truncates_with_write(stage: Stage, tree: Path) -> None:
-    """With a write grant a file is made with the caller's mode under the umask, owned by run_as, appended, truncated."""
+    """With a write grant a file is made with its mode under the umask, owned by run_as, appended, truncated."""
     actor = stage.actor(("write", f"{tree}/out/**"))
     new = tree / "out/new.txt"
     assert actor.write(new, "one") == 3
@@ -82,7 +82,10 @@ def test_looks_at_files_by_stat_and_access(stage: Stage, tree: Path) -> None:
     actor = stage.actor(("read", f"{tree}/in/**"))
     assert actor.run("result = os.stat(p).st_size", p=str(tree / "in/a.txt")) == 5
     assert actor.run("result = os.stat(p).st_size", p=str(tree / "secret/key")) == "EACCES"
-    assert actor.run("result = [os.access(p, os.R_OK), os.access(p, os.W_OK)]", p=str(tree / "in/a.txt")) == [True, False]
+    assert actor.run("result = [os.access(p, os.R_OK), os.access(p, os.W_OK)]", p=str(tree / "in/a.txt")) == [
+        True,
+        False,
+    ]
     source = "b = ctypes.create_string_buffer(256)\nr = sys_call('statx', -100, p, 0, 0x7ff, b)\n"
     source += "result = struct.unpack_from('<Q', b.raw, 40)[0] if r == 0 else r"
     assert actor.run(source, p=os.fsencode(tree / "in/a.txt")) == 5
@@ -99,7 +102,10 @@ def test_listing_shows_what_the_pattern_covers(stage: Stage, tree: Path) -> None
     assert actor.run("os.lseek(fd, 0, 0)\nresult = names(fd, 32)", fd=fd) == ["a.txt", "b.csv"]
     assert actor.run("os.lseek(fd, 0, 0)\nresult = names(fd, 24)", fd=fd) in (["errno 22"], ["a.txt", "b.csv"])
     assert actor.run("os.lseek(fd, 0, 0)\nresult = listing(fd, 4)[1]", fd=fd) == "EINVAL"
-    assert actor.run("os.lseek(fd, 0, 0)\nresult = sorted(os.listdir(p))", fd=fd, p=str(tree / "in")) == ["a.txt", "b.csv"]
+    assert actor.run("os.lseek(fd, 0, 0)\nresult = sorted(os.listdir(p))", fd=fd, p=str(tree / "in")) == [
+        "a.txt",
+        "b.csv",
+    ]
 
 
 def test_names_on_the_way_to_a_grant_are_shown(stage: Stage, tree: Path) -> None:
