@@ -29,6 +29,8 @@ SLOW_TEST_LIMIT_S = 600
 LEFTOVER_GRACE_S = 2.0
 
 _SESSION_MARK = "AIRSSYS_TEST_SESSION"
+_SURROUNDINGS = ("NO_COLOR", "AIRSSYS_STATE", "AIRSSYS_SOCKET", "SUDO_UID", "SUDO_GID")
+"""What changes the product's behaviour: a test that means one of these sets it."""
 
 
 # ---- rules of the session
@@ -38,6 +40,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the marker for tests that only root can try, and mark our environment, which children inherit."""
     config.addinivalue_line("markers", "needs_root: can only be tried as root; left out of the run as an ordinary user")
     os.environ[_SESSION_MARK] = uuid.uuid4().hex
+    for name in _SURROUNDINGS:
+        os.environ.pop(name, None)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
