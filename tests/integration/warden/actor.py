@@ -4,7 +4,7 @@ Run as `python -I actor.py FD`: makes a filter, sends its listener through FD, t
 """
 
 import ctypes
-import errno  # this and mmap are for the code that is sent
+import errno
 import json
 import mmap
 import os
@@ -13,6 +13,7 @@ import socket
 import struct
 import sys
 
+FOR_THE_CODE_THAT_IS_SENT = (errno, mmap)
 libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long
 NUMBERS: dict[str, int] = {}
@@ -83,9 +84,10 @@ def main() -> None:
         os.setgroups([])
         os.setresgid(order["uid"], order["uid"], order["uid"])
         os.setresuid(order["uid"], order["uid"], order["uid"])
-    else:
-        libc.prctl(0x59616D61, ctypes.c_ulong(2**64 - 1), 0, 0, 0)  # Yama: any ancestor's descendant may attach
-    libc.prctl(4, int(order["uid"] is None), 0, 0, 0)  # dumpable only where the warden has no capability
+    if order["dumpable"] and order["uid"] is None:
+        libc.prctl(0x59616D61, ctypes.c_ulong(2**64 - 1), 0, 0, 0)  # PR_SET_PTRACER: Yama lets an attacher in
+    # Without a namespace an ordinary warden has no capability: the actor must stay dumpable.
+    libc.prctl(4, int(order["dumpable"] and order["uid"] is None), 0, 0, 0)
     space: dict[str, object] = dict(globals())
     listener = install(order["notified"])
     socket.send_fds(channel, [b"listener"], [listener])

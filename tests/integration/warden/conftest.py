@@ -8,9 +8,7 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +30,9 @@ from ipc.messages import (
 )
 from ipc.policy.capability import Grant
 from ipc.policy.decision import PolicyDocument
+from supervisor.audit_log import AuditLog
+from supervisor.audit_writer import AuditWriter
+from supervisor.namespaces import Spawned, isolated_python, spawn
 
 ACTOR = Path(__file__).with_name("actor.py")
 NOBODY = 65534
@@ -54,7 +55,7 @@ class Actor:
     """One process whose file calls go to the warden."""
 
     worker_id: str
-    process: subprocess.Popen[bytes]
+    process: Spawned
     channel: socket.socket
     stage: Stage
     ended: EndWorker | None = None
@@ -101,9 +102,11 @@ class Actor:
     def close(self) -> None:
         """End the process."""
         self.channel.close()
-        with contextlib.suppress(ProcessLookupError):
-            self.process.kill()
-        self.process.wait()
+        if self.process.pidfd >= 0:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait(10)
+            self.process.close()
+            self.process.pidfd = -1
 
 
 @dataclass(slots=True)
@@ -112,9 +115,10 @@ class Stage:
 
     directory: Path
     channel: Channel
-    process: subprocess.Popen[bytes]
+    process: Spawned
     uid: int
     events_source: Callable[[], list[dict[str, object]]]
+    namespace: int | None
     actors: list[Actor] = field(default_factory=list)
     ready: WardenReady | None = None
 
@@ -128,15 +132,21 @@ class Stage:
     ) -> Actor:
         """Start an actor with these grants, (verb, pattern) each."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        process = subprocess.Popen(
-            [sys.executable, "-I", ACTOR, str(theirs.fileno())], pass_fds=[theirs.fileno()], close_fds=True
+        process = spawn(
+            (sys.executable, "-I", str(ACTOR), str(theirs.fileno())),
+            pass_descriptors=(theirs.fileno(),),
+            join=self.namespace,
         )
         theirs.close()
         numbers = all_numbers()
         notified = [n for name, n in numbers.items() if name not in ("ptrace", "mount") or name in extra_calls]
         uid = WORKER_UID + len(self.actors) if os.geteuid() == 0 else None
         ours.settimeout(TIMEOUT_S)
-        ours.send(json.dumps({"numbers": numbers, "notified": notified, "uid": uid}).encode())
+        ours.send(
+            json.dumps(
+                {"numbers": numbers, "notified": notified, "uid": uid, "dumpable": self.namespace is None}
+            ).encode()
+        )
         _, descriptors, _, _ = socket.recv_fds(ours, 64, 1)
         worker_id = f"w{len(self.actors)}"
         actor = Actor(worker_id, process, ours, self)
@@ -217,55 +227,82 @@ def own(root: Path) -> None:
             os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
 
 
-STUB = """
-import sys, types, json, os, threading
-module = types.ModuleType("ipc.audit.stream")
-class AuditClient:
-    def __init__(self, endpoint, *keys):
-        self.fd = os.open(endpoint, os.O_WRONLY|os.O_CREAT|os.O_APPEND, 0o666)
-    def record(self, event):
-        os.write(self.fd, (json.dumps(event.to_wire(), default=repr)+"\\n").encode())
-    def record_durable(self, event, timeout_s): self.record(event)
-    def flush(self, timeout_s): pass
-    def close(self): pass
-module.AuditClient = AuditClient
-sys.modules["ipc.audit.stream"] = module
-"""
+@contextlib.contextmanager
+def user_namespace() -> Iterator[int]:
+    """An outer user namespace as a supervisor makes it, held by a process that does nothing."""
+    holder = spawn(("/bin/sleep", "600"), join="new")
+    descriptor = os.open(f"/proc/{holder.pid}/ns/user", os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+        holder.send_signal(signal.SIGKILL)
+        holder.wait(10)
+        holder.close()
 
 
-@pytest.fixture
-def stage(short_dir: Path) -> Iterator[Stage]:
-    """A warden as `nobody` when we are root, else as us."""
+@contextlib.contextmanager
+def running_stage(directory: Path, namespace: int | None, **settings: int) -> Iterator[Stage]:
+    """A warden as `nobody` when we are root, else as us, with a real audit log behind it."""
     uid, gid = (NOBODY, NOBODY) if os.geteuid() == 0 else (os.getuid(), os.getgid())
-    scratch = short_dir / "scratch"
+    scratch = directory / "scratch"
     scratch.mkdir()
     os.chown(scratch, uid, gid)
-    log = short_dir / "log"
+    (directory / "run").mkdir(mode=0o700)
+    records: list[dict[str, object]] = []
+    log = AuditLog(str(directory / "audit"))
+    writer = AuditWriter(log, str(directory / "run" / "a.sock"))
+    writer.subscribe(lambda record: records.append(dict(record)))
+    writer.start()
+    public_key, secret_key = writer.new_client_keys("warden")
     ours, theirs = Channel.pair()
-    process = subprocess.Popen(
-        [sys.executable, "-I", "-c", STUB + f"from ipc.warden.shell import main; main({theirs.fileno()})"],
-        pass_fds=[theirs.fileno()],
+    warden = spawn(
+        isolated_python(f"from ipc.warden.shell import main; main({theirs.fileno()})"),
+        pass_descriptors=(theirs.fileno(),),
+        join=namespace,
     )
     theirs.close()
-    ours.send(WardenSetup(uid, gid, (gid,), 0o022, str(log), b"", b"", b"", str(scratch)))
-    ready, _ = ours.receive((WardenReady,), TIMEOUT_S)
+    keys = (writer.server_public_key, public_key, secret_key)
+    ours.send(WardenSetup(uid, gid, (gid,), 0o022, writer.endpoint, *keys, str(scratch), **settings))
+    try:
+        ready, _ = ours.receive((WardenReady,), TIMEOUT_S)
+    except EOFError:
+        pytest.fail(f"the warden did not start: {warden.last_words()}")
     assert isinstance(ready, WardenReady)
-
-    def events() -> list[dict[str, object]]:
-        return [json.loads(line) for line in log.read_text().splitlines()]
-
-    stage = Stage(short_dir, ours, process, uid, events, ready=ready)
+    stage = Stage(directory, ours, warden, uid, lambda: records, namespace, ready=ready)
     try:
         yield stage
     finally:
         for actor in stage.actors:
             actor.close()
         ours.close()
-        try:
-            assert process.wait(10) == 0
-        finally:
-            process.kill()
-            process.wait()
+        ended = warden.wait(10)
+        warden.send_signal(signal.SIGKILL)
+        warden.wait(10)
+        words = warden.last_words()
+        warden.close()
+        writer.close()
+        log.close()
+    assert ended
+    assert (warden.wait_status, words) == (0, "")
 
 
-_ = signal, time
+@pytest.fixture
+def stage(short_dir: Path) -> Iterator[Stage]:
+    """A warden and its actors in one user namespace: how everything runs where the kernel has them."""
+    with user_namespace() as namespace, running_stage(short_dir, namespace) as running:
+        yield running
+
+
+@pytest.fixture
+def plain_stage(short_dir: Path) -> Iterator[Stage]:
+    """The same without any namespace: actors of an ordinary user stay dumpable."""
+    with running_stage(short_dir, None) as running:
+        yield running
+
+
+@pytest.fixture
+def slow_stage(short_dir: Path) -> Iterator[Stage]:
+    """A warden that answers ten calls a second."""
+    with user_namespace() as namespace, running_stage(short_dir, namespace, calls_per_second=10) as running:
+        yield running
