@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from ipc.errors import ConfigError
 from ipc.messages import EngineSettings, WorkerLimits
 from ipc.policy.capability import Grant
 from ipc.policy.document import PolicyDocument
-from ipc.policy.patterns import has_wildcards, literal_pattern_text
+from ipc.policy.patterns import Form, has_wildcards, literal_pattern_text, parse_pattern
 from supervisor.terminal import visible
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -111,27 +113,51 @@ def flag_pattern(text: str, cwd: str, flag: str) -> str:
 
 
 def flag_mount(text: str, cwd: str) -> tuple[str, str]:
-    """Return (host, guest) of `--dir HOST[::GUEST]`; without GUEST the guest sees it under the name that was given."""
+    """Return (guest, host) of `--dir HOST[::GUEST]`; without GUEST the guest sees it under the name that was given."""
     host, separator, guest = text.partition("::")
     if not host or (separator and not guest):
         raise ConfigError(f"--dir {visible(text)!r}: expected HOST[::GUEST]")
     real = os.path.realpath(os.path.join(cwd, host))
     if not os.path.isdir(real):
         raise ConfigError(f"--dir {visible(text)!r}: {visible(host)} is not a directory")
-    return real, guest or host
+    return guest or host, real
 
 
-def merge_mounts(explicit: tuple[tuple[str, str], ...], cwd: str | None) -> tuple[tuple[str, str], ...]:
-    """Return all mounts of a run: the explicit ones, `.` for a bare program, and `/` as itself.
+_SYSTEM_DIRECTORIES = ("/dev", "/etc", "/proc", "/root", "/sys")
+"""Directories that programs name absolutely and hardly ever mean beneath their working directory."""
+
+
+def merge_mounts(
+    explicit: tuple[tuple[str, str], ...], grants: Sequence[Grant], cwd: str | None, cwd_names: Sequence[str] = ()
+) -> tuple[tuple[str, str], ...]:
+    """Return all mounts of a run as (guest, host): `/` as itself, what grants name, the explicit ones, `.` for a bare program.
 
     A mount grants nothing. `/` is always there so that the guest's absolute paths are the host's: what it tries is then
-    decided, and named in a denial, by its true name.
+    decided, and named in a denial, by its true name. wasi-libc takes `/x` and `x` for the same name and gives it to the longest
+    mount that fits, the last of equals; so `.` comes last, and granted directories and those that are never meant
+    relatively are mounted by their own names, unless the working directory has an entry of that name (`cwd_names`).
     """
-    mounts = {guest: host for host, guest in explicit}
+    mounts = {"/": "/"}
     if cwd is not None:
-        mounts.setdefault(".", cwd)
-    mounts.setdefault("/", "/")
-    return tuple((host, guest) for guest, host in mounts.items())
+        for directory in _SYSTEM_DIRECTORIES:
+            if directory[1:] not in cwd_names and os.path.isdir(directory):
+                mounts[directory] = directory
+        for grant in grants:
+            directory = literal_directory(grant.pattern_text)
+            if grant.action.startswith("filesystem.") and directory != "/" and directory[1:] not in cwd_names:
+                mounts[directory] = directory
+    mounts.update(explicit)
+    if cwd is not None and "." not in mounts:
+        mounts["."] = cwd
+    return tuple(mounts.items())
+
+
+def literal_directory(pattern_text: str) -> str:
+    """Return the directory that every match of a path pattern lies in or is, as far as it is written without wildcards."""
+    pattern = parse_pattern(pattern_text)
+    names = [str(token) for token in takewhile(lambda token: isinstance(token, str), pattern.tokens)]
+    whole = len(names) == len(pattern.tokens) and pattern.form is Form.EXACT
+    return "/" + "/".join(names[:-1] if whole else names)
 
 
 def flag_grants(read: list[str], write: list[str], names: list[str], cwd: str) -> tuple[Grant, ...]:

@@ -141,5 +141,13 @@ def _guarded(module: CommandModule, args: argparse.Namespace) -> int:
         # The reader of our output went away (`| head`): nothing is left to say to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 128 + 13
+    except Exception as error:  # noqa: BLE001 - the last resort: our own bug, told in two lines
+        if os.environ.get("AIRSSYS_DEBUG"):
+            raise
+        bug = ConfigError(
+            f"internal error: {type(error).__name__}: {error}",
+            hint="this is a bug of ours; with AIRSSYS_DEBUG=1 it shows where",
+        )
+        return print_error(bug, "internal", EX_SOFTWARE, args)
     except KeyboardInterrupt:
         return 130

@@ -65,7 +65,8 @@ def host_options(args: argparse.Namespace, settings: Settings) -> HostOptions:
         )
     return HostOptions(
         state_directory=state,
-        run_directory=os.path.join(state, "run") if own_state else settings.directories.run,
+        # Root's is one for the whole machine: worker uids are handed out there, and the warden's uid must reach it.
+        run_directory=os.path.join(state, "run") if own_state and own_uid != 0 else settings.directories.run,
         data_directory=os.path.join(os.path.dirname(state), os.path.basename(state) + "-data")
         if own_state
         else settings.directories.data,
@@ -150,7 +151,7 @@ def bare_request(args: argparse.Namespace, host: Host, settings: Settings) -> Ru
         wasm_path=args.target,
         arguments=(os.path.basename(args.target), *args.guest_arguments),
         environment=environment_pairs(args.env, args.secret, dict(os.environ)),
-        mounts=merge_mounts(tuple(flag_mount(text, cwd) for text in args.dir), cwd),
+        mounts=merge_mounts(tuple(flag_mount(text, cwd) for text in args.dir), grants, cwd, os.listdir(cwd)),
         document=document,
         limits=_limits(args, _memory_bytes(args, settings, None), None),
         engine=EngineSettings(fuel=args.fuel is not None),
@@ -194,7 +195,7 @@ def component_request(args: argparse.Namespace, host: Host, settings: Settings) 
     )
     limits = _limits(args, _memory_bytes(args, settings, resolution.quota.memory_bytes), manifest)
     arguments = args.guest_arguments or bound.args
-    mounts = tuple((mount.host, mount.guest) for mount in bound.mounts)
+    mounts = tuple((mount.guest, mount.host) for mount in bound.mounts)
     return RunRequest(
         component=name,
         version=manifest.component.version,
@@ -202,7 +203,7 @@ def component_request(args: argparse.Namespace, host: Host, settings: Settings) 
         wasm_path=manifest.wasm_path,
         arguments=(os.path.basename(manifest.component.wasm), *arguments),
         environment=(*bound.env, *environment_pairs(args.env, [], dict(os.environ)), *_secrets(args, bound, own)),
-        mounts=merge_mounts(mounts, None),
+        mounts=merge_mounts(mounts, granted, None),
         document=document,
         limits=limits,
         engine=EngineSettings(fuel=limits.fuel is not None),

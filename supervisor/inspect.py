@@ -1,0 +1,68 @@
+"""What a wasm file is and wants from its host, found out by a confined compiler process, never by this one."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import ipc
+from ipc.errors import AirssysError
+from ipc.messages import ConfinementPlan, EngineSettings
+from supervisor.artifacts import ArtifactCache
+from supervisor.compilation import CompileLimits, Program, obtain
+from supervisor.host import DEFAULT_REQUIRED
+from supervisor.identity import worker_uid
+from supervisor.settings import default_directories
+from supervisor.zygote import Zygote
+
+
+@dataclass(frozen=True, slots=True)
+class WasmSummary:
+    """What the compiler reported; `error` says why there is nothing else."""
+
+    kind: str
+    imports: tuple[str, ...]
+    exports: tuple[str, ...]
+    error: str = ""
+
+
+def inspect_wasm(path: str) -> WasmSummary:
+    """Return the kind, imports and exports of a wasm file; compiled code is kept in the cache for the run to come."""
+    state = os.environ.get("AIRSSYS_STATE") or default_directories(os.environ, os.getuid()).state
+    try:
+        program = Program.open(path)
+    except AirssysError as error:
+        return WasmSummary("", (), (), str(error))
+    zygote = Zygote()
+    try:
+        zygote.start()
+        if os.getuid() == 0:
+            run = default_directories(os.environ, 0).run if "AIRSSYS_STATE" not in os.environ else f"{state}/run"
+            os.makedirs(run, mode=0o711, exist_ok=True)
+            with worker_uid(run) as uid:
+                return _summary(program, state, zygote, uid)
+        return _summary(program, state, zygote, None)
+    except AirssysError as error:
+        return WasmSummary("", (), (), str(error))
+    finally:
+        zygote.close()
+        program.close()
+
+
+def _summary(program: Program, state: str, zygote: Zygote, uid: int | None) -> WasmSummary:
+    plan = ConfinementPlan(DEFAULT_REQUIRED, (), uid, uid, uid is not None or zygote.user_namespace is not None)
+    origin = os.path.dirname(os.path.dirname(os.path.abspath(str(ipc.__file__))))
+    cache = ArtifactCache(os.path.join(state, "cache"))
+    artifact = obtain(
+        program,
+        EngineSettings(),
+        cache,
+        zygote,
+        plan,
+        origin,
+        CompileLimits(),
+        on_progress=lambda _: None,
+        interrupted=lambda: False,
+    )
+    os.close(artifact.descriptor)
+    return WasmSummary(artifact.record.wasm_kind, artifact.record.imports, artifact.record.exports)
