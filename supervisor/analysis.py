@@ -370,11 +370,13 @@ def _unused_parameters(manifest: Manifest) -> list[Finding]:
 
 
 _IMPORT_ACTIONS: Final = (
-    (re.compile(r"wasi:(?:sockets|tls)/"), "network.connect", "opens sockets"),
-    (re.compile(r"wasi:http/outgoing-handler"), "network.connect", "makes HTTP requests"),
-    (re.compile(r"wasi_snapshot_preview1\.sock_|wasi_unstable\.sock_"), "network.connect", "uses sockets"),
+    (re.compile(r"wasi:sockets/(?:tcp|udp|ip-name-lookup)"), "network.connect", "opens sockets or looks up names"),
+    (re.compile(r"wasi_snapshot_preview1\.sock_"), "network.connect", "uses sockets"),
 )
-_PROVIDED: Final = re.compile(r"wasi:(?:cli|clocks|filesystem|io|random|sockets|http)/|wasi_snapshot_preview1\.")
+_PROVIDED: Final = re.compile(
+    r"wasi:(?:cli|clocks|filesystem|io|random|sockets)/[a-z-]+@0\.2\.|wasi_snapshot_preview1\."
+)
+"""What a worker offers: WASI preview 1, and preview 2 without `wasi:http`."""
 
 
 def uncovered_imports(imports: Sequence[str] | None, manifest: Manifest) -> tuple[Finding, ...]:
@@ -385,13 +387,13 @@ def uncovered_imports(imports: Sequence[str] | None, manifest: Manifest) -> tupl
     asked = {request.action for request in manifest.requests()}
     findings: dict[str, Finding] = {}
     for name in imports or ():
+        if not _PROVIDED.match(name):
+            message = f"the wasm imports {name}, which nothing provides: it can't start"
+            findings.setdefault(name, Finding("error", "unknown_import", message, "component.wasm", 0))
         for expression, action, words in _IMPORT_ACTIONS:
             if expression.match(name) and action not in asked and "network.listen" not in asked:
                 message = f"the wasm imports {name}, which {words}; it asks for no {action}, so that will be refused"
                 findings.setdefault(words, Finding("note", "uncovered_import", message, "component.wasm", 0))
-        if not _PROVIDED.match(name):
-            message = f"the wasm imports {name}, which nothing provides: it can't start"
-            findings.setdefault(name, Finding("error", "unknown_import", message, "component.wasm", 0))
     return tuple(findings.values())
 
 

@@ -187,22 +187,25 @@ def test_a_host_can_allow_what_is_too_broad_by_name() -> None:
 
 
 def test_imports_that_no_capability_covers_are_named() -> None:
-    """Sockets and HTTP without a network capability are notes, unknown modules are errors."""
+    """Sockets without a network capability are one note a kind, unknown modules and versions are errors."""
     imports = (
         "wasi_snapshot_preview1.fd_read",
         "wasi:cli/environment@0.2.0",
-        "wasi:http/outgoing-handler@0.2.0",
+        "wasi:sockets/tcp@0.2.0",
+        "wasi:sockets/udp@0.2.0",
+        "wasi:io/streams@0.1.0",
         "wasi_snapshot_preview1.sock_accept",
         "env.emscripten_run_script",
     )
     found = uncovered_imports(imports, parse(""))
     assert [(finding.severity, finding.kind) for finding in found] == [
         ("note", "uncovered_import"),
+        ("error", "unknown_import"),
         ("note", "uncovered_import"),
         ("error", "unknown_import"),
     ]
     with_network = parse('[capabilities.network]\nconnect = ["a.example:1"]\n')
-    assert [finding.kind for finding in uncovered_imports(imports, with_network)] == ["unknown_import"]
+    assert [finding.kind for finding in uncovered_imports(imports, with_network)] == ["unknown_import"] * 2
     assert uncovered_imports(None, parse("")) == ()
 
 
