@@ -231,8 +231,8 @@ def settings_not_enforced(settings: Settings) -> tuple[str, ...]:
         ]
     keys += [f'components."{each.name}".enabled' for each in settings.components if not each.enabled]
     for path in settings.origins:
-        if len(path) == 3 and path[0] == "components" and path[2] == "version":
-            keys.append(f'components."{path[1]}".version')
+        if len(path) == 3 and path[0] == "components" and path[2] in ("version", "run_as"):
+            keys.append(f'components."{path[1]}".{path[2]}')
         if len(path) == 4 and path[0] == "components" and path[2] == "quota" and path[3] != "memory":
             keys.append(f'components."{path[1]}".quota.{path[3]}')
     return tuple(keys)

@@ -103,6 +103,7 @@ def test_every_section_is_read() -> None:
         "quota.maxima.storage",
         'components."log-summary".enabled',
         'components."log-summary@acme".version',
+        'components."log-summary@acme".run_as',
     )
 
 
