@@ -288,6 +288,21 @@ class RemoteMemory:
             _fail("process_vm_readv")
         return count
 
+    def read_both(self, pid: int, one: tuple[int, int], other: tuple[int, int]) -> int:
+        """Copy two ranges (address, length), one behind the other, to the start of the buffer; returns how many bytes.
+
+        Both must fit in. Ends early, at the end of a range, where memory is missing.
+        """
+        total = one[1] + other[1]
+        if total > self.buffer.length:
+            raise ValueError("the ranges don't fit in")
+        self._local.length = total
+        ranges = (Iovec * 2)(one, other)
+        count: int = _process_vm_readv(pid, self._local_address, 1, ctypes.addressof(ranges), 2, 0)
+        if count < 0:
+            _fail("process_vm_readv")
+        return count
+
     def write(self, pid: int, address: int, source: Buffer, length: int) -> int:
         """Copy `length` bytes from the start of `source` to `address` of `pid`; returns how many."""
         local = Iovec(source.address, min(length, source.length))

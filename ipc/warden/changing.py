@@ -286,6 +286,7 @@ def answer_utimensat(context: Context) -> Answer:
     if flags & ~(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH):
         raise CallFails(errno.EINVAL)
     times = context.memory.read(call, call.a2, _TIMES_BYTES) if call.a2 else None
+    context.memory.check(call)
     path = context.path(call.a1) if call.a1 else b""
     if path:
         found = _writable(context, call.a0, path, bool(flags & AT_SYMLINK_NOFOLLOW))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from ipc.libc import AT_FDCWD, Buffer, pidfd_getfd
 from ipc.policy.decision import Policy
@@ -40,8 +39,7 @@ class Recorder(Protocol):
         """Put on record that something was done and its caller never got the answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Injection:
+class Injection(NamedTuple):
     """The answer is a duplicate of this descriptor."""
 
     descriptor: int
@@ -112,6 +110,12 @@ class Context:
         path = self.memory.read_path(self.call, address)
         self.asked = text(path)
         return path
+
+    def path_and(self, address: int, other: int, length: int) -> tuple[bytes, bytes]:
+        """Return the path argument at `address` and the `length` bytes at `other`."""
+        path, rest = self.memory.read_path_and(self.call, address, other, length)
+        self.asked = text(path)
+        return path, rest
 
     def duplicate(self, register: int) -> int:
         """Return a duplicate of the worker's descriptor, held until the call is answered."""

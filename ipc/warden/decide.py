@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import errno
 import stat
-from dataclasses import dataclass
-from typing import Final, Protocol
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Final, NamedTuple, Protocol
 
 from ipc.policy.decision import Allow, Deny
 
@@ -67,7 +68,11 @@ PERMISSIONS: Final = 0o777
 
 @dataclass(frozen=True, slots=True)
 class OpenRequest:
-    """One open call in words. `path_only` is O_PATH: a descriptor to look at the object, not into it."""
+    """One open call in words. `path_only` is O_PATH: a descriptor to look at the object, not into it.
+
+    `changes`: it needs the right to write. `actions`: what opening a file this way needs, all of them; none for O_PATH,
+    which needs any.
+    """
 
     read: bool
     write: bool
@@ -79,19 +84,15 @@ class OpenRequest:
     nofollow: bool
     kept_flags: int
     mode: int
+    changes: bool = field(init=False)
+    actions: tuple[str, ...] = field(init=False)
 
-    @property
-    def changes(self) -> bool:
-        """Whether the call needs the right to write."""
-        return self.write or self.truncate or self.create
-
-    def actions(self) -> tuple[str, ...]:
-        """Return the actions that opening a file this way needs, all of them; nothing for O_PATH, which needs any."""
-        if self.path_only:
-            return ()
-        if not self.changes:
-            return (READ,)
-        return (READ, WRITE) if self.read else (WRITE,)
+    def __post_init__(self) -> None:
+        """Derive what the checks ask for."""
+        changes = self.write or self.truncate or self.create
+        needs = (READ, WRITE) if self.read and changes else (WRITE,) if changes else (READ,)
+        object.__setattr__(self, "changes", changes)
+        object.__setattr__(self, "actions", () if self.path_only else needs)
 
 
 def normalise_flags(flags: int, machine: str) -> int:
@@ -107,6 +108,7 @@ def normalise_flags(flags: int, machine: str) -> int:
     return moved
 
 
+@lru_cache(maxsize=256)
 def parse_open(flags: int, mode: int, resolve: int, strict: bool) -> OpenRequest | int:
     """Return what an open call asks, or the errno that refuses it.
 
@@ -159,15 +161,13 @@ class Refusal:
     nearest: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Allowed:
+class Allowed(NamedTuple):
     """What was allowed, and by which rules: (action, rule) each."""
 
     by: tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """What is known of an object that is held open."""
 
     mode: int
@@ -310,7 +310,7 @@ def _special(mode: int) -> str:
 
 def decide_open(policy: FilePolicy, request: OpenRequest, path: str, facts: Facts) -> Allowed | Refusal:
     """Decide the opening of an existing object on its real path."""
-    told_as = LIST if facts.is_directory and not request.changes else (request.actions() or (READ,))[-1]
+    told_as = LIST if facts.is_directory and not request.changes else (request.actions or (READ,))[-1]
     if facts.forbidden_as or facts.special_filesystem:
         refusal = decide_kind(facts, told_as, path, request.changes)
         assert refusal is not None
@@ -325,7 +325,7 @@ def decide_open(policy: FilePolicy, request: OpenRequest, path: str, facts: Fact
     elif request.path_only:
         answer = decide_any(policy, path)
     else:
-        answer = decide_actions(policy, request.actions(), path)
+        answer = decide_actions(policy, request.actions, path)
     if isinstance(answer, Refusal):
         if request.directory and not facts.is_directory and policy.reaches(path):
             # The same answer as for a name that isn't there: a directory could be, and this says that none is.

@@ -10,8 +10,7 @@ import contextlib
 import errno
 import os
 import tempfile
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from ipc.libc import (
     RESOLVE_BENEATH,
@@ -30,8 +29,7 @@ _LINKS_MAX: Final = 40
 _RETRIES: Final = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Base:
+class Base(NamedTuple):
     """Where a path starts: a directory that is held open, and its real path. `resolve` is how paths below are bound."""
 
     descriptor: int
@@ -39,8 +37,7 @@ class Base:
     resolve: int = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """An object that is held open."""
 
     descriptor: int
@@ -49,8 +46,7 @@ class Found:
     identity: tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Unresolved:
+class Unresolved(NamedTuple):
     """A path that leads to nothing: `errno`, and the real path that it would have. `escaped`: it leaves its base."""
 
     errno: int
@@ -58,8 +54,7 @@ class Unresolved:
     escaped: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """A name in a directory that is held open. `must_be_directory` when the path ended with a slash."""
 
     parent: Found
@@ -68,8 +63,7 @@ class Place:
     must_be_directory: bool
 
 
-@dataclass(frozen=True, slots=True)
-class StandIn:
+class StandIn(NamedTuple):
     """An empty directory that a worker holds in place of `directory`, on which nothing was granted."""
 
     descriptor: int

@@ -25,11 +25,14 @@ class WorkerMemory:
         self._remote = RemoteMemory(2 * _PAGE)
 
     def read(self, call: Call, address: int, length: int) -> bytes:
-        """Return exactly `length` bytes (at most 8 KiB); raises CallFails, CallGone."""
+        """Return exactly `length` bytes (at most 8 KiB), to be trusted once `check` or `read_path` came after it."""
         if self._read(call, address, length) < length:
             raise CallFails(errno.EFAULT)
-        self._listener.check(call)
         return bytes(self._remote.buffer.view[:length])
+
+    def check(self, call: Call) -> None:
+        """Raise CallGone unless what was read so far was the memory of the thread that made the call."""
+        self._listener.check(call)
 
     def read_path(self, call: Call, address: int) -> bytes:
         """Return the text up to its NUL, page by page; raises CallFails with EFAULT or ENAMETOOLONG, and CallGone."""
@@ -53,6 +56,22 @@ class WorkerMemory:
             address += count
         self._listener.check(call)
         raise CallFails(errno.ENAMETOOLONG)
+
+    def read_path_and(self, call: Call, address: int, other: int, length: int) -> tuple[bytes, bytes]:
+        """Return a path and the `length` bytes at `other`; in one copy when both are where they say and short."""
+        first = min(_PAGE - (address & (_PAGE - 1)), _FIRST)
+        try:
+            count = self._remote.read_both(call.tid, (other, length), (address, first))
+        except OSError as error:
+            raise _classified(error) from None
+        view = self._remote.buffer.view
+        if count == length + first:
+            path, end, _ = bytes(view[length:count]).partition(b"\0")
+            if end:
+                self._listener.check(call)
+                return path, bytes(view[:length])
+        rest = self.read(call, other, length)
+        return self.read_path(call, address), rest
 
     def write(self, call: Call, address: int, source: Buffer, length: int) -> None:
         """Copy `length` bytes from the start of `source` to the worker; raises CallFails, CallGone."""

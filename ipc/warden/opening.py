@@ -68,8 +68,7 @@ def answer_openat2(context: Context) -> Answer:
         raise CallFails(errno.EINVAL)
     if call.a3 > _OPEN_HOW_MAX:
         raise CallFails(errno.E2BIG)
-    path = context.path(call.a1)
-    how = context.memory.read(call, call.a2, call.a3)
+    path, how = context.path_and(call.a1, call.a2, call.a3)
     if any(how[_OPEN_HOW.size :]):
         raise CallFails(errno.E2BIG)
     flags, mode, resolve = _OPEN_HOW.unpack_from(how)
@@ -81,7 +80,7 @@ def _open(context: Context, directory: int, path: bytes, flags: int, mode: int, 
     if isinstance(request, int):
         raise CallFails(request)
     if path[:1] == b"/" and not resolve:
-        if path == _ARTIFACT and context.artifact is not None and request.actions() == (READ,):
+        if path == _ARTIFACT and context.artifact is not None and request.actions == (READ,):
             return _deliver_artifact(context)
         root = context.files.roots.get(text(path))
         if root is not None and not request.changes:
@@ -91,14 +90,14 @@ def _open(context: Context, directory: int, path: bytes, flags: int, mode: int, 
         if isinstance(base, Refusal):
             return base
         found = context.find(
-            base, path, request.nofollow or request.exclusive, request.actions(), request.directory, resolve
+            base, path, request.nofollow or request.exclusive, request.actions, request.directory, resolve
         )
         if isinstance(found, Refusal):
             return found
         if isinstance(found, Found):
             return _open_found(context, request, found)
         if not (request.create and found.errno == errno.ENOENT):
-            return context.missing(found, request.actions(), request.directory)
+            return context.missing(found, request.actions, request.directory)
         answer = _create(context, request, base, path)
         if answer is not None:
             return answer
@@ -152,8 +151,8 @@ def _create(context: Context, request: OpenRequest, base: Base, path: bytes) -> 
     """Make a new file in the directory that is held; None when something else made one meanwhile."""
     place = context.files.place(base, path)
     if isinstance(place, Unresolved):
-        return context.missing(place, request.actions())
-    answer = decide_actions(context.policy, request.actions(), place.path)
+        return context.missing(place, request.actions)
+    answer = decide_actions(context.policy, request.actions, place.path)
     if isinstance(answer, Refusal):
         return answer
     unfit = context.unfit_parent(place, WRITE)

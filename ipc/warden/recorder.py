@@ -22,7 +22,7 @@ DURABLE_TIMEOUT_S: Final = 10.0
 class Sink(Protocol):
     """What is used of `ipc.audit.stream.AuditClient`."""
 
-    def record(self, event: AuditEvent) -> None:
+    def record(self, event: AuditEvent) -> int:
         """Hand over an event."""
 
     def record_durable(self, event: AuditEvent, timeout_s: float) -> None:

@@ -9,7 +9,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import msgpack
 import pytest
 
 from ipc import codec, syscalls
+from ipc.audit.event import AuditEvent
 from ipc.channel import Channel
 from ipc.messages import (
     Attach,
@@ -241,6 +243,32 @@ def user_namespace() -> Iterator[int]:
         holder.close()
 
 
+class Records:
+    """What the log holds, as its subscribers hear of it: a moment after the event is durable."""
+
+    def __init__(self, writer: AuditWriter) -> None:
+        self._writer = writer
+        self._records: list[dict[str, object]] = []
+        self._changed = threading.Condition()
+        self._marks = 0
+
+    def take(self, record: Mapping[str, object]) -> None:
+        """Hear of one record, in the writer's thread."""
+        with self._changed:
+            self._records.append(dict(record))
+            self._changed.notify_all()
+
+    def so_far(self) -> list[dict[str, object]]:
+        """Return every record that was durable when this was called."""
+        self._marks += 1
+        mark = f"mark {self._marks}"
+        self._writer.local_durable(AuditEvent("mark", resource=mark))
+        with self._changed:
+            heard = self._changed.wait_for(lambda: any(r["resource"] == mark for r in self._records), TIMEOUT_S)
+            assert heard, "the audit writer does not publish"
+            return list(self._records)
+
+
 @contextlib.contextmanager
 def running_stage(directory: Path, namespace: int | None, **settings: int) -> Iterator[Stage]:
     """A warden as `nobody` when we are root, else as us, with a real audit log behind it."""
@@ -249,10 +277,10 @@ def running_stage(directory: Path, namespace: int | None, **settings: int) -> It
     scratch.mkdir()
     os.chown(scratch, uid, gid)
     (directory / "run").mkdir(mode=0o700)
-    records: list[dict[str, object]] = []
     log = AuditLog(str(directory / "audit"))
     writer = AuditWriter(log, str(directory / "run" / "a.sock"))
-    writer.subscribe(lambda record: records.append(dict(record)))
+    records = Records(writer)
+    writer.subscribe(records.take)
     writer.start()
     public_key, secret_key = writer.new_client_keys("warden")
     ours, theirs = Channel.pair()
@@ -269,7 +297,7 @@ def running_stage(directory: Path, namespace: int | None, **settings: int) -> It
     except EOFError:
         pytest.fail(f"the warden did not start: {warden.last_words()}")
     assert isinstance(ready, WardenReady)
-    stage = Stage(directory, ours, warden, uid, lambda: records, namespace, ready=ready)
+    stage = Stage(directory, ours, warden, uid, records.so_far, namespace, ready=ready)
     try:
         yield stage
     finally:

@@ -354,3 +354,23 @@ def test_a_worker_that_dies_in_a_call_disturbs_nobody(stage: Stage, tree: Path) 
     assert other.read(tree / "in/a.txt") == "alpha"
     assert stage.detach(dying).denied == 0
     assert other.read(tree / "in/a.txt") == "alpha"
+
+
+def test_a_flood_is_paced_and_then_ended(slow_stage: Stage, tree: Path) -> None:
+    """Calls beyond the rate wait; who goes on for seconds is ended with a record, and another worker is not held up."""
+    flooding = slow_stage.actor(("read", f"{tree}/in/**"))
+    other = slow_stage.actor(("read", f"{tree}/in/**"))
+    flooding.start("while True:\n    sys_call('openat', -100, b'/nonexistent', 0, 0)")
+    assert other.read(tree / "in/a.txt") == "alpha"
+    ended = slow_stage.wait_end()
+    assert (ended.worker_id, ended.code) == (flooding.worker_id, "A1704")
+    assert [e["code"] for e in slow_stage.events(event="violation")] == ["A1704"]
+    assert other.read(tree / "in/a.txt") == "alpha"
+
+
+def test_without_namespaces_the_rules_are_the_same(plain_stage: Stage, tree: Path) -> None:
+    """Where no user namespace can be had, the warden reads and answers all the same."""
+    actor = plain_stage.actor(("read", f"{tree}/in/**"))
+    assert actor.read(tree / "in/a.txt") == "alpha"
+    assert actor.read(tree / "secret/key") == "EACCES"
+    assert plain_stage.denied(tree / "secret/key") == [("filesystem.read", "A1203")]
