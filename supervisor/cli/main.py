@@ -46,7 +46,12 @@ class _Parser(argparse.ArgumentParser):
     """argparse with the exit code of sysexits.h for a usage error, and a pointer to the help."""
 
     def error(self, message: str) -> NoReturn:
-        print(f"airssys: {message}", file=sys.stderr)
+        from supervisor.terminal import visible
+
+        print(f"airssys: {visible(message)}", file=sys.stderr)
+        stray = message.removeprefix("unrecognized arguments: ")
+        if stray != message and not stray.startswith("-"):
+            print("  if your shell expanded a pattern, quote it; the guest's own arguments follow --", file=sys.stderr)
         print(f"see: {self.prog} --help", file=sys.stderr)
         raise SystemExit(EX_USAGE)
 
@@ -128,7 +133,9 @@ def _guarded(module: CommandModule, args: argparse.Namespace) -> int:
     from supervisor.report import print_error
 
     try:
-        return module.run(args)
+        exit_code = module.run(args)
+        sys.stdout.flush()  # here, where a reader that went away is caught, and not at the interpreter's end
+        return exit_code
     except ConfigError as error:
         return print_error(error, "config", error.exit_code, args)
     except ConfinementError as error:
@@ -141,7 +148,7 @@ def _guarded(module: CommandModule, args: argparse.Namespace) -> int:
         # The reader of our output went away (`| head`): nothing is left to say to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 128 + 13
-    except Exception as error:  # noqa: BLE001 - the last resort: our own bug, told in two lines
+    except Exception as error:  # the last resort: our own bug, told in two lines
         if os.environ.get("AIRSSYS_DEBUG"):
             raise
         bug = ConfigError(
