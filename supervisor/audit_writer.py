@@ -32,6 +32,7 @@ GROUP_EVENTS = 2048
 GROUP_BYTES = 1024 * 1024
 LOCAL_EVENTS = 4096
 RETRY_MS = 250
+STOP_WITHIN_NS = 500_000_000
 RATE_PER_S = 20_000
 """How many events one producer may hand over in a second; beyond it, it is asked to wait. Folding stays far below."""
 
@@ -106,6 +107,8 @@ class AuditWriter:
         self._subscribers: list[Subscriber] = []
         self._trouble: AuditLogError | None = None
         self._stopping = False
+        self._stop_by_ns = 0
+        self._closed = False
         self._written = 0
         self._enqueued = 0
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -194,7 +197,13 @@ class AuditWriter:
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Write what has come, then stop; AuditError when something could not be written, after stopping anyway."""
+        if self._closed:
+            return
+        self._closed = True
         if self._lock_fd < 0:
+            # Never started, or the socket could not be made.
+            self._context.destroy(linger=0)
+            os.close(self._wake_fd)
             return
         try:
             if self._trouble is None or not self._trouble.fatal:
@@ -209,7 +218,6 @@ class AuditWriter:
                 os.unlink(self.socket_path)
             os.close(self._wake_fd)
             os.close(self._lock_fd)
-            self._lock_fd = -1
 
     def _enqueue(self, item: _Local, timeout_s: float) -> None:
         deadline_s = time.monotonic() + timeout_s
@@ -302,8 +310,13 @@ class AuditWriter:
             group = self._group
             if group.entries or group.producers or self._trouble is not None:
                 self._write(router)
-            if self._stopping and not self._locals and (self._trouble is not None or not router.poll(0)):
+            if self._stopping and not self._locals and self._may_stop(router):
                 return
+
+    def _may_stop(self, router: zmq.Socket[bytes]) -> bool:
+        """Whether nothing more waits; a producer that never pauses is not waited for, it has no acknowledgement."""
+        self._stop_by_ns = self._stop_by_ns or time.monotonic_ns() + STOP_WITHIN_NS
+        return self._trouble is not None or not router.poll(0) or time.monotonic_ns() > self._stop_by_ns
 
     def _fail(self, error: AuditLogError) -> None:
         """The log is lost for this process: whoever waits is told, and so is the supervisor."""

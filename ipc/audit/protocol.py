@@ -1,8 +1,8 @@
 """What producers and the writer tell each other: one msgpack array a frame, bounded before it is decoded.
 
 Producer → writer: `[VERSION, stream, acked, tried, first_seq, [event, ...]]`, each event packed by itself; `stream`
-names the producer process (8 random bytes), `acked` is the last position that it knows durable, `tried` the last that it
-ever gave to a socket before this frame, `first_seq` the position of the first event here.
+names the producer process (8 random bytes), `acked` is the last position that it knows durable, `tried` the last that
+it ever gave to a socket before this frame, `first_seq` the position of the first event here.
 
 Writer → producer: `[ACK, stream, seq]`, all up to `seq` is durable; `[REFUSED, stream, seq, why]`, that one was refused
 (the refusal is in the log in its place); `[WAIT, stream, milliseconds, why]`, send again after a while.

@@ -198,8 +198,12 @@ class AuditClient:
                 self._broken = f"the audit stream of this process broke: {error!r}"
                 self._changed.notify_all()
         finally:
-            self._socket.disable_monitor()
-            self._socket.close(linger=0)
+            self._disconnect()
+
+    def _disconnect(self) -> None:
+        self._socket.disable_monitor()
+        self._monitor.close(linger=0)
+        self._socket.close(linger=0)
 
     def _turn(self) -> None:
         """Send what can be sent, and read what came; ends up on a new socket when the writer is silent for too long."""
@@ -228,8 +232,7 @@ class AuditClient:
                 progress_ns = time.monotonic_ns()
             if self._acked < self._last and time.monotonic_ns() - progress_ns > STALL_NS:
                 # libzmq gives a session up for good when its key is refused; a new socket tries again.
-                self._socket.disable_monitor()
-                self._socket.close(linger=0)
+                self._disconnect()
                 self._socket, self._monitor = self._connect()
                 self._sent = self._acked
                 return
