@@ -50,8 +50,10 @@ class ConfinementPlan:
 
 @dataclass(frozen=True, slots=True)
 class WorkerJob:
-    """Supervisor → worker, with the fork: what to become. `mounts` are (guest, host) pairs; `environment` holds secrets: it is
-    never logged."""
+    """Supervisor → worker, with the fork: what to become.
+
+    `mounts` are (guest, host) pairs; `environment` holds secrets: it is never logged.
+    """
 
     kind: str
     worker_id: str

@@ -130,12 +130,12 @@ _SYSTEM_DIRECTORIES = ("/dev", "/etc", "/proc", "/root", "/sys")
 def merge_mounts(
     explicit: tuple[tuple[str, str], ...], grants: Sequence[Grant], cwd: str | None, cwd_names: Sequence[str] = ()
 ) -> tuple[tuple[str, str], ...]:
-    """Return all mounts of a run as (guest, host): `/` as itself, what grants name, the explicit ones, `.` for a bare program.
+    """Return all mounts of a run as (guest, host): `/`, what grants name, the explicit ones, `.` for a bare program.
 
     A mount grants nothing. `/` is always there so that the guest's absolute paths are the host's: what it tries is then
-    decided, and named in a denial, by its true name. wasi-libc takes `/x` and `x` for the same name and gives it to the longest
-    mount that fits, the last of equals; so `.` comes last, and granted directories and those that are never meant
-    relatively are mounted by their own names, unless the working directory has an entry of that name (`cwd_names`).
+    decided, and named in a denial, by its true name. wasi-libc takes `/x` and `x` for the same name and gives it to the
+    longest mount that fits, the last of equals; so `.` comes last, and granted directories and those that are never
+    meant relatively are mounted by their own names, unless the working directory has an entry of that name (`cwd_names`).
     """
     mounts = {"/": "/"}
     if cwd is not None:
@@ -153,7 +153,7 @@ def merge_mounts(
 
 
 def literal_directory(pattern_text: str) -> str:
-    """Return the directory that every match of a path pattern lies in or is, as far as it is written without wildcards."""
+    """Return the directory that every match of a path pattern lies in or is, as far as no wildcard comes before."""
     pattern = parse_pattern(pattern_text)
     names = [str(token) for token in takewhile(lambda token: isinstance(token, str), pattern.tokens)]
     whole = len(names) == len(pattern.tokens) and pattern.form is Form.EXACT

@@ -17,6 +17,7 @@ from supervisor.run_request import (
     flag_grants,
     flag_mount,
     flag_pattern,
+    literal_directory,
     merge_mounts,
     split_assignment,
 )
@@ -154,7 +155,7 @@ def test_flag_grants_name_their_flag(cwd: Path) -> None:
 )
 def test_flag_mount(cwd: Path, text: str, host: str, guest: str) -> None:
     """HOST[::GUEST] is the real directory and the name that the guest sees."""
-    assert flag_mount(text, str(cwd)) == (os.path.realpath(cwd / host), guest)
+    assert flag_mount(text, str(cwd)) == (guest, os.path.realpath(cwd / host))
 
 
 @pytest.mark.parametrize("text", ["", "::", "::/data", "in::", "missing::/x", "in/a.csv", "dangling"])
@@ -164,11 +165,46 @@ def test_a_mount_is_a_directory(cwd: Path, text: str) -> None:
         flag_mount(text, str(cwd))
 
 
+def test_mounts_of_a_component() -> None:
+    """`/` comes first and is the host's; then what was given, which may stand for `/` itself."""
+    assert merge_mounts((("/d", "/data"),), (), None) == (("/", "/"), ("/d", "/data"))
+    assert merge_mounts((("/", "/data"),), (), None) == (("/", "/data"),)
+
+
 def test_mounts_of_a_bare_program() -> None:
-    """`.` and `/` are added where they weren't given; what was given stays."""
-    assert merge_mounts((), "/work") == (("/work", "."), ("/", "/"))
-    assert merge_mounts((("/data", "/d"),), None) == (("/data", "/d"), ("/", "/"))
-    assert merge_mounts((("/a", "."), ("/b", "/")), "/work") == (("/a", "."), ("/b", "/"))
+    """`/` first and `.` last, which the guest's relative names need; a `.` that was given stays."""
+    mounts = merge_mounts((("d", "/data"),), (), "/work")
+    assert mounts[0] == ("/", "/")
+    assert mounts[-2:] == (("d", "/data"), (".", "/work"))
+    assert ("/etc", "/etc") in mounts
+    assert dict(merge_mounts(((".", "/a"),), (), "/work"))["."] == "/a"
+
+
+def test_granted_directories_are_mounted_under_their_names() -> None:
+    """What a file grant names is mounted by its own name, unless the working directory has an entry of that name."""
+    grants = (Grant("filesystem.read", "/srv/in/", "t"), Grant("network.connect", "https://example.com/", "t"))
+    assert ("/srv/in", "/srv/in") in merge_mounts((), grants[:1], "/work")
+    assert ("/srv/in", "/srv/in") not in merge_mounts((), grants[:1], "/work", ("srv/in",))
+    assert ("/etc", "/etc") not in merge_mounts((), (), "/work", ("etc",))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "directory"),
+    [
+        ("/in/", "/in"),
+        ("/in/**", "/in"),
+        ("/in/*.csv", "/in"),
+        ("/in/a.csv", "/in"),
+        ("/in/*/deep/x", "/in"),
+        ("/in/[x]/y", "/in"),
+        ("/a", "/"),
+        ("/", "/"),
+        ("/**", "/"),
+    ],
+)
+def test_literal_directory(pattern: str, directory: str) -> None:
+    """The directory that all matches lie in, as far as no wildcard comes before."""
+    assert literal_directory(pattern) == directory
 
 
 def test_environment() -> None:
