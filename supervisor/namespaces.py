@@ -1,4 +1,4 @@
-"""Starting our own processes: isolated Python, an empty environment, and where it can be had a user namespace around it.
+"""Starting our own processes: isolated Python, an empty environment, and where possible a user namespace around it.
 
 The child enters the user namespace before execve(2), so that the program's memory belongs to that namespace and whoever
 has capabilities there (the warden, this process) may look into it (user_namespaces(7), ptrace(2)).
@@ -26,7 +26,7 @@ _MAX_ERROR_BYTES = 4096
 
 
 def isolated_python(code: str) -> tuple[str, ...]:
-    """Return the command that runs `code` in this interpreter, isolated from environment, user site and current directory."""
+    """Return the command that runs `code` in this interpreter, without environment, user site or current directory."""
     return (sys.executable, "-I", "-c", code)
 
 
@@ -77,7 +77,7 @@ def spawn(
 ) -> Spawned:
     """Start a process in a session of its own, with /dev/null as input and output, and only the given descriptors.
 
-    `join` is an open user namespace to enter, "new" to make one with this user's identity in it (root: everybody's), or None.
+    `join` is an open user namespace to enter, "new" to make one that maps this user (root: everybody), or None.
     Raises ConfinementError when the namespace can't be had.
     """
     stderr = os.memfd_create("stderr", os.MFD_CLOEXEC)
@@ -158,7 +158,7 @@ def _become(
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.chdir("/")
-        os.execve(argv[0], argv, ENVIRONMENT)
+        os.execve(argv[0], list(argv), ENVIRONMENT)  # noqa: S606 # a shell is what must not be there
     except OSError as error:
         os.write(status_w, f"{error.errno or errno.EIO} {error.filename or call}".encode()[:64])
     finally:

@@ -122,7 +122,7 @@ class Zygote:
         return spawn(argv, inherited)
 
     def fork(self, target: ByName, packed: bytes, descriptors: Sequence[int]) -> Keeper:
-        """Have it fork a process that calls `target` with `packed` and holds `descriptors`; restarts a dead zygote first."""
+        """Have it fork a process that calls `target` with `packed` and holds `descriptors`; restart a dead one."""
         with self._lock:
             if self._process is None:
                 raise LocalProtocolError("the zygote was not started")
@@ -222,7 +222,7 @@ def _send_descriptors(client: socket.socket, descriptors: Sequence[int]) -> None
 
 
 def _pickled(process: ForkServerProcess) -> bytes:
-    """Pickle what multiprocess's child reads: preparation data (none: it gets nothing of ours), then the process object."""
+    """Pickle what multiprocess's child reads: preparation data (none: it gets nothing of ours), then the process."""
     from multiprocess.context import set_spawning_popen
 
     sink = io.BytesIO()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
 
 from ipc.errors import ConfinementError
@@ -50,9 +51,7 @@ def drop_capabilities() -> LayerReport:
 
 
 def die_with_parent(parent_pidfd: int) -> None:
-    """Ask to be killed when the parent dies, and make sure that it hasn't already; after the change of uid, which clears it."""
-    import select
-
+    """Ask to be killed when the parent dies, and make sure that it lives; a change of uid would clear this."""
     libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)
     poller = select.poll()
     poller.register(parent_pidfd, select.POLLIN)
@@ -61,7 +60,7 @@ def die_with_parent(parent_pidfd: int) -> None:
 
 
 def set_dumpable(dumpable: bool, ptracer_pid: int | None) -> LayerReport:
-    """Close this process to siblings of the same uid; where the warden has no capability, open it to the warden only."""
+    """Close this process to siblings of its uid; where the warden has no capability, open it to the warden only."""
     libc.prctl(libc.PR_SET_DUMPABLE, int(dumpable))
     if not dumpable:
         return LayerReport("non_dumpable", "enforced")

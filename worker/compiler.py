@@ -1,7 +1,7 @@
 """The compiler: turns untrusted wasm into native code, once, in a confined process that has nothing else.
 
-It holds the sealed wasm bytes, one output descriptor and the channel. What it says of its output is a claim: the supervisor
-measures and hashes the artifact itself.
+It holds the sealed wasm bytes, one output descriptor and the channel. What it says of its output is a claim: the
+supervisor measures and hashes the artifact itself.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def run_compiler(job: WorkerJob, in_pid_namespace: bool) -> int:
 
 def _live(job: WorkerJob, channel: Channel, in_pid_namespace: bool) -> int:
     try:
-        engine = new_engine(job.engine, parallel_compilation=True)
+        engine = new_engine(job.engine, None)
         confinement = confine.put_on_layers(job.confinement, job.limits, PARENT_PIDFD, in_pid_namespace)
         confine.confine_without_listener(confinement)
     except ConfinementError as error:

@@ -1,12 +1,13 @@
 """The WebAssembly engine: one configuration for compiler and runner, loading, imports, WASI, and how a guest ended.
 
-wasmtime's own WASI runs unmodified; what it asks of the kernel is decided elsewhere (DESIGN: the warden). `wasi:http` is not offered.
+wasmtime's own WASI runs unmodified; what it asks of the kernel is decided by the warden. `wasi:http` is not offered.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import re
 from dataclasses import dataclass, field
 
 import wasmtime
@@ -14,71 +15,60 @@ import wasmtime.component
 from wasmtime import _ffi as ffi
 
 from ipc.messages import EngineSettings, Finished, WorkerJob, WorkerLimits
+from worker.memories import LinearMemories
 
 MODULE = "module"
 COMPONENT = "component"
 _NEVER = 1 << 62
 _MAX_MESSAGE_CHARACTERS = 4_000
-_MAX_BACKTRACE_LINES = 24
+_MAX_LINES = 16
 _LIMIT_OF_TRAP = {wasmtime.TrapCode.INTERRUPT: "timeout", wasmtime.TrapCode.OUT_OF_FUEL: "fuel"}
-_LIMIT_OF_ERROR = (
-    ("memory minimum size", "memory"),
-    ("exceeds memory limits", "memory"),
+_LIMIT_OF_WORDS = (
+    ("wasm trap: interrupt", "timeout"),
+    ("all fuel consumed", "fuel"),
     ("memory count too high", "memories"),
     ("table minimum size", "tables"),
     ("exceeds table limits", "tables"),
     ("table count too high", "tables"),
     ("instance count too high", "instances"),
-    ("Cannot allocate memory", "memory"),
 )
-"""What wasmtime's limiter says when instantiation meets a bound (crates/wasmtime/src/runtime/limits.rs) → the bound."""
+"""What wasmtime says when a bound is met (crates/wasmtime/src/runtime/limits.rs) → the bound."""
 
 WASI_P2_VERSIONS = "0.2."
+_WASI_P2_PACKAGES = {
+    "cli": (
+        "environment exit stdin stdout stderr "
+        "terminal-input terminal-output terminal-stdin terminal-stdout terminal-stderr"
+    ),
+    "clocks": "monotonic-clock wall-clock",
+    "filesystem": "types preopens",
+    "io": "error poll streams",
+    "random": "random insecure insecure-seed",
+    "sockets": "tcp tcp-create-socket udp udp-create-socket network instance-network ip-name-lookup",
+}
 WASI_P2_INTERFACES = frozenset(
-    f"wasi:{name}"
-    for name in [
-        "cli/environment",
-        "cli/exit",
-        "cli/stdin",
-        "cli/stdout",
-        "cli/stderr",
-        "cli/terminal-input",
-        "cli/terminal-output",
-        "cli/terminal-stdin",
-        "cli/terminal-stdout",
-        "cli/terminal-stderr",
-        "clocks/monotonic-clock",
-        "clocks/wall-clock",
-        "filesystem/types",
-        "filesystem/preopens",
-        "io/error",
-        "io/poll",
-        "io/streams",
-        "random/random",
-        "random/insecure",
-        "random/insecure-seed",
-        "sockets/tcp",
-        "sockets/tcp-create-socket",
-        "sockets/udp",
-        "sockets/udp-create-socket",
-        "sockets/network",
-        "sockets/instance-network",
-        "sockets/ip-name-lookup",
-    ]
+    f"wasi:{package}/{interface}" for package, names in _WASI_P2_PACKAGES.items() for interface in names.split()
 )
-"""What `Linker.add_wasip2` provides, in every version 0.2.x: the C API can't be asked for a component linker's contents."""
+"""What `Linker.add_wasip2` provides, in every version 0.2.x: a component linker can't be asked what it holds."""
 
 
 class ProgramError(Exception):
     """The program can't be run here: what it needs isn't there. Nothing of it has run."""
 
 
-def new_engine(settings: EngineSettings, parallel_compilation: bool = False) -> wasmtime.Engine:
-    """Make an engine; artifacts load only where the settings are those they were compiled with."""
+def new_engine(settings: EngineSettings, memories: LinearMemories | None) -> wasmtime.Engine:
+    """Make an engine; artifacts load only where the settings are those they were compiled with.
+
+    A runner keeps its guest's memories in `memories`; the compiler has none, and compiles in parallel.
+    """
     config = wasmtime.Config()
     config.epoch_interruption = settings.epoch
     config.consume_fuel = settings.fuel
-    config.parallel_compilation = parallel_compilation
+    config.parallel_compilation = memories is None
+    # Copy-on-write images exist only for memories of the engine's own (ADR: one sum over all memories).
+    ffi.wasmtime_config_memory_init_cow_set(config.ptr(), False)
+    if memories is not None:
+        memories.install(config)
     return wasmtime.Engine(config)
 
 
@@ -87,18 +77,20 @@ class Runner:
     """An engine with WASI linked for one kind of program; made in the zygote, used by the workers forked from it."""
 
     engine: wasmtime.Engine
+    memories: LinearMemories
     modules: wasmtime.Linker
     components: wasmtime.component.Linker
 
     @classmethod
     def new(cls, settings: EngineSettings) -> Runner:
         """Make the engine and link WASI preview 1 and 2."""
-        engine = new_engine(settings)
+        memories = LinearMemories()
+        engine = new_engine(settings, memories)
         modules = wasmtime.Linker(engine)
         modules.define_wasi()
         components = wasmtime.component.Linker(engine)
         components.add_wasip2()
-        return cls(engine, modules, components)
+        return cls(engine, memories, modules, components)
 
 
 @dataclass(slots=True)
@@ -117,8 +109,9 @@ class Program:
     def load(cls, runner: Runner, job: WorkerJob, artifact: str | bytes) -> Program:
         """Load the artifact, by path or from memory; raises ProgramError for imports that nothing provides."""
         program = cls(runner, job.limits, wasmtime.Store(runner.engine))
+        runner.memories.limit_bytes = job.limits.memory_bytes
+        # No memory_size: that would be a limit per memory, and `memories` keeps the sum.
         program.store.set_limits(
-            memory_size=job.limits.memory_bytes,
             table_elements=job.limits.table_elements,
             instances=job.limits.instances,
             tables=job.limits.tables,
@@ -190,12 +183,12 @@ class Program:
         try:
             exit_code = self._run_component() if self.component is not None else self._run_module()
         except wasmtime.ExitTrap as ended:
-            return self._finished("exited", ended.code & 0xFF)
+            return self._exited(ended.code & 0xFF)
         except wasmtime.Trap as trap:
             return self._trapped(trap)
         except (wasmtime.WasmtimeError, RuntimeError) as error:
             return self._failed(error)
-        return self._finished("exited", exit_code)
+        return self._exited(exit_code)
 
     def _run_module(self) -> int:
         assert self.module is not None
@@ -218,30 +211,44 @@ class Program:
         # result<_, _>: the binding gives None for ok and a value that says so for err.
         return 0 if _is_ok(result) else 1
 
+    def _exited(self, exit_code: int) -> Finished:
+        if exit_code and self.runner.memories.last_refused:
+            message = f"it exited with {exit_code} after its last request for memory was refused"
+            return self._finished("limit", 75, message, "memory")
+        return self._finished("exited", exit_code)
+
     def _trapped(self, trap: wasmtime.Trap) -> Finished:
         limit = _LIMIT_OF_TRAP.get(trap.trap_code) if trap.trap_code is not None else None
-        if limit is not None:
-            return self._finished("limit", 75, _trim(str(trap)), limit)
-        return self._finished("trapped", 134, _trim(str(trap)))
+        return self._ended_early(_trim(str(trap)), limit)
 
     def _failed(self, error: Exception) -> Finished:
         text = str(error)
-        for words, limit in (("interrupt", "timeout"), ("all fuel consumed", "fuel")):
-            if f"wasm trap: {words}" in text:
-                return self._finished("limit", 75, _trim(text), limit)
-        if "wasm trap:" in text or "wasm backtrace:" in text:
-            return self._finished("trapped", 134, _trim(text))
-        for words, limit in _LIMIT_OF_ERROR:
+        for words, limit in _LIMIT_OF_WORDS:
             if words in text:
-                return self._finished("limit", 75, _trim(text), limit)
+                return self._ended_early(_trim(text), limit)
+        if "wasm trap:" in text or "wasm backtrace:" in text or self.runner.memories.last_refused:
+            return self._ended_early(_trim(text), None)
         return self._finished("host_error", 70, _trim(text))
 
+    def _ended_early(self, message: str, limit: str | None) -> Finished:
+        if limit is None and self.runner.memories.last_refused:
+            # An allocator whose request was refused usually aborts, and that is a trap.
+            limit = "memory"
+        if limit is not None:
+            return self._finished("limit", 75, message, limit)
+        return self._finished("trapped", 134, message)
+
     def _finished(self, outcome: str, exit_code: int, message: str = "", limit: str = "") -> Finished:
-        fuel_used = 0
-        if self.limits.fuel is not None:
-            fuel_used = self.limits.fuel - self.store.get_fuel()
-        usage = {"fuel": fuel_used, "timeout": self.limits.timeout_ns or 0}.get(limit, 0)
-        return Finished(outcome, exit_code, message, limit, usage, 0, fuel_used)
+        memories = self.runner.memories
+        fuel_used = 0 if self.limits.fuel is None else self.limits.fuel - self.store.get_fuel()
+        usage = {
+            "fuel": fuel_used,
+            "timeout": self.limits.timeout_ns or 0,
+            "memory": memories.used_bytes + memories.refused_bytes,
+        }.get(limit, 0)
+        return Finished(
+            outcome, exit_code, message, limit, usage, memories.peak_bytes, fuel_used, memories.refused_bytes
+        )
 
 
 def provided(name: str) -> bool:
@@ -263,8 +270,12 @@ def _is_ok(result: object) -> bool:
 
 
 def _trim(text: str) -> str:
+    """Put the cause in front of the backtrace, and bound both."""
+    backtrace, found, causes = text.partition("\nCaused by:\n")
+    if found:
+        text = " / ".join(re.sub(r"^\d+: ", "", line.strip()) for line in causes.strip().splitlines())
+        text += "\n" + backtrace.strip()
     lines = text.splitlines()
-    if len(lines) > _MAX_BACKTRACE_LINES:
-        left_out = len(lines) - _MAX_BACKTRACE_LINES
-        lines = [*lines[:_MAX_BACKTRACE_LINES], f"    … {left_out} more lines"]
+    if len(lines) > _MAX_LINES:
+        lines = [*lines[:_MAX_LINES], f"    … {len(lines) - _MAX_LINES} more lines"]
     return "\n".join(lines)[:_MAX_MESSAGE_CHARACTERS]

@@ -1,7 +1,7 @@
 """Turns the filter data of `worker/filters/*.json` into BPF, for this or another architecture, through libseccomp.
 
-Only the compiling is libseccomp's (seccomp_export_bpf(3)): the program is loaded by `worker.seccomp`, because libseccomp
-2.5.4 can't set WAIT_KILLABLE_RECV. Runs once per zygote; a worker inherits the compiled programs.
+Only the compiling is libseccomp's (seccomp_export_bpf(3)): the program is loaded by `worker.seccomp`, because
+libseccomp 2.5.4 can't set WAIT_KILLABLE_RECV. Runs once per zygote; a worker inherits the compiled programs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The keeper: the process that multiprocess forked. It forks the worker into a pid namespace, then only waits.
 
-It holds the lifeline: when the supervisor's end closes, or says so, the worker is killed; when the worker ends, wait4(2)'s
-word on it is reported. It runs no byte that came from a component.
+It holds the lifeline: when the supervisor's end closes, or says so, the worker is killed; when the worker ends,
+wait4(2)'s word on it is reported. It runs no byte that came from a component.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ _ZOMBIE_LEADER = "leader thread exited while others ran"
 def keep(packed_job: bytes) -> None:
     """Be the keeper of one worker (called by multiprocess in the forked process); doesn't return.
 
-    Inherited descriptors, in order: the keeper's channel, the worker's stdin, stdout, stderr and channel, then what the job's kind adds.
+    Inherited descriptors, in order: the keeper's channel, the worker's stdin, stdout, stderr and channel, then what
+    the job's kind adds.
     """
     status = 70
     try:
@@ -101,7 +102,7 @@ def _become_worker(job: WorkerJob, given: int, parent_pidfd: int, in_pid_namespa
 
 
 def _wait(lifeline: Channel, pid: int, worker: int) -> str:
-    """Wait for the worker's end, killing it when the supervisor is gone or says so; returns why it was killed, if it was."""
+    """Wait for the worker's end, killing it when the supervisor is gone; returns why it was killed, if it was."""
     poller = select.poll()
     poller.register(lifeline.fileno(), select.POLLIN)
     poller.register(worker, select.POLLIN)

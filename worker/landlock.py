@@ -1,7 +1,7 @@
 """The Landlock layer: every right that the kernel's ABI knows is taken away, no rule gives one back.
 
-Source: the kernel's Documentation/userspace-api/landlock.rst. A descriptor that the warden opened keeps what it was opened
-with: Landlock looks at the opener.
+Source: the kernel's Documentation/userspace-api/landlock.rst. A descriptor that the warden opened keeps what it
+was opened with: Landlock looks at the opener.
 """
 
 from __future__ import annotations

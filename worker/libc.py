@@ -1,4 +1,4 @@
-"""The C library calls that a worker needs to confine itself: ctypes lives here only (and libseccomp in `filter_compiler`).
+"""The C library calls that a worker needs to confine itself: ctypes lives here, libseccomp in `filter_compiler`.
 
 Every function has a declared prototype, every result is checked, and an error is an OSError with the call's errno.
 `syscall(2)` is variadic: each use is a prototype of its own, so that every argument has its kernel width.
@@ -63,6 +63,11 @@ SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV: Final = 1 << 5
 # linux/landlock.h
 LANDLOCK_CREATE_RULESET_VERSION: Final = 1
 
+# sys/mman.h
+PROT_NONE: Final = 0
+PROT_READ_WRITE: Final = 3
+_MAP_PRIVATE_ANONYMOUS_NORESERVE: Final = 0x2 | 0x20 | 0x4000
+
 # arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h
 _NR_SECCOMP: Final = {"x86_64": 317, "aarch64": 277}
 _NR_PIVOT_ROOT: Final = {"x86_64": 155, "aarch64": 41}
@@ -102,6 +107,12 @@ _mount = _C.mount
 _mount.argtypes, _mount.restype = (_chars, _chars, _chars, _ulong, _chars), _int
 _umount2 = _C.umount2
 _umount2.argtypes, _umount2.restype = (_chars, _int), _int
+_mmap = _C.mmap
+_mmap.argtypes, _mmap.restype = (_pointer, _size, _int, _int, _int, ctypes.c_int64), _size
+_munmap = _C.munmap
+_munmap.argtypes, _munmap.restype = (_size, _size), _int
+_mprotect = _C.mprotect
+_mprotect.argtypes, _mprotect.restype = (_size, _size, _int), _int
 _prctl = _C.prctl
 _prctl.argtypes, _prctl.restype = (_int, _ulong, _ulong, _ulong, _ulong), _int
 _capset = _C.capset
@@ -157,6 +168,26 @@ def drop_all_capabilities() -> None:
     header = _CapabilityHeader(_CAPABILITY_VERSION_3, 0)
     if _capset(ctypes.byref(header), (_CapabilityData * 2)()):
         _fail("capset")
+
+
+def reserve(length: int) -> int:
+    """Reserve address space that can't be touched; returns its address: mmap(2)."""
+    address: int = _mmap(None, length, PROT_NONE, _MAP_PRIVATE_ANONYMOUS_NORESERVE, -1, 0)
+    if address == _size(-1).value:
+        _fail("mmap")
+    return address
+
+
+def release(address: int, length: int) -> None:
+    """Give a reservation back: munmap(2)."""
+    if _munmap(address, length):
+        _fail("munmap")
+
+
+def make_usable(address: int, length: int) -> None:
+    """Make the beginning of a reservation readable and writable; counts towards RLIMIT_DATA: mprotect(2)."""
+    if _mprotect(address, length, PROT_READ_WRITE):
+        _fail("mprotect")
 
 
 def set_filter(flags: int, program: bytes) -> int:

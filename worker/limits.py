@@ -13,7 +13,7 @@ from ipc.messages import LayerReport, WorkerLimits
 
 LAYER = "rlimits"
 LOADING_SLACK_BYTES = 768 << 20
-"""Private memory that loading an artifact may take: relocated code is mapped privately, and is given back at the seal."""
+"""Private memory that loading an artifact may take; what is left of it is taken back at the seal."""
 RESERVATION_BYTES = (4 << 30) + (64 << 20)
 """Address space that one wasm memory reserves: 4 GiB and a guard of 32 MiB on either side (wasmtime's defaults)."""
 ADDRESS_SLACK_BYTES = 8 << 30

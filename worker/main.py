@@ -1,20 +1,18 @@
 """One worker, from the fork to the guest's end.
 
-The keeper has forked this process (into a pid namespace of its own) and arranged its descriptors. What follows is the whole
-life: confine, hand the listener over, load under filter 1, seal with filter 2, wait for go, run, report.
+The keeper has forked this process (into a pid namespace of its own) and arranged its descriptors. What follows is
+the whole life: confine, hand the listener over, load under filter 1, seal with filter 2, wait for go, run, report.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import sys
-from dataclasses import replace
 
 from ipc.channel import Channel
 from ipc.errors import ConfinementError
-from ipc.messages import ARTIFACT_PATH, Confined, EngineSettings, Finished, Go, Load, Sealed, StartFailed, WorkerJob
+from ipc.messages import ARTIFACT_PATH, Confined, EngineSettings, Go, Load, Sealed, StartFailed, WorkerJob
 from worker import confine, seccomp
 from worker.deadline import Deadline
 from worker.engine import Program, ProgramError, Runner
@@ -23,7 +21,7 @@ CHANNEL = 3
 """The worker's descriptors: 0, 1, 2 are the guest's streams, this is the channel, the next the parent's pidfd."""
 PARENT_PIDFD = 4
 ARTIFACT = 5
-"""Only when the seccomp layer is off, so that there is no warden to answer ARTIFACT_PATH (tests of the other layers)."""
+"""Only when the seccomp layer is off, so that no warden answers ARTIFACT_PATH (tests of the other layers)."""
 
 _runners: dict[EngineSettings, Runner] = {}
 
@@ -84,18 +82,13 @@ def _live(job: WorkerJob, channel: Channel, in_pid_namespace: bool) -> int:
 
     with Deadline(runner.engine, job.limits.timeout_ns):
         finished = program.run()
-    channel.write(_with_peak(finished))
+    channel.write(finished)
     return 0
 
 
 def _inherited_artifact() -> bytes:
     with open(ARTIFACT, "rb") as source:
         return source.read()
-
-
-def _with_peak(finished: Finished) -> Finished:
-    peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return replace(finished, peak_memory_bytes=peak_bytes)
 
 
 def check_origin(origin: str) -> None:

@@ -1,6 +1,7 @@
 """The seccomp layer (seccomp(2)): two stacked filters, compiled in the zygote, loaded by raw system call.
 
-Filter 1 is the whole allow-list; a call that it doesn't name goes to the warden. Filter 2 is stacked on it once everything is loaded.
+Filter 1 is the whole allow-list; a call that it doesn't name goes to the warden. Filter 2 is stacked on it once
+everything is loaded.
 A kernel that lacks a flag gets the next weaker set, and the report says what that loses.
 """
 
@@ -23,7 +24,7 @@ _ATTEMPTS = (
     (_FULL, "no WAIT_KILLABLE_RECV (Linux 5.19): a stopped worker's call may be performed twice"),
     (
         libc.SECCOMP_FILTER_FLAG_NEW_LISTENER,
-        "no TSYNC with a listener (Linux 5.7): only the one thread there is, is filtered",
+        "no TSYNC with a listener (Linux 5.7): the filter is on the one thread",
     ),
 )
 
@@ -79,7 +80,9 @@ def confine_compiler() -> LayerReport:
 def _load(name: str, program: Program) -> LayerReport:
     layer = "sealed" if name == "seal" else LAYER
     try:
-        libc.set_filter(libc.SECCOMP_FILTER_FLAG_TSYNC, program.for_pid(os.getpid()))
+        # A positive result names a thread that couldn't be filtered with the others.
+        if libc.set_filter(libc.SECCOMP_FILTER_FLAG_TSYNC, program.for_pid(os.getpid())):
+            raise ConfinementError(layer, "seccomp", 0, "a thread has another filter")
     except OSError as error:
         if layer == LAYER:
             return _unavailable(error)

@@ -1,4 +1,4 @@
-"""What the zygote holds ready: everything imported, filters compiled, an engine made, once for all workers forked from it.
+"""What the zygote holds ready, once for all workers: everything imported, filters compiled, an engine made.
 
 Imported by multiprocess's forkserver. After filter 1 a worker can't open a file, so whatever it will ever import or
 compile must be here.
@@ -12,7 +12,7 @@ import select  # noqa: F401
 import signal
 import traceback  # noqa: F401 # the interpreter imports it for an error in a thread
 
-from ipc import codec, messages
+from ipc import codec, launch, messages  # noqa: F401 # the keeper is named by an `ipc.launch.ByName`
 from worker import compiler, keeper, main, seccomp  # noqa: F401
 from worker.filter_compiler import Program
 
