@@ -135,7 +135,7 @@ def merge_mounts(
     A mount grants nothing. `/` is always there so that the guest's absolute paths are the host's: what it tries is then
     decided, and named in a denial, by its true name. wasi-libc takes `/x` and `x` for the same name and gives it to the
     longest mount that fits, the last of equals; so `.` comes last, and granted directories and those that are never
-    meant relatively are mounted by their own names, unless the working directory has an entry of that name (`cwd_names`).
+    meant relatively are mounted by their own names, unless the working directory has such an entry (`cwd_names`).
     """
     mounts = {"/": "/"}
     if cwd is not None:
