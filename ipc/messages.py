@@ -17,6 +17,8 @@ class EngineSettings:
 
     fuel: bool = False
     epoch: bool = True
+    revision: int = 2
+    """Counts the changes of `worker.engine.new_engine` that artifacts made before them don't survive."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The guest's linear memories, kept by us: one exact sum over all of them, and every refusal counted.
 
 wasmtime's own limiter counts per memory, so that N memories hold N times the limit, and it doesn't tell that it
-refused. Here `wasmtime_config_host_memory_creator_set` (C API, config.h) asks us for each memory and each growth instead.
+refused. Here `wasmtime_config_host_memory_creator_set` (C API, config.h) asks us for each memory and each growth.
 A growth costs microseconds, an access nothing (measured in docs/adr/, "one sum over all memories").
 """
 
