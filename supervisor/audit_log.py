@@ -274,16 +274,17 @@ class AuditLog:
 
     def _write(self, batch: Sequence[Entry]) -> tuple[AuditRecord, ...]:
         tail = self._tail
-        records: list[AuditRecord] = []
+        stamped = self._stamped(batch)
+        sealed: list[AuditRecord] = []
         if tail.descriptor >= 0 and not tail.sealed and tail.length_bytes:
-            data_bytes = sum(len(record.line) for record in self._stamped(batch))
-            if tail.length_bytes + data_bytes + SEAL_RESERVE_BYTES > self._segment_bytes:
-                records += self._seal()
+            end_bytes = tail.length_bytes + sum(len(record.line) for record in stamped)
+            if end_bytes + SEAL_RESERVE_BYTES > self._segment_bytes:
+                sealed = self._seal()
+                stamped = self._stamped(batch)  # they come behind the seal now
         if tail.descriptor < 0 or tail.sealed:
             self._start_segment()
-        stamped = self._stamped(batch)
         self._commit(stamped)
-        return (*records, *stamped)
+        return (*sealed, *stamped)
 
     def _stamped(self, batch: Sequence[Entry]) -> list[AuditRecord]:
         seq, prev = self._tail.seq, self._tail.prev

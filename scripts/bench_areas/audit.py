@@ -32,7 +32,7 @@ import os, sys, time
 from ipc.audit.event import AuditEvent
 from ipc.audit.stream import AuditClient
 client = AuditClient(sys.argv[1], *(key.encode() for key in sys.argv[2:5]))
-event = AuditEvent("file_opened", component="c", action="filesystem.read", resource="/var/log/app/a.log", decision="allowed")
+event = AuditEvent("file_opened", component="c", action="filesystem.read", resource="/var/a.log", decision="allowed")
 client.record_durable(event)
 print("ready", flush=True)
 for command in sys.stdin:
