@@ -123,7 +123,12 @@ def obtain(
     key = cache_key(program.sha256, version, engine)
     found = cache.lookup(key)
     if found is not None:
-        return Artifact(found[0], found[1], from_cache=True)
+        record, descriptor = found
+        if (record.wasm_sha256, record.wasmtime_version) == (program.sha256, version):
+            return Artifact(record, descriptor, from_cache=True)
+        # A whole entry that was moved under another's name: what it says of itself doesn't fit.
+        os.close(descriptor)
+        cache.discard(key)
     started = time.monotonic()
     output = os.memfd_create("artifact", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:

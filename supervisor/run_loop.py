@@ -284,6 +284,8 @@ class RunLoop:
             timeout_ns = self.job.limits.timeout_ns
             self._limit_reached("timeout", timeout_ns, now_ns - self._started_ns, "ns")
         elif self.phase is Phase.ENDING:
+            if not self._kill_sent and not self.facts.broken:
+                self.facts = replace(self.facts, broken="its process didn't end after its guest had, and was killed")
             self._kill()
             # A process in an uninterruptible wait can't be reaped: say so instead of hanging with it.
             if now_ns > self._deadline_ns + DRAIN_DEADLINE_NS:

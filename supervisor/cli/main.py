@@ -111,6 +111,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = _parser(command)
     args = parser.parse_args(arguments[:cut])
     args.guest_arguments = tuple(arguments[cut + 1 :])
+    if args.guest_arguments and args.command != "run":
+        print("airssys: what follows `--` belongs to `airssys run` alone", file=sys.stderr)
+        return EX_USAGE
     if args.version:
         from importlib.metadata import version
 

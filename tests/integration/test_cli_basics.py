@@ -111,7 +111,8 @@ def test_what_follows_two_dashes_is_not_ours(tmp_path: Path) -> None:
     assert done.returncode == 65
     assert "missing.wasm: no such file" in done.stderr
     done = _airssys("--", "--version")
-    assert "usage: airssys" in done.stdout
+    assert done.returncode == 64
+    assert "belongs to `airssys run` alone" in done.stderr
 
 
 def test_the_version() -> None:
