@@ -131,8 +131,9 @@ class Stage:
         artifact: bytes = b"",
         extra_calls: tuple[str, ...] = (),
         host_paths: tuple[str, ...] = (),
+        notify: bool = True,
     ) -> Actor:
-        """Start an actor with these grants, (verb, pattern) each."""
+        """Start an actor with these grants, (verb, pattern) each; `notify` false leaves its calls to the kernel."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         process = spawn(
             (sys.executable, "-I", str(ACTOR), str(theirs.fileno())),
@@ -141,7 +142,9 @@ class Stage:
         )
         theirs.close()
         numbers = all_numbers()
-        notified = [n for name, n in numbers.items() if name not in ("ptrace", "mount") or name in extra_calls]
+        notified = [
+            n for name, n in numbers.items() if notify and (name not in ("ptrace", "mount") or name in extra_calls)
+        ]
         uid = WORKER_UID + len(self.actors) if os.geteuid() == 0 else None
         ours.settimeout(TIMEOUT_S)
         ours.send(
