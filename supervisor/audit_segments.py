@@ -39,7 +39,9 @@ def open_segment(directory: str, name: str, flags: int = os.O_RDONLY) -> int:
 
 
 def default_audit_directory(environ: Mapping[str, str], uid: int) -> str:
-    """Return where the log is kept unless told otherwise: the system's for root, else by the XDG base directories."""
+    """Return where the log is kept unless told otherwise: $AIRSSYS_STATE, root's, else by the XDG base directories."""
+    if environ.get("AIRSSYS_STATE"):
+        return os.path.join(environ["AIRSSYS_STATE"], "audit")
     if uid == 0:
         return "/var/lib/airssys/audit"
     state = environ.get("XDG_STATE_HOME", "")
