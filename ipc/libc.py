@@ -297,7 +297,7 @@ class RemoteMemory:
         if total > self.buffer.length:
             raise ValueError("the ranges don't fit in")
         self._local.length = total
-        ranges = (Iovec * 2)(one, other)
+        ranges = (Iovec * 2)(Iovec(*one), Iovec(*other))
         count: int = _process_vm_readv(pid, self._local_address, 1, ctypes.addressof(ranges), 2, 0)
         if count < 0:
             _fail("process_vm_readv")

@@ -209,6 +209,9 @@ class RunLoop:
             message, descriptors = self.launched.worker.receive((Confined, Sealed, Finished, StartFailed), timeout_s)
         except (EOFError, OSError):
             self._lost.add(Event.WORKER_LOST)
+            self._event(Event.WORKER_LOST)
+            # Its process ends with its channel, or it is made to: nothing may run that nobody hears.
+            self._deadline_ns = time.monotonic_ns() + DRAIN_DEADLINE_NS
             return
         except PeerProtocolError as error:
             self._lost.add(Event.WORKER_LOST)

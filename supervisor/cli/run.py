@@ -204,7 +204,9 @@ def _deliver(args: argparse.Namespace, report: RunReport, name: str) -> int:
             print(f"airssys: {visible(note)}", file=sys.stderr)
         if report.verdict.message and report.verdict.outcome != "exited":
             code = f" [{report.verdict.code}]" if report.verdict.code else ""
-            text = f"airssys: {name} {visible(report.verdict.message)}{code}"
-            print(paint(text, "31", sys.stderr), file=sys.stderr)
+            head, *rest = report.verdict.message.splitlines()
+            print(paint(f"airssys: {name}: {visible(head)}{code}", "31", sys.stderr), file=sys.stderr)
+            for line in rest:
+                print(f"  {visible(line)}", file=sys.stderr)
         print(paint(summary_line(report, name), "2", sys.stderr), file=sys.stderr)
     return exit_code
