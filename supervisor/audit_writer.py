@@ -2,8 +2,8 @@
 
 Group commit: whatever waits is written with one write and one fsync, and acknowledged after it. Producers come over a
 ZeroMQ ROUTER with CURVE (RFC 26) and a ZAP handler (RFC 27); who they are follows from their key and from nothing that
-they say. While the log can't be written nothing is acknowledged, what has come is kept, and no more is read; it resumes
-by itself.
+they say. While the log can't be written nothing is acknowledged, what was taken is kept, and producers are asked to
+wait; it resumes by itself.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from supervisor.audit_log import AuditLog, Entry
 
 GROUP_EVENTS = 2048
 GROUP_BYTES = 1024 * 1024
+READ_FRAMES = 256
 LOCAL_EVENTS = 4096
 RETRY_MS = 250
 STOP_WITHIN_NS = 500_000_000
@@ -196,7 +197,7 @@ class AuditWriter:
                 self._changed.wait(min(left_s, 0.1))
 
     def close(self, timeout_s: float = 5.0) -> None:
-        """Write what has come, then stop; AuditError when something could not be written, after stopping anyway."""
+        """Write what has come, stop, close the log; AuditError when something could not be written, after stopping."""
         if self._closed:
             return
         self._closed = True
@@ -204,6 +205,7 @@ class AuditWriter:
             # Never started, or the socket could not be made.
             self._context.destroy(linger=0)
             os.close(self._wake_fd)
+            self._log.close()
             return
         try:
             if self._trouble is None or not self._trouble.fatal:
@@ -218,6 +220,7 @@ class AuditWriter:
                 os.unlink(self.socket_path)
             os.close(self._wake_fd)
             os.close(self._lock_fd)
+            self._log.close()
 
     def _enqueue(self, item: _Local, timeout_s: float) -> None:
         deadline_s = time.monotonic() + timeout_s
@@ -296,16 +299,13 @@ class AuditWriter:
         poller.register(self._wake_fd, zmq.POLLIN)
         poller.register(router, zmq.POLLIN)
         while True:
-            reading = self._trouble is None
-            poller.modify(router, zmq.POLLIN if reading else 0)
-            timeout_ms = (0 if self._locals else -1) if reading else RETRY_MS
+            timeout_ms = RETRY_MS if self._trouble is not None else 0 if self._locals else -1
             ready = dict(poller.poll(timeout_ms))
             if self._wake_fd in ready:
                 os.eventfd_read(self._wake_fd)
             if zap in ready:
                 self._authenticate(zap)
-            if reading:
-                self._read(router)
+            self._read(router)
             self._take_locals()
             group = self._group
             if group.entries or group.producers or self._trouble is not None:
@@ -347,7 +347,9 @@ class AuditWriter:
 
     def _read(self, router: zmq.Socket[bytes]) -> None:
         with contextlib.suppress(zmq.Again):
-            while not self._group.full():
+            for _ in range(READ_FRAMES):
+                if self._group.full() and self._trouble is None:
+                    return
                 frames = router.recv_multipart(zmq.NOBLOCK, copy=False)
                 try:
                     key = str(frames[-1].get("User-Id")).encode("ascii")
@@ -373,6 +375,11 @@ class AuditWriter:
         if batch.first_seq > producer.accepted + 1:
             # Something in between was lost with a connection: from there on, please.
             fresh = []
+        if self._trouble is not None:
+            # Answered, not left lying: what nobody reads piles up in libzmq with each reconnection.
+            wait = Reply(protocol.WAIT, producer.stream, RETRY_MS, self._trouble.message)
+            self._answer(router, producer, wait)
+            return
         now_ns = time.monotonic_ns()
         producer.ready_ns = max(producer.ready_ns, now_ns - self._burst_ns)
         if fresh and producer.ready_ns > now_ns:
@@ -410,7 +417,7 @@ class AuditWriter:
     def _refuse_frame(self, producer: _Producer, frames: list[bytes], why: str) -> None:
         """Record what can't be read as a batch; bounded by the producer's rate like everything else."""
         now_ns = time.monotonic_ns()
-        if producer.ready_ns > now_ns:
+        if producer.ready_ns > now_ns or self._trouble is not None:
             return
         producer.ready_ns = max(producer.ready_ns, now_ns - self._burst_ns) + self._burst_ns
         self._group.entries.append((_refused(producer, frames, why), Origin(producer.name)))
