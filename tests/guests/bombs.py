@@ -1,7 +1,8 @@
 """WebAssembly that only a program can write: modules that are small on disk and dear to compile, load or keep.
 
 As a script: `python bombs.py NAME > out.wasm`, with the names of the functions below. A test imports it by its path:
-`spec_from_file_location("bombs", path)`. Every module is valid preview 1 (it exports `memory` and `_start`) unless its function says otherwise.
+`spec_from_file_location("bombs", path)`. Every module is valid preview 1 (it exports `memory` and `_start`) unless its
+function says otherwise.
 """
 
 import sys
