@@ -26,7 +26,8 @@ from ipc.audit.errors import AuditLogError
 from ipc.audit.event import SUPERVISOR, AuditEvent, AuditRecord, ComponentStamp, Origin
 from ipc.audit.protocol import Batch, Reply
 from ipc.errors import AirssysError, PeerProtocolError
-from supervisor.audit_log import AuditLog, Entry
+from supervisor.audit_journal import JOURNAL_SOCKET, tell_journal
+from supervisor.audit_log import SEALED, AuditLog, Entry
 
 GROUP_EVENTS = 2048
 GROUP_BYTES = 1024 * 1024
@@ -89,17 +90,19 @@ class AuditWriter:
         server_keys: tuple[bytes, bytes] | None = None,
         on_fatal: Callable[[AuditLogError], None] | None = None,
         rate_per_s: int = RATE_PER_S,
+        journal: str = JOURNAL_SOCKET,
     ) -> None:
         """Write to `log` what comes through the socket at `socket_path`, which `socket_owner_uid` may connect to.
 
         `server_keys` (public, secret; Z85) are made unless given; a writer that takes another's place needs the same.
-        `on_fatal` is called once, from the thread, when the log is lost for this process.
+        `on_fatal` is called once, from the thread, when the log is lost for this process. `journal`: syslog(3)'s.
         """
         self.socket_path = socket_path
         self._log = log
         self._owner_uid = socket_owner_uid
         self._server_public_key, self._server_secret_key = server_keys or zmq.curve_keypair()
         self._on_fatal = on_fatal
+        self._journal = journal
         self._interval_ns = 1_000_000_000 // rate_per_s
         self._burst_ns = 1_000_000_000
         self._changed = threading.Condition()
@@ -458,6 +461,11 @@ class AuditWriter:
         for producer in group.producers.values():
             producer.durable = producer.accepted
             self._answer(router, producer, Reply(protocol.ACK, producer.stream, producer.durable))
+        for record in records[: len(records) - len(group.entries)]:
+            if record.event.event == SEALED:
+                tell_journal(
+                    f"audit segment sealed in {self._log.directory}, head {record.seq}:{record.hash}", self._journal
+                )
         self._publish(records)
         with self._changed:
             self._written += plain

@@ -6,6 +6,7 @@ import random
 import resource
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,7 @@ from ipc.audit.stream import AuditClient
 from ipc.errors import AuditError
 from supervisor.audit_log import AuditLog
 from supervisor.audit_query import Filter, last_records
+from supervisor.audit_segments import Head
 from supervisor.audit_verify import verify_log
 from supervisor.audit_writer import AuditWriter
 
@@ -414,3 +416,23 @@ def test_subscribers_hear_every_record_in_order_with_exact_text(site: Site) -> N
     assert heard[0]["resource"] == "a\\b\x1b"
     assert sum(r["event"] == "subscriber_failed" for r in heard) == 1
     assert [json.loads(json.dumps(r)) for r in site.records()] == [json.loads(json.dumps(r)) for r in heard]
+
+
+def test_sealed_heads_go_to_the_journal(site: Site) -> None:
+    """Each seal's own hash is told to syslog's socket, and it is a head that verification accepts as an anchor."""
+    path = os.path.join(site.sockets, "log")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.bind(path)
+        journal.settimeout(GUARD_S)
+        log = AuditLog(site.directory, segment_bytes=6000)
+        writer = AuditWriter(log, f"{site.sockets}/s", journal=path)
+        site.writers.append(writer)
+        writer.start()
+        for _ in range(12):
+            writer.local_durable(AuditEvent("e", resource="x" * 500))
+        told = journal.recv(4096).decode()
+    head = Head.parse(told.rpartition("head ")[2])
+    assert verify_log(site.directory, head).fault is None
+    fault = verify_log(site.directory, Head(head.seq, "0" * 64)).fault
+    assert fault is not None
+    assert fault.kind == "head"
