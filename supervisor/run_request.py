@@ -37,6 +37,8 @@ class RunRequest:
     limits: WorkerLimits
     engine: EngineSettings
     approval: str
+    kind: str = "run"
+    """`probe` makes raw system calls in the guest's place (`worker.probe`), to prove confinement."""
 
 
 def split_assignment(text: str, flag: str) -> tuple[str, str]:

@@ -109,7 +109,7 @@ def _run(
     )
     with host.confinement("run") as plan:
         job = WorkerJob(
-            kind="run",
+            kind=request.kind,
             worker_id=instance,
             wasm_kind=artifact.record.wasm_kind,
             arguments=request.arguments,

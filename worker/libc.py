@@ -7,7 +7,9 @@ Every function has a declared prototype, every result is checked, and an error i
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+from collections.abc import Sequence
 from typing import Final, NoReturn
 
 _C: Final = ctypes.CDLL(None, use_errno=True)
@@ -66,6 +68,7 @@ LANDLOCK_CREATE_RULESET_VERSION: Final = 1
 # sys/mman.h
 PROT_NONE: Final = 0
 PROT_READ_WRITE: Final = 3
+PROT_READ_EXECUTE: Final = 5
 _MAP_PRIVATE_ANONYMOUS_NORESERVE: Final = 0x2 | 0x20 | 0x4000
 
 # arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h
@@ -225,3 +228,91 @@ def landlock_deny(fs: int, net: int, scoped: int, attributes_bytes: int) -> None
             _fail("landlock_restrict_self")
     finally:
         os.close(ruleset)
+
+_raw = ctypes.CFUNCTYPE(_long, _long, *[_ulong] * 6, use_errno=True)(("syscall", _C))
+_MAX_ERRNO: Final = 4095
+_GADGET_BYTES: Final = 4096
+
+
+class Buffer:
+    """Bytes at an address that stays the same, for a raw system call to read or fill."""
+
+    __slots__ = ("_memory", "address", "length")
+
+    def __init__(self, data: bytes) -> None:
+        """Copy `data` into memory of its own."""
+        self.length = len(data)
+        self._memory = ctypes.create_string_buffer(data, max(1, len(data)))
+        self.address = ctypes.addressof(self._memory)
+
+
+def raw_call(number: int, arguments: Sequence[int]) -> tuple[int, int]:
+    """Make any system call; returns its result and errno (0 without an error): syscall(2)."""
+    ctypes.set_errno(0)
+    result: int = _raw(number, *_six(arguments))
+    return result, ctypes.get_errno() if result == -1 else 0
+
+
+def _six(arguments: Sequence[int]) -> list[int]:
+    return [argument & (1 << 64) - 1 for argument in (*arguments, *[0] * (6 - len(arguments)))]
+
+
+class Gadgets:
+    """Machine code that makes system calls the C library has no function for (x86_64); map it before the seal."""
+
+    _CALL_AND_END_CHILD: Final = bytes.fromhex(
+        "4889f8"  # mov rax, rdi         long f(number, a, b, c, d, e)
+        "4889f7"  # mov rdi, rsi
+        "4889d6"  # mov rsi, rdx
+        "4889ca"  # mov rdx, rcx
+        "4d89c2"  # mov r10, r8
+        "4d89c8"  # mov r8, r9
+        "0f05"  #   syscall
+        "4885c0"  # test rax, rax
+        "7401"  #   jz child
+        "c3"  #     ret
+        "b83c000000"  # child: mov eax, 60 (exit); it has touched no stack, which after a vfork is the parent's too
+        "31ff"  #   xor edi, edi
+        "0f05"  #   syscall
+    )
+    _CALL_I386: Final = bytes.fromhex(
+        "53"  #     push rbx             long f(number, a, b, c)
+        "89f8"  #   mov eax, edi
+        "89f3"  #   mov ebx, esi
+        "4889d7"  # mov rdi, rdx
+        "4889ca"  # mov rdx, rcx
+        "89f9"  #   mov ecx, edi
+        "cd80"  #   int 0x80
+        "4898"  #   cdqe
+        "5b"  #     pop rbx
+        "c3"  #     ret
+    )
+
+    def __init__(self) -> None:
+        """Map one page with both; on another architecture there is none, and calls answer ENOSYS."""
+        self._end_child = self._i386 = 0
+        if _MACHINE != "x86_64":
+            return
+        page: int = _mmap(None, _GADGET_BYTES, PROT_READ_WRITE, _MAP_PRIVATE_ANONYMOUS_NORESERVE, -1, 0)
+        if page == _size(-1).value:
+            _fail("mmap")
+        ctypes.memmove(page, self._CALL_AND_END_CHILD, len(self._CALL_AND_END_CHILD))
+        self._end_child, self._i386 = page, page + len(self._CALL_AND_END_CHILD)
+        ctypes.memmove(self._i386, self._CALL_I386, len(self._CALL_I386))
+        if _mprotect(page, _GADGET_BYTES, PROT_READ_EXECUTE):
+            _fail("mprotect")
+
+    def call_and_end_child(self, number: int, arguments: Sequence[int]) -> tuple[int, int]:
+        """Make a system call with five arguments at most; a process in which it returns 0 ends at once."""
+        return self._call(self._end_child, number, arguments)
+
+    def call_i386(self, number: int, arguments: Sequence[int]) -> tuple[int, int]:
+        """Make a call of the 32-bit table with three arguments at most, by `int 0x80`."""
+        return self._call(self._i386, number, arguments)
+
+    def _call(self, address: int, number: int, arguments: Sequence[int]) -> tuple[int, int]:
+        if not address:
+            return -1, errno.ENOSYS
+        function = ctypes.CFUNCTYPE(_long, _long, *[_ulong] * 5)(address)
+        result: int = function(number, *_six(arguments)[:5])
+        return (-1, -result) if -_MAX_ERRNO <= result < 0 else (result, 0)

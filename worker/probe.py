@@ -1,0 +1,116 @@
+"""Raw system calls from inside a sealed worker, as native code would make them that has escaped from WebAssembly.
+
+This exists to prove confinement: everything is as for a guest (the artifact is loaded, both filters are on, the
+supervisor has verified and said go), but in the place of the guest's first instruction a list of calls is made. It has
+no power of its own: what it may do is what any code in a sealed worker may do.
+
+A program is lines of tab-separated fields, `LABEL CALL ARGUMENT...`:
+
+- CALL: a system call's number; `fork:N` for one that may return in a new process (which ends there and then); `i386:N`
+  for the 32-bit table by `int 0x80` (x86_64 only);
+- ARGUMENT: an integer, `s:TEXT` a C string, `x:HEX` bytes, `b:N` N zero bytes, `m:NAME:N` N zero bytes that later steps
+  find under that name, `v:NAME` a `struct iovec` of them, `r:LABEL` the result of an earlier step.
+
+For each step `LABEL RESULT ERRNO` is printed before the next is made.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ipc.messages import Finished
+from worker import libc
+
+_MAX_ARGUMENTS = 6
+I386 = "i386:"
+FORK = "fork:"
+
+
+class ProbeError(Exception):
+    """The program of a probe is malformed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One call; `arguments` are numbers, or the labels of the steps whose results they are."""
+
+    label: str
+    kind: str
+    number: int
+    arguments: tuple[int | str, ...]
+
+
+@dataclass(slots=True)
+class Probe:
+    """A parsed program: everything it needs exists before the seal, so that nothing is imported or mapped after it."""
+
+    steps: tuple[Step, ...]
+    gadgets: libc.Gadgets | None
+    _buffers: dict[str, libc.Buffer] = field(default_factory=dict)
+    _unnamed: list[libc.Buffer] = field(default_factory=list)
+
+    @classmethod
+    def parse(cls, text: str) -> Probe:
+        """Parse a program and make its buffers; raises ProbeError."""
+        probe = cls((), None)
+        steps = []
+        for line in filter(None, text.split("\n")):
+            label, call, *arguments = line.split("\t")
+            kind, colon, number = call.rpartition(":")
+            if kind + colon not in ("", FORK, I386) or len(arguments) > _MAX_ARGUMENTS:
+                raise ProbeError(f"step {line!r}")
+            parsed = tuple(probe._argument(argument) for argument in arguments)
+            steps.append(Step(label, kind + colon, int(number, 0), parsed))
+        probe.steps = tuple(steps)
+        if any(step.kind for step in steps):
+            # Machine code, made while that is still allowed: stands for what an attacker finds in the engine's own.
+            probe.gadgets = libc.Gadgets()
+        return probe
+
+    def _argument(self, text: str) -> int | str:
+        kind, colon, value = text.partition(":")
+        if not colon:
+            return int(kind, 0)
+        match kind:
+            case "s":
+                return self._keep(libc.Buffer(os.fsencode(value) + b"\0"))
+            case "x":
+                return self._keep(libc.Buffer(bytes.fromhex(value)))
+            case "b":
+                return self._keep(libc.Buffer(bytes(int(value))))
+            case "m":
+                name, _, length = value.partition(":")
+                if name not in self._buffers:
+                    self._buffers[name] = libc.Buffer(bytes(int(length)))
+                return self._buffers[name].address
+            case "v":
+                buffer = self._buffers[value]
+                vector = buffer.address.to_bytes(8, "little") + buffer.length.to_bytes(8, "little")
+                return self._keep(libc.Buffer(vector))
+            case "r":
+                return value
+        raise ProbeError(f"argument {text!r}")
+
+    def _keep(self, buffer: libc.Buffer) -> int:
+        self._unnamed.append(buffer)
+        return buffer.address
+
+    def run(self) -> Finished:
+        """Make every call and print what came of it; returns the end of a guest that exited with 0."""
+        results: dict[str, int] = {}
+        for step in self.steps:
+            arguments = [results[a] if isinstance(a, str) else a for a in step.arguments]
+            result, errno = self._call(step, arguments)
+            results[step.label] = result
+            os.write(1, f"{step.label} {result} {errno}\n".encode())
+        return Finished("exited", 0)
+
+    def _call(self, step: Step, arguments: Sequence[int]) -> tuple[int, int]:
+        if not step.kind:
+            return libc.raw_call(step.number, arguments)
+        assert self.gadgets is not None
+        if step.kind == I386:
+            return self.gadgets.call_i386(step.number, arguments)
+        return self.gadgets.call_and_end_child(step.number, arguments)
