@@ -94,17 +94,24 @@ static enum verdict link_out(void) {
     return verdict;
 }
 
+/* Names on the way to what it was granted are no secret; any other is. */
 static enum verdict list_root(void) {
     DIR *dir = opendir("/");
     if (!dir) return refused();
-    long names = 0;
+    int secrets = 0;
     errno = 0;
-    for (struct dirent *e; (e = readdir(dir));) names += strcmp(e->d_name, ".") && strcmp(e->d_name, "..");
+    snprintf(detail, sizeof detail, "it shows only");
+    for (struct dirent *e; (e = readdir(dir));) {
+        size_t n = strlen(detail);
+        if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")) continue;
+        snprintf(detail + n, sizeof detail - n, " %s", e->d_name);
+        secrets |= !strcmp(e->d_name, "etc") || !strcmp(e->d_name, "proc") || !strcmp(e->d_name, "usr");
+    }
     int failed = errno;
     closedir(dir);
     if (failed) return errno = failed, refused();
-    snprintf(detail, sizeof detail, "%ld names", names);
-    return names ? SUCCEEDED : REFUSED;
+    if (secrets) snprintf(detail, sizeof detail, "etc and others");
+    return secrets ? SUCCEEDED : REFUSED;
 }
 
 static enum verdict write_outside(void) { return writes("/etc/cron.d/hostile", O_CREAT); }
@@ -258,7 +265,7 @@ static const struct attack {
     {"keys", "read a private key in /root/.ssh", keys},
     {"dotdot", "climb out of /bait with ..", dotdot},
     {"symlink", "climb out by a symbolic link", link_out},
-    {"list", "list the root directory", list_root},
+    {"list-root", "list the root directory", list_root},
     {"write-etc", "create a file in /etc/cron.d", write_outside},
     {"write-home", "append to /root/.profile", write_home},
     {"write-bait", "write a file that it may only read", write_bait},
@@ -285,10 +292,11 @@ static const struct attack {
 enum { ATTACKS = sizeof attacks / sizeof *attacks };
 
 static int attempt(const struct attack *a) {
-    printf("%-14s %-46s ", a->name, a->what);
-    fflush(stdout);
+    /* A whole line at a time, since the host may have something to say in between; the last attack never comes back. */
+    if (a->run == spin) printf("%-14s %s\n", a->name, a->what), fflush(stdout);
     detail[0] = 0;
     enum verdict verdict = a->run();
+    printf("%-14s %-46s ", a->name, a->what);
     static const char *const words[] = {"refused", "SUCCEEDED", "skipped"};
     if (*detail) printf("%s (%s)\n", words[verdict], detail);
     else puts(words[verdict]);
