@@ -33,7 +33,6 @@ _ATTR_ACT_BADARCH: Final = 2
 _ATTR_CTL_NNP: Final = 3
 _ATTR_CTL_OPTIMIZE: Final = 8
 _ARCH_NATIVE: Final = 0
-_NR_UNKNOWN: Final = -1
 
 
 class _Comparison(ctypes.Structure):
@@ -207,11 +206,10 @@ def compile_filter(data: FilterData, architecture: str) -> Program:
 
 
 def _add(library: _Library, context: int, rule: Rule, architecture: str) -> None:
-    number = resolve(rule.call, architecture)
-    if number == _NR_UNKNOWN:
-        raise ConfinementError("seccomp", "seccomp_syscall_resolve_name", 0, f"{rule.call} is unknown to libseccomp")
-    if number < 0:
+    if resolve(rule.call, architecture) < 0:
         raise ConfinementError("seccomp", "seccomp_syscall_resolve_name", 0, f"no {rule.call} on {architecture}")
+    # Rules are added by the number of the machine that compiles; libseccomp translates it.
+    number = int(library.resolve(library.arch_native(), rule.call.encode()))
     comparisons = (_Comparison * max(1, len(rule.conditions)))()
     for slot, condition in zip(comparisons, rule.conditions, strict=False):
         slot.argument = condition.argument

@@ -69,6 +69,9 @@ def _keep(job: WorkerJob, given: int) -> int:
         os.kill(pid, signal.SIGKILL)
     killed_for = _wait(lifeline, pid, worker)
     _, wait_status, usage = os.wait4(pid, 0)
+    if not (os.WIFSIGNALED(wait_status) and os.WTERMSIG(wait_status) == signal.SIGKILL):
+        # It was ending by itself already (a leader is a zombie while its threads are still being reaped).
+        killed_for = ""
     ended = Ended(
         wait_status,
         round(usage.ru_utime * 1e9),

@@ -229,6 +229,7 @@ def landlock_deny(fs: int, net: int, scoped: int, attributes_bytes: int) -> None
     finally:
         os.close(ruleset)
 
+
 _raw = ctypes.CFUNCTYPE(_long, _long, *[_ulong] * 6, use_errno=True)(("syscall", _C))
 _MAX_ERRNO: Final = 4095
 _GADGET_BYTES: Final = 4096

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ipc.channel import Channel
 from ipc.errors import ConfinementError
-from ipc.messages import ARTIFACT_PATH, Confined, EngineSettings, Go, Load, Sealed, StartFailed, WorkerJob
+from ipc.messages import ARTIFACT_PATH, PROGRAM, Confined, EngineSettings, Go, Load, Sealed, StartFailed, WorkerJob
 from worker import confine, seccomp
 from worker.deadline import Deadline
 from worker.engine import Program, ProgramError, Runner
@@ -75,7 +75,7 @@ def _live(job: WorkerJob, channel: Channel, in_pid_namespace: bool) -> int:
         channel.write(StartFailed(stage, error.layer, error.syscall, error.errno, str(error)))
         return 69
     except ProgramError as error:
-        channel.write(StartFailed(stage, "", "", 0, str(error)))
+        channel.write(StartFailed(stage, "", PROGRAM, 0, str(error)))
         return 65
     except EOFError:
         return 70
@@ -101,6 +101,7 @@ def _probe(job: WorkerJob) -> Probe | None:
 
 
 def _inherited_artifact() -> bytes:
+    os.lseek(ARTIFACT, 0, os.SEEK_SET)  # shared with who wrote it
     with open(ARTIFACT, "rb") as source:
         return source.read()
 

@@ -1,0 +1,247 @@
+"""The filters as compiled: each program is run by a small BPF interpreter, for both architectures, call by call."""
+
+import struct
+
+import pytest
+
+from ipc import syscalls
+from worker.filter_compiler import SELF_PID_SENTINEL, Program, compile_filter, load, resolve
+
+ALLOW, NOTIFY, KILL, ERRNO = 0x7FFF0000, 0x7FC00000, 0x80000000, 0x00050000
+ARCHITECTURES = ("x86_64", "aarch64")
+THREAD_FLAGS = 0x3D0F00
+ENOSYS, ENOTTY, EACCES = 38, 25, 13
+
+
+def simulate(instructions: bytes, arch: int, number: int, arguments: tuple[int, ...] = ()) -> int:
+    """Interpret classic BPF over a struct seccomp_data, as the kernel's seccomp does (filter.rst)."""
+    padded = (*arguments, *(0,) * (6 - len(arguments)))
+    data = struct.pack("<iIQ6Q", number, arch, 0, *(value & (1 << 64) - 1 for value in padded))
+    program = [struct.unpack_from("<HBBI", instructions, offset) for offset in range(0, len(instructions), 8)]
+    accumulator = 0
+    at = 0
+    while True:
+        code, jump_true, jump_false, value = program[at]
+        at += 1
+        match code:
+            case 0x20:  # BPF_LD | BPF_W | BPF_ABS
+                (accumulator,) = struct.unpack_from("<I", data, value)
+            case 0x54:  # BPF_ALU | BPF_AND | BPF_K
+                accumulator &= value
+            case 0x05:  # BPF_JMP | BPF_JA
+                at += value
+            case 0x15:  # BPF_JMP | BPF_JEQ | BPF_K
+                at += jump_true if accumulator == value else jump_false
+            case 0x25:  # BPF_JMP | BPF_JGT | BPF_K
+                at += jump_true if accumulator > value else jump_false
+            case 0x35:  # BPF_JMP | BPF_JGE | BPF_K
+                at += jump_true if accumulator >= value else jump_false
+            case 0x06:  # BPF_RET | BPF_K
+                return int(value)
+            case _:
+                raise AssertionError(f"instruction {code:#x} isn't interpreted here")
+
+
+def ask(name: str, architecture: str, call: str, *arguments: int, pid: int = 1) -> int:
+    """Return what a filter of ours answers to a call."""
+    program = compile_filter(load(name), architecture).for_pid(pid)
+    return simulate(program, syscalls.AUDIT_ARCH[architecture], resolve(call, architecture), arguments)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_call_of_the_warden_is_notified(architecture: str) -> None:
+    """No call that the warden decides is answered by filter 1 itself."""
+    program = compile_filter(load("confine"), architecture).for_pid(1)
+    for number in syscalls.names_by_number(architecture):
+        assert simulate(program, syscalls.AUDIT_ARCH[architecture], number) == NOTIFY, number
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "call",
+    [
+        "execve",
+        "execveat",
+        "ptrace",
+        "bpf",
+        "mount",
+        "umount2",
+        "io_uring_setup",
+        "keyctl",
+        "add_key",
+        "unshare",
+        "setns",
+        "pivot_root",
+        "process_vm_readv",
+        "process_vm_writev",
+        "pidfd_getfd",
+        "pidfd_open",
+        "memfd_create",
+        "pipe2",
+        "perf_event_open",
+        "userfaultfd",
+        "kill",
+        "tkill",
+        "rt_sigqueueinfo",
+        "setuid",
+        "setresuid",
+        "capset",
+        "personality",
+        "bind",
+        "listen",
+        "accept4",
+        "sendto",
+        "recvmsg",
+        "socketpair",
+        "shmget",
+        "msgget",
+        "semget",
+        "mq_open",
+        "open_by_handle_at",
+        "name_to_handle_at",
+        "kcmp",
+        "prlimit64",
+        "setpriority",
+        "sched_setscheduler",
+        "timer_create",
+    ],
+)
+def test_violations_are_notified(architecture: str, call: str) -> None:
+    """Calls that no worker makes go to the warden, which ends the worker; they are never answered by the filter."""
+    arguments = (1, 0, 1) if call == "prlimit64" else ()
+    assert ask("confine", architecture, call, *arguments) == NOTIFY
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("call", "arguments", "expected"),
+    [
+        ("read", (0,), ALLOW),
+        ("clone", (THREAD_FLAGS,), ALLOW),
+        ("clone", (17,), NOTIFY),  # SIGCHLD: a fork
+        ("clone", (THREAD_FLAGS | 0x10000000,), NOTIFY),  # a new user namespace beside
+        ("clone", (THREAD_FLAGS & ~0x10000,), NOTIFY),  # without CLONE_THREAD
+        ("clone3", (), ERRNO | ENOSYS),
+        ("fcntl", (3, 1), ALLOW),
+        ("fcntl", (3, 3), ALLOW),
+        ("fcntl", (3, 4, 0x800), ALLOW),
+        ("fcntl", (3, 4, 0x2000), NOTIFY),  # O_ASYNC
+        ("fcntl", (3, 8), NOTIFY),  # F_SETOWN
+        ("fcntl", (3, 10), NOTIFY),  # F_SETSIG
+        ("fcntl", (3, 1024), NOTIFY),  # F_SETLEASE
+        ("fcntl", (3, 1026), NOTIFY),  # F_NOTIFY
+        ("fcntl", (3, 1030), ALLOW),
+        ("fcntl", (3, 1033), NOTIFY),  # F_ADD_SEALS
+        ("fcntl", (3, 6), NOTIFY),  # F_SETLK
+        ("ioctl", (1, 0x5401), ERRNO | ENOTTY),
+        ("ioctl", (1, 0x5412), NOTIFY),  # TIOCSTI
+        ("ioctl", (1, 0x40086602), NOTIFY),  # FS_IOC_SETFLAGS
+        ("mmap", (0, 4096, 3, 0x22), ALLOW),
+        ("mmap", (0, 4096, 5, 0x2), ALLOW),  # code, until filter 2
+        ("mmap", (0, 4096, 3, 0x21), NOTIFY),  # anonymous and shared
+        ("mmap", (0, 4096, 1, 0x1), NOTIFY),  # shared
+        ("mmap", (0, 4096, 3, 0x122), NOTIFY),  # MAP_GROWSDOWN
+        ("mmap", (0, 4096, 3, 0x40022), NOTIFY),  # MAP_HUGETLB
+        ("madvise", (0, 4096, 4), ALLOW),
+        ("madvise", (0, 4096, 12), NOTIFY),  # MADV_MERGEABLE
+        ("futex", (0, 129), ALLOW),
+        ("futex", (0, 6), NOTIFY),  # FUTEX_LOCK_PI
+        ("futex", (0, 12), NOTIFY),  # FUTEX_CMP_REQUEUE_PI
+        ("tgkill", (4242, 1, 6), ALLOW),
+        ("tgkill", (1, 1, 9), NOTIFY),
+        ("prctl", (15,), ALLOW),
+        ("prctl", (4, 1), NOTIFY),  # PR_SET_DUMPABLE
+        ("prctl", (1, 0), NOTIFY),  # PR_SET_PDEATHSIG
+        ("prctl", (0x59616D61,), NOTIFY),  # PR_SET_PTRACER
+        ("prlimit64", (0, 3, 0, 1), ALLOW),
+        ("prlimit64", (0, 3, 1, 0), NOTIFY),
+        ("prlimit64", (7, 3, 0, 1), NOTIFY),
+        ("sendmsg", (3,), ALLOW),  # the listener, until filter 2
+        ("sendmsg", (4,), NOTIFY),
+        ("seccomp", (1, 1), ALLOW),  # filter 2, until it is there
+        ("seccomp", (1, 9), NOTIFY),  # a listener of its own
+        ("socket", (1, 1), NOTIFY),
+    ],
+)
+def test_arguments_decide(architecture: str, call: str, arguments: tuple[int, ...], expected: int) -> None:
+    """Calls that are fine in one form and dangerous in another are told apart by their arguments."""
+    assert ask("confine", architecture, call, *arguments, pid=4242) == expected
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("call", "arguments", "expected"),
+    [
+        ("mmap", (0, 4096, 5, 2), KILL),
+        ("mmap", (0, 4096, 3, 2), ALLOW),
+        ("mprotect", (0, 4096, 7), KILL),
+        ("mprotect", (0, 4096, 3), ALLOW),
+        ("pkey_mprotect", (0, 4096, 4), KILL),
+        ("seccomp", (1, 1), KILL),
+        ("sendmsg", (3,), KILL),
+        ("recvmsg", (3,), KILL),
+        ("read", (0,), ALLOW),
+    ],
+)
+def test_the_seal(architecture: str, call: str, arguments: tuple[int, ...], expected: int) -> None:
+    """Filter 2 takes executable memory, further filters and descriptor passing away, and nothing else."""
+    assert ask("seal", architecture, call, *arguments) == expected
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("call", "arguments", "expected"),
+    [
+        ("openat", (), ERRNO | EACCES),
+        ("socket", (), KILL),
+        ("execve", (), KILL),
+        ("clone", (17,), KILL),
+        ("clone", (THREAD_FLAGS,), ALLOW),
+        ("write", (6,), ALLOW),
+        ("sendmsg", (3,), KILL),
+        ("unlinkat", (), KILL),
+        ("mmap", (0, 4096, 1, 1), ALLOW),
+        ("mmap", (0, 4096, 3, 1), KILL),
+        ("mmap", (0, 4096, 1, 0x21), ALLOW),
+    ],
+)
+def test_the_compiler(architecture: str, call: str, arguments: tuple[int, ...], expected: int) -> None:
+    """The compiler's filter has no listener: it names no file and kills what isn't listed."""
+    assert ask("compile", architecture, call, *arguments) == expected
+
+
+@pytest.mark.parametrize("name", ["confine", "seal", "compile"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_foreign_abis_are_killed(name: str, architecture: str) -> None:
+    """A call of i386, arm or x32 kills the process, whatever its number."""
+    program = compile_filter(load(name), architecture).for_pid(1)
+    for arch in (0x40000003, 0x40000028, 0xC0000015):
+        assert simulate(program, arch, 0) == KILL
+    if architecture == "x86_64":
+        for number in (0x40000000, 0x40000000 + 59, 0x40000000 + 520):
+            assert simulate(program, syscalls.AUDIT_ARCH["x86_64"], number) == KILL
+
+
+def test_only_the_own_pid_is_patched_in() -> None:
+    """The sentinel is in the compiled program, and nowhere any more once a pid has taken its place."""
+    program = compile_filter(load("confine"), "x86_64")
+    sentinel = struct.pack("<I", SELF_PID_SENTINEL)
+    assert sentinel in program.instructions
+    assert sentinel not in program.for_pid(77)
+    assert isinstance(program, Program)
+
+
+@pytest.mark.parametrize("name", ["confine", "seal", "compile"])
+def test_every_rule_has_a_reason(name: str) -> None:
+    """Each entry of the filter data says why it is there."""
+    for rule in load(name).rules:
+        assert len(rule.why) > 10, rule
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_numbers_agree_with_libseccomp(architecture: str) -> None:
+    """The table that worker and warden share has the numbers that libseccomp has."""
+    for number, (_, call) in syscalls.names_by_number(architecture).items():
+        found = resolve(call, architecture)
+        # -1: a call that is newer than this libseccomp.
+        assert found in (number, -1), call
