@@ -10,6 +10,9 @@ from dataclasses import dataclass
 ARTIFACT_PATH = "/.airssys/artifact"
 """The name by which a sealed worker opens its compiled code; the warden answers it from the sealed memory file."""
 
+PROGRAM = "program"
+"""`StartFailed.call` when it is the program itself that can't be run here: a missing import, no entry point."""
+
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:

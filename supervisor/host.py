@@ -75,6 +75,11 @@ class Host:
         options = self.options
         return (options.state_directory, options.run_directory, options.audit_directory)
 
+    def audit_lost(self) -> bool:
+        """Whether the log can't be written any more by this process: a failed fsync, or a damaged log."""
+        trouble = self.writer.trouble
+        return trouble is not None and trouble.fatal
+
     def interrupted(self) -> bool:
         """Whether SIGINT, SIGTERM or SIGHUP has come; it stays in the queue for the run loop."""
         try:
@@ -114,11 +119,20 @@ def open_host(options: HostOptions) -> Host:
             stack.callback(warden.close)
         session = _session_directory(options, stack)
         tmp = _tmp_directory(options, stack)
+        # Made before the writer, so that it is closed after it: the writer's thread writes to it until it ends.
+        records_ready = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        for descriptor in records_ready:
+            stack.callback(os.close, descriptor)
+
+        def wake(_: object = None) -> None:
+            with contextlib.suppress(BlockingIOError):
+                os.write(records_ready[1], b"r")
+
         log = AuditLog(options.audit_directory)
         # The warden connects as its own uid: the socket is its property, and its directory may only be passed through.
         endpoint = os.path.join(session, "audit.sock")
         owner = options.run_as.uid if os.getuid() == 0 else None
-        writer = AuditWriter(log, endpoint, socket_owner_uid=owner)
+        writer = AuditWriter(log, endpoint, socket_owner_uid=owner, on_fatal=wake)
         stack.callback(writer.close)
         writer.start()
         host = Host(
@@ -130,15 +144,12 @@ def open_host(options: HostOptions) -> Host:
             warden,
             os.path.dirname(os.path.dirname(os.path.abspath(str(ipc.__file__)))),
             signals,
+            records_ready=records_ready,
         )
-        host.records_ready = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        for descriptor in host.records_ready:
-            stack.callback(os.close, descriptor)
 
         def keep(record: Mapping[str, object]) -> None:
             host.records.append(record)
-            with contextlib.suppress(BlockingIOError):
-                os.write(host.records_ready[1], b"r")
+            wake()
 
         writer.subscribe(keep)
         if warden is not None:

@@ -66,6 +66,7 @@ class RunLoop:
     record_durable: Record
     records: deque[Mapping[str, object]]
     records_ready: int
+    audit_lost: Callable[[], bool]
     tally: DecisionTally
     expected: Expected
     on_fresh_denials: Callable[[DecisionTally], None]
@@ -269,6 +270,9 @@ class RunLoop:
     def _on_records(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.read(self.records_ready, 4096)
+        if self.audit_lost() and not self.facts.broken:
+            self.facts = replace(self.facts, broken="the audit log was lost; nothing may go on unrecorded")
+            self._event(Event.PROTOCOL_BROKEN)
         while self.records:
             self.tally.note(self.records.popleft())
         if self.tally.fresh:

@@ -184,6 +184,7 @@ def _loop(
         record_durable=host.record,
         records=host.records,
         records_ready=host.records_ready[0],
+        audit_lost=host.audit_lost,
         tally=tally,
         expected=Expected.of(job),
         on_fresh_denials=on_denials,

@@ -9,9 +9,10 @@ import os
 import signal
 from dataclasses import dataclass
 
-from ipc.messages import Ended, Finished, StartFailed, WorkerLimits
+from ipc.messages import PROGRAM, Ended, Finished, StartFailed, WorkerLimits
 
 EX_OK = 0
+EX_DATAERR = 65
 EX_UNAVAILABLE = 69
 EX_SOFTWARE = 70
 EX_LIMIT = 75
@@ -121,6 +122,8 @@ def _quantity(value: int, unit: str) -> str:
 
 
 def _start_failed(failure: StartFailed) -> Verdict:
+    if failure.call == PROGRAM:
+        return Verdict("refused", EX_DATAERR, failure.message, "A3005")
     if failure.layer:
         # The number is the worker's own: strerror(3) takes a C int.
         errno_name = f", {os.strerror(failure.errno)}" if 0 < failure.errno < 4096 else ""
