@@ -7,7 +7,6 @@ import pytest
 from ipc.codes import CODES
 from ipc.errors import ConfigError, LocalProtocolError
 from ipc.policy.access import AclEntry, Role
-from ipc.policy.analysis import analyse, explain
 from ipc.policy.capability import Grant
 from ipc.policy.decision import Allow, Deny, Policy, PolicyDocument, compile_policy
 
@@ -502,53 +501,3 @@ def test_the_wire_form_is_strict() -> None:
     ):
         with pytest.raises(LocalProtocolError):
             PolicyDocument.from_wire(broken)
-
-
-@pytest.mark.parametrize(
-    ("grants", "expected"),
-    [
-        (["filesystem.read /in/**"], []),
-        (["filesystem.read /**"], ["too-broad", "partly-forbidden"]),
-        (["storage.read *:*"], ["too-broad"]),
-        (["network.connect *.*:443"], ["too-broad"]),
-        (["filesystem.read /home/me/.ssh/config"], ["forbidden"]),
-        (["filesystem.write /usr/local/x/**"], ["forbidden"]),
-        (["filesystem.read /usr/local/x/**"], []),
-        (["filesystem.read /etc/**"], ["partly-forbidden"]),
-        (["filesystem.read /proc/cpuinfo"], ["guarded"]),
-        (["filesystem.read in"], ["malformed"]),
-        (["bogus.read /in"], ["unknown-action"]),
-        (["filesystem.read /in/**", "filesystem.read /in/*.txt"], ["redundant"]),
-        (["filesystem.read /in/*.txt", "filesystem.read /in/**"], ["redundant"]),
-        (["filesystem.read /in/**", "filesystem.write /in/x"], []),
-        (["filesystem.read /in/a*", "filesystem.read /in/*b"], []),
-        (["filesystem.read /state/x"], ["forbidden"]),
-        (["network.connect a.example:443", "network.connect https://a.example/x"], ["redundant"]),
-    ],
-)
-def test_analysis(grants: list[str], expected: list[str]) -> None:
-    """Grants that are too broad, forbidden, guarded, wrong or redundant are found before anything runs."""
-    made = [grant(text) for text in grants]
-    assert [finding.code for finding in analyse(made, PolicyDocument("c", "", host_paths=("/state",)))] == expected
-
-
-def test_explanation() -> None:
-    """Grants, host entries that concern the component, and permissions, as entries and as permissions."""
-    document = PolicyDocument(
-        "log",
-        "acme",
-        grants=(grant("filesystem.read /in/**"), grant("storage.read a:*", required=False)),
-        acl=(
-            AclEntry("*", "filesystem.read", "/pii/", "deny"),
-            AclEntry("other", "filesystem.read", "/x", "deny"),
-        ),
-        roles=(Role("r", ("filesystem.read:/in/**",)),),
-        assigned_roles=("r",),
-    )
-    rows = [(row.origin, row.identity, row.effect, row.permission) for row in explain(document)]
-    assert rows == [
-        ("grant (Component.toml)", "log@acme", "allow", "filesystem.read:/in/**"),
-        ("optional grant (Component.toml)", "log@acme", "allow", "storage.read:a:*"),
-        ("acl (airssys.toml)", "*", "deny", ""),
-        ("role r", "log@acme", "allow", "filesystem.read:/in/**"),
-    ]
