@@ -1,7 +1,10 @@
 """What one worker's calls leave in the audit log: a refusal before it is answered, an action before it is performed.
 
-The first of its kind is on record, durable, when the method returns; repeats are counted and their exact number is
-recorded when their window closes, at the latest when the worker is detached.
+A refusal is on record, durable, when the method returns. So is the first action that a rule allows; what else the same
+rule allows is recorded on its own too, with its resource, but doesn't wait for the disk: an fsync for each of a
+compiler's thousand files would cost it seconds. At most `UNCONFIRMED_MAX` of these are not durable at a time.
+Repeats are counted and their exact number is recorded when their window closes, at the latest when the worker is
+detached. A rule's first record without closing ones tells that the warden died.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from ipc.warden.decide import Refusal
 ALLOWED_WINDOW_NS: Final = 600_000_000_000
 """Refusals are individual again after ten seconds (`ipc.audit.folding.WINDOW_NS`), allowances after this."""
 DURABLE_TIMEOUT_S: Final = 10.0
+UNCONFIRMED_MAX: Final = 256
+"""Allowed actions that may be performed before their records are known to be durable, after the first of their rule."""
 
 
 class Sink(Protocol):
@@ -31,11 +36,15 @@ class Sink(Protocol):
     def flush(self, timeout_s: float) -> None:
         """Wait until everything handed over is on disk; raises AuditError."""
 
+    @property
+    def unacknowledged(self) -> int:
+        """How many events are not known to be on disk."""
+
 
 class Recorder:
     """The audit of one worker; used by one thread. Counts are of decisions, repeats included."""
 
-    __slots__ = ("_allowed", "_refused", "_sink", "_stamp", "allowed_count", "refused_count")
+    __slots__ = ("_allowed", "_durable", "_refused", "_sink", "_stamp", "allowed_count", "refused_count")
 
     def __init__(self, sink: Sink, stamp: AuditEvent) -> None:
         """`stamp` holds the fields that all events of this worker share."""
@@ -43,6 +52,7 @@ class Recorder:
         self._stamp = stamp
         self._allowed = Folder(ALLOWED_WINDOW_NS)
         self._refused = Folder()
+        self._durable: set[tuple[str, str]] = set()
         self.allowed_count = 0
         self.refused_count = 0
 
@@ -62,7 +72,14 @@ class Recorder:
             rule=rule,
             detail={"call": call},
         )
-        self._first(self._allowed, key, event, now_ns)
+        if (action, rule) in self._durable:
+            self._sink.record(event)
+            if self._sink.unacknowledged > UNCONFIRMED_MAX:
+                self._sink.flush(DURABLE_TIMEOUT_S)
+        else:
+            self._sink.record_durable(event, DURABLE_TIMEOUT_S)
+            self._durable.add((action, rule))
+        self._begin(self._allowed, key, event, now_ns)
 
     def refused(self, refusal: Refusal, call: str, asked: str) -> None:
         """Put a refusal on record; repeats within ten seconds are folded into one count."""
@@ -88,7 +105,8 @@ class Recorder:
             layer="operating system" if refusal.code == "A1601" else "policy",
             detail=detail,
         )
-        self._first(self._refused, key, event, now_ns)
+        self._sink.record_durable(event, DURABLE_TIMEOUT_S)
+        self._begin(self._refused, key, event, now_ns)
 
     def undelivered(self, action: str, resource: str, call: str) -> None:
         """Put on record that something was done and its caller never heard of it."""
@@ -133,7 +151,6 @@ class Recorder:
                 self._sink.record(event)
         self._sink.flush(DURABLE_TIMEOUT_S)
 
-    def _first(self, folder: Folder, key: Key, event: AuditEvent, now_ns: int) -> None:
-        self._sink.record_durable(event, DURABLE_TIMEOUT_S)
+    def _begin(self, folder: Folder, key: Key, event: AuditEvent, now_ns: int) -> None:
         for closed in folder.begin(key, event, now_ns):
             self._sink.record(closed)

@@ -14,7 +14,7 @@ from ipc.warden.decide import Refusal
 from ipc.warden.dispatch import ANSWERERS, answerers_by_number
 from ipc.warden.forbidden_calls import name_of
 from ipc.warden.pace import BURST_NS, TOLERATED_NS, Pace
-from ipc.warden.recorder import Recorder
+from ipc.warden.recorder import UNCONFIRMED_MAX, Recorder
 
 SECOND_NS = 1_000_000_000
 
@@ -78,6 +78,12 @@ class Log:
     def __init__(self) -> None:
         self.events: list[AuditEvent] = []
         self.broken = False
+        self.durable = 0
+
+    @property
+    def unacknowledged(self) -> int:
+        """All since the last one that was waited for."""
+        return len(self.events) - self.durable
 
     def record(self, event: AuditEvent) -> int:
         """Keep it."""
@@ -89,9 +95,11 @@ class Log:
         if self.broken:
             raise AuditError("disk full")
         self.events.append(event)
+        self.durable = len(self.events)
 
     def flush(self, timeout_s: float) -> None:
-        """Nothing waits here."""
+        """Make all durable."""
+        self.durable = len(self.events)
 
 
 def test_repeats_are_folded_with_exact_counts() -> None:
@@ -125,3 +133,17 @@ def test_what_can_not_be_recorded_is_not_allowed() -> None:
     log.broken = False
     recorder.allowed("filesystem.read", "/a", "rule", "openat2")
     assert len(log.events) == 1
+
+
+def test_a_rules_first_action_waits_for_the_disk_and_few_run_ahead() -> None:
+    """The first action under each rule is durable at once; later resources are recorded, never more than 256 ahead."""
+    log = Log()
+    recorder = Recorder(log, AuditEvent("stamp"))
+    recorder.allowed("filesystem.read", "/a", "rule", "openat2")
+    assert log.unacknowledged == 0
+    for number in range(1000):
+        recorder.allowed("filesystem.read", f"/a{number}", "rule", "openat2")
+        assert log.unacknowledged <= UNCONFIRMED_MAX
+    assert len({e.resource for e in log.events}) == 1001
+    recorder.allowed("filesystem.write", "/a", "other rule", "openat2")
+    assert log.unacknowledged == 0
