@@ -17,7 +17,6 @@ from ipc.policy.patterns import (
     parse_pattern,
     split_resource,
 )
-from ipc.policy.relations import covers, may_intersect
 
 # A small alphabet makes collisions, and so matches, likely.
 segments = st.text("ab.-", min_size=1, max_size=4).filter(lambda text: text not in (".", ".."))
@@ -169,16 +168,3 @@ def test_a_literal_pattern_matches_only_itself(path: str, other: str) -> None:
     pattern = parse_pattern(literal_pattern_text(found))
     assert pattern.matches(found)
     assert pattern.matches(other) is (other == found)
-
-
-@settings(max_examples=300, deadline=None)
-@given(wide=patterns(), narrow=patterns(), path=paths)
-def test_relations_are_safe(wide: str, narrow: str, path: str) -> None:
-    """`covers` is proven by every path that the narrow one matches; disjoint patterns share no path."""
-    one, other = parse_pattern(wide), parse_pattern(narrow)
-    if other.matches(path) and covers(one, other):
-        assert one.matches(path)
-    if one.matches(path) and other.matches(path):
-        assert may_intersect(one, other)
-    assert covers(one, one)
-    assert may_intersect(one, other) is may_intersect(other, one)
