@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Callable
 
 from ipc.errors import ConfigError
 from supervisor.cli.main import EX_NOPERM, EX_USAGE
@@ -16,7 +17,7 @@ from supervisor.run_report import RunReport
 from supervisor.run_request import RunRequest
 from supervisor.running import RunStreams, run_request
 from supervisor.terminal import visible
-from supervisor.units import parse_duration_ns, parse_size_bytes
+from supervisor.units import UnitError, parse_duration_ns, parse_size_bytes
 
 EX_LIMIT = 75
 
@@ -31,6 +32,28 @@ A directory after --read, --write or --list means all beneath it. Paths are the 
 same names, and `.` is the working directory, which by itself grants nothing. Exit: the guest's own code; trap 134; over
 a limit 75; refused 77; the outcome in --json tells them apart.
 """
+
+
+def _size(text: str) -> int:
+    return _quantity(parse_size_bytes, text)
+
+
+def _duration(text: str) -> int:
+    return _quantity(parse_duration_ns, text)
+
+
+def _positive(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 20 and 0 < int(text) < 2**63):
+        raise argparse.ArgumentTypeError(f"expected a positive whole number, got {text!r}")
+    return int(text)
+
+
+def _quantity(parse: Callable[[str], int], text: str) -> int:
+    """Read a quantity; what can't be read is a usage error of that option."""
+    try:
+        return parse(text)
+    except UnitError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -65,18 +88,26 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     component.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="bind a parameter")
     limits = parser.add_argument_group("limits")
-    limits.add_argument("--memory", metavar="SIZE", help="memory, such as 256MB (the default)")
-    limits.add_argument("--timeout", metavar="TIME", help="wall clock time, such as 30s (default: none)")
-    limits.add_argument("--cpu-time", metavar="TIME", help="CPU time in whole seconds, such as 10s (default: none)")
+    limits.add_argument("--memory", type=_size, metavar="SIZE", help="memory, such as 256MB (the default)")
     limits.add_argument(
-        "--fuel", type=int, metavar="N", help="WebAssembly instructions, roughly; for deterministic ends"
-    )
-    limits.add_argument("--output", metavar="SIZE", help="stdout and stderr together (default: 64MiB)")
-    limits.add_argument(
-        "--compile-timeout", metavar="TIME", default="600s", help="for compiling it (default: %(default)s)"
+        "--timeout", type=_duration, metavar="TIME", help="wall clock time, such as 30s (default: none)"
     )
     limits.add_argument(
-        "--compile-memory", metavar="SIZE", default="8GiB", help="for compiling it (default: %(default)s)"
+        "--cpu-time", type=_duration, metavar="TIME", help="CPU time in whole seconds, such as 10s (default: none)"
+    )
+    limits.add_argument(
+        "--fuel", type=_positive, metavar="N", help="WebAssembly instructions, roughly; for deterministic ends"
+    )
+    limits.add_argument("--output", type=_size, metavar="SIZE", help="stdout and stderr together (default: 64MiB)")
+    limits.add_argument(
+        "--compile-timeout",
+        type=_duration,
+        metavar="TIME",
+        default="600s",
+        help="for compiling it (default: %(default)s)",
+    )
+    limits.add_argument(
+        "--compile-memory", type=_size, metavar="SIZE", default="8GiB", help="for compiling it (default: %(default)s)"
     )
     output = parser.add_argument_group("output")
     output.add_argument("--json", action="store_true", help="capture the streams; print one JSON document on stdout")
@@ -133,9 +164,7 @@ def run(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace, host: Host, options: HostOptions, request: RunRequest, bare: bool) -> int:
     printer = DenialPrinter(sys.stderr, bare, args.quiet or args.json)
     streams = RunStreams(stdin=0, stdout=None, stderr=None) if args.json else RunStreams(0, 1, 2, args.raw_output)
-    compile_limits = CompileLimits(
-        timeout_s=parse_duration_ns(args.compile_timeout) / 1e9, memory_bytes=parse_size_bytes(args.compile_memory)
-    )
+    compile_limits = CompileLimits(timeout_s=args.compile_timeout / 1e9, memory_bytes=args.compile_memory)
     progress = _Progress(request.component, args.quiet or args.json)
     for layer in options.layers_off:
         print(

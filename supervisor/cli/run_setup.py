@@ -89,15 +89,13 @@ def read_settings(args: argparse.Namespace) -> Settings:
 
 def _limits(args: argparse.Namespace, memory_bytes: int, manifest: Manifest | None) -> WorkerLimits:
     own = manifest.limits if manifest is not None else None
-    timeout_ns = units.parse_duration_ns(args.timeout) if args.timeout else own.timeout_ns if own else None
-    output_bytes = units.parse_size_bytes(args.output) if args.output else own.output_bytes if own else None
+    timeout_ns = args.timeout if args.timeout is not None else own.timeout_ns if own else None
+    output_bytes = args.output if args.output is not None else own.output_bytes if own else None
     fuel = args.fuel if args.fuel is not None else own.fuel if own else None
-    if fuel is not None and fuel <= 0:
-        raise ConfigError("--fuel: expected a positive number")
     cpu_s = None
-    if args.cpu_time:
+    if args.cpu_time is not None:
         # RLIMIT_CPU counts whole seconds (setrlimit(2)).
-        cpu_s = max(1, -(-units.parse_duration_ns(args.cpu_time) // 10**9))
+        cpu_s = max(1, -(-args.cpu_time // 10**9))
     return WorkerLimits(
         memory_bytes=memory_bytes,
         output_bytes=DEFAULT_OUTPUT_BYTES if output_bytes is None else output_bytes,
@@ -108,7 +106,7 @@ def _limits(args: argparse.Namespace, memory_bytes: int, manifest: Manifest | No
 
 
 def _memory_bytes(args: argparse.Namespace, settings: Settings, decided: int | None) -> int:
-    asked = units.parse_size_bytes(args.memory) if args.memory else decided
+    asked = args.memory if args.memory is not None else decided
     maximum = settings.quota_maxima.memory_bytes
     if asked is None:
         asked = settings.quota_defaults.memory_bytes or 256 * 10**6
