@@ -41,7 +41,7 @@ def run_compiler(job: WorkerJob, in_pid_namespace: bool) -> int:
 def _live(job: WorkerJob, channel: Channel, in_pid_namespace: bool) -> int:
     try:
         engine = new_engine(job.engine, None)
-        confinement = confine.put_on_layers(job.confinement, job.limits, PARENT_PIDFD, in_pid_namespace)
+        confinement = confine.put_on_layers(job.confinement, job.limits, PARENT_PIDFD, in_pid_namespace, slack_bytes=0)
         confine.confine_without_listener(confinement)
     except ConfinementError as error:
         channel.write(StartFailed("confining", error.layer, error.syscall, error.errno, str(error)))

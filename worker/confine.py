@@ -38,9 +38,16 @@ class Confinement:
 
 
 def put_on_layers(
-    plan: ConfinementPlan, bounds: WorkerLimits, parent_pidfd: int, in_pid_namespace: bool
+    plan: ConfinementPlan,
+    bounds: WorkerLimits,
+    parent_pidfd: int,
+    in_pid_namespace: bool,
+    slack_bytes: int = limits.LOADING_SLACK_BYTES,
 ) -> Confinement:
-    """Put on every layer up to, but not including, the filters. Descriptors are in place already."""
+    """Put on every layer up to, but not including, the filters. Descriptors are in place already.
+
+    `slack_bytes` of private memory are allowed beside the bounded ones until the supervisor sets the final bound.
+    """
     confinement = Confinement(plan)
     data_in_use_bytes = limits.data_bytes_in_use()
     os.environ.clear()
@@ -48,7 +55,7 @@ def put_on_layers(
     confinement.note(LayerReport("environment", "enforced", "empty"))
     _isolate(confinement, plan, in_pid_namespace)
     if confinement.wanted(limits.LAYER):
-        confinement.note(limits.enforce(bounds, data_in_use_bytes, own_uid=plan.uid is not None))
+        confinement.note(limits.enforce(bounds, data_in_use_bytes, plan.uid is not None, slack_bytes))
     capabilities.empty_bounding_set()
     confinement.note(capabilities.drop_identity(plan.uid, plan.gid))
     confinement.note(capabilities.drop_capabilities())

@@ -37,10 +37,12 @@ def data_bytes_in_use() -> int:
     raise ConfinementError(LAYER, "read", 0, "/proc/self/status has no VmData")
 
 
-def plan(limits: WorkerLimits, data_in_use_bytes: int, own_uid: bool) -> dict[int, int]:
+def plan(
+    limits: WorkerLimits, data_in_use_bytes: int, own_uid: bool, slack_bytes: int = LOADING_SLACK_BYTES
+) -> dict[int, int]:
     """Return resource → bound, soft and hard alike."""
     bounds = {
-        resource.RLIMIT_DATA: data_in_use_bytes + limits.memory_bytes + LOADING_SLACK_BYTES,
+        resource.RLIMIT_DATA: data_in_use_bytes + limits.memory_bytes + slack_bytes,
         resource.RLIMIT_AS: address_space_bytes(limits),
         resource.RLIMIT_NOFILE: limits.open_files,
         resource.RLIMIT_FSIZE: limits.file_size_bytes,
@@ -59,9 +61,9 @@ def plan(limits: WorkerLimits, data_in_use_bytes: int, own_uid: bool) -> dict[in
     return bounds
 
 
-def enforce(limits: WorkerLimits, data_in_use_bytes: int, own_uid: bool) -> LayerReport:
+def enforce(limits: WorkerLimits, data_in_use_bytes: int, own_uid: bool, slack_bytes: int) -> LayerReport:
     """Set every bound; one that is above the inherited hard bound stays at that."""
-    for which, bound in plan(limits, data_in_use_bytes, own_uid).items():
+    for which, bound in plan(limits, data_in_use_bytes, own_uid, slack_bytes).items():
         _, hard = resource.getrlimit(which)
         value = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
         try:
