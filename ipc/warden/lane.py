@@ -26,6 +26,8 @@ from ipc.warden.pace import Pace
 from ipc.warden.recorder import Recorder
 
 _COUNTS_CLOSE_MS: Final = 10_000
+_HAND_OVER_MS: Final = 5
+"""A pause of this length is time to hand over records of allowed actions."""
 _OF_THE_SYSTEM: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _PASSED_ON: Final = frozenset(
     {
@@ -125,7 +127,7 @@ class Lane:
         poll.register(self._listener.descriptor, select.POLLIN)
         poll.register(self._stop.reader, select.POLLIN)
         while True:
-            ready = poll.poll(_COUNTS_CLOSE_MS)
+            ready = poll.poll(_HAND_OVER_MS if self._recorder.waiting else _COUNTS_CLOSE_MS)
             if not ready:
                 self._recorder.close_due()
             for descriptor, events in ready:

@@ -20,6 +20,8 @@ from ipc.warden.decide import Refusal
 ALLOWED_WINDOW_NS: Final = 600_000_000_000
 """Refusals are individual again after ten seconds (`ipc.audit.folding.WINDOW_NS`), allowances after this."""
 DURABLE_TIMEOUT_S: Final = 10.0
+HANDED_OVER_TOGETHER: Final = 64
+"""Each hand-over wakes the thread of the audit stream, which then competes with this one."""
 UNCONFIRMED_MAX: Final = 256
 """Allowed actions that may be performed before their records are known to be durable, after the first of their rule."""
 
@@ -44,7 +46,7 @@ class Sink(Protocol):
 class Recorder:
     """The audit of one worker; used by one thread. Counts are of decisions, repeats included."""
 
-    __slots__ = ("_allowed", "_durable", "_refused", "_sink", "_stamp", "allowed_count", "refused_count")
+    __slots__ = ("_allowed", "_durable", "_refused", "_sink", "_stamp", "_waiting", "allowed_count", "refused_count")
 
     def __init__(self, sink: Sink, stamp: AuditEvent) -> None:
         """`stamp` holds the fields that all events of this worker share."""
@@ -53,6 +55,7 @@ class Recorder:
         self._allowed = Folder(ALLOWED_WINDOW_NS)
         self._refused = Folder()
         self._durable: set[tuple[str, str]] = set()
+        self._waiting: list[AuditEvent] = []
         self.allowed_count = 0
         self.refused_count = 0
 
@@ -73,10 +76,13 @@ class Recorder:
             detail={"call": call},
         )
         if (action, rule) in self._durable:
-            self._sink.record(event)
-            if self._sink.unacknowledged > UNCONFIRMED_MAX:
-                self._sink.flush(DURABLE_TIMEOUT_S)
+            self._waiting.append(event)
+            if len(self._waiting) >= HANDED_OVER_TOGETHER:
+                self.hand_over()
+                if self._sink.unacknowledged > UNCONFIRMED_MAX - HANDED_OVER_TOGETHER:
+                    self._sink.flush(DURABLE_TIMEOUT_S)
         else:
+            self.hand_over()
             self._sink.record_durable(event, DURABLE_TIMEOUT_S)
             self._durable.add((action, rule))
         self._begin(self._allowed, key, event, now_ns)
@@ -105,6 +111,7 @@ class Recorder:
             layer="operating system" if refusal.code == "A1601" else "policy",
             detail=detail,
         )
+        self.hand_over()
         self._sink.record_durable(event, DURABLE_TIMEOUT_S)
         self._begin(self._refused, key, event, now_ns)
 
@@ -119,6 +126,7 @@ class Recorder:
             reason="the caller was interrupted or killed before it got the answer",
             detail={"call": call},
         )
+        self.hand_over()
         self._sink.record(event)
 
     def violation(self, code: str, reason: str, number: int) -> None:
@@ -135,10 +143,23 @@ class Recorder:
             layer="seccomp",
             detail={"number": number},
         )
+        self.hand_over()
         self._sink.record_durable(event, DURABLE_TIMEOUT_S)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something was not handed over yet."""
+        return bool(self._waiting)
+
+    def hand_over(self) -> None:
+        """Hand over what waits, in order."""
+        for event in self._waiting:
+            self._sink.record(event)
+        self._waiting.clear()
 
     def close_due(self) -> None:
         """Record the counts whose time is over."""
+        self.hand_over()
         now_ns = time.monotonic_ns()
         for folder in (self._allowed, self._refused):
             for event in folder.due(now_ns):
@@ -146,6 +167,7 @@ class Recorder:
 
     def close(self) -> None:
         """Record all counts and wait until they are on disk."""
+        self.hand_over()
         for folder in (self._allowed, self._refused):
             for event in folder.flush():
                 self._sink.record(event)

@@ -144,6 +144,7 @@ def test_a_rules_first_action_waits_for_the_disk_and_few_run_ahead() -> None:
     for number in range(1000):
         recorder.allowed("filesystem.read", f"/a{number}", "rule", "openat2")
         assert log.unacknowledged <= UNCONFIRMED_MAX
+    recorder.hand_over()
     assert len({e.resource for e in log.events}) == 1001
     recorder.allowed("filesystem.write", "/a", "other rule", "openat2")
     assert log.unacknowledged == 0
