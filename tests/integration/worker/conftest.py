@@ -51,9 +51,7 @@ _AT_EMPTY_PATH = 0x1000
 
 
 class StandIn(threading.Thread):
-    """Answers a listener: the artifact, directories by absolute path, stats by descriptor.
-
-    The rest is refused and noted."""
+    """Answers a listener: the artifact, directories by absolute path, stats by descriptor; refuses the rest."""
 
     def __init__(self, listener: int, pid: int, artifact: int) -> None:
         super().__init__(daemon=True)
@@ -176,7 +174,7 @@ class Stage:
         try:
             with contextlib.suppress(EOFError):
                 message, _ = launched.worker.receive((Compiled, CompileFailed, StartFailed), TIMEOUT_S)
-            ended = wait_ended(launched)
+            ended = self.wait_ended(launched)
             assert message is None or isinstance(message, Compiled | CompileFailed | StartFailed)
             return message, ended, memory_file.from_file("artifact", output, 1 << 30)
         finally:
@@ -227,12 +225,20 @@ class Stage:
         try:
             self._drive(launched, job, artifact, outcome, on_sealed)
             outcome.stdout, outcome.stderr = (_read_all(pipes[n][0]) for n in (1, 2))
-            outcome.ended = wait_ended(launched)
+            outcome.ended = self.wait_ended(launched)
         finally:
             launched.close()
             os.close(pipes[1][0])
             os.close(pipes[2][0])
         return outcome
+
+    @staticmethod
+    def wait_ended(launched: Launched) -> Ended:
+        """Wait for the keeper's last word."""
+        while True:
+            message, _ = launched.keeper.receive((Spawned, Ended), TIMEOUT_S)
+            if isinstance(message, Ended):
+                return message
 
     def _drive(
         self,
@@ -272,14 +278,6 @@ class Stage:
                 outcome.named, outcome.forbidden = stand_in.named, stand_in.forbidden
             for listener in listeners:
                 os.close(listener)
-
-
-def wait_ended(launched: Launched) -> Ended:
-    """Wait for the keeper's last word."""
-    while True:
-        message, _ = launched.keeper.receive((Spawned, Ended), TIMEOUT_S)
-        if isinstance(message, Ended):
-            return message
 
 
 def _read_all(descriptor: int) -> bytes:
