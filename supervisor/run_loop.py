@@ -132,7 +132,8 @@ class RunLoop:
         }
         if self.phase is not Phase.ENDED:
             interests["keeper"] = (self.launched.keeper.fileno(), selectors.EVENT_READ)
-        if Event.WORKER_LOST not in self._lost:
+        if Event.WORKER_LOST not in self._lost and self.phase is not Phase.LAUNCHING:
+            # Until its keeper has said which process it is, a fast worker's first message waits.
             interests["worker"] = (self.launched.worker.fileno(), selectors.EVENT_READ)
         if self.warden is not None and Event.WARDEN_LOST not in self._lost:
             interests["warden"] = (self.warden.channel.fileno(), selectors.EVENT_READ)
@@ -320,9 +321,7 @@ class RunLoop:
             self._event(Event.ATTACHED)
             return
         try:
-            self.warden.attach(
-                self.job.worker_id, self._pid, self._listener, self._pidfd, self.policy, self.artifact
-            )
+            self.warden.attach(self.job.worker_id, self._pid, self._listener, self._pidfd, self.policy, self.artifact)
             self._attached = True
         except OSError:
             self._lost.add(Event.WARDEN_LOST)
