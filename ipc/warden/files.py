@@ -184,7 +184,8 @@ class Files:
         unlinked = path[-10:] == _DELETED and _is_unlinked(path, status)
         if unlinked:
             path = path.removesuffix(_DELETED)
-        facts = self._facts(descriptor, status, path, 0 if unlinked else status.st_nlink)
+        # Some FUSE file systems say 0 links of files that have a name: the name decides.
+        facts = self._facts(descriptor, status, path, 0 if unlinked else max(1, status.st_nlink))
         return Found(descriptor, path, facts, (status.st_dev, status.st_ino))
 
     def look(self, base: Base, path: bytes, nofollow: bool, resolve: int = 0) -> Found | Unresolved:
