@@ -1,0 +1,90 @@
+"""docs/ARCHITECTURE.md says what is: its picture is the table's, its invariants have tests, its file names exist."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from supervisor.run_machine import diagram
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
+
+
+def _modules(*packages: str) -> Iterator[tuple[Path, ast.Module]]:
+    for package in packages:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            yield path, ast.parse(path.read_text())
+
+
+def _imports(tree: ast.Module) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+def test_the_picture_is_the_tables() -> None:
+    """The state diagram in the document is the one that the table of the run gives."""
+    assert diagram() in TEXT
+
+
+def test_each_invariant_names_a_test_that_exists() -> None:
+    """Every guard in the table of invariants is a test file, and the test named in it is there."""
+    table = TEXT.split("## Invariants", 1)[1].split("\n## ", 1)[0]
+    guards = re.findall(r"`(tests/[^`]+)`", table)
+    assert len(guards) >= 10
+    for guard in guards:
+        file, _, name = guard.partition("::")
+        assert (ROOT / file).is_file(), guard
+        assert not name or f"def {name}(" in (ROOT / file).read_text(), guard
+
+
+def test_only_worker_imports_wasmtime() -> None:
+    """Neither supervisor nor ipc can parse or compile component bytes: they don't import the engine."""
+    importing = {
+        path.relative_to(ROOT).parts[0]
+        for path, tree in _modules("ipc", "worker", "supervisor")
+        if any(name.split(".")[0] == "wasmtime" for name in _imports(tree))
+    }
+    assert importing == {"worker"}
+
+
+def test_nothing_is_unpickled() -> None:
+    """No module of ours calls a loader of pickles, and only the zygote's launcher makes one (supervisor to zygote)."""
+    calls = set()
+    for path, tree in _modules("ipc", "worker", "supervisor"):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and node.attr in ("loads", "load", "Unpickler"):
+                owner = node.value.id if isinstance(node.value, ast.Name) else ""
+                if owner in ("pickle", "dill", "marshal", "shelve", "reduction"):
+                    calls.add(str(path.relative_to(ROOT)))
+    assert calls == set()
+    pickling = {
+        str(path.relative_to(ROOT))
+        for path, tree in _modules("ipc", "worker", "supervisor")
+        if _imports(tree) & {"pickle", "dill"} or "reduction.dump" in path.read_text()
+    }
+    assert pickling <= {"supervisor/zygote.py"}
+
+
+def test_files_named_in_the_map_exist() -> None:
+    """Every Python file and directory that the code map names is there."""
+    block = TEXT.split("## Where things are", 1)[1].split("```", 2)[1]
+    package = ""
+    missing = []
+    for line in block.splitlines():
+        head = re.match(r"(\w+)/ ", line)
+        if head:
+            package = head.group(1)
+            continue
+        names = re.match(r"  ((?:[\w./*]+ )+) ", line + "  ")
+        for name in names.group(1).split() if names else ():
+            if not (ROOT / package / name).exists():
+                missing.append(f"{package}/{name}")
+    assert missing == []
