@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import functools
-import importlib.resources
 import json
 import os
 import struct
@@ -112,8 +111,9 @@ def _condition(data: dict[str, object]) -> Condition:
 @functools.cache
 def load(name: str) -> FilterData:
     """Read `worker/filters/NAME.json`; anything that isn't understood is an error."""
-    text = importlib.resources.files("worker").joinpath("filters", f"{name}.json").read_text("utf-8")
-    data = json.loads(text)
+    # Not importlib.resources: it brings zipfile, tempfile and more into every worker's memory.
+    with open(os.path.join(os.path.dirname(__file__), "filters", f"{name}.json"), encoding="utf-8") as source:
+        data = json.load(source)
     default, default_errno = _action(data["default"])
     rules = []
     for group in data["rules"]:

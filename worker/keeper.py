@@ -57,7 +57,7 @@ def _keep(job: WorkerJob, given: int) -> int:
         except OSError:
             pass  # the worker reports it: net, ipc, mount and uts will be refused too
     parent_pidfd = os.pidfd_open(os.getpid())
-    gc.freeze()
+    gc.disable()  # a collection would write to pages that are shared with the zygote and each other worker
     pid = os.fork()
     if pid == 0:
         _become_worker(job, given, parent_pidfd, in_pid_namespace)
@@ -119,12 +119,12 @@ def _wait(lifeline: Channel, pid: int, worker: int) -> str:
             killed_for = LIFELINE_CUT
             os.kill(pid, signal.SIGKILL)
             poller.unregister(lifeline.fileno())
-        elif not ready and not killed_for and _is_zombie(pid):
+        elif not ready and not killed_for and is_zombie(pid):
             killed_for = _ZOMBIE_LEADER
             os.kill(pid, signal.SIGKILL)
 
 
-def _is_zombie(pid: int) -> bool:
+def is_zombie(pid: int) -> bool:
     """Return whether the leader is a zombie although its pidfd isn't readable: other threads live (proc(5), state)."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as source:
