@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ipc.errors import ConfigError, PeerProtocolError
+from ipc.errors import ConfigError, ConfinementError, PeerProtocolError
 from ipc.messages import (
     Compiled,
     CompileFailed,
@@ -219,8 +219,10 @@ class _Hearing:
                 self.compiled = message
             case CompileFailed(text):
                 self.failure = visible(text)
-            case StartFailed(_, layer, call, _, text):
-                self.failure = f"the compiler could not be confined ({layer or call}): {visible(text)}"
+            case StartFailed(_, layer, call, number, text) if layer:
+                raise ConfinementError(layer, call, number, f"in the compiler: {visible(text)}")
+            case StartFailed(_, _, call, _, text):
+                self.failure = f"the compiler could not start ({call}): {visible(text)}"
         return True
 
 
