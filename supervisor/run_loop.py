@@ -250,6 +250,10 @@ class RunLoop:
             if not self.facts.broken:
                 self.facts = replace(self.facts, broken="the warden ended; file calls can't be decided without it")
             self._event(Event.WARDEN_LOST)
+            # What it had handed over unacknowledged can't be known: the log says so itself instead of staying silent.
+            reason = "the warden ended; its last counts and records of allowed actions may be missing"
+            with contextlib.suppress(AuditError):
+                self.record_durable(replace(self.base_event, event="warden_lost", decision="info", reason=reason))
             return
         if message.worker_id != self.job.worker_id:
             return
