@@ -448,6 +448,8 @@ class AuditWriter:
             raise AuditLogError(str(error), fatal=True) from error
         self._trouble = None
         self._group = _Group()
+        # Subscribers first: who gets an acknowledgement may count on everyone having seen what it acknowledges.
+        self._publish(records)
         own = len(records) - len(group.entries)
         plain = 0
         for place, item in group.locals.items():
@@ -466,7 +468,6 @@ class AuditWriter:
                 tell_journal(
                     f"audit segment sealed in {self._log.directory}, head {record.seq}:{record.hash}", self._journal
                 )
-        self._publish(records)
         with self._changed:
             self._written += plain
             self._changed.notify_all()
