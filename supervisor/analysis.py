@@ -7,13 +7,13 @@ from enum import IntEnum
 from itertools import takewhile
 from typing import Final
 
-from ipc.policy.access import action_covers, parse_permission
 from ipc.policy.capability import Grant, is_endpoint_action, parse_grant_pattern, path_segments, separator_of
 from ipc.policy.endpoints import EndpointPattern
 from ipc.policy.forbidden import GUARDED_TREES, ForbiddenPaths, fold_segments
 from ipc.policy.index import PatternIndex
 from ipc.policy.patterns import Form, Malformed, Pattern, is_too_broad, parse_pattern
 from supervisor import units
+from supervisor.broad_grants import is_broad_allowed, is_too_broad_grant
 from supervisor.manifest import BoundManifest, Manifest, Request
 from supervisor.manifest.template import Variable, parse_template, variables_in
 from supervisor.settings import ComponentSettings
@@ -223,22 +223,6 @@ def find_problems(
     findings += _unused_parameters(manifest)
     order = ("error", "warning", "note")
     return tuple(sorted(findings, key=lambda finding: (order.index(finding.severity), finding.line)))
-
-
-def is_too_broad_grant(grant: Grant) -> bool:
-    """Tell whether a grant names nothing, so that only a host that allows it by name lets it pass."""
-    if grant.action.startswith("custom."):
-        return False
-    if is_endpoint_action(grant.action):
-        pattern = parse_grant_pattern(grant.action, grant.pattern_text)
-        return isinstance(pattern, EndpointPattern) and pattern.too_broad
-    return is_too_broad(grant.pattern_text, separator_of(grant.action))
-
-
-def is_broad_allowed(grant: Grant, host: ComponentSettings) -> bool:
-    """Tell whether the host allows this very pattern by name (`allow_broad`)."""
-    allowed = (parse_permission(text, "") for text in host.allow_broad)
-    return any(action_covers(each.action, grant.action) and each.resource == grant.pattern_text for each in allowed)
 
 
 def _too_broad(request: Request, grant: Grant, host: ComponentSettings) -> list[Finding]:

@@ -1,7 +1,6 @@
 """A component directory as `check`, `explain` and `run` see it: manifest, settings, and both bound together."""
 
 import os
-import pwd
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from ipc.policy.forbidden import ForbiddenPaths
 from supervisor.host_policy import component_parameters, data_directory, host_paths, policy_document
 from supervisor.manifest import BoundManifest, Manifest, Variables, bind, load_manifest, stand_ins
 from supervisor.settings import ComponentSettings, Settings, load_settings
+from supervisor.surroundings import home_directories, path_directories
 
 TMP_STAND_IN: Final = "/<tmp>"
 """Where nothing runs there is no `${tmp}` yet; no real directory has this name."""
@@ -80,16 +80,3 @@ def view_component(directory: str, assignments: Mapping[str, str], config: str |
     )
     bound = bind(manifest, {**missing, **values}, variables, cwd=os.getcwd(), real_path=os.path.realpath)
     return ComponentView(manifest, bound, settings, settings.component(name), tuple(missing))
-
-
-def path_directories(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the absolute directories of `PATH`, and what they really are where a symbolic link leads there."""
-    written = [part for part in environment.get("PATH", "").split(":") if part.startswith("/")]
-    return tuple(dict.fromkeys(path for part in written for path in (os.path.normpath(part), os.path.realpath(part))))
-
-
-def home_directories() -> tuple[str, ...]:
-    """Return the home directories that exist, of everyone in the user database (getpwent(3)), real paths."""
-    homes = {entry.pw_dir for entry in pwd.getpwall()} | {os.environ.get("HOME", "")}
-    real = {os.path.realpath(home) for home in homes if home.startswith("/")}
-    return tuple(sorted(home for home in real if home != "/" and os.path.isdir(home)))

@@ -1,29 +1,28 @@
-"""The processes behind `airssys run`: zygote, warden and audit writer, started together and ended together.
+"""What stands behind `airssys run`: started processes and the audit writer, bound together and ended together.
 
-Start-up order is chosen for time: the zygote (the slowest, it imports the engine) first, then the warden, and while both
-import, this process opens the audit log and reads the component.
+Start-up order is chosen for time: the zygote (the slowest, it imports the engine) and the warden were started before
+this module was imported (`supervisor.processes`); while both import, this process opens the audit log and reads the
+component. `wait_ready` is where it waits for the warden.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import secrets
-import shutil
 import signal
 import socket
-import tempfile
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import ipc
 from ipc.audit.event import AuditEvent
-from ipc.errors import ConfigError
+from ipc.errors import AuditError, ConfigError
 from ipc.messages import ConfinementPlan, WardenSetup
 from supervisor.audit_log import AuditLog
 from supervisor.audit_writer import AuditWriter
 from supervisor.identity import Identity, worker_uid
+from supervisor.processes import Processes
 from supervisor.warden_client import WardenClient
 from supervisor.zygote import Zygote
 
@@ -70,6 +69,11 @@ class Host:
         """Have an event of the supervisor's own made durable; raises AuditError when it can't be."""
         self.writer.local_durable(event)
 
+    def wait_ready(self) -> None:
+        """Wait until the warden is what it must be; raises ConfinementError when it can't be."""
+        if self.warden is not None:
+            self.warden.wait_ready()
+
     def own_paths(self) -> tuple[str, ...]:
         """Return the host's own directories, which no component may touch whatever it is granted."""
         options = self.options
@@ -93,7 +97,7 @@ class Host:
         required = self.options.required_layers
         # A compiler has no listener and needs none: it names no file.
         off = self.options.layers_off if purpose == "run" else ()
-        ptracer = self.warden.process.pid if self.warden is not None else None
+        ptracer = self.warden.pid if self.warden is not None else None
         namespaces = self.options.namespaces and self.zygote.user_namespace is not None
         if os.getuid() != 0:
             yield ConfinementPlan(required, off, None, None, namespaces, ptracer)
@@ -103,20 +107,19 @@ class Host:
             yield ConfinementPlan(required, off, uid, uid, namespaces, ptracer)
 
 
-def open_host(options: HostOptions) -> Host:
-    """Start everything; on any failure nothing is left running."""
+def open_host(options: HostOptions, processes: Processes | None = None) -> Host:
+    """Bind `processes` (by default new ones) to an audit log and directories; on any failure nothing is left running.
+
+    Closing the host ends the processes first: the audit writer must outlive the warden, whose last counts it takes.
+    """
     with contextlib.ExitStack() as stack:
+        if processes is None:
+            processes = stack.enter_context(Processes(options.namespaces, options.layers_off))
         own = (options.state_directory, options.run_directory, options.audit_directory, options.data_directory)
         for directory in own:
-            os.makedirs(directory, mode=0o700, exist_ok=True)
+            _own_directory(directory)
         signals = _signal_socket(stack)
-        zygote = Zygote(namespaces=options.namespaces)
-        stack.callback(zygote.close)
-        zygote.start()
-        warden = None
-        if "seccomp" not in options.layers_off:
-            warden = WardenClient.start(zygote.user_namespace)
-            stack.callback(warden.close)
+        warden = None if processes.warden is None else WardenClient(processes.warden)
         session = _session_directory(options, stack)
         tmp = _tmp_directory(options, stack)
         # Made before the writer, so that it is closed after it: the writer's thread writes to it until it ends.
@@ -137,7 +140,7 @@ def open_host(options: HostOptions) -> Host:
         writer.start()
         host = Host(
             options,
-            zygote,
+            processes.zygote,
             session,
             tmp,
             writer,
@@ -153,16 +156,15 @@ def open_host(options: HostOptions) -> Host:
 
         writer.subscribe(keep)
         if warden is not None:
-            warden.set_up(
-                _warden_setup(
-                    options, writer, data_scratch=_private_directory(os.path.join(session, "scratch"), options.run_as)
-                )
-            )
+            scratch = _private_directory(os.path.join(session, "scratch"), options.run_as)
+            stack.callback(_remove_tree, scratch)
+            warden.set_up(_warden_setup(options, writer, scratch))
+        stack.callback(processes.close)
         host._cleanup = stack.pop_all()
         return host
 
 
-def _warden_setup(options: HostOptions, writer: AuditWriter, data_scratch: str) -> WardenSetup:
+def _warden_setup(options: HostOptions, writer: AuditWriter, scratch: str) -> WardenSetup:
     keys = writer.new_client_keys("warden")
     identity = options.run_as
     umask = os.umask(0o077)
@@ -176,13 +178,13 @@ def _warden_setup(options: HostOptions, writer: AuditWriter, data_scratch: str) 
         audit_server_key=writer.server_public_key,
         audit_public_key=keys[0],
         audit_secret_key=keys[1],
-        scratch_directory=data_scratch,
+        scratch_directory=scratch,
     )
 
 
 def _session_directory(options: HostOptions, stack: contextlib.ExitStack) -> str:
-    session = tempfile.mkdtemp(prefix="run-", dir=options.run_directory)
-    stack.callback(shutil.rmtree, session, ignore_errors=True)
+    session = _fresh_directory(options.run_directory, "run-")
+    stack.callback(_remove_tree, session)
     if os.getuid() == 0:
         # Passed through, never listed, by the warden's uid.
         os.chmod(session, 0o711)
@@ -196,11 +198,38 @@ def _tmp_directory(options: HostOptions, stack: contextlib.ExitStack) -> str:
     """Make `${tmp}`: fresh, removed afterwards, and not beneath the host's own directories, which are forbidden."""
     if os.getuid() == 0:
         os.chmod(options.data_directory, 0o711)
-    path = tempfile.mkdtemp(prefix="tmp-", dir=options.data_directory)
-    stack.callback(shutil.rmtree, path, ignore_errors=True)
+    path = _fresh_directory(options.data_directory, "tmp-")
+    stack.callback(_remove_tree, path)
     if os.getuid() == 0:
         os.chown(path, options.run_as.uid, options.run_as.gid)
     return os.path.realpath(path)
+
+
+def _fresh_directory(parent: str, prefix: str) -> str:
+    """Make a directory that nobody else can have made or named: mkdir(2) fails where a name is taken."""
+    path = os.path.join(parent, prefix + os.urandom(8).hex())
+    os.mkdir(path, 0o700)
+    return path
+
+
+def _remove_tree(path: str) -> None:
+    try:
+        os.rmdir(path)
+    except OSError:
+        # Only here, where something was left in it: the import costs more than most runs spend on clearing up.
+        import shutil
+
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _own_directory(path: str) -> None:
+    """Make a directory of the host's own if it isn't there; without one nothing could be recorded, so nothing runs."""
+    try:
+        os.makedirs(path, mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise AuditError(
+            f"{path}: {os.strerror(error.errno or 0)}; nothing runs without a place for its records"
+        ) from None
 
 
 def _private_directory(path: str, owner: Identity) -> str:
@@ -233,4 +262,4 @@ def _signal_socket(stack: contextlib.ExitStack) -> socket.socket:
 
 def new_worker_id(component: str) -> str:
     """Return a name for one instance; random, so that nothing can be told from it or guessed."""
-    return f"{component}-{secrets.token_hex(4)}"
+    return f"{component}-{os.urandom(4).hex()}"

@@ -1,15 +1,20 @@
 """What the host makes of a bound manifest: its quota, its parameters, and the policy document that decides. Pure."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ipc.policy.capability import Grant
 from ipc.policy.document import PolicyDocument
 from supervisor import units
-from supervisor.manifest.bind import BoundManifest
-from supervisor.manifest.values import Manifest, ParameterValue
 from supervisor.settings import Settings
 from supervisor.toml_source import KeyPath, Origin, Problem, key_name
+
+if TYPE_CHECKING:
+    from supervisor.manifest.bind import BoundManifest
+    from supervisor.manifest.values import Manifest, ParameterValue
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,6 +94,7 @@ def _run(
         mounts=request.mounts,
     )
     tally = DecisionTally(instance)
+    host.wait_ready()
     host.record(
         replace(
             base,

@@ -4,15 +4,20 @@ Later files win key by key; `[[acl]]`, `[[trust.sources]]` and `[[approvals.rule
 that a drop-in file can't make a deny entry vanish.
 """
 
+from __future__ import annotations
+
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ipc.policy.access import AclEntry, Role
 from supervisor import units
-from supervisor.manifest.values import ParameterValue, Quota
+from supervisor.quota import Quota
 from supervisor.toml_source import ConfigFileError, KeyPath, Origin, Problem, TomlSource, read_toml
+
+if TYPE_CHECKING:
+    from supervisor.manifest.values import ParameterValue
 
 CONFIG_VARIABLE: Final = "AIRSSYS_CONFIG"
 DROP_IN_DIRECTORY: Final = "airssys.d"
@@ -179,8 +184,6 @@ def load_settings(config: str | None, environment: Mapping[str, str], uid: int) 
 
     `config` is what `--config` named; else `$AIRSSYS_CONFIG`, else the default path, the only one that may be absent.
     """
-    from supervisor.settings_reader import read_settings
-
     named = config or environment.get(CONFIG_VARIABLE)
     path = os.path.abspath(named or default_config_path(environment, uid))
     directories = default_directories(environment, uid)
@@ -195,7 +198,12 @@ def load_settings(config: str | None, environment: Mapping[str, str], uid: int) 
             problems.extend(error.problems)
     if problems:
         raise SettingsError(tuple(problems))
-    return read_settings(sources, directories) if sources else Settings(directories)
+    if not sources:
+        return Settings(directories)
+    # Only here: most hosts say nothing, and then nothing that reads TOML is imported.
+    from supervisor.settings_reader import read_settings
+
+    return read_settings(sources, directories)
 
 
 def drop_in_files(directory: str) -> list[str]:

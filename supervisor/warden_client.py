@@ -1,14 +1,12 @@
-"""The supervisor's end of one warden: starts it in the workers' user namespace, hands it listeners, hears its orders.
+"""The supervisor's end of one warden: tells it who it is, hands it listeners, hears its orders.
 
-A duplicate of every listener stays here while its worker lives: if the last holder of a listener died, each file call of
-the worker would answer ENOSYS instead of waiting (seccomp_unotify(2)).
+A duplicate of every listener stays here while its worker lives: if the last holder of a listener died, each file call
+of the worker would answer ENOSYS instead of waiting (seccomp_unotify(2)).
 """
 
 from __future__ import annotations
 
 import os
-import signal
-from dataclasses import dataclass
 
 from ipc import codec
 from ipc.channel import Channel
@@ -25,47 +23,46 @@ from ipc.messages import (
     WardenSetup,
 )
 from supervisor import memory_file
-from supervisor.namespaces import Spawned, isolated_python, spawn
+from supervisor.processes import WardenProcess
 
 START_TIMEOUT_S = 15.0
 
 WardenMessage = Attached | Detached | EndWorker
 
 
-@dataclass(slots=True)
 class WardenClient:
-    """One running warden."""
+    """One running warden; who started its process also ends it."""
 
-    channel: Channel
-    process: Spawned
-    layers: tuple[LayerReport, ...] = ()
+    __slots__ = ("_ready", "channel", "layers", "pid")
 
-    @classmethod
-    def start(cls, user_namespace: int | None) -> WardenClient:
-        """Start the process; it imports and waits for its setup meanwhile."""
-        ours, theirs = Channel.pair()
-        descriptor = theirs.fileno()
-        process = spawn(
-            isolated_python(f"from ipc.warden.shell import main; main({descriptor})"),
-            pass_descriptors=(descriptor,),
-            join=user_namespace,
-        )
-        theirs.close()
-        return cls(ours, process)
+    def __init__(self, started: WardenProcess) -> None:
+        """Speak with a warden that was started."""
+        self.channel = Channel(started.endpoint)
+        self.pid = started.process.pid
+        self.layers: tuple[LayerReport, ...] = ()
+        self._ready = False
 
     def set_up(self, setup: WardenSetup) -> None:
-        """Tell it whose files it touches, and wait until it has dropped to that identity."""
+        """Tell it whose files it touches; `wait_ready` must follow."""
         try:
             self.channel.send(setup)
+        except OSError as error:
+            raise ConfinementError("warden", "start", error.errno or 0, "the warden did not start") from error
+
+    def wait_ready(self) -> None:
+        """Wait until it has dropped to its identity and its audit stream has been acknowledged; once is enough."""
+        if self._ready:
+            return
+        try:
             message, _ = self.channel.receive((WardenReady,), START_TIMEOUT_S)
         except (OSError, EOFError) as error:
-            raise ConfinementError("warden", "start", getattr(error, "errno", 0) or 0, "the warden did not start") from error
+            number = getattr(error, "errno", 0) or 0
+            raise ConfinementError("warden", "start", number, "the warden did not start") from error
         assert isinstance(message, WardenReady)
         self.layers = message.layers
+        self._ready = True
 
-    def attach(
-        self, worker_id: str, pid: int, listener: int, pidfd: int, policy: AttachPolicy, artifact: int
-    ) -> None:
+    def attach(self, worker_id: str, pid: int, listener: int, pidfd: int, policy: AttachPolicy, artifact: int) -> None:
         """Hand one worker over; the answer is an `Attached` on the channel."""
         policy_file = memory_file.from_bytes("policy", codec.pack(policy))
         try:
@@ -82,10 +79,3 @@ class WardenClient:
         message, _ = self.channel.receive((Attached, Detached, EndWorker), timeout_s)
         assert isinstance(message, Attached | Detached | EndWorker)
         return message
-
-    def close(self) -> None:
-        """End it: it leaves when its channel closes; one that doesn't is killed."""
-        self.channel.close()
-        if not self.process.wait(2.0):
-            self.process.send_signal(signal.SIGKILL)
-            self.process.wait(2.0)

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable
 
 from ipc.errors import ConfigError
-from supervisor.cli.main import EX_NOPERM, EX_USAGE
-from supervisor.compilation import CompileError, CompileLimits
-from supervisor.host import Host, HostOptions, open_host
-from supervisor.report import DenialPrinter, paint, summary_line
-from supervisor.run_report import RunReport
-from supervisor.run_request import RunRequest
-from supervisor.running import RunStreams, run_request
+from supervisor.cli.main import EX_USAGE
+from supervisor.processes import Processes
 from supervisor.terminal import visible
 from supervisor.units import UnitError, parse_duration_ns, parse_size_bytes
-
-EX_LIMIT = 75
 
 _EPILOG = """examples:
   airssys run ./log-summary --set logs=/var/log/app       asks what it may, once, then runs
@@ -144,98 +136,10 @@ def run(args: argparse.Namespace) -> int:
     if args.json and args.report:
         print("airssys: --json and --report exclude each other: both are the same document", file=sys.stderr)
         return EX_USAGE
-    from supervisor.cli.run_setup import bare_request, component_request, host_options, read_settings
-
-    directory = os.path.isdir(args.target)
-    if not directory and not os.path.exists(args.target):
+    if not os.path.exists(args.target):
         raise ConfigError(f"{visible(args.target)}: no such file or directory")
-    settings = read_settings(args)
-    options = host_options(args, settings)
-    with open_host(options) as host:
-        if directory:
-            request = component_request(args, host, settings)
-            if request is None:
-                return EX_NOPERM
-        else:
-            request = bare_request(args, host, settings)
-        return _run(args, host, options, request, bare=not directory)
+    # The processes first: they import while this one imports the rest.
+    with Processes(namespaces=not args.no_namespaces, layers_off=args.layer_off) as processes:
+        from supervisor.cli.run_target import run_target
 
-
-def _run(args: argparse.Namespace, host: Host, options: HostOptions, request: RunRequest, bare: bool) -> int:
-    printer = DenialPrinter(sys.stderr, bare, args.quiet or args.json)
-    streams = RunStreams(stdin=0, stdout=None, stderr=None) if args.json else RunStreams(0, 1, 2, args.raw_output)
-    compile_limits = CompileLimits(timeout_s=args.compile_timeout / 1e9, memory_bytes=args.compile_memory)
-    progress = _Progress(request.component, args.quiet or args.json)
-    for layer in options.layers_off:
-        print(
-            paint(f"airssys: layer {layer} is off: this is a test, not protection", "33", sys.stderr), file=sys.stderr
-        )
-    try:
-        report = run_request(host, request, streams, compile_limits, progress, printer)
-    except CompileError as error:
-        progress.finish()
-        if not error.limit:
-            raise
-        raise _CompileLimitError(str(error)) from None
-    progress.finish()
-    printer.finish()
-    return _deliver(args, report, request.component)
-
-
-class _CompileLimitError(ConfigError):
-    """Compiling went over a limit: a limit's exit code, not that of bad input."""
-
-    exit_code = EX_LIMIT
-
-
-class _Progress:
-    """Shows on a terminal that compiling goes on, and says once elsewhere that it has begun."""
-
-    def __init__(self, name: str, quiet: bool) -> None:
-        self._name = name
-        self._quiet = quiet
-        self._shown = False
-
-    def __call__(self, elapsed_s: float) -> None:
-        if self._quiet:
-            return
-        if sys.stderr.isatty():
-            print(f"\rairssys: compiling {self._name} (once) … {elapsed_s:.0f} s ", end="", file=sys.stderr, flush=True)
-        elif not self._shown:
-            print(f"airssys: compiling {self._name}; the result is kept", file=sys.stderr, flush=True)
-        self._shown = True
-
-    def finish(self) -> None:
-        """End the progress line."""
-        if self._shown and sys.stderr.isatty():
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-        self._shown = False
-
-
-def _deliver(args: argparse.Namespace, report: RunReport, name: str) -> int:
-    exit_code = report.verdict.exit_code
-    if args.fail_on_denied and report.tally.denied and exit_code == 0:
-        exit_code = EX_NOPERM
-    document = report.to_json()
-    document["exit_code"] = exit_code
-    if args.json:
-        print(json.dumps(document, indent=2))
-        return exit_code
-    if args.report:
-        try:
-            with open(args.report, "w", encoding="utf-8") as stream:
-                json.dump(document, stream, indent=2)
-                stream.write("\n")
-        except OSError as error:
-            raise ConfigError(f"--report {visible(args.report)}: {os.strerror(error.errno or 0)}") from None
-    if not args.quiet:
-        for note in report.notes:
-            print(f"airssys: {visible(note)}", file=sys.stderr)
-        if report.verdict.message and report.verdict.outcome != "exited":
-            code = f" [{report.verdict.code}]" if report.verdict.code else ""
-            head, *rest = report.verdict.message.splitlines()
-            print(paint(f"airssys: {name}: {visible(head)}{code}", "31", sys.stderr), file=sys.stderr)
-            for line in rest:
-                print(f"  {visible(line)}", file=sys.stderr)
-        print(paint(summary_line(report, name), "2", sys.stderr), file=sys.stderr)
-    return exit_code
+        return run_target(args, processes)

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from supervisor.quota import Quota as Quota
+
 ParameterValue = str | int | bool
 
 DIRECTORY: Final = "directory"
@@ -137,17 +139,6 @@ class Capabilities:
         yield from self.secrets.env
         for custom in self.custom:
             yield from custom.actions
-
-
-@dataclass(frozen=True, slots=True)
-class Quota:
-    """`[quota]`; None where nothing is written, `units.UNLIMITED` for `"unlimited"`."""
-
-    storage_bytes: int | None = None
-    message_rate_per_s: int | None = None
-    network_bandwidth_bytes_per_s: int | None = None
-    cpu_time_ns_per_s: int | None = None
-    memory_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

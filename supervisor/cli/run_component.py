@@ -1,0 +1,170 @@
+"""From a component directory to a request: the manifest, its parameters, the question, the grant."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from ipc.errors import ConfigError
+from ipc.messages import EngineSettings
+from ipc.policy.capability import Grant
+from supervisor.analysis import describe_asks
+from supervisor.cli.run_setup import memory_bytes, refuse_broad, worker_limits
+from supervisor.compilation import Program
+from supervisor.component_view import parse_assignments
+from supervisor.grant_store import GrantStore, request_key
+from supervisor.host import Host
+from supervisor.host_policy import component_parameters, data_directory, policy_document, resolve_quota
+from supervisor.manifest import BoundManifest, ParameterValue, Variables, bind, load_manifest, not_enforced
+from supervisor.manifest.parse import ManifestErrors
+from supervisor.run_request import RunRequest, environment_pairs, merge_mounts, read_secret, split_assignment
+from supervisor.settings import ComponentSettings, Settings
+from supervisor.surroundings import home_directories, path_directories
+from supervisor.terminal import visible
+
+
+def component_request(args: argparse.Namespace, host: Host, settings: Settings) -> RunRequest | None:
+    """Return the request of a component directory, or None when the person said no or nobody could be asked."""
+    for flag in ("read", "write", "list", "dir"):
+        if getattr(args, flag):
+            raise ConfigError(
+                f"--{flag} is for a bare program; a component directory says what it needs in Component.toml",
+                hint="grant less with --grant FILE",
+            )
+    manifest = load_manifest(args.target)
+    unsupported = not_enforced(manifest)
+    if unsupported:
+        raise ConfigError(f"{manifest.file}: not enforced by this version: {', '.join(unsupported)}", hint="remove it")
+    name = manifest.component.name
+    own = settings.component(name)
+    parameters = component_parameters(manifest, settings, parse_assignments(args.set))
+    data = _owned_directory(host, data_directory_of(host, settings, name))
+    variables = Variables(component=os.path.realpath(manifest.directory), data=data, tmp=host.tmp_directory)
+    bound = bind(manifest, parameters, variables, cwd=os.getcwd(), real_path=os.path.realpath)
+    resolution = resolve_quota(manifest, settings)
+    if resolution.refusals:
+        raise ManifestErrors(resolution.refusals)
+    decision = decide_grants(args, host, bound, parameters)
+    if decision is None:
+        return None
+    granted, approval = decision
+    refuse_broad(granted, own)
+    document = policy_document(
+        bound,
+        settings,
+        granted=granted,
+        more_host_paths=host.own_paths(),
+        path_directories=path_directories(os.environ),
+        home_directories=home_directories(),
+    )
+    limits = worker_limits(args, memory_bytes(args, settings, resolution.quota.memory_bytes), manifest)
+    arguments = args.guest_arguments or bound.args
+    mounts = tuple((mount.guest, mount.host) for mount in bound.mounts)
+    return RunRequest(
+        component=name,
+        version=manifest.component.version,
+        trust="unknown",
+        wasm_path=manifest.wasm_path,
+        arguments=(os.path.basename(manifest.component.wasm), *arguments),
+        environment=(*bound.env, *environment_pairs(args.env, [], dict(os.environ)), *_secrets(args, bound, own)),
+        mounts=merge_mounts(mounts, granted, None),
+        document=document,
+        limits=limits,
+        engine=EngineSettings(fuel=limits.fuel is not None),
+        approval=approval,
+    )
+
+
+def data_directory_of(host: Host, settings: Settings, name: str) -> str:
+    """Return `${data}` of a component on this host."""
+    default = data_directory(settings, name)
+    return os.path.join(host.options.data_directory, os.path.basename(default))
+
+
+def _owned_directory(host: Host, path: str) -> str:
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    if os.getuid() == 0:
+        os.chown(path, host.options.run_as.uid, host.options.run_as.gid)
+    return os.path.realpath(path)
+
+
+def decide_grants(
+    args: argparse.Namespace,
+    host: Host,
+    bound: BoundManifest,
+    parameters: dict[str, ParameterValue],
+) -> tuple[tuple[Grant, ...], str] | None:
+    """Return what is granted and who said so; None means refused."""
+    manifest = bound.manifest
+    if not bound.grants:
+        return (), "nothing asked"
+    if args.grant == "asked":
+        return bound.grants, "--grant asked"
+    if args.grant is not None:
+        from supervisor.grant_file import read_grant_file
+
+        granted = read_grant_file(args.grant, manifest, parameters, bound.variables, os.getcwd(), os.path.realpath)
+        return granted, f"--grant {os.path.basename(args.grant)}"
+    program = Program.open(manifest.wasm_path)
+    program.close()
+    key = request_key(manifest.digest, program.sha256, bound.grants)
+    store = GrantStore(os.path.join(host.options.state_directory, "grants"))
+    if store.remembered(key):
+        return bound.grants, "remembered"
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        print(f"airssys: {manifest.component.name} asks for:", file=sys.stderr)
+        _print_words(bound)
+        print(
+            "airssys: not granted, and there is no terminal to ask on\n"
+            "  grant what it asks with --grant asked, or less with --grant FILE",
+            file=sys.stderr,
+        )
+        return None
+    print(f"{manifest.component.name} {manifest.component.version} asks for:", file=sys.stderr)
+    _print_words(bound)
+    if not _confirm("Grant this? [y/N] "):
+        print("airssys: not granted; nothing was run", file=sys.stderr)
+        return None
+    store.remember(key, manifest.component.name, bound.grants)
+    return bound.grants, "asked"
+
+
+def _print_words(bound: BoundManifest) -> None:
+    for ask in describe_asks(bound.manifest, bound):
+        why = f" - {ask.rationale}" if ask.rationale else ""
+        print(f"  [{ask.danger.word}] {visible(ask.sentence + why)}", file=sys.stderr)
+
+
+def _confirm(question: str) -> bool:
+    """Ask on the terminal; what was typed before the question was shown is thrown away."""
+    import termios
+
+    termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
+    print(question, end="", file=sys.stderr, flush=True)
+    try:
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+    except (KeyboardInterrupt, EOFError):
+        return False
+
+
+def _secrets(args: argparse.Namespace, bound: BoundManifest, own: ComponentSettings) -> tuple[tuple[str, str], ...]:
+    """Return the values of the secrets that the component asked for; from --secret, else from airssys.toml."""
+    files = dict(split_assignment(text, "--secret") for text in args.secret)
+    sources = {source.name: source for source in own.secrets}
+    asked = {secret.name for secret in bound.secrets}
+    for name in files:
+        if name not in asked:
+            raise ConfigError(f"--secret {name}: Component.toml doesn't ask for it ([capabilities.secrets] env)")
+    pairs: list[tuple[str, str]] = []
+    for secret in bound.secrets:
+        path = files.get(secret.name)
+        source = sources.get(secret.name)
+        if path is None and source is not None:
+            credentials = os.environ.get("CREDENTIALS_DIRECTORY", "")
+            path = source.file or (os.path.join(credentials, source.credential or "") if credentials else None)
+        if path is not None:
+            pairs.append((secret.name, read_secret(secret.name, path)))
+        elif secret.required:
+            raise ConfigError(f"secret {secret.name}: no value", hint=f"--secret {secret.name}=FILE, or airssys.toml")
+    return tuple(pairs)

@@ -1,0 +1,87 @@
+"""Zygote and warden as mere processes, started before the rest of the supervisor is imported.
+
+All three spend their first tenth of a second on imports, so they do it at the same time. That is why this module and
+what it imports stay light: no message, no policy, no ZeroMQ. What they are told comes later (`supervisor.host`).
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Sequence
+
+from supervisor.namespaces import Spawned, isolated_python, spawn
+from supervisor.zygote import Zygote
+
+_END_TIMEOUT_S = 2.0
+
+
+class WardenProcess:
+    """A warden that waits for its setup on the other end of `endpoint`, a SEQPACKET socket."""
+
+    __slots__ = ("endpoint", "process")
+
+    def __init__(self, endpoint: socket.socket, process: Spawned) -> None:
+        """Take over our end of its channel, and the process."""
+        self.endpoint = endpoint
+        self.process = process
+
+    @classmethod
+    def start(cls, user_namespace: int | None) -> WardenProcess:
+        """Start it in the workers' user namespace; raises ConfinementError when that can't be entered."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            descriptor = theirs.fileno()
+            code = f"from ipc.warden.shell import main; main({descriptor})"
+            return cls(ours, spawn(isolated_python(code), (descriptor,), user_namespace))
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+
+    def dismiss(self) -> None:
+        """Tell it to end, by closing the channel; waits for nothing."""
+        self.endpoint.close()
+
+    def close(self) -> None:
+        """Dismiss it and wait; a warden that doesn't leave is killed."""
+        self.dismiss()
+        if not self.process.wait(_END_TIMEOUT_S):
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait(None)
+        self.process.close()
+
+
+class Processes:
+    """The pair. Use as a context manager: whatever happens nothing is left behind."""
+
+    __slots__ = ("warden", "zygote")
+
+    def __init__(self, namespaces: bool, layers_off: Sequence[str]) -> None:
+        """Start both; without the seccomp layer there is nothing for a warden to answer, and none is started."""
+        self.zygote = Zygote(namespaces=namespaces)
+        self.warden: WardenProcess | None = None
+        try:
+            self.zygote.start()
+            if "seccomp" not in layers_off:
+                self.warden = WardenProcess.start(self.zygote.user_namespace)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End both at the same time, then wait for both."""
+        if self.warden is not None:
+            self.warden.dismiss()
+        self.zygote.dismiss()
+        if self.warden is not None:
+            self.warden.close()
+            self.warden = None
+        self.zygote.close()
