@@ -187,8 +187,8 @@ def _session_directory(options: HostOptions, stack: contextlib.ExitStack) -> str
     stack.callback(_remove_tree, session)
     if os.getuid() == 0:
         # Passed through, never listed, by the warden's uid.
-        os.chmod(session, 0o711)
-        os.chmod(options.run_directory, 0o711)
+        os.chmod(session, 0o711)  # noqa: S103 # the warden passes through; nobody but us lists it
+        os.chmod(options.run_directory, 0o711)  # noqa: S103 # likewise
     if len(os.path.join(session, "audit.sock")) > 100:
         raise ConfigError(f"{session}: too long for a unix socket (unix(7): 108 bytes); choose a shorter --run-dir")
     return session
@@ -197,7 +197,7 @@ def _session_directory(options: HostOptions, stack: contextlib.ExitStack) -> str
 def _tmp_directory(options: HostOptions, stack: contextlib.ExitStack) -> str:
     """Make `${tmp}`: fresh, removed afterwards, and not beneath the host's own directories, which are forbidden."""
     if os.getuid() == 0:
-        os.chmod(options.data_directory, 0o711)
+        os.chmod(options.data_directory, 0o711)  # noqa: S103 # likewise
     path = _fresh_directory(options.data_directory, "tmp-")
     stack.callback(_remove_tree, path)
     if os.getuid() == 0:
