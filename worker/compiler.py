@@ -22,7 +22,7 @@ from worker.main import CHANNEL, PARENT_PIDFD
 WASM_BYTES = 5
 """The compiler's descriptors: 0, 1, 2 are /dev/null, then channel and parent's pidfd, this, and the output."""
 OUTPUT = 6
-_MAX_NAMES = 400
+_MAX_NAMES_BYTES = 24 * 1024
 _MAX_NAME_CHARACTERS = 120
 _CHUNK_BYTES = 1 << 24
 _MAX_MESSAGE_CHARACTERS = 4_000
@@ -107,5 +107,13 @@ def _read_all(size_bytes: int) -> bytes:
 
 
 def _bounded(names: tuple[str, ...]) -> tuple[str, ...]:
-    # A packet is bounded; whoever exports a thousand names is told about the first ones.
-    return tuple(name[:_MAX_NAME_CHARACTERS] for name in names[:_MAX_NAMES])
+    # A packet is bounded (ipc.codec.MAX_PACKET_BYTES) and these names are the program's to choose.
+    kept: list[str] = []
+    left_bytes = _MAX_NAMES_BYTES
+    for name in names:
+        shown = name[:_MAX_NAME_CHARACTERS]
+        left_bytes -= len(shown.encode()) + 5  # msgpack's head of a string
+        if left_bytes < 0:
+            break
+        kept.append(shown)
+    return tuple(kept)

@@ -22,6 +22,8 @@ COMPONENT = "component"
 _NEVER = 1 << 62
 _MAX_MESSAGE_CHARACTERS = 4_000
 _MAX_LINES = 16
+_MAX_NAME_CHARACTERS = 200
+_MAX_NAMES_CHARACTERS = 12_000
 _LIMIT_OF_TRAP = {wasmtime.TrapCode.INTERRUPT: "timeout", wasmtime.TrapCode.OUT_OF_FUEL: "fuel"}
 _LIMIT_OF_WORDS = (
     ("wasm trap: interrupt", "timeout"),
@@ -259,7 +261,11 @@ def provided(name: str) -> bool:
 
 def _refuse_missing(missing: list[str]) -> None:
     if missing:
-        raise ProgramError("it imports what nothing here provides: " + ", ".join(sorted(missing)))
+        # All of them, up to what a packet holds: the names are the program's to choose.
+        names = ", ".join(name[:_MAX_NAME_CHARACTERS] for name in sorted(missing))
+        if len(names) > _MAX_NAMES_CHARACTERS:
+            names = f"{names[:_MAX_NAMES_CHARACTERS]}… ({len(missing)} in all)"
+        raise ProgramError(f"it imports what nothing here provides: {names}")
 
 
 def _is_ok(result: object) -> bool:

@@ -193,3 +193,11 @@ def test_what_an_idle_worker_holds(stage: Stage) -> None:
         kinds = {name.split(":")[0] for name in held if name != "/memfd:artifact (deleted)"}
         assert kinds <= {"pipe", "socket", "anon_inode"}, held
         assert len([name for name in held if name.startswith("pipe")]) == 3
+
+
+def test_a_program_can_not_flood_the_channel_with_names(stage: Stage) -> None:
+    """A thousand long import names fit into what the channel carries; the count is said."""
+    imports = "".join(f'(import "{"é" * 300}" "{n}{"ü" * 300}" (func))' for n in range(1000))
+    outcome = stage.run(f'(module {imports} (func (export "_start")))')
+    assert outcome.start_failed is not None
+    assert outcome.start_failed.message.endswith("(1000 in all)")
