@@ -1,0 +1,154 @@
+"""What a worker is given beside its grants: no environment, no descriptor, no import path of anybody's."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import psutil
+import pytest
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Iterator
+
+    from conftest import World
+
+GUESTS = Path(__file__).resolve().parents[1] / "guests"
+SECRET = "hush-0xC0FFEE"
+
+
+class CommandLine(Protocol):
+    """The fixture of tests/conftest.py."""
+
+    directory: Path
+
+    def start(self, *arguments: str | Path, cwd: Path | None = None, **environment: str) -> subprocess.Popen[bytes]:
+        """Start it."""
+
+    def __call__(self, *arguments: str | Path, cwd: Path | None = None, **environment: str) -> Ended:
+        """Run it."""
+
+
+class Ended(Protocol):
+    """What a run of it left."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+def test_the_guest_sees_only_the_environment_it_was_given(airssys: CommandLine) -> None:
+    """Of a host environment with a secret in it nothing arrives but what `--env` and `--secret` name."""
+    secret_file = airssys.directory / "token"
+    secret_file.write_text(SECRET + "\n")
+    flags = ["--env", "TZ=UTC", "--env", "PASSED", "--secret", f"TOKEN={secret_file}"]
+    ran = airssys(
+        "run", GUESTS / "tool.wasm", *flags, "--", "env", PASSED="yes", HIDDEN="no", AWS_SECRET_ACCESS_KEY="no"
+    )
+    assert sorted(ran.stdout.split()) == sorted(["TZ=UTC", "PASSED=yes", f"TOKEN={SECRET}"])
+    assert SECRET not in ran.stderr
+    assert airssys("run", GUESTS / "tool.wasm", "--", "env", HIDDEN="no").stdout == ""
+
+
+def test_a_secret_is_nowhere_in_the_audit_log_or_report(airssys: CommandLine) -> None:
+    """The value reaches the guest, and neither the log, nor the report, nor the command line of any process."""
+    secret_file = airssys.directory / "token"
+    secret_file.write_text(SECRET)
+    arguments = ["run", GUESTS / "tool.wasm", "--report", airssys.directory / "r", "--secret", f"TOKEN={secret_file}"]
+    ran = airssys(*arguments, "--", "env")
+    assert SECRET in ran.stdout
+    assert SECRET not in (airssys.directory / "r").read_text()
+    kept = [path for path in (airssys.directory / "state").rglob("*") if path.is_file()]
+    assert kept
+    assert [path for path in kept if SECRET.encode() in path.read_bytes()] == []
+
+
+@pytest.fixture
+def waiting(airssys: CommandLine) -> Iterator[psutil.Process]:
+    """A run whose guest waits for input, with a secret in the supervisor's environment."""
+    process = airssys.start("run", GUESTS / "tool.wasm", "--", "print", "here\\n", ",", "wait-stdin", HIDDEN=SECRET)
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"here\n"
+        yield psutil.Process(process.pid)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
+
+
+def test_no_process_behind_a_run_has_an_environment(waiting: psutil.Process) -> None:
+    """/proc/PID/environ of zygote, keeper, worker and warden says the same of every run; the supervisor's own holds it."""
+    assert waiting.environ()["HIDDEN"] == SECRET
+    below = waiting.children(recursive=True)
+    assert len(below) == 4
+    for process in below:
+        try:
+            environment = Path(f"/proc/{process.pid}/environ").read_bytes()
+        except PermissionError:
+            assert os.geteuid() != 0
+            continue
+        assert set(environment.split(b"\0")) <= {b"PATH=/usr/bin:/bin", b"LANG=C.UTF-8", b""}
+        assert SECRET not in " ".join(process.cmdline())
+
+
+def test_a_worker_holds_nothing_of_the_users(waiting: psutil.Process) -> None:
+    """Pipes of ours, one channel and the engine's own descriptors: no file, no terminal, no other socket."""
+    worker = max(waiting.children(recursive=True), key=lambda p: len(p.parents()))
+    try:
+        held = {name: os.readlink(f"/proc/{worker.pid}/fd/{name}") for name in os.listdir(f"/proc/{worker.pid}/fd")}
+    except PermissionError:
+        assert os.geteuid() != 0
+        return
+    kinds = {re.sub(r"\[?[0-9]+\]?", "", target) for number, target in held.items() if not target.startswith("/")}
+    assert kinds <= {"pipe:", "socket:", "anon_inode:[eventpoll]", "anon_inode:[eventfd]"}
+    assert sum(target.startswith("socket:") for target in held.values()) == 1
+    # What is left are the mounts' roots, or stand-ins for those that no grant reaches.
+    for number, target in held.items():
+        if target.startswith("/"):
+            assert os.stat(f"/proc/{worker.pid}/fd/{number}").st_nlink == 0, target
+
+
+@pytest.mark.parametrize("how", ["cwd", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONHOME", "user site"])
+def test_a_hijacked_import_path_changes_nothing(airssys: CommandLine, how: str) -> None:
+    """Modules named like ours, beside the user or named by the environment, are never imported by any process."""
+    place = airssys.directory / "hostile"
+    marks = airssys.directory / "marks"
+    marks.mkdir()
+    marks.chmod(0o777)
+    code = f"import os; open({str(marks)!r} + '/' + str(os.getpid()), 'w').close()\n"
+    site = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
+    for name in ("ipc.py", "msgpack.py", "zmq.py", "wasmtime.py", "sitecustomize.py", "usercustomize.py", "os.py"):
+        for target in (place / name, airssys.directory / ".local" / site / name):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(code)
+    for package in ("worker", "supervisor", "multiprocess"):
+        (place / package).mkdir()
+        (place / package / "__init__.py").write_text(code)
+    environment = {
+        "cwd": {},
+        "PYTHONPATH": {"PYTHONPATH": f".:{place}"},
+        "PYTHONSTARTUP": {"PYTHONSTARTUP": str(place / "ipc.py"), "PYTHONINSPECT": "1"},
+        "PYTHONHOME": {"PYTHONHOME": str(place)},
+        "user site": {"PYTHONUSERBASE": str(airssys.directory / ".local")},
+    }[how]
+    ran = airssys("run", GUESTS / "hello.wasm", cwd=place, **environment)
+    assert ran.code == 0, ran.stderr
+    assert list(marks.iterdir()) == []
+    if how == "PYTHONPATH":
+        import subprocess
+
+        subprocess.run([sys.executable, "-c", "import ipc"], cwd=place, env={"PYTHONPATH": "."}, check=False)
+        assert list(marks.iterdir()), "the control imported nothing hostile"
+
+
+def test_the_guests_arguments_are_not_ours(sealed: World) -> None:
+    """Arguments that look like options of ours, or hold control characters, arrive as they are and do nothing."""
+    arguments = ["args", "--read", "/", "--help", "\x1b[2J", "a b", ""]
+    ran = sealed.run(*arguments)
+    assert ran.report.verdict.exit_code == 0
+    assert "--read" in ran.text
+    assert ran.report.tally.allowed == 0
