@@ -13,9 +13,9 @@ import signal
 import stat
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from ipc.errors import ConfigError, ConfinementError, PeerProtocolError
+from ipc.lazy_dataclass import dataclass
 from ipc.messages import (
     Compiled,
     CompileFailed,
@@ -31,6 +31,7 @@ from supervisor import memory_file
 from supervisor.artifacts import MAX_ARTIFACT_BYTES, ArtifactCache, ArtifactRecord, cache_key, wasmtime_version
 from supervisor.launch import Launched, launch_compiler
 from supervisor.terminal import visible
+from supervisor.verdict import ended_by_cpu_limit
 from supervisor.zygote import Zygote
 
 MAX_WASM_BYTES = 512 * 1024 * 1024
@@ -278,8 +279,7 @@ def _await_compiler(
 def _limit_name(ended: Ended, limits: CompileLimits) -> str:
     if not os.WIFSIGNALED(ended.wait_status):
         return ""
-    cpu_ns = ended.user_cpu_ns + ended.system_cpu_ns
-    return "cpu" if cpu_ns >= limits.cpu_s * 10**9 - 50_000_000 else "memory"
+    return "cpu" if ended_by_cpu_limit(ended, os.WTERMSIG(ended.wait_status), limits.cpu_s) else "memory"
 
 
 def _words(ended: Ended, limits: CompileLimits) -> str:
