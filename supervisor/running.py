@@ -6,10 +6,10 @@ import fcntl
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
 from ipc import codec
 from ipc.audit.event import AuditEvent
+from ipc.lazy_dataclass import dataclass, replace
 from ipc.messages import AttachPolicy, WorkerJob
 from ipc.policy.decision import compile_policy
 from supervisor.artifacts import ArtifactCache

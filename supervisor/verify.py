@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import resource
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from ipc.lazy_dataclass import dataclass
 from ipc.messages import LayerReport, WorkerJob, WorkerLimits
 
 RUNTIME_SLACK_BYTES = 64 << 20

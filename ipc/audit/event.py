@@ -10,10 +10,11 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields
 
 from ipc.audit.text import bounded, escape, unescape
 from ipc.errors import PeerProtocolError
+from ipc.lazy_dataclass import dataclass, replace
 
 SCHEMA = 1
 

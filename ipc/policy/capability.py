@@ -1,10 +1,10 @@
 """Actions, the names of what they act on, and grants: what one component was given."""
 
 import re
-from dataclasses import dataclass
 from typing import Final
 
 from ipc.errors import LocalProtocolError
+from ipc.lazy_dataclass import dataclass
 from ipc.policy.endpoints import EndpointPattern, parse_endpoint_pattern
 from ipc.policy.patterns import Form, Malformed, Pattern, PatternError, SegmentGlob, Separator, parse_pattern
 from ipc.policy.wire import require_bool, require_map, require_text, require_texts, wire_text

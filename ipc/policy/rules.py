@@ -1,10 +1,10 @@
 """The rules for one action, compiled: the component's grants, then the host's ACL, then its roles."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Final, Generic, Protocol, TypeVar
 
 from ipc.errors import ConfigError
+from ipc.lazy_dataclass import dataclass
 from ipc.policy.access import AclEntry
 from ipc.policy.capability import Grant, implied_listing, parse_grant_pattern, separator_of
 from ipc.policy.endpoints import Endpoint, EndpointPattern
@@ -43,6 +43,7 @@ class Deny:
 
 Decision = Allow | Deny
 Key = TypeVar("Key", contravariant=True)
+Answer = TypeVar("Answer")
 
 
 class Index(Protocol[Key]):
@@ -52,6 +53,9 @@ class Index(Protocol[Key]):
 
     def first(self, key: Key) -> int:
         """The payload of a pattern that covers it, or NOTHING."""
+
+    def answering(self, answers: Sequence[Answer]) -> Callable[[Key], Answer | None]:
+        """What finds `answers[payload]` of a pattern that covers it, or None."""
 
     def nearest(self, key: Key) -> int:
         """The payload of the pattern that comes nearest, or NOTHING."""
@@ -81,6 +85,10 @@ class EndpointIndex:
                     return payload
         return NOTHING
 
+    def answering(self, answers: Sequence[Answer]) -> Callable[[Endpoint], Answer | None]:
+        """What finds `answers[payload]` of a pattern that covers the endpoint, or None."""
+        return lambda key: None if (number := self.first(key)) == NOTHING else answers[number]
+
     def nearest(self, key: Endpoint) -> int:
         """The payload of a pattern with the same host, else of any, or NOTHING."""
         same_host = self._by_host.get(key.host)
@@ -93,14 +101,14 @@ class ActionRules(Generic[Key]):
     __slots__ = (
         "_action",
         "_allow",
-        "_allows",
         "_denials",
-        "_deny",
-        "_deny_rules",
+        "_find_denial",
+        "_find_grant",
         "_granted",
         "_grants",
+        "_not_listed",
+        "_not_permitted",
         "_permitted",
-        "_roles",
     )
 
     def __init__(
@@ -116,39 +124,38 @@ class ActionRules(Generic[Key]):
         """Take the compiled indexes; `allow` and `permitted` are None where that step does not apply."""
         self._action = action
         self._grants = grants[0]
-        self._allows = tuple(Allow(grant.rule + suffix) for grant in grants[1])
         self._granted = tuple(grants[1])
+        self._find_grant = grants[0].answering([Allow(grant.rule + suffix) for grant in grants[1]])
         self._denials: dict[int, Deny] = {}
-        self._deny = deny[0] if deny[1] else None
-        self._deny_rules = tuple(entry.rule for entry in deny[1])
+        self._find_denial = None
+        if deny[1]:
+            reason = "the host's access control list denies it"
+            self._find_denial = deny[0].answering([Deny("A1301", reason, entry.rule) for entry in deny[1]])
         self._allow = allow
+        reason = "none of the host's allow entries for this component covers it"
+        self._not_listed = Deny("A1302", reason, f"acl allow entries for {action}")
         self._permitted = permitted
-        self._roles = ", ".join(sorted(roles))
-
-    @property
-    def any_grant(self) -> bool:
-        """Whether there is any grant of this action at all."""
-        return self._grants.count > 0
+        reason = "none of the component's roles permits it"
+        self._not_permitted = Deny("A1401", reason, f"roles {', '.join(sorted(roles))}")
 
     def decide(self, key: Key) -> Decision:
         """Grants first, then the ACL (a denial wins over any allowance), then the roles."""
-        granted = self._grants.first(key)
-        if granted == NOTHING:
+        granted = self._find_grant(key)
+        if granted is None:
             return self._not_granted(key)
-        if self._deny is not None and (number := self._deny.first(key)) != NOTHING:
-            return Deny("A1301", "the host's access control list denies it", self._deny_rules[number])
+        if self._find_denial is not None and (denied := self._find_denial(key)) is not None:
+            return denied
         if self._allow is not None and self._allow.first(key) == NOTHING:
-            rule = f"acl allow entries for {self._action}"
-            return Deny("A1302", "none of the host's allow entries for this component covers it", rule)
+            return self._not_listed
         if self._permitted is not None and self._permitted.first(key) == NOTHING:
-            return Deny("A1401", "none of the component's roles permits it", f"roles {self._roles}")
-        return self._allows[granted]
+            return self._not_permitted
+        return granted
 
     def permits(self, key: Key) -> bool:
         """Whether `decide` allows it; without saying why not."""
         return (
-            self._grants.first(key) != NOTHING
-            and (self._deny is None or self._deny.first(key) == NOTHING)
+            self._find_grant(key) is not None
+            and (self._find_denial is None or self._find_denial(key) is None)
             and (self._allow is None or self._allow.first(key) != NOTHING)
             and (self._permitted is None or self._permitted.first(key) != NOTHING)
         )
