@@ -187,11 +187,10 @@ def ended_by_cpu_limit(ended: Ended, number: int, limit_s: int | None) -> bool:
 
 
 def _from_signal(facts: Facts, ended: Ended, number: int) -> Verdict:
-    cpu_ns = ended.user_cpu_ns + ended.system_cpu_ns
-    limit_s = facts.limits.cpu_s
-    # The kernel samples what RLIMIT_CPU counts at clock ticks: on a busy machine rusage was up to 15 % short of it.
-    if number in (signal.SIGKILL, signal.SIGXCPU) and limit_s is not None and cpu_ns * 4 >= limit_s * 3 * 10**9:
-        return _limit(LimitReached("cpu", LIMIT_CODES["cpu"], limit_s * 10**9, cpu_ns, "ns"))
+    if ended_by_cpu_limit(ended, number, facts.limits.cpu_s):
+        limit_ns = (facts.limits.cpu_s or 0) * 10**9
+        usage_ns = max(limit_ns, ended.user_cpu_ns + ended.system_cpu_ns)
+        return _limit(LimitReached("cpu", LIMIT_CODES["cpu"], limit_ns, usage_ns, "ns"))
     words = _SIGNAL_WORDS.get(number, f"was ended by {_signal_name(number)}")
     return Verdict("crashed", 128 + number, words)
 
