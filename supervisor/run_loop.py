@@ -365,8 +365,13 @@ class RunLoop:
     # -- the end -------------------------------------------------------------------------------------------------------
 
     def _drain(self) -> None:
-        """Deliver the rest of the output and hear the warden's last counts, both bounded by a deadline."""
+        """Deliver the rest of the output and hear the warden's last counts.
+
+        Counts have a deadline. Output of a guest that ended by itself has none: it waits for its reader as in any pipe
+        (`| less`), until a signal comes. What was ended here doesn't hold us up for a reader that doesn't read.
+        """
         deadline_ns = time.monotonic_ns() + DRAIN_DEADLINE_NS
+        patient = self.facts.ended is not None and not self._kill_sent
         self.stdin.finish()
         if self._attached and self.warden is not None and Event.WARDEN_LOST not in self._lost:
             try:
@@ -376,12 +381,16 @@ class RunLoop:
         else:
             self._detached = True
         self._lost.add(Event.WORKER_LOST)
-        while time.monotonic_ns() < deadline_ns:
-            busy = any(s.open or s.pending for s in self.outputs)
-            if self._detached and not busy:
+        while True:
+            undelivered = any(s.open or s.pending for s in self.outputs)
+            if self._detached and not undelivered:
                 break
-            for name in self._wait(deadline_ns):
+            late = time.monotonic_ns() >= deadline_ns
+            if late and not (patient and undelivered):
+                break
+            for name in self._wait(0 if late else deadline_ns):
                 if name == "signal":
+                    self._on_signal()
                     return
                 self._handlers()[name]()
             if Event.WARDEN_LOST in self._lost:

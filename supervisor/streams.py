@@ -62,9 +62,10 @@ class OutputStream:
         except BlockingIOError:
             return
         except OSError:
-            # The reader went away (EPIPE) or its disk is full: the guest goes on, its output has nowhere to go.
+            # The reader went away (EPIPE) or its disk is full: the guest is told by a broken pipe, as anywhere else.
             self.target_gone = True
             self.pending.clear()
+            self.finish()
             return
         del self.pending[:written]
 
