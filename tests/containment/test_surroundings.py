@@ -81,7 +81,7 @@ def waiting(airssys: CommandLine) -> Iterator[psutil.Process]:
 
 
 def test_no_process_behind_a_run_has_an_environment(waiting: psutil.Process) -> None:
-    """/proc/PID/environ of zygote, keeper, worker and warden says the same of every run; the supervisor's own holds it."""
+    """/proc/PID/environ of zygote, keeper, worker and warden says the same of every run; ours holds it."""
     assert waiting.environ()["HIDDEN"] == SECRET
     below = waiting.children(recursive=True)
     assert len(below) == 4

@@ -1,0 +1,178 @@
+"""Violent deaths: whoever of a run is killed, nothing is left, nothing hangs, and what is told is what happened."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import psutil
+import pytest
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable, Iterator
+
+GUESTS = Path(__file__).resolve().parents[1] / "guests"
+ASSERTED_S = 1.0
+"""What a busy machine is given for what is promised in 250 ms; the measured time is printed."""
+HANG_S = 5.0
+
+
+class CommandLine(Protocol):
+    """The fixture of tests/conftest.py."""
+
+    directory: Path
+
+    def start(self, *arguments: str | Path, cwd: Path | None = None, **environment: str) -> subprocess.Popen[bytes]:
+        """Start it."""
+
+
+@dataclass(slots=True)
+class Run:
+    """A run whose guest is at work: the supervisor, and a pidfd of every process below it."""
+
+    process: subprocess.Popen[bytes]
+    zygote: int
+    warden: int
+    keeper: int
+    worker: int
+    pidfds: dict[int, int]
+    report_path: Path
+
+    def kill(self, which: str) -> None:
+        """Send SIGKILL to one of them."""
+        os.kill(getattr(self, which), signal.SIGKILL)
+
+    def seconds_until_all_are_gone(self) -> float:
+        """Wait until every process below the supervisor has ended; fails after HANG_S."""
+        started = time.monotonic()
+        poller = select.poll()
+        waiting = set(self.pidfds.values())
+        for descriptor in waiting:
+            poller.register(descriptor, select.POLLIN)
+        while waiting:
+            left_s = started + HANG_S - time.monotonic()
+            if left_s <= 0:
+                left = [pid for pid, descriptor in self.pidfds.items() if descriptor in waiting]
+                pytest.fail(f"still there after {HANG_S} s: {left}")
+            for descriptor, _ in poller.poll(left_s * 1000):
+                poller.unregister(descriptor)
+                waiting.discard(descriptor)
+        return time.monotonic() - started
+
+
+@contextlib.contextmanager
+def running(airssys: CommandLine, *guest: str) -> Iterator[Run]:
+    """Start a run and yield it once its guest has said that it is there."""
+    report = airssys.directory / "report.json"
+    options = ("--report", report)
+    process = airssys.start("run", GUESTS / "tool.wasm", *options, "--", "print", "here\\n", ",", *guest)
+    with process, contextlib.ExitStack() as stack:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout.readline() == b"here\n"
+        below = psutil.Process(process.pid).children()
+        zygote, warden = sorted(below, key=lambda p: not p.children())
+        (keeper,) = zygote.children()
+        (worker,) = keeper.children()
+        pids = [p.pid for p in (zygote, warden, keeper, worker)]
+        pidfds = {pid: os.pidfd_open(pid) for pid in pids}
+        for descriptor in pidfds.values():
+            stack.callback(os.close, descriptor)
+        try:
+            yield Run(process, *pids, pidfds, report)
+        finally:
+            for descriptor in pidfds.values():
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            if process.poll() is None:
+                process.kill()
+
+
+@pytest.mark.parametrize("guest", [("spin",), ("wait-stdin",), ("sleep", "60000")], ids=["spins", "waits", "sleeps"])
+def test_nothing_survives_its_supervisor(
+    airssys: CommandLine, guest: tuple[str, ...], record_property: Callable[[str, object], None]
+) -> None:
+    """When the supervisor is killed, no descendant is left: promised within 250 ms, asserted within a second."""
+    with running(airssys, *guest) as run:
+        assert all(psutil.pid_exists(pid) for pid in run.pidfds)
+        run.process.kill()
+        took_s = run.seconds_until_all_are_gone()
+        sys.stdout.write(f"all gone after {took_s * 1000:.0f} ms\n")
+        record_property("all_gone_ms", round(took_s * 1000))
+        assert took_s < ASSERTED_S
+
+
+ENDINGS = {
+    "worker": (137, "crashed", "killed from outside"),
+    "keeper": (70, "crashed", "keeper process was killed from outside"),
+    "warden": (70, "host_error", "the warden ended"),
+}
+"""Who is killed → exit code, outcome, words."""
+
+
+@pytest.mark.parametrize("who", ENDINGS)
+def test_a_death_from_outside_is_told_in_words(airssys: CommandLine, who: str) -> None:
+    """The worker, its keeper or the warden is killed: the run ends at once, says which it was, and leaves nothing."""
+    exit_code, outcome, words = ENDINGS[who]
+    with running(airssys, "spin") as run:
+        run.kill(who)
+        started = time.monotonic()
+        _, stderr = run.process.communicate(timeout=HANG_S + 10)
+        took_s = time.monotonic() - started
+        document = json.loads(run.report_path.read_text())
+        assert document["outcome"] == outcome, document
+        assert words in document["message"]
+        assert run.process.returncode == exit_code == document["exit_code"]
+        assert words.encode() in stderr
+        assert run.seconds_until_all_are_gone() < ASSERTED_S
+        assert took_s < HANG_S
+        ended = [r for r in _records(airssys) if r["event"] == "worker_ended"]
+        assert [words in str(r["reason"]) for r in ended] == [True]
+
+
+def _records(airssys: CommandLine) -> list[dict[str, object]]:
+    segments = sorted((airssys.directory / "state/audit").glob("audit-*.jsonl"))
+    return [json.loads(line) for segment in segments for line in segment.read_text().splitlines()]
+
+
+def test_the_zygotes_death_takes_nobody_along(airssys: CommandLine) -> None:
+    """With the zygote gone the guest goes on, and ends as it would have."""
+    with running(airssys, "wait-stdin") as run:
+        run.kill("zygote")
+        assert select.select([run.pidfds[run.zygote]], [], [], HANG_S)[0]
+        out, stderr = run.process.communicate(b"x", timeout=20)
+        document = json.loads(run.report_path.read_text())
+        assert (document["outcome"], run.process.returncode) == ("exited", 0), (document, stderr, out)
+        assert run.seconds_until_all_are_gone() < ASSERTED_S
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_run_cleans_up(airssys: CommandLine, number: signal.Signals) -> None:
+    """The signals that people send end the run with 128 + n, and nothing is left in its directories."""
+    with running(airssys, "spin") as run:
+        run.process.send_signal(number)
+        run.process.communicate(timeout=20)
+        assert run.process.returncode == 128 + number
+        assert run.seconds_until_all_are_gone() < ASSERTED_S
+    assert list((airssys.directory / "state-data").glob("tmp-*")) == []
+
+
+@pytest.mark.parametrize("who", ["worker", "keeper"])
+def test_a_stopped_process_does_not_hold_up_the_end(airssys: CommandLine, who: str) -> None:
+    """A worker or keeper that is stopped (SIGSTOP) still ends with its supervisor."""
+    with running(airssys, "spin") as run:
+        os.kill(getattr(run, who), signal.SIGSTOP)
+        run.process.kill()
+        if who == "keeper":
+            # It can't act while it is stopped; what ends the worker is its own link to the keeper's parent.
+            os.kill(run.keeper, signal.SIGCONT)
+        assert run.seconds_until_all_are_gone() < ASSERTED_S
