@@ -140,7 +140,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def command() -> NoReturn:
-    """Be the `airssys` command: run it and end at once; taking an interpreter apart costs 20 ms and gives nothing back."""
+    """Be the `airssys` command: run it and end at once; taking an interpreter apart costs 20 ms for nothing."""
     exit_code = main()
     try:
         for stream in (sys.stdout, sys.stderr):
