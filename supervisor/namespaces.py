@@ -89,12 +89,14 @@ def spawn(
     os.close(status_w)
     os.close(go_r)
     try:
-        if join == "new" and os.read(status_r, 1) == b"u":
+        first = os.read(status_r, 1) if join == "new" else b""
+        if first == b"u":
+            first = b""
             _write_maps(pid)
             os.write(go_w, b"g")
         os.close(go_w)
         go_w = -1
-        failure = os.read(status_r, 64)
+        failure = first + os.read(status_r, 64)
         if failure:
             number, _, call = failure.decode().partition(" ")
             raise ConfinementError("user_namespace", call, int(number))
