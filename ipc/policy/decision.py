@@ -15,43 +15,25 @@ Files: `list` is implied where a read grant covers names by wildcard (see `impli
 """
 
 from collections.abc import Sequence
-from functools import partial
 from itertools import product
 from typing import Final, TypeVar
 
-from ipc.errors import ConfigError
-from ipc.policy.access import (
-    AclEntry,
-    action_covers,
-    is_action_family,
-    resolve_permissions,
-)
-from ipc.policy.capability import (
-    FILE_ACTIONS,
-    Grant,
-    implied_listing,
-    is_endpoint_action,
-    normalise_name,
-    path_segments,
-    separator_of,
+from ipc.policy.capability import FILE_ACTIONS, is_endpoint_action, path_segments
+from ipc.policy.compiler import RuleCompiler
+from ipc.policy.deciders import (
+    CACHED_DECISIONS_MAX,
+    CACHED_RESOURCE_MAX_CHARS,
+    Decider,
+    EndpointDecider,
+    FileDecider,
+    NameDecider,
+    later,
+    no_grant,
 )
 from ipc.policy.document import PolicyDocument
-from ipc.policy.endpoints import Endpoint, parse_endpoint
-from ipc.policy.forbidden import ForbiddenPaths, Refusal, concrete_paths, fold_segments, write_concrete_paths
-from ipc.policy.index import PatternIndex
-from ipc.policy.patterns import Malformed, PatternError, parse_pattern, split_resource
-from ipc.policy.rules import (
-    DEFAULT_RULE,
-    EVERY_RESOURCE,
-    ActionRules,
-    Allow,
-    Decision,
-    Deny,
-    PathRules,
-    endpoint_index,
-    host_pattern,
-    path_index,
-)
+from ipc.policy.forbidden import ForbiddenPaths, concrete_paths, fold_segments, write_concrete_paths
+from ipc.policy.patterns import Malformed
+from ipc.policy.rules import Allow, Decision, Deny
 
 __all__ = [
     "Allow",
@@ -63,11 +45,6 @@ __all__ = [
     "forbidden_concrete_paths",
     "write_forbidden_concrete_paths",
 ]
-
-CACHED_DECISIONS_MAX: Final = 4096
-"""Decisions kept of each kind and policy; twice this many for a moment."""
-CACHED_RESOURCE_MAX_CHARS: Final = 512
-"""Longer resources are decided anew each time, so that a component can't fill memory with names."""
 
 Value = TypeVar("Value")
 
@@ -96,17 +73,15 @@ class Policy:
     """The compiled policy of one component instance. Immutable but for its caches, which live and die with it."""
 
     __slots__ = (
+        "_deciders",
         "_directory_rights",
-        "_endpoints",
         "_files",
         "_forbidden",
         "_implied_list",
         "_list",
-        "_names",
         "_reaching",
         "_read",
         "_rights",
-        "_seen",
         "_walked_list",
         "_write",
         "digest",
@@ -118,38 +93,33 @@ class Policy:
         self.document = document
         self.digest = document.digest()
         self._forbidden = ForbiddenPaths(document.host_paths, document.path_directories, document.guarded_lifted)
-        compiler = _Compiler(document)
+        compiler = RuleCompiler(document)
         self._files = {action: compiler.path_rules(action) for action in FILE_ACTIONS}
         self._read, self._write, self._list = (self._files[action] for action in FILE_ACTIONS)
         self._implied_list = compiler.implied_list_rules(walked=False)
         self._walked_list = compiler.implied_list_rules(walked=True)
-        self._names: dict[str, PathRules] = {}
-        self._endpoints: dict[str, ActionRules[Endpoint]] = {}
+        self._deciders: dict[str, Decider] = {
+            action: FileDecider(action, rules, self._forbidden, self._implied_list)
+            for action, rules in self._files.items()
+        }
         for action in sorted({grant.action for grant in document.grants} - set(FILE_ACTIONS)):
             if is_endpoint_action(action):
-                self._endpoints[action] = compiler.endpoint_rules(action)
+                self._deciders[action] = EndpointDecider(compiler.endpoint_rules(action))
             else:
-                self._names[action] = compiler.path_rules(action)
-        self._seen: _Cache[tuple[str, str], Decision] = _Cache()
-        self._rights: _Cache[str, frozenset[str]] = _Cache()
-        self._directory_rights: _Cache[str, frozenset[str]] = _Cache()
-        self._reaching: _Cache[str, bool] = _Cache()
+                self._deciders[action] = NameDecider(action, compiler.path_rules(action))
+        self._rights: dict[str, frozenset[str]] = {}
+        self._directory_rights: dict[str, frozenset[str]] = {}
+        self._reaching: dict[str, bool] = {}
 
     def decide(self, action: str, resource: str) -> Decision:
         """Whether the action may be done on the resource, by which rule, or why not."""
-        seen = self._seen.get((action, resource))
-        if seen is not None:
-            return seen
-        if action in self._files:
-            decision = self._decide_file(action, resource)
-        elif action in self._names:
-            decision = self._decide_name(action, resource)
-        elif action in self._endpoints:
-            decision = self._decide_endpoint(action, resource)
-        else:
-            decision = Deny("A1201", f"the component has no grant for {action}", DEFAULT_RULE)
-        if len(resource) <= CACHED_RESOURCE_MAX_CHARS:
-            self._seen.remember((action, resource), decision)
+        decider = self._deciders.get(action)
+        if decider is None:
+            return no_grant(action)
+        decision = decider.seen.get(resource)
+        if decision is None:
+            decision = decider.decide(resource)
+            _remember(decider.seen, resource, decision)
         return decision
 
     def rights(self, resource: str, is_directory: bool = False) -> frozenset[str]:
@@ -178,8 +148,7 @@ class Policy:
                 or self._implied_list.permits(segments)
                 or (is_directory and self._walked_list.permits(segments)),
             ]
-        if len(resource) <= CACHED_RESOURCE_MAX_CHARS:
-            known.remember(resource, held)
+        _remember(known, resource, held)
         return held
 
     def decide_listing(self, directory: str) -> Decision:
@@ -189,7 +158,7 @@ class Policy:
             return decision
         segments = path_segments(directory)
         assert not isinstance(segments, Malformed)
-        return _later(decision, self._walked_list.decide(segments))
+        return later(decision, self._walked_list.decide(segments))
 
     def reaches(self, directory: str) -> bool:
         """Whether a file grant covers this directory, something beneath it, or leads through it.
@@ -199,8 +168,7 @@ class Policy:
         seen = self._reaching.get(directory)
         if seen is None:
             seen = bool(self.rights(directory, True)) or self._reaches(directory, FILE_ACTIONS)
-            if len(directory) <= CACHED_RESOURCE_MAX_CHARS:
-                self._reaching.remember(directory, seen)
+            _remember(self._reaching, directory, seen)
         return seen
 
     def shows(self, path: str, is_directory: bool) -> bool:
@@ -236,169 +204,10 @@ class Policy:
             return False
         return any(self._files[action].reaches(segments) for action in actions)
 
-    def _decide_file(self, action: str, resource: str) -> Decision:
-        segments = path_segments(resource)
-        if isinstance(segments, Malformed):
-            return _malformed(segments)
-        path = resource if resource[-1] != "/" or resource == "/" else resource[:-1]
-        return self._decide_segments(action, path, segments, fold_segments(segments, path))
 
-    def _decide_segments(self, action: str, path: str, segments: Sequence[str], folded: Sequence[str]) -> Decision:
-        refusal = self._forbidden.find(path, segments, folded, action == "filesystem.write")
-        if refusal is not None:
-            return _forbidden(refusal)
-        decision = self._files[action].decide(segments)
-        if action != "filesystem.list" or isinstance(decision, Allow):
-            return decision
-        return _later(decision, self._implied_list.decide(segments))
-
-    def _decide_name(self, action: str, resource: str) -> Decision:
-        separator = separator_of(action)
-        name = normalise_name(resource, separator)
-        if isinstance(name, Malformed):
-            return _malformed(name)
-        return self._names[action].decide(split_resource(name, separator))
-
-    def _decide_endpoint(self, action: str, resource: str) -> Decision:
-        endpoint = parse_endpoint(resource)
-        if isinstance(endpoint, Malformed):
-            return _malformed(endpoint)
-        return self._endpoints[action].decide(endpoint)
-
-
-def _later(one: Deny, other: Decision) -> Decision:
-    """The allowance, or the denial that came furthest: no grant, not covered, refused by the host."""
-    return other if isinstance(other, Allow) or other.code > one.code else one
-
-
-def _malformed(problem: Malformed) -> Deny:
-    return Deny("A1207", f"the name is malformed: {problem.reason}", "names are in their one normal form")
-
-
-def _forbidden(refusal: Refusal) -> Deny:
-    return Deny("A1102" if refusal.guarded else "A1101", refusal.reason, refusal.rule)
-
-
-Seen = TypeVar("Seen")
-
-
-class _Cache(dict[Seen, Value]):
-    """Bounded: when it is full it is emptied. Dies with its policy, so it can't outlive what filled it."""
-
-    def remember(self, key: Seen, value: Value) -> None:
-        if len(self) >= CACHED_DECISIONS_MAX:
-            self.clear()
-        self[key] = value
-
-
-class _Compiler:
-    """Sorts the rules of a document by action, so that their order in the document changes no answer."""
-
-    def __init__(self, document: PolicyDocument) -> None:
-        self._grants = sorted(set(document.grants), key=lambda grant: (grant.pattern_text, grant.rule, grant.required))
-        self._acl = sorted(
-            {entry for entry in document.acl if self._valid(entry).concerns(document.component, document.instance)},
-            key=lambda entry: (entry.resource, entry.rule),
-        )
-        self._roles = document.assigned_roles
-        self._permissions = resolve_permissions(document.roles, document.assigned_roles)
-        for permission in self._permissions:
-            _check_resource(permission.action, permission.resource, f"role {permission.role}")
-        for grant in self._grants:
-            self._check_grant(grant)
-
-    @staticmethod
-    def _check_grant(grant: Grant) -> None:
-        if "*" in grant.action or not is_action_family(grant.action):
-            raise ConfigError(f"{grant.rule}: unknown action")
-
-    @staticmethod
-    def _valid(entry: AclEntry) -> AclEntry:
-        if entry.effect not in ("allow", "deny"):
-            raise ConfigError(f"{entry.rule}: effect is allow or deny")
-        if not is_action_family(entry.action):
-            raise ConfigError(f"{entry.rule}: unknown action")
-        try:
-            parse_pattern(entry.identity, ".")
-        except PatternError as error:
-            raise ConfigError(f"{entry.rule}: identity: {error}") from None
-        _check_resource(entry.action, entry.resource, entry.rule)
-        return entry
-
-    def path_rules(self, action: str) -> PathRules:
-        """The rules for one action on paths, topics, names or keys."""
-        grants = [grant for grant in self._grants if grant.action == action]
-        deny = self._entries(action, "deny")
-        allow = [(entry.resource, entry.rule) for entry in self._entries(action, "allow")]
-        return PathRules(
-            action,
-            (path_index(action, [(grant.pattern_text, grant.rule) for grant in grants]), grants),
-            (path_index(action, [(entry.resource, entry.rule) for entry in deny]), deny),
-            path_index(action, allow) if allow else None,
-            path_index(action, self._permitted(action)) if self._roles else None,
-            self._roles,
-        )
-
-    def implied_list_rules(self, walked: bool) -> PathRules:
-        """The rules for the listings that read and list patterns imply: whoever denies reading denies these too.
-
-        `walked` selects the patterns that go on after a `**`: they imply the listing of directories whose other
-        contents they don't cover.
-        """
-        action = "filesystem.list"
-        grants = [grant for grant in self._grants if grant.action in ("filesystem.read", action)]
-        listings: list[tuple[Grant, int]] = []
-        patterns = []
-        for grant in grants:
-            granted = parse_pattern(grant.pattern_text)
-            pattern = implied_listing(granted)
-            if pattern is not None and (None in granted.tokens) is walked:
-                patterns.append((pattern, len(listings)))
-                listings.append((grant, len(listings)))
-        deny = [*self._entries(action, "deny"), *self._entries("filesystem.read", "deny")]
-        listings_of = partial(path_index, action, walked=walked)
-        list_allow = [(entry.resource, entry.rule) for entry in self._entries(action, "allow")]
-        read_allow = [(entry.resource, entry.rule) for entry in self._entries("filesystem.read", "allow")]
-        return PathRules(
-            action,
-            (PatternIndex(patterns), [grant for grant, _ in listings]),
-            (path_index(action, [(entry.resource, entry.rule) for entry in deny]), deny),
-            listings_of(list_allow, list_allow + read_allow) if list_allow or read_allow else None,
-            listings_of(self._permitted(action), self._permitted("filesystem.read")) if self._roles else None,
-            self._roles,
-            ", which implies listing",
-        )
-
-    def endpoint_rules(self, action: str) -> ActionRules[Endpoint]:
-        """The rules for one action on network endpoints."""
-        grants = [grant for grant in self._grants if grant.action == action]
-        deny = self._entries(action, "deny")
-        allow = [(entry.resource, entry.rule) for entry in self._entries(action, "allow")]
-        methods = [grant.methods for grant in grants]
-        return ActionRules(
-            action,
-            (endpoint_index(action, [(grant.pattern_text, grant.rule) for grant in grants], methods), grants),
-            (endpoint_index(action, [(entry.resource, entry.rule) for entry in deny]), deny),
-            endpoint_index(action, allow) if allow else None,
-            endpoint_index(action, self._permitted(action)) if self._roles else None,
-            self._roles,
-        )
-
-    def _entries(self, action: str, effect: str) -> list[AclEntry]:
-        return [entry for entry in self._acl if entry.effect == effect and action_covers(entry.action, action)]
-
-    def _permitted(self, action: str) -> list[tuple[str, str]]:
-        return [
-            (permission.resource, f"role {permission.role}: {permission}")
-            for permission in self._permissions
-            if action_covers(permission.action, action)
-        ]
-
-
-def _check_resource(action: str, resource: str, rule: str) -> None:
-    """Raise ConfigError unless the pattern is right in the grammar that all the actions of the name or family share."""
-    if action == "*":
-        if resource not in EVERY_RESOURCE:
-            raise ConfigError(f"{rule}: with the action * the resource can only be **")
-        return
-    host_pattern(action, resource, rule)
+def _remember(seen: dict[str, Value], resource: str, value: Value) -> None:
+    """Bounded: when a cache is full it is emptied. It dies with its policy, so it can't outlive what filled it."""
+    if len(resource) <= CACHED_RESOURCE_MAX_CHARS:
+        if len(seen) >= CACHED_DECISIONS_MAX:
+            seen.clear()
+        seen[resource] = value

@@ -7,10 +7,10 @@ The lists, each entry with its reason, are in `ipc.policy.forbidden_paths`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
+from ipc.lazy_dataclass import dataclass
 from ipc.policy import forbidden_paths as lists
 from ipc.policy.index import NOTHING, PatternIndex, Reach
 from ipc.policy.patterns import Form, Pattern, Token, parse_pattern
@@ -150,6 +150,14 @@ class ForbiddenPaths:
             (Pattern(path, "/", tuple(path[1:].split("/")), Form.EXACT), number)
             for number, path in enumerate(sorted(self._lifted))
         )
+
+    def hints(self, writing: bool) -> frozenset[str]:
+        """Segments, case-folded: `find` refuses no path in normal form that holds none of them.
+
+        Among them are those that no path in normal form has: the empty one, `.` and `..`.
+        """
+        tops, anchors = self._write_hints if writing else self._read_hints
+        return tops | anchors | {"", ".", ".."}
 
     def find(self, path: str, segments: Sequence[str], folded: Sequence[str], writing: bool) -> Refusal | None:
         """The rule that refuses this normalised path, if any; `folded` is `fold_segments(segments, path)`."""

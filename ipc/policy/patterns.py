@@ -17,12 +17,12 @@ No regular expression here can backtrack beyond linear time: `*` runs are atomic
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 from typing import Final, Literal
 
 from ipc.errors import ConfigError
+from ipc.lazy_dataclass import dataclass
 
 Separator = Literal["/", ".", ":"]
 
@@ -39,6 +39,7 @@ _NOT_TEXT: Final = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 _MAGIC: Final = re.compile(r"[*?\[]")
 _SET_OF_ONE: Final = re.compile(r"\[[^!]\]")
 _SET: Final = re.compile(r"\[!?.[^\]]*\]")
+_SET_OR_WILDCARD: Final = re.compile(rf"{_SET.pattern}|[*?]")
 
 
 @lru_cache(maxsize=16_384)
@@ -77,21 +78,34 @@ class SegmentGlob:
     """The literal characters before the first wildcard."""
     suffix: str
     """The literal characters after the last one."""
+    between: tuple[str, ...]
+    """The literal characters between one wildcard and the next."""
+    only_stars: bool
+    """Whether all its wildcards are `*`, so that no regular expression is needed."""
     single_star: bool
-    """Whether it is only `prefix*suffix`, so that no regular expression is needed."""
+    """Whether it is only `prefix*suffix`."""
     expression: str
     """The regular expression, to be matched in full."""
 
+    @property
+    def inner(self) -> str:
+        """The longest run of literal characters between the first wildcard and the last."""
+        return max(self.between, key=len, default="")
+
     def matches(self, segment: str) -> bool:
         """Whether it matches this whole, non-empty segment."""
-        if self.single_star:
-            return (
-                len(segment) >= len(self.prefix) + len(self.suffix)
-                and segment.startswith(self.prefix)
-                and segment.endswith(self.suffix)
-                and segment != ""
-            )
-        return _compiled(self.expression).fullmatch(segment) is not None
+        if not self.only_stars:
+            return _compiled(self.expression).fullmatch(segment) is not None
+        at, end = len(self.prefix), len(segment) - len(self.suffix)
+        if not segment or at > end or not segment.startswith(self.prefix) or not segment.endswith(self.suffix):
+            return False
+        # Taking the earliest place for each literal text loses no match.
+        for text in self.between:
+            at = segment.find(text, at, end)
+            if at < 0:
+                return False
+            at += len(text)
+        return True
 
     def names_something(self) -> bool:
         """Whether it holds a literal character, outside sets of more than one member."""
@@ -258,7 +272,9 @@ def _parse_glob(segment: str) -> SegmentGlob:
         middle = "".join(f"(?>.*?{chunk})" for chunk in chunks[1:-1])
         expression = f"{chunks[0]}{middle}.*{chunks[-1]}"
     tail = sys.intern("".join(suffix))
-    return SegmentGlob(segment, prefix, tail, segment == f"{prefix}*{tail}", expression)
+    between = tuple(_SET_OR_WILDCARD.split(segment)[1:-1])
+    only_stars = "?" not in segment and "[" not in segment
+    return SegmentGlob(segment, prefix, tail, between, only_stars, only_stars and not between, expression)
 
 
 def _parse_set(segment: str, start: int) -> tuple[str, int]:

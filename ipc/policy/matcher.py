@@ -1,0 +1,218 @@
+"""The hot path: one pattern of many that covers a resource, for the price of a few dictionary look-ups.
+
+With thousands of patterns the time goes into memory that is in no cache of the processor. So the structure is made of
+as few objects as can be, each of them small: a place that only literal segments leave is a plain dictionary; the first
+place that a pattern has for itself ends the walk with a pair, the test of what is left of the pattern (shared by all
+patterns with the same rest) and the answer; only where wildcards or several patterns meet is there a `_Fork`.
+
+Every place here has a fixed depth, so the tests and forks know theirs and nobody has to count.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final, Generic, TypeVar, Union
+
+from ipc.policy.edges import Edge, GlobEdges
+from ipc.policy.patterns import Form, SegmentGlob, Token, matches_tokens
+from ipc.policy.trie import NOTHING, Tail, Trie
+
+Answer = TypeVar("Answer")
+Test = Callable[[Sequence[str]], bool]
+
+_DEPTH_MAX: Final = 48
+"""Places deeper than this are left to the trie, because forks are followed by recursion."""
+
+_Rest = tuple[tuple[Token, ...], Form, Answer]
+_Place = Union[dict[str, "_Place[Answer]"], tuple[Test | None, Answer], "_Fork[Answer]"]
+
+
+class Matcher(Generic[Answer]):
+    """An immutable set of patterns, each with the answer that it gives; where several fit, one of them is found.
+
+    Which one that is depends on the patterns and on the order in which they are given, on nothing else.
+    """
+
+    __slots__ = ("_start",)
+
+    def __init__(self, patterns: Sequence[tuple[tuple[Token, ...], Form, Answer]]) -> None:
+        """Build it from the tokens, form and answer of each pattern."""
+        self._start: _Place[Answer] = _Builder[Answer]().place(patterns, 0) if patterns else {}
+
+    def first(self, segments: Sequence[str]) -> Answer | None:
+        """The answer of a pattern that covers the resource, None if none does."""
+        place: _Place[Answer] | None = self._start
+        if isinstance(place, dict):
+            for segment in segments:
+                place = place.get(segment)
+                if not isinstance(place, dict):
+                    break
+        if isinstance(place, tuple):
+            test, answer = place
+            return answer if test is None or test(segments) else None
+        return None if place is None or isinstance(place, dict) else place.first(segments)
+
+
+class _Fork(Generic[Answer]):
+    """A place that several patterns share and that more than literal segments leave, or where some are accepted."""
+
+    __slots__ = ("_answers", "_beneath", "_depth", "_final_globs", "_finals", "_globs", "_here", "_literals", "_rest")
+
+    def __init__(self, rests: Sequence[_Rest[Answer]], depth: int, builder: "_Builder[Answer]") -> None:
+        self._depth = depth
+        self._here: Answer | None = None
+        self._beneath: Answer | None = None
+        literals: dict[str, list[_Rest[Answer]]] = {}
+        globs: dict[str, tuple[SegmentGlob, list[_Rest[Answer]]]] = {}
+        self._finals: dict[str, tuple[None, Answer]] = {}
+        final_globs: dict[str, tuple[SegmentGlob, tuple[None, Answer]]] = {}
+        self._answers: list[Answer] = []
+        tails: list[Tail] = []
+        for tokens, form, answer in rests:
+            token = tokens[0] if tokens and depth < _DEPTH_MAX else None
+            if not tokens:
+                if form is not Form.BENEATH and self._here is None:
+                    self._here = answer
+                if form is not Form.EXACT and self._beneath is None:
+                    self._beneath = answer
+            elif isinstance(token, str):
+                literals.setdefault(token, []).append((tokens[1:], form, answer))
+            elif token is not None:
+                globs.setdefault(token.text, (token, []))[1].append((tokens[1:], form, answer))
+            elif tokens[0] is None and len(tokens) == 2 and form is Form.EXACT and tokens[1] is not None:
+                # Any number of segments, and then one: only the last segment of a resource matters.
+                if isinstance(tokens[1], str):
+                    self._finals.setdefault(tokens[1], (None, answer))
+                else:
+                    final_globs.setdefault(tokens[1].text, (tokens[1], (None, answer)))
+            else:
+                tails.append((tokens, form, len(tails)))
+                self._answers.append(answer)
+        self._literals = {text: builder.place(behind, depth + 1) for text, behind in literals.items()}
+        self._globs = _edges([(glob, builder.place(behind, depth + 1)) for glob, behind in globs.values()])
+        self._final_globs = _edges(list(final_globs.values()))
+        self._rest = Trie(tails) if tails else None
+
+    def first(self, segments: Sequence[str]) -> Answer | None:
+        """As `Matcher.first`, for a resource whose first segments lead here."""
+        depth = self._depth
+        if len(segments) == depth:
+            return self._here
+        if self._beneath is not None:
+            return self._beneath
+        segment = segments[depth]
+        if self._literals:
+            place = self._literals.get(segment)
+            if place is not None and (answer := _follow(place, segments, depth + 1)) is not None:
+                return answer
+        if self._globs is not None and (answer := _first_of_globs(self._globs, segment, segments, depth)) is not None:
+            return answer
+        if self._finals and (final := self._finals.get(segments[-1])) is not None:
+            return final[1]
+        if self._final_globs is not None:
+            answer = _first_of_globs(self._final_globs, segments[-1], segments, depth)
+            if answer is not None:
+                return answer
+        if self._rest is not None and (number := self._rest.first(segments[depth:])) != NOTHING:
+            return self._answers[number]
+        return None
+
+
+def _edges(globs: Sequence[tuple[SegmentGlob, _Place[Answer]]]) -> GlobEdges[_Place[Answer]] | None:
+    return GlobEdges(globs) if globs else None
+
+
+def _first_of_globs(
+    globs: GlobEdges[_Place[Answer]], segment: str, segments: Sequence[str], depth: int
+) -> Answer | None:
+    # The loops of GlobEdges.step, but for leaving them with the first answer.
+    edge: Edge[_Place[Answer]] | None
+    for length, edges in globs.by_prefix:
+        edge = edges.get(segment[:length])
+        while edge is not None:
+            end, glob, place, edge = edge
+            if segment.endswith(end, length) if glob is None else glob.matches(segment):
+                answer = _follow(place, segments, depth + 1)
+                if answer is not None:
+                    return answer
+    for length, edges in globs.by_suffix:
+        edge = edges.get(segment[-length:])
+        while edge is not None:
+            end, glob, place, edge = edge
+            if segment.startswith(end, 0, -length) if glob is None else glob.matches(segment):
+                answer = _follow(place, segments, depth + 1)
+                if answer is not None:
+                    return answer
+    if globs.by_inner or globs.others:
+        for place in globs.step_slowly(segment):
+            answer = _follow(place, segments, depth + 1)
+            if answer is not None:
+                return answer
+    return None
+
+
+def _follow(place: _Place[Answer], segments: Sequence[str], depth: int) -> Answer | None:
+    found: _Place[Answer] | None = place
+    while isinstance(found, dict):
+        if depth == len(segments):
+            return None
+        found = found.get(segments[depth])
+        depth += 1
+    if isinstance(found, tuple):
+        test, answer = found
+        return answer if test is None or test(segments) else None
+    return None if found is None else found.first(segments)
+
+
+class _Builder(Generic[Answer]):
+    """Makes places, and lets all patterns with the same rest at the same depth share one test."""
+
+    def __init__(self) -> None:
+        self._tests: dict[tuple[tuple[Token, ...], Form, int], Test | None] = {}
+
+    def place(self, rests: Sequence[_Rest[Answer]], depth: int) -> _Place[Answer]:
+        if len(rests) == 1:
+            tokens, form, answer = rests[0]
+            key = (tokens, form, depth)
+            if key not in self._tests:
+                self._tests[key] = _test(tokens, form, depth)
+            return self._tests[key], answer
+        literals: dict[str, list[_Rest[Answer]]] = {}
+        for tokens, form, answer in rests:
+            if depth == _DEPTH_MAX or not tokens or not isinstance(tokens[0], str):
+                return _Fork(rests, depth, self)
+            literals.setdefault(tokens[0], []).append((tokens[1:], form, answer))
+        return {text: self.place(behind, depth + 1) for text, behind in literals.items()}
+
+
+def _test(tokens: tuple[Token, ...], form: Form, depth: int) -> Test | None:
+    """What tells whether a resource, of which so many segments fit, fits the rest of a pattern; None if it always does.
+
+    The frequent rests have a test of their own.
+    """
+    exact, least = form is Form.EXACT, depth + len(tokens) + (form is Form.BENEATH)
+    if not tokens:
+        if exact:
+            return lambda segments: len(segments) == depth
+        return None if form is Form.TREE else lambda segments: len(segments) > depth
+    if len(tokens) == 1 and isinstance(tokens[0], str):
+        name = tokens[0]
+        if exact:
+            return lambda segments: len(segments) == least and segments[depth] == name
+        return lambda segments: len(segments) >= least and segments[depth] == name
+    if len(tokens) == 2 and exact and tokens[0] is None and isinstance(tokens[1], SegmentGlob):
+        last = tokens[1]
+        if last.single_star and not last.prefix:
+            suffix = last.suffix
+            return lambda segments: len(segments) > depth and segments[-1].endswith(suffix)
+        return lambda segments: len(segments) > depth and last.matches(segments[-1])
+    return lambda segments: _fits(tokens, form, segments, depth)
+
+
+def _fits(tokens: tuple[Token, ...], form: Form, segments: Sequence[str], depth: int) -> bool:
+    count = len(segments)
+    for at, token in enumerate(tokens, depth):
+        if token is None:
+            return matches_tokens(tokens[at - depth :], form, segments[at:])
+        if at == count or not (token == segments[at] if isinstance(token, str) else token.matches(segments[at])):
+            return False
+    end = depth + len(tokens)
+    return form is Form.TREE or (count == end if form is Form.EXACT else count > end)
