@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import pytest
 
-from ipc.lazy_dataclass import dataclass, field, replace
+from ipc.lazy_dataclass import dataclass, field, field_names, has_default, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,38 @@ def test_copies_and_pickles_are_equal() -> None:
     assert copy.deepcopy(lazy) == lazy
 
 
+def test_init_takes_what_the_standard_one_takes() -> None:
+    """Positions, names, defaults, factories, fields set afterwards and wrong arguments are as in an eager twin."""
+
+    @dataclass(frozen=True, slots=True)
+    class Late:
+        """One field is set by the class itself."""
+
+        name: str
+        length: int = field(init=False)
+        mark: str = field(default="m", compare=False)
+
+        def __post_init__(self) -> None:
+            object.__setattr__(self, "length", len(self.name))
+
+    assert (Late("abc").length, Late("abc", "x").mark, Late.__match_args__) == (3, "x", ("name", "mark"))
+    assert Late("a", "x") == Late("a", "y")
+    assert (field_names(Late), has_default(Late, "mark"), has_default(Late, "name")) == (
+        ("name", "length", "mark"),
+        True,
+        False,
+    )
+    assert (field_names(Eager), has_default(Eager, "tags"), field_names(str)) == (
+        ("name", "size_bytes", "tags"),
+        True,
+        None,
+    )
+    for arguments, named in (((), {}), (("a", 1, (), 4), {}), (("a",), {"unknown": 1}), (("a",), {"name": "b"})):
+        for cls in (Lazy, Eager):
+            with pytest.raises(TypeError):
+                cls(*arguments, **named)  # type: ignore[arg-type]
+
+
 def test_a_mutable_one_keeps_its_own_methods() -> None:
     """What a class writes itself is kept; a mutable one can't be hashed and shares no default."""
     one, other = Mutable(), Mutable()
@@ -138,12 +170,13 @@ def test_threads_that_meet_it_together_agree() -> None:
     assert made == [Fresh("a")] * 8
 
 
-def test_a_definition_does_not_import_dataclasses() -> None:
-    """Defining a class costs no import: that is what the module is for."""
+def test_a_definition_and_an_instance_import_no_dataclasses() -> None:
+    """Neither the class nor its instances need the standard module before something else of it is used."""
     code = (
         "import sys\nfrom ipc.lazy_dataclass import dataclass\n"
         "@dataclass(frozen=True, slots=True)\nclass A:\n    name: str\n"
-        "assert 'dataclasses' not in sys.modules\nassert A('x').name == 'x'\nassert 'dataclasses' in sys.modules\n"
+        "assert 'dataclasses' not in sys.modules\nassert A('x').name == 'x'\nassert 'dataclasses' not in sys.modules\n"
+        "assert A('x') == A('x')\nassert 'dataclasses' in sys.modules\n"
     )
     done = subprocess.run([sys.executable, "-I", "-c", code], check=False, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
