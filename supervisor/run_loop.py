@@ -84,6 +84,7 @@ class RunLoop:
     _detached: bool = False
     _started_ns: int = 0
     _kill_sent: bool = False
+    _end_expected: bool = False
     _lost: set[Event] = field(default_factory=set)
 
     def run(self) -> Facts:
@@ -213,7 +214,7 @@ class RunLoop:
             self._lost.add(Event.WORKER_LOST)
             self._event(Event.WORKER_LOST)
             # Its process ends with its channel, or it is made to: nothing may run that nobody hears.
-            self._deadline_ns = time.monotonic_ns() + DRAIN_DEADLINE_NS
+            self._expect_end()
             return
         except PeerProtocolError as error:
             self._lost.add(Event.WORKER_LOST)
@@ -227,6 +228,7 @@ class RunLoop:
         match message:
             case Confined(layers):
                 self.layers = layers
+                self.expected = self.expected.after(layers)
                 self._event(Event.CONFINED)
             case Sealed(layers):
                 self.layers = layers
@@ -239,7 +241,13 @@ class RunLoop:
                 self.peak_memory_bytes = max(self.peak_memory_bytes, message.peak_memory_bytes)
                 self._event(Event.FINISHED)
                 # The guest is through; its process has only to end.
-                self._deadline_ns = time.monotonic_ns() + DRAIN_DEADLINE_NS
+                self._expect_end()
+
+    def _expect_end(self) -> None:
+        """Set the deadline of a process that says or shows that it is through; once, or it could say so for ever."""
+        if not self._end_expected:
+            self._end_expected = True
+            self._deadline_ns = time.monotonic_ns() + DRAIN_DEADLINE_NS
 
     def _on_warden(self) -> None:
         assert self.warden is not None

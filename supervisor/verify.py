@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from ipc.lazy_dataclass import dataclass
+from ipc.lazy_dataclass import dataclass, replace
 from ipc.messages import LayerReport, WorkerJob, WorkerLimits
 
 RUNTIME_SLACK_BYTES = 64 << 20
@@ -44,6 +44,15 @@ class Expected:
             own_namespaces=plan.namespaces and "namespaces" not in plan.off,
             max_descriptors=MAX_DESCRIPTORS_BESIDE_MOUNTS + 2 * len(job.mounts),
         )
+
+    def after(self, layers: Sequence[LayerReport]) -> Expected:
+        """Return what to expect of a worker that could not have namespaces; it says so before it has seen a component.
+
+        Where they are required it has not come this far.
+        """
+        if any(report.layer == "namespaces" and report.status == "unavailable" for report in layers):
+            return replace(self, own_namespaces=False)
+        return self
 
 
 @dataclass(frozen=True, slots=True)
