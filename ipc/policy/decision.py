@@ -116,10 +116,15 @@ class Policy:
         decider = self._deciders.get(action)
         if decider is None:
             return no_grant(action)
-        decision = decider.seen.get(resource)
+        seen = decider.seen
+        decision = seen.get(resource)
         if decision is None:
             decision = decider.decide(resource)
-            _remember(decider.seen, resource, decision)
+            # As _remember does: a call less.
+            if len(resource) <= CACHED_RESOURCE_MAX_CHARS:
+                if len(seen) >= CACHED_DECISIONS_MAX:
+                    seen.clear()
+                seen[resource] = decision
         return decision
 
     def rights(self, resource: str, is_directory: bool = False) -> frozenset[str]:

@@ -22,7 +22,7 @@ _DEPTH_MAX: Final = 48
 """Places deeper than this are left to the trie, because forks are followed by recursion."""
 
 _Rest = tuple[tuple[Token, ...], Form, Answer]
-_Place = Union[dict[str, "_Place[Answer]"], tuple[Test | None, Answer], "_Fork[Answer]"]
+_Place = Union[dict[str, "_Place[Answer]"], tuple[Test | None, Answer], "_Fork[Answer]", "_Leaves[Answer]"]
 
 
 class Matcher(Generic[Answer]):
@@ -116,6 +116,23 @@ class _Fork(Generic[Answer]):
         return None
 
 
+class _Leaves(Generic[Answer]):
+    """A place that only literal segments leave, each for a single pattern, and all those have the same rest."""
+
+    __slots__ = ("_answers", "_depth", "_test")
+
+    def __init__(self, answers: dict[str, Answer], test: Test | None, depth: int) -> None:
+        self._answers = answers
+        self._test = test
+        self._depth = depth
+
+    def first(self, segments: Sequence[str]) -> Answer | None:
+        """As `Matcher.first`, for a resource whose first segments lead here."""
+        if len(segments) == self._depth or (self._test is not None and not self._test(segments)):
+            return None
+        return self._answers.get(segments[self._depth])
+
+
 def _edges(globs: Sequence[tuple[SegmentGlob, _Place[Answer]]]) -> GlobEdges[_Place[Answer]] | None:
     return GlobEdges(globs) if globs else None
 
@@ -130,22 +147,27 @@ def _first_of_globs(
         while edge is not None:
             end, glob, place, edge = edge
             if segment.endswith(end, length) if glob is None else glob.matches(segment):
-                answer = _follow(place, segments, depth + 1)
-                if answer is not None:
-                    return answer
+                if isinstance(place, tuple):
+                    test, answer = place
+                    if test is None or test(segments):
+                        return answer
+                elif (found := _follow(place, segments, depth + 1)) is not None:
+                    return found
     for length, edges in globs.by_suffix:
         edge = edges.get(segment[-length:])
         while edge is not None:
             end, glob, place, edge = edge
             if segment.startswith(end, 0, -length) if glob is None else glob.matches(segment):
-                answer = _follow(place, segments, depth + 1)
-                if answer is not None:
-                    return answer
+                if isinstance(place, tuple):
+                    test, answer = place
+                    if test is None or test(segments):
+                        return answer
+                elif (found := _follow(place, segments, depth + 1)) is not None:
+                    return found
     if globs.by_inner or globs.others:
         for place in globs.step_slowly(segment):
-            answer = _follow(place, segments, depth + 1)
-            if answer is not None:
-                return answer
+            if (found := _follow(place, segments, depth + 1)) is not None:
+                return found
     return None
 
 
@@ -180,7 +202,12 @@ class _Builder(Generic[Answer]):
             if depth == _DEPTH_MAX or not tokens or not isinstance(tokens[0], str):
                 return _Fork(rests, depth, self)
             literals.setdefault(tokens[0], []).append((tokens[1:], form, answer))
-        return {text: self.place(behind, depth + 1) for text, behind in literals.items()}
+        places = {text: self.place(behind, depth + 1) for text, behind in literals.items()}
+        leaves = {text: place for text, place in places.items() if isinstance(place, tuple)}
+        tests = {test for test, _ in leaves.values()}
+        if len(leaves) == len(places) > 1 and len(tests) == 1:
+            return _Leaves({text: answer for text, (_, answer) in leaves.items()}, tests.pop(), depth)
+        return dict(places)
 
 
 def _test(tokens: tuple[Token, ...], form: Form, depth: int) -> Test | None:
