@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from supervisor.cli.run import register
+from supervisor.cli.run_setup import bare_request, host_options, read_settings
+from supervisor.compilation import CompileLimits
+from supervisor.host import Host, open_host
+from supervisor.run_request import RunRequest
+from supervisor.running import RunStreams, run_request
 
 ROOT = Path(__file__).resolve().parents[2]
 AIRSSYS = ROOT / ".venv" / "bin" / "airssys"
 HELLO = ROOT / "tests" / "guests" / "hello.wasm"
 WARM_RUNS = 25
 COLD_RUNS = 5
+REQUESTS = 40
 
 _BASELINE = "python -I -c pass"
 
@@ -46,8 +57,48 @@ def _row(name: str, seconds: list[float], baseline: list[float]) -> dict[str, ob
     }
 
 
+def _first_byte_s(host: Host, request: RunRequest) -> float:
+    """Return the seconds from a request to the guest's first byte of output, which it writes before all else."""
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    seen: list[float] = []
+
+    def wait() -> None:
+        os.read(reader, 1)
+        seen.append(time.perf_counter())
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    begun = time.perf_counter()
+    report = run_request(host, request, RunStreams(None, writer, None), CompileLimits(), lambda _: None, lambda _: None)
+    os.close(writer)
+    waiting.join()
+    os.close(reader)
+    if report.verdict.exit_code:
+        raise RuntimeError(f"the guest ended with {report.verdict.exit_code}: {report.verdict.message}")
+    return seen[0] - begun
+
+
+def _requests(directory: str) -> Iterator[dict[str, object]]:
+    """Time requests to a host that is there already, its zygote warm and the program compiled before."""
+    parser = argparse.ArgumentParser()
+    register(parser.add_subparsers())
+    args = parser.parse_args(["run", str(HELLO), "--state-dir", f"{directory}/warm"])
+    args.guest_arguments = ()
+    settings = read_settings(args)
+    plain = [sys.executable, "-I", "-c", "pass"]
+    times: list[float] = []
+    baseline: list[float] = []
+    with contextlib.chdir(directory), open_host(host_options(args, settings)) as host:
+        request = bare_request(args, host, settings)
+        _first_byte_s(host, request)
+        for _ in range(REQUESTS):
+            times.append(_first_byte_s(host, request))
+            baseline.append(_seconds(plain, dict(os.environ)))
+    yield _row("start: request to the guest's first output, zygote running, compiled before", times, baseline)
+
+
 def measure() -> Iterator[dict[str, object]]:
-    """Time whole runs without a supervisor running: with the compiled code cached, and with nothing cached at all."""
+    """Time whole runs without a supervisor running, compiled before and not, and requests to one that is running."""
     if not HELLO.exists():
         raise FileNotFoundError(f"{HELLO}: build the guests first (scripts/build-guests)")
     plain = [sys.executable, "-I", "-c", "pass"]
@@ -61,6 +112,7 @@ def measure() -> Iterator[dict[str, object]]:
             times.append(_seconds(run, warm))
             baseline.append(_seconds(plain, warm))
         yield _row("start: airssys run hello.wasm, compiled before, no supervisor running", times, baseline)
+        yield from _requests(directory)
         times, baseline = [], []
         for number in range(COLD_RUNS):
             cold = os.environ | {"AIRSSYS_STATE": f"{directory}/cold-{number}"}
