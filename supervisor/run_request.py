@@ -37,6 +37,8 @@ class RunRequest:
     limits: WorkerLimits
     engine: EngineSettings
     approval: str
+    granted_sha256: str = ""
+    """The program's bytes that a person said yes to; empty where nobody was asked."""
     kind: str = "run"
     """`probe` makes raw system calls in the guest's place (`worker.probe`), to prove confinement."""
 

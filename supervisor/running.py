@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from ipc import codec
 from ipc.audit.event import AuditEvent
+from ipc.errors import ConfigError
 from ipc.lazy_dataclass import dataclass, replace
 from ipc.messages import AttachPolicy, WorkerJob
 from ipc.policy.decision import compile_policy
@@ -20,6 +21,7 @@ from supervisor.run_loop import RunLoop
 from supervisor.run_report import DecisionTally, RunReport
 from supervisor.run_request import RunRequest
 from supervisor.streams import InputStream, OutputStream, terminal_filter
+from supervisor.terminal import visible
 from supervisor.verdict import Facts, Verdict, decide_verdict
 from supervisor.verify import Expected
 
@@ -46,6 +48,8 @@ def run_request(
     cache = ArtifactCache(os.path.join(host.options.state_directory, "cache"))
     program = Program.open(request.wasm_path)
     try:
+        if request.granted_sha256 not in ("", program.sha256):
+            raise ConfigError(f"{visible(request.wasm_path)}: changed after it was granted what it asks; run it again")
         with host.confinement("compile") as plan:
             artifact = obtain(
                 program,

@@ -48,7 +48,7 @@ def component_request(args: argparse.Namespace, host: Host, settings: Settings) 
     decision = decide_grants(args, host, bound, parameters)
     if decision is None:
         return None
-    granted, approval = decision
+    granted, approval, granted_sha256 = decision
     refuse_broad(granted, own)
     document = policy_document(
         bound,
@@ -67,12 +67,17 @@ def component_request(args: argparse.Namespace, host: Host, settings: Settings) 
         trust="unknown",
         wasm_path=manifest.wasm_path,
         arguments=(os.path.basename(manifest.component.wasm), *arguments),
-        environment=(*bound.env, *environment_pairs(args.env, [], dict(os.environ)), *_secrets(args, bound, own)),
+        environment=(
+            *bound.env,
+            *environment_pairs(args.env, [], dict(os.environ)),
+            *_secrets(args, bound, granted, own),
+        ),
         mounts=merge_mounts(mounts, granted, None),
         document=document,
         limits=limits,
         engine=EngineSettings(fuel=limits.fuel is not None),
         approval=approval,
+        granted_sha256=granted_sha256,
     )
 
 
@@ -94,24 +99,24 @@ def decide_grants(
     host: Host,
     bound: BoundManifest,
     parameters: dict[str, ParameterValue],
-) -> tuple[tuple[Grant, ...], str] | None:
-    """Return what is granted and who said so; None means refused."""
+) -> tuple[tuple[Grant, ...], str, str] | None:
+    """Return what is granted, who said so, and for which bytes (sha256; empty: any); None means refused."""
     manifest = bound.manifest
     if not bound.grants:
-        return (), "nothing asked"
+        return (), "nothing asked", ""
     if args.grant == "asked":
-        return bound.grants, "--grant asked"
+        return bound.grants, "--grant asked", ""
     if args.grant is not None:
         from supervisor.grant_file import read_grant_file
 
         granted = read_grant_file(args.grant, manifest, parameters, bound.variables, os.getcwd(), os.path.realpath)
-        return granted, f"--grant {os.path.basename(args.grant)}"
+        return granted, f"--grant {os.path.basename(args.grant)}", ""
     program = Program.open(manifest.wasm_path)
     program.close()
     key = request_key(manifest.digest, program.sha256, bound.grants)
     store = GrantStore(os.path.join(host.options.state_directory, "grants"))
     if store.remembered(key):
-        return bound.grants, "remembered"
+        return bound.grants, "remembered", program.sha256
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         print(f"airssys: {manifest.component.name} asks for:", file=sys.stderr)
         _print_words(bound)
@@ -127,7 +132,7 @@ def decide_grants(
         print("airssys: not granted; nothing was run", file=sys.stderr)
         return None
     store.remember(key, manifest.component.name, bound.grants)
-    return bound.grants, "asked"
+    return bound.grants, "asked", program.sha256
 
 
 def _print_words(bound: BoundManifest) -> None:
@@ -148,8 +153,10 @@ def _confirm(question: str) -> bool:
         return False
 
 
-def _secrets(args: argparse.Namespace, bound: BoundManifest, own: ComponentSettings) -> tuple[tuple[str, str], ...]:
-    """Return the values of the secrets that the component asked for; from --secret, else from airssys.toml."""
+def _secrets(
+    args: argparse.Namespace, bound: BoundManifest, granted: tuple[Grant, ...], own: ComponentSettings
+) -> tuple[tuple[str, str], ...]:
+    """Return the values of the secrets that were asked for and granted; from --secret, else from airssys.toml."""
     files = dict(split_assignment(text, "--secret") for text in args.secret)
     sources = {source.name: source for source in own.secrets}
     asked = {secret.name for secret in bound.secrets}
@@ -157,7 +164,10 @@ def _secrets(args: argparse.Namespace, bound: BoundManifest, own: ComponentSetti
         if name not in asked:
             raise ConfigError(f"--secret {name}: Component.toml doesn't ask for it ([capabilities.secrets] env)")
     pairs: list[tuple[str, str]] = []
+    allowed = {grant.pattern_text for grant in granted if grant.action == "secrets.env"}
     for secret in bound.secrets:
+        if secret.name not in allowed:
+            continue
         path = files.get(secret.name)
         source = sources.get(secret.name)
         if path is None and source is not None:
