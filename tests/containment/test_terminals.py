@@ -52,8 +52,8 @@ def on_terminal(airssys: CommandLine, *arguments: str | Path, cwd: Path | None =
 
 
 def escapes(received: bytes) -> set[bytes]:
-    """Return the control characters in it, those of colours left out: they change nothing but colours."""
-    without_colours = re.sub(rb"\x1b\[[0-9;]*m", b"", received)
+    """Return the control characters in it, but for colours, and the erasure of our own progress line."""
+    without_colours = re.sub(rb"\x1b\[[0-9;]*m|\r\x1b\[K", b"", received)
     text = without_colours.decode()  # strictly: a stray byte may be a control to a terminal
     return {c.encode() for c in text if (ord(c) < 32 and c not in "\r\n\t") or 0x7F <= ord(c) < 0xA0}
 
