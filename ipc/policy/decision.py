@@ -200,6 +200,22 @@ class Policy:
             )
         return signatures[0] == signatures[1]
 
+    def may_stand_for(self, name: str, target: str) -> bool:
+        """Whether a symbolic link `name` to `target` gives nothing a name under which it would be forbidden.
+
+        Rules judge real paths, so through a link `.vscode` to `v` the file `v/tasks.json` would be what nothing may
+        write. False for a malformed name.
+        """
+        there, here = path_segments(target), path_segments(name)
+        if isinstance(there, Malformed) or isinstance(here, Malformed):
+            return False
+        return self._forbidden.spares_nothing_more(
+            there,
+            fold_segments(there, "/" + "/".join(there)),
+            here,
+            fold_segments(here, "/" + "/".join(here)),
+        )
+
     def _reaches(self, directory: str, actions: Sequence[str]) -> bool:
         segments = path_segments(directory)
         if isinstance(segments, Malformed):

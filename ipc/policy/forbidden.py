@@ -200,6 +200,21 @@ class ForbiddenPaths:
             self._lifted_steps.reach(segments),
         )
 
+    def spares_nothing_more(
+        self, target: Sequence[str], target_folded: Sequence[str], name: Sequence[str], name_folded: Sequence[str]
+    ) -> bool:
+        """Whether what is forbidden beneath the directory `name` is forbidden beneath `target` as well.
+
+        Only then may `name` become another name of `target`. False when in doubt.
+        """
+        pairs = zip(self.signature(target, target_folded)[:-1], self.signature(name, name_folded)[:-1], strict=True)
+        return all(
+            isinstance(there, Reach)
+            and isinstance(here, Reach)
+            and (there.everything or (not here.everything and here.active <= there.active))
+            for there, here in pairs
+        )
+
 
 def concrete_paths(host_paths: Sequence[str], home_directories: Sequence[str]) -> tuple[str, ...]:
     """The forbidden objects that have a name of their own, to be recognised by device and inode as well.

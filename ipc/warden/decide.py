@@ -209,6 +209,9 @@ class FilePolicy(Protocol):
     def subtrees_alike(self, a: str, b: str) -> bool:
         """Answer whether no rule tells what lies beneath `a` from what lies beneath `b`."""
 
+    def may_stand_for(self, name: str, target: str) -> bool:
+        """Answer whether a symbolic link gives nothing a name under which it would be forbidden."""
+
 
 _SPECIAL_FILESYSTEMS: Final = {
     0x9FA0: "proc",
@@ -392,9 +395,12 @@ def decide_link_target(policy: FilePolicy, parent: str, name: str, target: str) 
     if climbs > len(at):
         return refusal
     leads_to = "/" + "/".join(at[: len(at) - climbs] + parts[climbs:])
-    if policy.rights(leads_to) or policy.reaches(leads_to):
-        return None
-    return refusal
+    if not (policy.rights(leads_to) or policy.reaches(leads_to)):
+        return refusal
+    if not policy.may_stand_for(path, leads_to):
+        reason = f"as a symbolic link to {target!r} it would give files there names that are forbidden to write"
+        return Refusal(errno.EACCES, WRITE, path, "A1101", reason)
+    return None
 
 
 DT_DIR: Final = 4

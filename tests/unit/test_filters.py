@@ -142,6 +142,8 @@ def test_violations_are_notified(architecture: str, call: str) -> None:
         ("mmap", (0, 4096, 1, 0x1), NOTIFY),  # shared
         ("mmap", (0, 4096, 3, 0x122), NOTIFY),  # MAP_GROWSDOWN
         ("mmap", (0, 4096, 3, 0x40022), NOTIFY),  # MAP_HUGETLB
+        ("fallocate", (3, 0, 0, 4096), ALLOW),
+        ("fallocate", (3, 1, 0, 4096), NOTIFY),  # FALLOC_FL_KEEP_SIZE
         ("madvise", (0, 4096, 4), ALLOW),
         ("madvise", (0, 4096, 12), NOTIFY),  # MADV_MERGEABLE
         ("futex", (0, 129), ALLOW),

@@ -214,6 +214,28 @@ def test_where_a_symbolic_link_may_lead(target: str, refused: bool) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "target", "refused"),
+    [
+        (".vscode", "v", True),
+        (".cargo", "d/e", True),
+        ("tool.git", "v", True),
+        (".config", "d", True),
+        (".VSCode", "v", True),
+        ("current", "v1", False),
+        ("up", "..", False),
+        ("here", ".", False),
+        ("again", ".vscode", False),
+        ("lib64", "lib", False),
+    ],
+)
+def test_a_link_gives_nothing_a_forbidden_name(name: str, target: str, refused: bool) -> None:
+    """A link under whose name files would be forbidden to write can't lead to where they are not; others can."""
+    refusal = decide_link_target(RULES, "/out", name, target)
+    assert (refusal is not None) == refused
+    assert refusal is None or refusal.code == "A1101"
+
+
+@pytest.mark.parametrize(
     ("path", "entry_type", "shown"),
     [
         ("/in/a", 8, True),
