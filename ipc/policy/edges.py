@@ -6,7 +6,7 @@ globs without any literal text of their own (`*`, `?`, `[0-9]*`) are tried one a
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final, Generic, Optional, TypeVar
 
 from ipc.policy.patterns import SegmentGlob
@@ -53,7 +53,10 @@ class GlobEdges(Generic[Target]):
             best.append((glob, target))
         self.by_prefix = _file(by_prefix, lambda glob: glob.prefix, lambda glob: glob.suffix)
         self.by_suffix = _file(by_suffix, lambda glob: glob.suffix, lambda glob: glob.prefix)
-        self.by_inner = _file(by_inner, lambda glob: glob.inner, None)
+        self.by_inner = [
+            (length, _common_lead(edges), edges) for length, edges in _file(by_inner, lambda glob: glob.inner, None)
+        ]
+        """With what all the texts of that length begin, so that the places to look at can be found by it."""
 
     def step(self, segment: str) -> list[Target]:
         """Where this segment leads to."""
@@ -78,19 +81,28 @@ class GlobEdges(Generic[Target]):
     def step_slowly(self, segment: str) -> Iterator[Target]:
         """Where this segment leads to by globs that neither their prefix nor their suffix finds; each only once."""
         edge: Edge[Target] | None
-        for length, edges in self.by_inner:
-            for at in range(len(segment) - length + 1):
+        for length, lead, edges in self.by_inner:
+            at = segment.find(lead)
+            while 0 <= at <= len(segment) - length:
                 text = segment[at : at + length]
                 edge = edges.get(text)
-                if edge is None or segment.find(text) < at:  # looked up before
-                    continue
+                if edge is not None and segment.find(text) < at:  # found before
+                    edge = None
                 while edge is not None:
                     _, glob, target, edge = edge
                     if glob is not None and glob.matches(segment):
                         yield target
+                at = segment.find(lead, at + 1)
         for glob, target in self.others:
             if glob.matches(segment):
                 yield target
+
+
+def _common_lead(texts: Collection[str]) -> str:
+    """With what all of them begin."""
+    least, most = min(texts), max(texts)
+    same = next((at for at, pair in enumerate(zip(least, most, strict=False)) if pair[0] != pair[1]), len(least))
+    return least[:same]
 
 
 def _file(

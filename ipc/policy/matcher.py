@@ -87,8 +87,8 @@ class _Fork(Generic[Answer]):
                 tails.append((tokens, form, len(tails)))
                 self._answers.append(answer)
         self._literals = {text: builder.place(behind, depth + 1) for text, behind in literals.items()}
-        self._globs = _edges([(glob, builder.place(behind, depth + 1)) for glob, behind in globs.values()])
-        self._final_globs = _edges(list(final_globs.values()))
+        self._globs = _globs([(glob, builder.place(behind, depth + 1)) for glob, behind in globs.values()], depth + 1)
+        self._final_globs = _globs(list(final_globs.values()), depth + 1)
         self._rest = Trie(tails) if tails else None
 
     def first(self, segments: Sequence[str]) -> Answer | None:
@@ -103,12 +103,12 @@ class _Fork(Generic[Answer]):
             place = self._literals.get(segment)
             if place is not None and (answer := _follow(place, segments, depth + 1)) is not None:
                 return answer
-        if self._globs is not None and (answer := _first_of_globs(self._globs, segment, segments, depth)) is not None:
+        if self._globs is not None and (answer := self._globs.first(segment, segments)) is not None:
             return answer
         if self._finals and (final := self._finals.get(segments[-1])) is not None:
             return final[1]
         if self._final_globs is not None:
-            answer = _first_of_globs(self._final_globs, segments[-1], segments, depth)
+            answer = self._final_globs.first(segments[-1], segments)
             if answer is not None:
                 return answer
         if self._rest is not None and (number := self._rest.first(segments[depth:])) != NOTHING:
@@ -133,42 +133,98 @@ class _Leaves(Generic[Answer]):
         return self._answers.get(segments[self._depth])
 
 
-def _edges(globs: Sequence[tuple[SegmentGlob, _Place[Answer]]]) -> GlobEdges[_Place[Answer]] | None:
-    return GlobEdges(globs) if globs else None
+class _Globs(GlobEdges[_Place[Answer]]):
+    """The wildcard segments that leave a place."""
+
+    __slots__ = ("_behind",)
+
+    def __init__(self, globs: Sequence[tuple[SegmentGlob, _Place[Answer]]], behind: int) -> None:
+        """File the globs; `behind` is the depth of the places that they lead to."""
+        super().__init__(globs)
+        self._behind = behind
+
+    def first(self, segment: str, segments: Sequence[str]) -> Answer | None:
+        """The answer behind a glob that matches the segment."""
+        # The loops of `step`, but for leaving them with the first answer.
+        edge: Edge[_Place[Answer]] | None
+        for length, edges in self.by_prefix:
+            edge = edges.get(segment[:length])
+            while edge is not None:
+                end, glob, place, edge = edge
+                if segment.endswith(end, length) if glob is None else glob.matches(segment):
+                    found = _follow(place, segments, self._behind)
+                    if found is not None:
+                        return found
+        for length, edges in self.by_suffix:
+            edge = edges.get(segment[-length:])
+            while edge is not None:
+                end, glob, place, edge = edge
+                if segment.startswith(end, 0, -length) if glob is None else glob.matches(segment):
+                    found = _follow(place, segments, self._behind)
+                    if found is not None:
+                        return found
+        if self.by_inner or self.others:
+            for place in self.step_slowly(segment):
+                found = _follow(place, segments, self._behind)
+                if found is not None:
+                    return found
+        return None
 
 
-def _first_of_globs(
-    globs: GlobEdges[_Place[Answer]], segment: str, segments: Sequence[str], depth: int
-) -> Answer | None:
-    # The loops of GlobEdges.step, but for leaving them with the first answer.
-    edge: Edge[_Place[Answer]] | None
-    for length, edges in globs.by_prefix:
-        edge = edges.get(segment[:length])
-        while edge is not None:
-            end, glob, place, edge = edge
-            if segment.endswith(end, length) if glob is None else glob.matches(segment):
-                if isinstance(place, tuple):
-                    test, answer = place
-                    if test is None or test(segments):
-                        return answer
-                elif (found := _follow(place, segments, depth + 1)) is not None:
-                    return found
-    for length, edges in globs.by_suffix:
-        edge = edges.get(segment[-length:])
-        while edge is not None:
-            end, glob, place, edge = edge
-            if segment.startswith(end, 0, -length) if glob is None else glob.matches(segment):
-                if isinstance(place, tuple):
-                    test, answer = place
-                    if test is None or test(segments):
-                        return answer
-                elif (found := _follow(place, segments, depth + 1)) is not None:
-                    return found
-    if globs.by_inner or globs.others:
-        for place in globs.step_slowly(segment):
-            if (found := _follow(place, segments, depth + 1)) is not None:
-                return found
-    return None
+class _LikeGlobs(Generic[Answer]):
+    """As `_Globs`, all of them `prefix*suffix` with the same prefix or the same suffix, single patterns, one rest."""
+
+    __slots__ = ("_filed", "_prefix", "_suffix", "_test")
+
+    def __init__(self, globs: Sequence[tuple[SegmentGlob, Answer]], test: Test | None) -> None:
+        self._test = test
+        one = globs[0][0]
+        # What all have in common is compared, the other end is looked up.
+        self._suffix = one.suffix if all(glob.suffix == one.suffix for glob, _ in globs) else None
+        self._prefix = one.prefix if self._suffix is None else ""
+        lengths: dict[int, dict[str, Answer]] = {}
+        for glob, answer in globs:
+            end = glob.suffix if self._suffix is None else glob.prefix
+            lengths.setdefault(len(end), {})[end] = answer
+        self._filed = sorted(lengths.items(), key=lambda filed: (-len(filed[1]), filed[0]))
+
+    @staticmethod
+    def fits(globs: Sequence[SegmentGlob]) -> bool:
+        """Whether these can be filed in this way."""
+        return all(glob.single_star for glob in globs) and (
+            len({glob.suffix for glob in globs}) == 1
+            or (len({glob.prefix for glob in globs}) == 1 and all(glob.suffix for glob in globs))
+        )
+
+    def first(self, segment: str, segments: Sequence[str]) -> Answer | None:
+        """The answer of a glob that matches the segment."""
+        if self._test is not None and not self._test(segments):
+            return None
+        suffix = self._suffix
+        if suffix is None:
+            prefix = self._prefix
+            for length, answers in self._filed:
+                answer = answers.get(segment[-length:])
+                if answer is not None and segment.startswith(prefix, 0, -length):
+                    return answer
+            return None
+        for length, answers in self._filed:
+            answer = answers.get(segment[:length])
+            if answer is not None and segment.endswith(suffix, length):
+                return answer
+        return None
+
+
+def _globs(
+    globs: Sequence[tuple[SegmentGlob, _Place[Answer]]], behind: int
+) -> _Globs[Answer] | _LikeGlobs[Answer] | None:
+    if not globs:
+        return None
+    leaves = [(glob, place) for glob, place in globs if isinstance(place, tuple)]
+    tests = {test for _, (test, _) in leaves}
+    if len(leaves) == len(globs) and len(tests) == 1 and _LikeGlobs.fits([glob for glob, _ in globs]):
+        return _LikeGlobs([(glob, answer) for glob, (_, answer) in leaves], tests.pop())
+    return _Globs(globs, behind)
 
 
 def _follow(place: _Place[Answer], segments: Sequence[str], depth: int) -> Answer | None:
