@@ -170,6 +170,12 @@ _ENTRIES: Final = (
         "Report it, with the audit record.",
     ),
     Code(
+        "A1706",
+        "too many threads",
+        "The worker has more threads than any engine starts. It was ended.",
+        "Treat the component as hostile: it has left WebAssembly.",
+    ),
+    Code(
         "A2001",
         "out of memory",
         "The component needed more memory than its limit.",

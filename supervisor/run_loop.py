@@ -33,12 +33,13 @@ from ipc.messages import (
     StartFailed,
     WorkerJob,
 )
+from supervisor import watch
 from supervisor.launch import Launched
 from supervisor.run_machine import Command, Event, Phase, advance
 from supervisor.run_report import DecisionTally
 from supervisor.streams import InputStream, OutputStream
 from supervisor.verdict import LIMIT_CODES, Facts, LimitReached
-from supervisor.verify import Expected, verify_and_bound
+from supervisor.verify import Expected, memory_bound_bytes, verify_and_bound
 from supervisor.warden_client import WardenClient
 
 START_DEADLINE_NS = 20 * 10**9
@@ -85,6 +86,8 @@ class RunLoop:
     _started_ns: int = 0
     _kill_sent: bool = False
     _end_expected: bool = False
+    _watch_due_ns: int = 0
+    _memory_bound_bytes: int = 0
     _lost: set[Event] = field(default_factory=set)
 
     def run(self) -> Facts:
@@ -103,10 +106,13 @@ class RunLoop:
     # -- one turn of the loop ------------------------------------------------------------------------------------------
 
     def _turn(self) -> None:
-        for name in self._wait(self._deadline_ns):
+        wakes_ns = [due_ns for due_ns in (self._deadline_ns, self._watch_due_ns) if due_ns]
+        for name in self._wait(min(wakes_ns, default=0)):
             if self.phase is not Phase.ENDED:
                 self._handlers()[name]()
         now_ns = time.monotonic_ns()
+        if self._watch_due_ns and now_ns >= self._watch_due_ns and self.phase is not Phase.ENDED:
+            self._watch(now_ns)
         if self._deadline_ns and now_ns >= self._deadline_ns and self.phase is not Phase.ENDED:
             self._deadline_passed(now_ns)
 
@@ -314,6 +320,18 @@ class RunLoop:
             self.facts = replace(self.facts, broken=f"it hung while {self.phase}")
             self._event(Event.PROTOCOL_BROKEN)
 
+    def _watch(self, now_ns: int) -> None:
+        """Look at what the worker holds; end it when that is more than its limits explain."""
+        self._watch_due_ns = now_ns + watch.INTERVAL_NS
+        usage = watch.read_usage(self._pid, self._pidfd)
+        if usage is None or self._kill_sent:
+            self._watch_due_ns = 0
+        elif usage.memory_bytes > self._memory_bound_bytes:
+            self._limit_reached("memory", self.job.limits.memory_bytes, usage.memory_bytes, "bytes")
+        elif usage.threads > watch.MAX_THREADS:
+            self.facts = replace(self.facts, refused_code="A1706", refused_reason=f"it has {usage.threads} threads")
+            self._event(Event.LIMIT_REACHED)
+
     def _limit_reached(self, name: str, limit: int, usage: int, unit: str) -> None:
         reached = LimitReached(name, LIMIT_CODES[name], limit, usage, unit)
         self.facts = replace(self.facts, limit_reached=reached)
@@ -356,6 +374,9 @@ class RunLoop:
             self._event(Event.PROTOCOL_BROKEN)
             return
         self._started_ns = time.monotonic_ns()
+        if "rlimits" not in self.job.confinement.off:
+            self._memory_bound_bytes = memory_bound_bytes(self._pid, self.job.limits)
+            self._watch_due_ns = self._started_ns + watch.INTERVAL_NS
         timeout_ns = self.job.limits.timeout_ns
         self._deadline_ns = 0 if timeout_ns is None else self._started_ns + timeout_ns + OUTER_GRACE_NS
         self._send(Go())

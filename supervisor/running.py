@@ -198,8 +198,8 @@ def _loop(
 
 
 def _peak_memory_bytes(loop: RunLoop, facts: Facts) -> int:
-    outside = facts.ended.max_rss_bytes if facts.ended is not None else 0
-    return max(loop.peak_memory_bytes, outside)
+    # What the worker says is a claim: it counts only where the kernel's word is missing.
+    return facts.ended.max_rss_bytes if facts.ended is not None else loop.peak_memory_bytes
 
 
 def _ended_event(base: AuditEvent, verdict: Verdict, facts: Facts, duration_s: float, peak: int) -> AuditEvent:

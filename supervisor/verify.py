@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from ipc.lazy_dataclass import dataclass, replace
 from ipc.messages import LayerReport, WorkerJob, WorkerLimits
+from supervisor import watch
 
 RUNTIME_SLACK_BYTES = 64 << 20
 """Private memory beside the guest's own: the engine's tables and stacks, its runtime threads, buffers of host calls."""
@@ -96,6 +97,14 @@ def verify_and_bound(
 def data_bound_bytes(status: Mapping[str, str], limits: WorkerLimits) -> int:
     """Return the final RLIMIT_DATA: in use at the seal + the guest's memory + RUNTIME_SLACK_BYTES."""
     return int(status["VmData"].split()[0]) * _KIB + limits.memory_bytes + RUNTIME_SLACK_BYTES
+
+
+def memory_bound_bytes(pid: int, limits: WorkerLimits) -> int:
+    """Return what the worker may hold from now on, as `watch.read_usage` counts; the guest's alone if it just ended."""
+    try:
+        return data_bound_bytes(_status(pid), limits) + watch.UNCOUNTED_BYTES
+    except (OSError, KeyError):
+        return limits.memory_bytes
 
 
 def observe(pid: int) -> Observed:

@@ -1,4 +1,4 @@
-"""Attacks on the rules about files that an outsider found: other names for what is forbidden, more room than granted."""
+"""Attacks on the rules about files: other names for what is forbidden, more room than was granted."""
 
 from __future__ import annotations
 

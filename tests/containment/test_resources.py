@@ -69,14 +69,14 @@ def test_native_memory_is_bounded_from_outside(sealed: World, count: int, mib: i
     assert all(result > 0 for result in control.values())
 
 
-def test_growing_a_mapping_is_bounded_too(sealed: World) -> None:
-    """mremap(2) makes of a page no more than the limit; with a higher limit it makes half a GiB."""
+def test_growing_a_mapping_is_bounded_too(sealed: World, bare: World) -> None:
+    """mremap(2) makes nothing larger once the worker is sealed; without the layers it makes half a GiB of a page."""
     steps: Steps = [
         ("page", "mmap", 0, 4096, 3, 0x22, -1, 0),
         ("x", "mremap", "r:page", 4096, 512 * MIB, 1),
     ]
     assert sealed.probe(steps, "--memory", "64MiB").results["x"] == -errno.ENOMEM
-    assert sealed.probe(steps, "--memory", "700MiB").results["x"] > 0
+    assert bare.probe(steps, "--memory", "64MiB").results["x"] > 0
 
 
 # ---- time

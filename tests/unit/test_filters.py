@@ -10,7 +10,7 @@ from worker.filter_compiler import SELF_PID_SENTINEL, Program, compile_filter, l
 ALLOW, NOTIFY, KILL, ERRNO = 0x7FFF0000, 0x7FC00000, 0x80000000, 0x00050000
 ARCHITECTURES = ("x86_64", "aarch64")
 THREAD_FLAGS = 0x3D0F00
-ENOSYS, ENOTTY, EACCES = 38, 25, 13
+ENOSYS, ENOTTY, EACCES, ENOMEM = 38, 25, 13, 12
 
 
 def simulate(instructions: bytes, arch: int, number: int, arguments: tuple[int, ...] = ()) -> int:
@@ -178,6 +178,10 @@ def test_arguments_decide(architecture: str, call: str, arguments: tuple[int, ..
         ("mmap", (0, 4096, 3, 2), ALLOW),
         ("mprotect", (0, 4096, 7), KILL),
         ("mprotect", (0, 4096, 3), ALLOW),
+        ("mprotect", (0, 4096, 1), ERRNO | ENOMEM),  # hides filled pages from RLIMIT_DATA
+        ("mprotect", (0, 4096, 0), ERRNO | ENOMEM),
+        ("mremap", (0, 4096, 8192, 1), ERRNO | ENOMEM),
+        ("mremap", (0, 4096, 8192, 3), ALLOW),  # MREMAP_FIXED: filter 1 ends the worker
         ("pkey_mprotect", (0, 4096, 4), KILL),
         ("seccomp", (1, 1), KILL),
         ("sendmsg", (3,), KILL),

@@ -1,0 +1,50 @@
+"""Looking at a running worker's memory and threads from outside, by /proc/PID/status (proc(5)).
+
+The twin of RLIMIT_DATA for what that doesn't count: pages that were filled and then made read-only, stacks that grow
+page by page, page tables. No WebAssembly program can make such memory, only native code that has escaped from it.
+Threads are bounded by RLIMIT_NPROC where workers have uids of their own, and by this elsewhere.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Mapping
+
+from ipc.lazy_dataclass import dataclass
+
+INTERVAL_NS = 100 * 10**6
+"""How often; what a worker can take in between is the possible overshoot, some hundred megabytes."""
+UNCOUNTED_BYTES = 32 << 20
+"""What a harmless worker has beside what RLIMIT_DATA counts: its main stack, written library data, page tables."""
+MAX_THREADS = 192
+"""Above what RLIMIT_NPROC allows a worker with a uid of its own."""
+_COUNTED = ("RssAnon", "VmSwap", "VmPTE")
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one process holds now."""
+
+    memory_bytes: int
+    threads: int
+
+
+def usage_of(status: Mapping[str, str]) -> Usage | None:
+    """Add up the private memory that `/proc/PID/status` tells of; None for a process that has none any more."""
+    if "RssAnon" not in status:  # a zombie; the keeper looks for one whose threads live
+        return None
+    memory_kib = sum(int(status[name].split()[0]) for name in _COUNTED if name in status)
+    return Usage(memory_kib * 1024, int(status["Threads"]))
+
+
+def read_usage(pid: int, pidfd: int) -> Usage | None:
+    """Look at a process that `pidfd` refers to; None when it has ended."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as lines:
+            status = {name: value for name, _, value in (line.partition(":") for line in lines)}
+    except OSError:
+        return None
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    # Looked at after reading: only while it lives is the number its own.
+    return None if poller.poll(0) else usage_of(status)
