@@ -6,6 +6,7 @@ by the declared types (nothing undeclared is descended into), and a field of a w
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import types
 import typing
@@ -13,7 +14,6 @@ import typing
 import msgpack
 
 from ipc.errors import PeerProtocolError
-from ipc.lazy_dataclass import field_names, has_default
 
 MAX_PACKET_BYTES = 64 * 1024
 """Upper bound of one packet on a channel; larger data travels in a sealed memory file beside it."""
@@ -26,9 +26,8 @@ T = typing.TypeVar("T")
 
 def to_wire(value: object) -> Wire:
     """Turn a dataclass (recursively) into maps, lists and scalars; raises TypeError for what can't travel."""
-    names = field_names(type(value))
-    if names is not None:
-        return {name: to_wire(getattr(value, name)) for name in names}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_wire(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, (tuple, list, frozenset)):
         return [to_wire(item) for item in value]
     if isinstance(value, dict):
@@ -61,7 +60,7 @@ def _convert(declared: object, value: object, where: str) -> object:
         return tuple(
             _convert(a, item, f"{where}[{n}]") for n, (a, item) in enumerate(zip(arguments, value, strict=True))
         )
-    if isinstance(declared, type) and field_names(declared) is not None:
+    if isinstance(declared, type) and dataclasses.is_dataclass(declared):
         return from_wire(declared, value, where)
     if declared is float and type(value) is int:
         return float(value)
@@ -81,11 +80,11 @@ def from_wire(cls: type[T], value: object, where: str = "") -> T:
     if unknown:
         raise PeerProtocolError(f"{where}: unknown field {unknown[0][:64]!r}")
     fields: dict[str, object] = {}
-    for name in field_names(cls) or ():
-        if name in value:
-            fields[name] = _convert(hints[name], value[name], f"{where}.{name}")
-        elif not has_default(cls, name):
-            raise PeerProtocolError(f"{where}: field {name!r} is missing")
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type] # T is a dataclass by contract; mypy has no bound for that
+        if field.name in value:
+            fields[field.name] = _convert(hints[field.name], value[field.name], f"{where}.{field.name}")
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise PeerProtocolError(f"{where}: field {field.name!r} is missing")
     return cls(**fields)
 
 

@@ -5,10 +5,9 @@ A15xx quotas, A16xx the operating system, A17xx system calls, A20xx limits, A30x
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
-
-from ipc.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

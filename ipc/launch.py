@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import cast
-
-from ipc.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

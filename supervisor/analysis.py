@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import IntEnum
 from itertools import takewhile
 from typing import Final
 
-from ipc.lazy_dataclass import dataclass
 from ipc.policy.capability import Grant, is_endpoint_action, parse_grant_pattern, path_segments, separator_of
 from ipc.policy.endpoints import EndpointPattern
 from ipc.policy.forbidden import GUARDED_TREES, ForbiddenPaths, fold_segments

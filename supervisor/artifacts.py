@@ -14,10 +14,10 @@ import importlib.util
 import json
 import os
 import stat
+from dataclasses import dataclass
 
 from ipc import codec, syscalls
 from ipc.errors import ConfigError, PeerProtocolError
-from ipc.lazy_dataclass import dataclass
 from ipc.messages import EngineSettings
 from supervisor import memory_file
 

@@ -15,11 +15,11 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from ipc import libc
 from ipc.audit.errors import AuditLogError
 from ipc.audit.event import GENESIS_HASH, SUPERVISOR, AuditEvent, AuditRecord, Origin, parse_line, stamp
-from ipc.lazy_dataclass import dataclass
 from supervisor import audit_segments as segments
 from supervisor.audit_segments import Head, default_audit_directory
 

@@ -8,9 +8,9 @@ import re
 import time
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from ipc.audit.event import exact, format_time, parse_line
-from ipc.lazy_dataclass import dataclass
 from supervisor.audit_segments import lines_backward, open_segment, segment_names
 
 FOLLOW_INTERVAL_S = 0.2

@@ -11,9 +11,9 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from ipc.audit.errors import AuditLogError
-from ipc.lazy_dataclass import dataclass
 
 SEGMENT_NAME = re.compile(r"audit-([0-9]{16})\.jsonl")
 LOCK_NAME = "lock"

@@ -6,9 +6,9 @@ import contextlib
 import fcntl
 import hashlib
 import os
+from dataclasses import dataclass
 
 from ipc.audit.event import GENESIS_HASH, parse_line
-from ipc.lazy_dataclass import dataclass
 from supervisor.audit_log import SEALED
 from supervisor.audit_segments import (
     LOCK_NAME,

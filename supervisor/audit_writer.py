@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import zmq
 from zmq.utils import z85
@@ -25,7 +26,6 @@ from ipc.audit.errors import AuditLogError
 from ipc.audit.event import SUPERVISOR, AuditEvent, AuditRecord, ComponentStamp, Origin
 from ipc.audit.protocol import Batch, Reply
 from ipc.errors import AirssysError, PeerProtocolError
-from ipc.lazy_dataclass import dataclass, field
 from supervisor.audit_journal import JOURNAL_SOCKET, tell_journal
 from supervisor.audit_log import SEALED, AuditLog, Entry
 

@@ -13,9 +13,9 @@ import signal
 import stat
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from ipc.errors import ConfigError, ConfinementError, PeerProtocolError
-from ipc.lazy_dataclass import dataclass
 from ipc.messages import (
     Compiled,
     CompileFailed,

@@ -3,10 +3,10 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from ipc.errors import ConfigError
-from ipc.lazy_dataclass import dataclass
 from ipc.policy.document import PolicyDocument
 from ipc.policy.forbidden import ForbiddenPaths
 from supervisor.host_policy import component_parameters, data_directory, host_paths, policy_document

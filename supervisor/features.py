@@ -10,9 +10,8 @@ import errno as errno_names
 import os
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
-
-from ipc.lazy_dataclass import dataclass
 
 State = Literal["found", "partial", "not"]
 

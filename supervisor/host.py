@@ -13,11 +13,11 @@ import signal
 import socket
 from collections import deque
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import ipc
 from ipc.audit.event import AuditEvent
 from ipc.errors import AuditError, ConfigError
-from ipc.lazy_dataclass import dataclass, field
 from ipc.messages import ConfinementPlan, WardenSetup
 from supervisor.audit_log import AuditLog
 from supervisor.audit_writer import AuditWriter

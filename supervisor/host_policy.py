@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ipc.lazy_dataclass import dataclass
 from ipc.policy.capability import Grant
 from ipc.policy.document import PolicyDocument
 from supervisor import units

@@ -10,9 +10,9 @@ import fcntl
 import os
 import pwd
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from ipc.errors import ConfigError
-from ipc.lazy_dataclass import dataclass
 
 NOBODY = 65534
 WORKER_UID_BASE = 2_000_000_000

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
 import ipc
 from ipc.errors import AirssysError
-from ipc.lazy_dataclass import dataclass
 from ipc.messages import ConfinementPlan, EngineSettings
 from supervisor.artifacts import ArtifactCache
 from supervisor.compilation import CompileLimits, Program, obtain

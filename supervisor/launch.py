@@ -6,11 +6,11 @@ import contextlib
 import os
 import socket
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ipc import codec
 from ipc.channel import Channel
 from ipc.launch import ByName
-from ipc.lazy_dataclass import dataclass
 from ipc.messages import WorkerJob
 from supervisor.zygote import Keeper, Zygote
 

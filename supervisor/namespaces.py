@@ -13,11 +13,11 @@ import select
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, NoReturn
 
 from ipc import libc
 from ipc.errors import ConfinementError
-from ipc.lazy_dataclass import dataclass
 
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
 """All that a process of ours gets; -I makes Python ignore its own variables anyway."""

@@ -1,6 +1,6 @@
 """The amounts that a component may use, as a manifest asks for them and as a host sets them."""
 
-from ipc.lazy_dataclass import dataclass
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,10 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 from ipc.audit.event import AuditEvent
 from ipc.errors import AuditError, PeerProtocolError
-from ipc.lazy_dataclass import dataclass, field, replace
 from ipc.messages import (
     Attached,
     AttachPolicy,

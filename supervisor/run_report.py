@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from ipc.lazy_dataclass import dataclass, field
 from ipc.messages import LayerReport
 from supervisor.verdict import Verdict
 

@@ -6,10 +6,10 @@ import os
 import re
 import stat
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import takewhile
 
 from ipc.errors import ConfigError
-from ipc.lazy_dataclass import dataclass
 from ipc.messages import EngineSettings, WorkerLimits
 from ipc.policy.capability import Grant
 from ipc.policy.document import PolicyDocument

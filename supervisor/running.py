@@ -6,11 +6,11 @@ import fcntl
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from ipc import codec
 from ipc.audit.event import AuditEvent
 from ipc.errors import ConfigError
-from ipc.lazy_dataclass import dataclass, replace
 from ipc.messages import AttachPolicy, WorkerJob
 from ipc.policy.decision import compile_policy
 from supervisor.artifacts import ArtifactCache

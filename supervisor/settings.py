@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from ipc.lazy_dataclass import dataclass, field
 from ipc.policy.access import AclEntry, Role
 from supervisor import units
 from supervisor.quota import Quota

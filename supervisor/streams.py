@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import select
 import stat
+from dataclasses import dataclass, field
 
-from ipc.lazy_dataclass import dataclass, field
 from supervisor.terminal import TerminalFilter
 
 _CHUNK_BYTES = 65_536

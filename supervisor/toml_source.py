@@ -7,10 +7,10 @@ import tomllib
 from bisect import bisect_right
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Final
 
 from ipc.errors import ConfigError
-from ipc.lazy_dataclass import dataclass, field
 
 MAX_FILE_BYTES: Final = 256 * 1024
 # tomllib spends time quadratic in the parts of one key (two minutes for 40,000); nothing of ours is deeper than five.

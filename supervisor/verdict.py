@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import dataclass
 
-from ipc.lazy_dataclass import dataclass
 from ipc.messages import PROGRAM, Ended, Finished, StartFailed, WorkerLimits
 
 EX_OK = 0

@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import resource
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from ipc.lazy_dataclass import dataclass, replace
 from ipc.messages import LayerReport, WorkerJob, WorkerLimits
 from supervisor import watch
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import select
 from collections.abc import Mapping
-
-from ipc.lazy_dataclass import dataclass
+from dataclasses import dataclass
 
 INTERVAL_NS = 100 * 10**6
 """How often; what a worker can take in between is the possible overshoot, some hundred megabytes."""

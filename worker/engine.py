@@ -8,12 +8,12 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+from dataclasses import dataclass, field
 
 import wasmtime
 import wasmtime.component
 from wasmtime import _ffi as ffi
 
-from ipc.lazy_dataclass import dataclass, field
 from ipc.messages import EngineSettings, Finished, WorkerJob, WorkerLimits
 from worker.memories import LinearMemories
 

@@ -12,10 +12,10 @@ import functools
 import json
 import os
 import struct
+from dataclasses import dataclass
 from typing import Final
 
 from ipc.errors import ConfinementError
-from ipc.lazy_dataclass import dataclass
 
 SELF_PID_SENTINEL: Final = 0x7E57_AB1E
 """Stands for the worker's own pid in a compiled program, until `Program.for_pid` puts the real one in."""

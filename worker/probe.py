@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from ipc.lazy_dataclass import dataclass, field
 from ipc.messages import Finished
 from worker import libc
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import dataclass
 
 from ipc.errors import ConfinementError
-from ipc.lazy_dataclass import dataclass
 from ipc.messages import LayerReport
 from ipc.syscalls import machine
 from worker import libc

@@ -10,11 +10,10 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields, replace
 
 from ipc.audit.text import bounded, escape, unescape
 from ipc.errors import PeerProtocolError
-from ipc.lazy_dataclass import dataclass, replace
 
 SCHEMA = 1
 

@@ -8,9 +8,9 @@ the producer is done) a closing record says how often it repeated. So the counts
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import dataclass, replace
 
 from ipc.audit.event import AuditEvent
-from ipc.lazy_dataclass import dataclass, replace
 
 WINDOW_NS = 10_000_000_000
 MAX_OPEN_WINDOWS = 4096

@@ -11,12 +11,12 @@ Writer → producer: `[ACK, stream, seq]`, all up to `seq` is durable; `[REFUSED
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import msgpack
 
 from ipc.audit.event import DETAIL_DEPTH_MAX, MAX_COUNT, AuditEvent
 from ipc.errors import PeerProtocolError
-from ipc.lazy_dataclass import dataclass, replace
 
 VERSION = 1
 MAX_EVENT_BYTES = 16 * 1024

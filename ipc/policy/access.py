@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Final, Literal
 
 from ipc.errors import ConfigError, LocalProtocolError
-from ipc.lazy_dataclass import dataclass
 from ipc.policy.capability import Grant, is_action
 from ipc.policy.patterns import parse_pattern
 from ipc.policy.wire import require_map, require_text, require_texts, wire_text, wire_texts

@@ -1,10 +1,10 @@
 """Actions, the names of what they act on, and grants: what one component was given."""
 
 import re
+from dataclasses import dataclass
 from typing import Final
 
 from ipc.errors import LocalProtocolError
-from ipc.lazy_dataclass import dataclass
 from ipc.policy.endpoints import EndpointPattern, parse_endpoint_pattern
 from ipc.policy.patterns import Form, Malformed, Pattern, PatternError, SegmentGlob, Separator, parse_pattern
 from ipc.policy.wire import require_bool, require_map, require_text, require_texts, wire_text
@@ -31,7 +31,8 @@ PATH_MAX_BYTES: Final = 4095
 """Longest path in bytes, without the NUL that Linux's PATH_MAX (limits.h) counts."""
 NAME_MAX_CHARS: Final = 1024
 """Longest topic, component name or storage key."""
-_ABNORMAL_SEGMENTS: Final = frozenset(("", ".", ".."))
+ABNORMAL_SEGMENTS: Final = frozenset(("", ".", ".."))
+"""Segments that no path in normal form has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +165,7 @@ def _unusual_path_segments(raw: str) -> list[str] | Malformed:
     if raw == "/":
         return []
     segments = (raw[1:-1] if raw[-1] == "/" else raw[1:]).split("/")
-    if not _ABNORMAL_SEGMENTS.isdisjoint(segments):
+    if not ABNORMAL_SEGMENTS.isdisjoint(segments):
         return Malformed("holds // or a . or .. segment")
     return segments
 

@@ -1,6 +1,7 @@
 """The policy of one component instance as plain data: what is resolved by the supervisor, and sent to who decides."""
 
-from ipc.lazy_dataclass import dataclass
+from dataclasses import dataclass
+
 from ipc.policy.access import AclEntry, Role
 from ipc.policy.capability import Grant
 from ipc.policy.wire import require_list, require_map, require_text, require_texts, wire_texts

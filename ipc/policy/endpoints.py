@@ -9,9 +9,9 @@ brackets.
 """
 
 import re
+from dataclasses import dataclass
 from typing import Final
 
-from ipc.lazy_dataclass import dataclass
 from ipc.policy.patterns import Form, Malformed, Pattern, PatternError, SegmentGlob, parse_pattern
 
 DEFAULT_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}

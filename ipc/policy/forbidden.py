@@ -7,11 +7,12 @@ The lists, each entry with its reason, are in `ipc.policy.forbidden_paths`.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from ipc.lazy_dataclass import dataclass
 from ipc.policy import forbidden_paths as lists
+from ipc.policy.capability import ABNORMAL_SEGMENTS
 from ipc.policy.index import NOTHING, PatternIndex, Reach
 from ipc.policy.patterns import Form, Pattern, Token, parse_pattern
 
@@ -157,7 +158,7 @@ class ForbiddenPaths:
         Among them are those that no path in normal form has: the empty one, `.` and `..`.
         """
         tops, anchors = self._write_hints if writing else self._read_hints
-        return tops | anchors | {"", ".", ".."}
+        return tops | anchors | ABNORMAL_SEGMENTS
 
     def find(self, path: str, segments: Sequence[str], folded: Sequence[str], writing: bool) -> Refusal | None:
         """The rule that refuses this normalised path, if any; `folded` is `fold_segments(segments, path)`."""

@@ -17,12 +17,12 @@ No regular expression here can backtrack beyond linear time: `*` runs are atomic
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 from typing import Final, Literal
 
 from ipc.errors import ConfigError
-from ipc.lazy_dataclass import dataclass
 
 Separator = Literal["/", ".", ":"]
 

@@ -1,10 +1,10 @@
 """The rules for one action, compiled: the component's grants, then the host's ACL, then its roles."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
 
 from ipc.errors import ConfigError
-from ipc.lazy_dataclass import dataclass
 from ipc.policy.access import AclEntry
 from ipc.policy.capability import Grant, implied_listing, parse_grant_pattern, separator_of
 from ipc.policy.endpoints import Endpoint, EndpointPattern

@@ -6,9 +6,9 @@ for a single pattern that covers a resource, has a quicker way: `ipc.policy.matc
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
-from ipc.lazy_dataclass import dataclass
 from ipc.policy.edges import GlobEdges
 from ipc.policy.patterns import Form, SegmentGlob, Token
 

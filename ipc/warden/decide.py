@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import errno
 import stat
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, NamedTuple, Protocol
 
-from ipc.lazy_dataclass import dataclass, field
 from ipc.policy.decision import Allow, Deny
 
 READ: Final = "filesystem.read"

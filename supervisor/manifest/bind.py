@@ -6,9 +6,9 @@ Pure: the current directory is an argument, and so is the function that finds a 
 import os.path
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
-from ipc.lazy_dataclass import dataclass
 from ipc.policy.capability import Grant, pattern_problem
 from supervisor.manifest import checks
 from supervisor.manifest.parse import MANIFEST_NAME, ManifestErrors

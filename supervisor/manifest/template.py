@@ -2,9 +2,8 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
-
-from ipc.lazy_dataclass import dataclass
 
 DIRECTORY_VARIABLES: Final = ("component", "data", "tmp")
 PARAMETER_PREFIX: Final = "param."

@@ -4,9 +4,9 @@ Texts of capabilities, mounts, arguments and environment still hold their `${…
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
-from ipc.lazy_dataclass import dataclass
 from supervisor.quota import Quota as Quota
 
 ParameterValue = str | int | bool
