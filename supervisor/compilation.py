@@ -288,5 +288,6 @@ def _words(ended: Ended, limits: CompileLimits) -> str:
             return f"compiling used more than {limits.cpu_s} s of CPU time and was ended"
         case "memory":
             number = os.WTERMSIG(ended.wait_status)
-            return f"the compiler died ({signal.Signals(number).name}); most likely its {limits.memory_bytes >> 20} MiB of memory"
+            limit_mib = limits.memory_bytes >> 20
+            return f"the compiler died ({signal.Signals(number).name}); most likely its {limit_mib} MiB of memory"
     return "the compiler ended without a result"

@@ -1,4 +1,4 @@
-"""`--grant FILE`: a copy of Component.toml with some of its capabilities taken out or narrowed; what is left is granted.
+"""`--grant FILE`: a copy of Component.toml with capabilities taken out or narrowed; what is left is granted.
 
 The same form as the manifest, so that a reviewer edits what the author wrote, and `diff` shows what was taken away.
 """
@@ -22,7 +22,7 @@ def read_grant_file(
     cwd: str,
     real_path: Callable[[str], str],
 ) -> tuple[Grant, ...]:
-    """Return what the file grants; raises ConfigError for another component's file, or an action that isn't asked for."""
+    """Return what the file grants; raises ConfigError for another component's, or an action not asked for."""
     reviewed = parse_manifest(read_toml_bytes(path, path), file=path, directory=manifest.directory)
     name = manifest.component.name
     if reviewed.component.name != name:

@@ -1,7 +1,7 @@
 """The shell of one run: the only place of a run that reads a clock, waits on descriptors and kills.
 
-What happens next is decided by `run_machine.advance`; how it ended by `verdict.decide_verdict`. This file turns what the
-descriptors say into events and carries the commands out.
+What happens next is decided by `run_machine.advance`; how it ended by `verdict.decide_verdict`. This file turns what
+the descriptors say into events and carries the commands out.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ class RunLoop:
             self._event(Event.ENDED)
 
     def _hear_worker_out(self) -> None:
-        """Take what the worker still said before it ended: its last message may lie behind the keeper's in our queue."""
+        """Take what the worker still said before it ended: its last message may lie behind the keeper's."""
         while Event.WORKER_LOST not in self._lost:
             self._on_worker(timeout_s=0.0)
 

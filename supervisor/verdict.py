@@ -178,8 +178,8 @@ _SIGNAL_WORDS: dict[int, str] = {
 def ended_by_cpu_limit(ended: Ended, number: int, limit_s: int | None) -> bool:
     """Tell whether a signal was RLIMIT_CPU's.
 
-    Pid 1 of a namespace gets the hard limit's SIGKILL only. The kernel counts that limit in clock ticks, each charged whole to who
-    runs at it, while rusage is exact: 0.81 s were seen at a limit of 1 s on a busy machine.
+    Pid 1 of a namespace gets the hard limit's SIGKILL only. The kernel counts that limit in clock ticks, each
+    charged whole to who runs at it, while rusage is exact: 0.81 s were seen at a limit of 1 s on a busy machine.
     """
     if limit_s is None or number not in (signal.SIGKILL, signal.SIGXCPU):
         return False

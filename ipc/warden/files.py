@@ -304,7 +304,7 @@ class Files:
                 return self._locate(base, b"/".join([onward, *rest[1:]]), resolve, links - 1)
             known = rest[: rest.index(b"..")] if b".." in rest else rest
             return join(real, text(b"/".join(known))) if known else real
-        # Even the start may not be passed through by this identity: nothing was followed, so the name is as it was said.
+        # Even the start may not be passed through by this identity: nothing was followed, the name is as it was said.
         named = [part for part in parts if part not in (b"", b".")]
         return None if b".." in named else join(base.path, text(b"/".join(named))) if named else base.path
 
