@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from ipc.policy.capability import normalise_name, path_segments, separator_of
+from ipc.policy.capability import ABNORMAL_SEGMENTS, normalise_name, path_segments, separator_of
 from ipc.policy.endpoints import Endpoint, parse_endpoint
 from ipc.policy.forbidden import ForbiddenPaths, Refusal, fold_segments
 from ipc.policy.patterns import Malformed, split_resource
@@ -43,17 +43,23 @@ class FileDecider:
 
     def decide(self, resource: str) -> Decision:
         """The hot path of the product: each line here is paid for by every new name."""
-        # Nearly every name is in normal form, and holds no segment that any forbidden path has.
-        folded = resource.casefold()
-        segments = resource[1:].split("/")
+        # Nearly every name is short ASCII in normal form, and holds no segment that any forbidden path has.
         if (
-            not self._hints.isdisjoint(segments if folded == resource else folded[1:].split("/"))
-            or len(resource) > CACHED_RESOURCE_MAX_CHARS
+            len(resource) > CACHED_RESOURCE_MAX_CHARS
             or not resource.isascii()
             or "\0" in resource
             or resource[:1] != "/"
         ):
             return self._decide_unusual(resource)
+        segments = resource[1:].split("/")
+        lower = resource.lower()  # of ASCII, the same as folding its case
+        folded = segments if lower == resource else lower[1:].split("/")
+        if not self._hints.isdisjoint(folded):
+            if not ABNORMAL_SEGMENTS.isdisjoint(segments):
+                return self._decide_unusual(resource)
+            refusal = self._forbidden.find(resource, segments, folded, self._writing)
+            if refusal is not None:
+                return _forbidden(refusal)
         if self._implied is None:
             return self._rules.decide(segments)
         return self._decide_listing(segments)
