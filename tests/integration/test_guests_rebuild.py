@@ -8,7 +8,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "scripts" / "build-guests"
-TOOLS = ROOT / ".venv-guests" / "bin" / "wasm-tools"
 
 
 def build(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -28,9 +27,7 @@ def test_an_unknown_guest_is_a_usage_error() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not TOOLS.exists(), reason="the guests' tools (500 MB) are not installed: scripts/build-guests --check"
-)
+@pytest.mark.toolchain
 def test_the_c_guests_are_reproducible() -> None:
     """A build with an empty cache gives each committed binary again."""
     result = build("--check")
