@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,4 +35,5 @@ def test_a_probe_is_sealed_like_a_guest(sealed: World) -> None:
     assert ran.results == {"me": 1}
     layers = {layer.layer: layer.status for layer in ran.report.confinement}
     assert layers["seccomp"] == layers["sealed"] == layers["landlock"] == "enforced"
-    assert layers["outside_check"] == "enforced"
+    # An ordinary user sees no namespaces and descriptors of a process that is not dumpable: partial.
+    assert layers["outside_check"] == ("enforced" if os.geteuid() == 0 else "partial")
