@@ -207,21 +207,3 @@ def test_a_required_layer_is_not_switched_off(run: Runner, layer: str) -> None:
     assert ran.layers[layer] == "off"
     assert f"layer {layer} is off" in ran.stderr
     assert "the key" not in ran.text
-
-
-@pytest.mark.needs_root
-@pytest.mark.parametrize("options", [(), ("--no-namespaces",)], ids=["namespaces", "no namespaces"])
-def test_an_ordinary_user_gets_the_same_confinement(
-    airssys: CommandLine, run: Runner, options: tuple[str, ...]
-) -> None:
-    """Run by an ordinary user, the same is read and the same refused, with and without namespaces."""
-    reachable = subprocess.run(
-        [sys.executable, "-I", "-c", ""], user=NOBODY, group=NOBODY, extra_groups=[], check=False
-    )
-    if reachable.returncode:
-        pytest.skip("this interpreter is out of an ordinary user's reach")
-    airssys.directory.chmod(0o777)
-    ran = run([], *options, uid=NOBODY)
-    assert_confined(ran)
-    assert ran.layers["landlock"] == "enforced"
-    assert (ran.layers["namespaces"] == "enforced") == (not options)
