@@ -175,6 +175,12 @@ _ENTRIES: Final = (
         "Treat the component as hostile: it has left WebAssembly.",
     ),
     Code(
+        "A1707",
+        "too many refusals",
+        "The component went on asking for ever new things that are refused, faster than is recorded. It was ended.",
+        "Grant what it needs if it is to be trusted; the audit log names what it asked for.",
+    ),
+    Code(
         "A2001",
         "out of memory",
         "The component needed more memory than its limit.",

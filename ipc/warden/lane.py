@@ -23,7 +23,7 @@ from ipc.warden.dispatch import Answerer
 from ipc.warden.forbidden_calls import name_of
 from ipc.warden.notify import Call, CallFails, CallGone, Listener, WardenFault
 from ipc.warden.pace import Pace
-from ipc.warden.recorder import Recorder
+from ipc.warden.recorder import BudgetSpent, Recorder
 
 _COUNTS_CLOSE_MS: Final = 10_000
 _HAND_OVER_MS: Final = 5
@@ -160,6 +160,9 @@ class Lane:
             self._deliver(call, answer)
         except CallGone:
             self._undelivered()
+        except BudgetSpent:
+            self._refuse_forever("A1707", "it is refused new things faster than can be recorded", call.number)
+            return False
         finally:
             context.files.release()
         return True

@@ -13,10 +13,14 @@ TOLERATED_NS: Final = 5_000_000_000
 class Pace:
     """The pace of one worker. Integer nanoseconds of a monotonic clock."""
 
-    __slots__ = ("_interval_ns", "_next_ns", "_paced_since_ns")
+    __slots__ = ("_burst_ns", "_interval_ns", "_next_ns", "_paced_since_ns", "_tolerated_ns")
 
-    def __init__(self, calls_per_second: int) -> None:
-        """Allow this many calls a second."""
+    def __init__(
+        self, calls_per_second: int, burst_ns: int = BURST_NS, tolerated_ns: int | None = TOLERATED_NS
+    ) -> None:
+        """Allow this many calls a second, ahead of that by `burst_ns`; paced for `tolerated_ns`, for ever if None."""
+        self._burst_ns = burst_ns
+        self._tolerated_ns = tolerated_ns
         self._interval_ns = 1_000_000_000 // max(calls_per_second, 1)
         self._next_ns = 0
         self._paced_since_ns = -1
@@ -24,10 +28,11 @@ class Pace:
     def note(self, now_ns: int) -> int:
         """Count one call and return how long to wait before answering it; -1 to end the worker."""
         self._next_ns = max(self._next_ns, now_ns) + self._interval_ns
-        ahead_ns = self._next_ns - now_ns - BURST_NS
+        ahead_ns = self._next_ns - now_ns - self._burst_ns
         if ahead_ns <= 0:
             self._paced_since_ns = -1
             return 0
         if self._paced_since_ns < 0:
             self._paced_since_ns = now_ns
-        return -1 if now_ns - self._paced_since_ns > TOLERATED_NS else ahead_ns
+        spent = self._tolerated_ns is not None and now_ns - self._paced_since_ns > self._tolerated_ns
+        return -1 if spent else ahead_ns

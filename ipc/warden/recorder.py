@@ -16,6 +16,7 @@ from typing import Final, Protocol
 from ipc.audit.event import AuditEvent
 from ipc.audit.folding import Folder, Key
 from ipc.warden.decide import Refusal
+from ipc.warden.pace import Pace
 
 ALLOWED_WINDOW_NS: Final = 600_000_000_000
 """Refusals are individual again after ten seconds (`ipc.audit.folding.WINDOW_NS`), allowances after this."""
@@ -24,6 +25,19 @@ HANDED_OVER_TOGETHER: Final = 64
 """Each hand-over wakes the thread of the audit stream, which then competes with this one."""
 UNCONFIRMED_MAX: Final = 256
 """Allowed actions that may be performed before their records are known to be durable, after the first of their rule."""
+
+ALLOWED_PER_S: Final = 500
+ALLOWED_AT_ONCE: Final = 100_000
+"""Individual records of allowed actions: what comes above is paced, for as long as it lasts."""
+REFUSED_PER_S: Final = 50
+REFUSED_AT_ONCE: Final = 5_000
+REFUSED_TOLERATED_NS: Final = 60_000_000_000
+"""Individual records of refusals: what comes above is paced, and ended after this. Else a program that was granted
+nothing could fill the disk with names that it asks for, and nothing is allowed when the log can't be written."""
+
+
+class BudgetSpent(Exception):  # noqa: N818 # an outcome: the worker ends
+    """A component has been over its audit budget for too long."""
 
 
 class Sink(Protocol):
@@ -46,7 +60,18 @@ class Sink(Protocol):
 class Recorder:
     """The audit of one worker; used by one thread. Counts are of decisions, repeats included."""
 
-    __slots__ = ("_allowed", "_durable", "_refused", "_sink", "_stamp", "_waiting", "allowed_count", "refused_count")
+    __slots__ = (
+        "_allowed",
+        "_allowed_pace",
+        "_durable",
+        "_refused",
+        "_refused_pace",
+        "_sink",
+        "_stamp",
+        "_waiting",
+        "allowed_count",
+        "refused_count",
+    )
 
     def __init__(self, sink: Sink, stamp: AuditEvent) -> None:
         """`stamp` holds the fields that all events of this worker share."""
@@ -54,6 +79,8 @@ class Recorder:
         self._stamp = stamp
         self._allowed = Folder(ALLOWED_WINDOW_NS)
         self._refused = Folder()
+        self._allowed_pace = Pace(ALLOWED_PER_S, ALLOWED_AT_ONCE * 10**9 // ALLOWED_PER_S, None)
+        self._refused_pace = Pace(REFUSED_PER_S, REFUSED_AT_ONCE * 10**9 // REFUSED_PER_S, REFUSED_TOLERATED_NS)
         self._durable: set[tuple[str, str]] = set()
         self._waiting: list[AuditEvent] = []
         self.allowed_count = 0
@@ -66,6 +93,7 @@ class Recorder:
         key = (action, resource, rule, call)
         if self._allowed.repeat(key, now_ns):
             return
+        _keep_pace(self._allowed_pace, now_ns)
         event = replace(
             self._stamp,
             event="file_access",
@@ -94,6 +122,7 @@ class Recorder:
         key = (refusal.code, refusal.action, refusal.resource, refusal.rule)
         if self._refused.repeat(key, now_ns):
             return
+        _keep_pace(self._refused_pace, now_ns)
         detail: dict[str, object] = {"call": call}
         if asked and asked != refusal.resource:
             detail["asked"] = asked
@@ -176,3 +205,11 @@ class Recorder:
     def _begin(self, folder: Folder, key: Key, event: AuditEvent, now_ns: int) -> None:
         for closed in folder.begin(key, event, now_ns):
             self._sink.record(closed)
+
+
+def _keep_pace(pace: Pace, now_ns: int) -> None:
+    wait_ns = pace.note(now_ns)
+    if wait_ns < 0:
+        raise BudgetSpent
+    if wait_ns:
+        time.sleep(wait_ns / 1e9)

@@ -1,4 +1,4 @@
-"""Attacks of a worker that was escaped from on its limits: memory that isn't counted, an end that never comes, threads."""
+"""Attacks of a worker that was escaped from on its limits: uncounted memory, an end that never comes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_memory_is_not_hidden_by_making_it_read_only(sealed: World, bare: World)
 
 
 def test_memory_that_no_rlimit_counts_is_seen_from_outside(worlds: Worlds) -> None:
-    """With the filters out of the way the same trick works, until the supervisor looks; with a higher limit it goes on."""
+    """Without the filters the same trick works until the supervisor looks; with a higher limit it goes on."""
     steps: Steps = [*hidden_pages(12, 32), ("sleep", "nanosleep", SECOND, 0), ("after", "getpid")]
     ran = worlds["without seccomp"].probe(steps, "--memory", "32MiB")
     assert ran.results["hide0"] == 0

@@ -9,12 +9,13 @@ import pytest
 from ipc import syscalls
 from ipc.audit.event import AuditEvent
 from ipc.errors import AuditError
+from ipc.warden import recorder as recording
 from ipc.warden.context import signed
 from ipc.warden.decide import Refusal
 from ipc.warden.dispatch import ANSWERERS, answerers_by_number
 from ipc.warden.forbidden_calls import name_of
 from ipc.warden.pace import BURST_NS, TOLERATED_NS, Pace
-from ipc.warden.recorder import UNCONFIRMED_MAX, Recorder
+from ipc.warden.recorder import UNCONFIRMED_MAX, BudgetSpent, Recorder
 
 SECOND_NS = 1_000_000_000
 
@@ -148,3 +149,36 @@ def test_a_rules_first_action_waits_for_the_disk_and_few_run_ahead() -> None:
     assert len({e.resource for e in log.events}) == 1001
     recorder.allowed("filesystem.write", "/a", "other rule", "openat2")
     assert log.unacknowledged == 0
+
+
+def _refuse(recorder: Recorder, resource: str) -> None:
+    recorder.refused(Refusal(errno.EACCES, "filesystem.read", resource, "A1203", "no grant"), "openat2", resource)
+
+
+def test_ever_new_refusals_end_a_worker_and_repeated_ones_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over the budget of records new names are paced, then an end; the same name again and again costs nothing."""
+    monkeypatch.setattr(recording, "REFUSED_PER_S", 1_000_000)
+    monkeypatch.setattr(recording, "REFUSED_AT_ONCE", 10)
+    monkeypatch.setattr(recording, "REFUSED_TOLERATED_NS", -1)
+    log = Log()
+    recorder = Recorder(log, AuditEvent("stamp"))
+    monkeypatch.setattr(recording.time, "monotonic_ns", lambda: SECOND_NS)
+    for _ in range(1000):
+        _refuse(recorder, "/x")
+    for number in range(9):
+        _refuse(recorder, f"/{number}")
+    assert len(log.events) == 10
+    with pytest.raises(BudgetSpent):
+        _refuse(recorder, "/one-more")
+    assert len(log.events) == 10
+
+
+def test_ever_new_allowed_actions_are_only_paced() -> None:
+    """Over a budget without an end each new one waits for its turn, however long that goes on."""
+    pace = Pace(10, burst_ns=SECOND_NS, tolerated_ns=None)
+    now_ns = 0
+    for _ in range(1_000):
+        wait_ns = pace.note(now_ns)
+        assert wait_ns >= 0
+        now_ns += wait_ns
+    assert now_ns == 99 * SECOND_NS
