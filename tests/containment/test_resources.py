@@ -76,7 +76,7 @@ def test_growing_a_mapping_is_bounded_too(sealed: World, bare: World) -> None:
         ("x", "mremap", "r:page", 4096, 512 * MIB, 1),
     ]
     assert sealed.probe(steps, "--memory", "64MiB").results["x"] == -errno.ENOMEM
-    assert bare.probe(steps, "--memory", "64MiB").results["x"] > 0
+    assert bare.probe(steps, "--memory", "700MiB").results["x"] > 0
 
 
 # ---- time
