@@ -205,7 +205,8 @@ class _Hearing:
         """Take one message of the keeper."""
         message, _ = self.launched.keeper.receive((Spawned, Ended))
         if isinstance(message, Spawned):
-            self.pidfd = os.pidfd_open(message.pid)
+            with contextlib.suppress(ProcessLookupError):  # it has ended and been reaped: its keeper's next word
+                self.pidfd = os.pidfd_open(message.pid)
         elif isinstance(message, Ended):
             self.ended = message
 

@@ -200,7 +200,8 @@ class RunLoop:
             os.close(descriptor)
         if isinstance(message, Spawned):
             self._pid = message.pid
-            self._pidfd = os.pidfd_open(message.pid)
+            with contextlib.suppress(ProcessLookupError):  # it has ended and been reaped: its keeper's next word
+                self._pidfd = os.pidfd_open(message.pid)
             self._event(Event.SPAWNED)
         else:
             assert isinstance(message, Ended)
@@ -310,12 +311,13 @@ class RunLoop:
             timeout_ns = self.job.limits.timeout_ns
             self._limit_reached("timeout", timeout_ns, now_ns - self._started_ns, "ns")
         elif self.phase is Phase.ENDING:
-            if not self._kill_sent and not self.facts.broken:
+            if self._kill_sent:
+                # A process in an uninterruptible wait can't be reaped: end without it instead of hanging with it.
+                self._event(Event.KEEPER_LOST)
+                return
+            if not self.facts.broken:
                 self.facts = replace(self.facts, broken="its process didn't end after its guest had, and was killed")
             self._kill()
-            # A process in an uninterruptible wait can't be reaped: say so instead of hanging with it.
-            if now_ns > self._deadline_ns + DRAIN_DEADLINE_NS:
-                self._event(Event.KEEPER_LOST)
         else:
             self.facts = replace(self.facts, broken=f"it hung while {self.phase}")
             self._event(Event.PROTOCOL_BROKEN)

@@ -1,0 +1,44 @@
+"""What a worker holds, read from `/proc/PID/status`: private memory of every kind, and threads."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from supervisor.watch import Usage, read_usage, usage_of
+
+
+def test_every_kind_of_private_memory_counts() -> None:
+    """Resident, swapped and page table memory are added up, in bytes; what is shared isn't."""
+    status = {"RssAnon": "100 kB", "VmSwap": "20 kB", "VmPTE": "3 kB", "RssFile": "5000 kB", "Threads": "7"}
+    assert usage_of(status) == Usage(123 * 1024, 7)
+
+
+def test_a_kernel_that_shows_no_swap_is_understood() -> None:
+    """Fields that this kernel doesn't have count as nothing."""
+    assert usage_of({"RssAnon": "4 kB", "Threads": "1"}) == Usage(4096, 1)
+
+
+def test_a_zombie_has_no_usage() -> None:
+    """A process without memory of its own has ended."""
+    assert usage_of({"Threads": "1", "State": "Z (zombie)"}) is None
+
+
+def test_threads_of_a_real_process_are_counted() -> None:
+    """One more thread is one more in what is read of this very process."""
+    pidfd = os.pidfd_open(os.getpid())
+    release = threading.Event()
+    thread = threading.Thread(target=release.wait)
+    try:
+        before = read_usage(os.getpid(), pidfd)
+        thread.start()
+        during = read_usage(os.getpid(), pidfd)
+    finally:
+        release.set()
+        if thread.ident is not None:
+            thread.join()
+        os.close(pidfd)
+    assert before is not None
+    assert during is not None
+    assert during.threads == before.threads + 1
+    assert during.memory_bytes > 1 << 20
