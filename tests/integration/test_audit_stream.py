@@ -157,7 +157,7 @@ client.close()
 """
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a socket to another user")
+@pytest.mark.needs_root
 def test_a_producer_that_dropped_its_uid_connects_and_reconnects(site: Site) -> None:
     """The socket belongs to the producer's uid: its connection outlives the drop, and can be made again after it."""
     os.chmod(site.sockets, 0o711)

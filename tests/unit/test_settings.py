@@ -275,7 +275,7 @@ def test_a_directory_that_others_can_write_is_refused(config: Path) -> None:
     assert load(config).quota_maxima.memory_bytes == 10**9
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.needs_root
 def test_a_file_of_another_user_is_refused(config: Path) -> None:
     """The owner could change the file at any time."""
     os.chown(config / "airssys.toml", 12345, 12345)
