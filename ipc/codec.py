@@ -1,4 +1,4 @@
-"""msgpack to frozen dataclasses and back, with bounds checked before and types checked after decoding.
+"""msgpack to frozen structs and back, with bounds checked before and types checked after decoding.
 
 What a worker sends is hostile until proven otherwise: a packet that is too large is refused unread, nesting is bounded
 by the declared types (nothing undeclared is descended into), and a field of a wrong type is an error that names it.
@@ -6,17 +6,18 @@ by the declared types (nothing undeclared is descended into), and a field of a w
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import types
 import typing
 
 import msgpack
+import msgspec
 
 from ipc.errors import PeerProtocolError
 
 MAX_PACKET_BYTES = 64 * 1024
 """Upper bound of one packet on a channel; larger data travels in a sealed memory file beside it."""
+
+_MAX_ERROR_CHARACTERS = 64
+_AS_THEY_ARE = (bytes, bytearray, memoryview)
 
 Wire = None | bool | int | float | str | bytes | list["Wire"] | dict[str, "Wire"]
 """What msgpack carries between our processes."""
@@ -25,67 +26,25 @@ T = typing.TypeVar("T")
 
 
 def to_wire(value: object) -> Wire:
-    """Turn a dataclass (recursively) into maps, lists and scalars; raises TypeError for what can't travel."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: to_wire(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, (tuple, list, frozenset)):
-        return [to_wire(item) for item in value]
-    if isinstance(value, dict):
-        return {str(key): to_wire(item) for key, item in value.items()}
-    if value is None or isinstance(value, (bool, int, float, str, bytes)):
-        return value
-    raise TypeError(f"{type(value).__name__} can't travel")
+    """Turn a struct (recursively) into maps, lists and scalars; raises TypeError for what can't travel."""
+    wire: Wire = msgspec.to_builtins(value, builtin_types=_AS_THEY_ARE)
+    return wire
 
 
-@functools.cache
-def _hints(cls: type) -> dict[str, object]:
-    return typing.get_type_hints(cls)
-
-
-def _convert(declared: object, value: object, where: str) -> object:
-    origin = typing.get_origin(declared)
-    arguments = typing.get_args(declared)
-    if origin in (types.UnionType, typing.Union):
-        if value is None and types.NoneType in arguments:
-            return None
-        declared = next(a for a in arguments if a is not types.NoneType)
-        return _convert(declared, value, where)
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise PeerProtocolError(f"{where}: expected a list, got {type(value).__name__}")
-        if len(arguments) == 2 and arguments[1] is Ellipsis:
-            return tuple(_convert(arguments[0], item, f"{where}[{n}]") for n, item in enumerate(value))
-        if len(value) != len(arguments):
-            raise PeerProtocolError(f"{where}: expected {len(arguments)} items, got {len(value)}")
-        return tuple(
-            _convert(a, item, f"{where}[{n}]") for n, (a, item) in enumerate(zip(arguments, value, strict=True))
-        )
-    if isinstance(declared, type) and dataclasses.is_dataclass(declared):
-        return from_wire(declared, value, where)
-    if declared is float and type(value) is int:
-        return float(value)
-    if isinstance(declared, type) and type(value) is declared:
-        return value
-    name = declared.__name__ if isinstance(declared, type) else str(declared)
-    raise PeerProtocolError(f"{where}: expected {name}, got {type(value).__name__}")
-
-
-def from_wire(cls: type[T], value: object, where: str = "") -> T:
+def from_wire(cls: type[T], value: object) -> T:
     """Build `cls` from a decoded map; unknown, missing and mistyped fields raise PeerProtocolError naming the field."""
-    where = where or cls.__name__
-    if not isinstance(value, dict):
-        raise PeerProtocolError(f"{where}: expected a map, got {type(value).__name__}")
-    hints = _hints(typing.cast("typing.Hashable", cls))
-    unknown = [str(key) for key in value if key not in hints]
-    if unknown:
-        raise PeerProtocolError(f"{where}: unknown field {unknown[0][:64]!r}")
-    fields: dict[str, object] = {}
-    for field in dataclasses.fields(cls):  # type: ignore[arg-type] # T is a dataclass by contract; mypy has no bound for that
-        if field.name in value:
-            fields[field.name] = _convert(hints[field.name], value[field.name], f"{where}.{field.name}")
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise PeerProtocolError(f"{where}: field {field.name!r} is missing")
-    return cls(**fields)
+    try:
+        # Without this, text would be taken for bytes: base64, as in JSON.
+        return msgspec.convert(value, cls, builtin_types=_AS_THEY_ARE)
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at `$")
+    except UnicodeError:
+        what, where = "a field's name that isn't text", ""
+    if len(what) > _MAX_ERROR_CHARACTERS + 32:
+        what = what[: _MAX_ERROR_CHARACTERS + 32] + "..."
+    # What names an unknown field is the peer's own text: it must not reach a terminal as it is.
+    what = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in what)
+    raise PeerProtocolError(f"{cls.__name__}{where.rstrip('`')}: {what}") from None
 
 
 def pack(value: object) -> bytes:

@@ -5,13 +5,13 @@ A15xx quotas, A16xx the operating system, A17xx system calls, A20xx limits, A30x
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class Code:
+
+class Code(Struct, frozen=True):
     """One entry: a title of a few words, an explanation in sentences, and what a person can do."""
 
     code: str

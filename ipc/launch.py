@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import cast
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class ByName:
+
+class ByName(Struct, frozen=True):
     """A picklable callable: imports `module` where it is called, and calls `function` with packed bytes."""
 
     module: str

@@ -1,11 +1,11 @@
-"""What the processes of one run tell each other: one frozen dataclass a message.
+"""What the processes of one run tell each other: one frozen struct a message.
 
 Directions are part of each docstring; who may say what when is enforced by the receiver's list of allowed types.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 ARTIFACT_PATH = "/.airssys/artifact"
 """The name by which a sealed worker opens its compiled code; the warden answers it from the sealed memory file."""
@@ -14,8 +14,11 @@ PROGRAM = "program"
 """`StartFailed.call` when it is the program itself that can't be run here: a missing import, no entry point."""
 
 
-@dataclass(frozen=True, slots=True)
-class EngineSettings:
+class Message(Struct, frozen=True, forbid_unknown_fields=True):
+    """What travels between two of our processes, whole or inside another message."""
+
+
+class EngineSettings(Message, frozen=True):
     """What changes the compiled code; part of the cache key."""
 
     fuel: bool = False
@@ -24,8 +27,7 @@ class EngineSettings:
     """Counts the changes of `worker.engine.new_engine` that artifacts made before them don't survive."""
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerLimits:
+class WorkerLimits(Message, frozen=True):
     """Bounds of one worker; None means no bound of this kind."""
 
     memory_bytes: int
@@ -41,8 +43,7 @@ class WorkerLimits:
     file_size_bytes: int = 1 << 32
 
 
-@dataclass(frozen=True, slots=True)
-class ConfinementPlan:
+class ConfinementPlan(Message, frozen=True):
     """Which layers a worker puts on; `required` ones that can't be had end the start."""
 
     required: tuple[str, ...]
@@ -53,8 +54,7 @@ class ConfinementPlan:
     ptracer_pid: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerJob:
+class WorkerJob(Message, frozen=True):
     """Supervisor → worker, with the fork: what to become.
 
     `mounts` are (guest, host) pairs; `environment` holds secrets: it is never logged.
@@ -72,8 +72,7 @@ class WorkerJob:
     origin: str
 
 
-@dataclass(frozen=True, slots=True)
-class LayerReport:
+class LayerReport(Message, frozen=True):
     """One layer of confinement as its process found it: enforced, partial, unavailable or off."""
 
     layer: str
@@ -81,15 +80,13 @@ class LayerReport:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Spawned:
+class Spawned(Message, frozen=True):
     """Keeper → supervisor: the worker exists."""
 
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(Message, frozen=True):
     """Keeper → supervisor: wait4(2)'s word on the worker. `killed_for` is set when the keeper itself ended it."""
 
     wait_status: int
@@ -99,8 +96,7 @@ class Ended:
     killed_for: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Confined:
+class Confined(Message, frozen=True):
     """Worker → supervisor, with the notification listener: layers up to filter 1 are on.
 
     A claim: the supervisor looks for itself.
@@ -109,25 +105,21 @@ class Confined:
     layers: tuple[LayerReport, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
+class Load(Message, frozen=True):
     """Supervisor → worker: the warden answers now; load the artifact and the roots."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sealed:
+class Sealed(Message, frozen=True):
     """Worker → supervisor: everything is loaded and filter 2 is on."""
 
     layers: tuple[LayerReport, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Go:
+class Go(Message, frozen=True):
     """Supervisor → worker: verified from outside; run the guest."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(Message, frozen=True):
     """Worker → supervisor: how the guest ended. A claim. `outcome` is exited, trapped, limit or host_error."""
 
     outcome: str
@@ -140,8 +132,7 @@ class Finished:
     refused_growth_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class StartFailed:
+class StartFailed(Message, frozen=True):
     """Worker → supervisor: it could not become what the job asks. `layer` names the missing one, if that is why."""
 
     stage: str
@@ -151,8 +142,7 @@ class StartFailed:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Compiled:
+class Compiled(Message, frozen=True):
     """Compiler → supervisor, with the artifact's length as written to its one output descriptor. A claim."""
 
     wasm_kind: str
@@ -161,15 +151,13 @@ class Compiled:
     exports: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class CompileFailed:
+class CompileFailed(Message, frozen=True):
     """Compiler → supervisor: the bytes can't be compiled; why, in the compiler's words (escaped before use)."""
 
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class WardenSetup:
+class WardenSetup(Message, frozen=True):
     """Supervisor → warden, first: whose files, where to report. `scratch_directory` is private to `uid`."""
 
     uid: int
@@ -184,15 +172,13 @@ class WardenSetup:
     calls_per_second: int = 100_000
 
 
-@dataclass(frozen=True, slots=True)
-class WardenReady:
+class WardenReady(Message, frozen=True):
     """Warden → supervisor: it has dropped to its identity; what it kept."""
 
     layers: tuple[LayerReport, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Attach:
+class Attach(Message, frozen=True):
     """Supervisor → warden, with [listener, pidfd, artifact or policy files]: answer this worker's calls.
 
     Descriptors in order: notification listener, pidfd of the worker, sealed policy file (a packed AttachPolicy),
@@ -203,8 +189,7 @@ class Attach:
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
-class AttachPolicy:
+class AttachPolicy(Message, frozen=True):
     """In the sealed policy file of an Attach: `document` is a packed PolicyDocument."""
 
     document: bytes
@@ -216,23 +201,20 @@ class AttachPolicy:
     mounts: tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Attached:
+class Attached(Message, frozen=True):
     """Warden → supervisor: this worker's calls are answered now; roots that the identity can't open are named."""
 
     worker_id: str
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Detach:
+class Detach(Message, frozen=True):
     """Supervisor → warden: this worker has ended; close what belongs to it."""
 
     worker_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Detached:
+class Detached(Message, frozen=True):
     """Warden → supervisor: the last counts of that worker are in the audit log (acknowledged)."""
 
     worker_id: str
@@ -241,8 +223,7 @@ class Detached:
     denied: int
 
 
-@dataclass(frozen=True, slots=True)
-class EndWorker:
+class EndWorker(Message, frozen=True):
     """Warden → supervisor: this worker must end now (forbidden call, flood, a call that could not be answered)."""
 
     worker_id: str

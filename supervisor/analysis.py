@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from itertools import takewhile
 from typing import Final
+
+from msgspec import Struct
 
 from ipc.policy.capability import Grant, is_endpoint_action, parse_grant_pattern, path_segments, separator_of
 from ipc.policy.endpoints import EndpointPattern
@@ -34,8 +35,7 @@ class Danger(IntEnum):
         return self.name.lower()
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(Struct, frozen=True):
     """One thing that is asked for: `resource` is as bound, or as written where a parameter has no value yet."""
 
     danger: Danger
@@ -47,8 +47,7 @@ class Ask:
     line: int
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """Something about a manifest that a person should know. `severity`: error (it can't run so), warning or note."""
 
     severity: str

@@ -7,14 +7,15 @@ sealed copy whose hash was checked after sealing.
 
 from __future__ import annotations
 
-import dataclasses
 import glob
 import hashlib
 import importlib.util
 import json
 import os
 import stat
-from dataclasses import dataclass
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from ipc import codec, syscalls
 from ipc.errors import ConfigError, PeerProtocolError
@@ -24,8 +25,7 @@ from supervisor import memory_file
 MAX_ARTIFACT_BYTES = 1 << 31
 
 
-@dataclass(frozen=True, slots=True)
-class ArtifactRecord:
+class ArtifactRecord(Struct, frozen=True):
     """What is recorded of one compiled program."""
 
     wasm_sha256: str
@@ -51,7 +51,7 @@ def wasmtime_version() -> str:
 
 def cache_key(wasm_sha256: str, version: str, engine: EngineSettings) -> str:
     """Return the file name of one combination; everything that changes the machine code is in it."""
-    fields = {"wasm": wasm_sha256, "wasmtime": version, "machine": syscalls.machine(), **dataclasses.asdict(engine)}
+    fields = {"wasm": wasm_sha256, "wasmtime": version, "machine": syscalls.machine(), **asdict(engine)}
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 

@@ -15,7 +15,8 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ipc import libc
 from ipc.audit.errors import AuditLogError
@@ -46,8 +47,7 @@ def default_host() -> str:
     return os.uname().nodename
 
 
-@dataclass(slots=True)
-class _Tail:
+class _Tail(Struct):
     """Where the next line goes: the open segment (or none yet), its good length, and what the chain hangs on."""
 
     descriptor: int = -1

@@ -8,7 +8,8 @@ import re
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ipc.audit.event import exact, format_time, parse_line
 from supervisor.audit_segments import lines_backward, open_segment, segment_names
@@ -17,8 +18,7 @@ FOLLOW_INTERVAL_S = 0.2
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
+class Filter(Struct, frozen=True):
     """Which records are wanted; None lets everything through, text may hold `*`, `?`, `[…]`, times are RFC 3339."""
 
     component: str | None = None
@@ -51,8 +51,7 @@ def parse_moment(text: str, now_ns: int) -> str:
     raise ValueError(f"{text!r} is no time: write 10m, 2h, 7d (ago), 2026-01-31, or 2026-01-31T12:00:00Z")
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """One record as it is read: the line, and its values with exact text."""
 
     line: bytes

@@ -11,7 +11,8 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ipc.audit.errors import AuditLogError
 
@@ -116,8 +117,7 @@ def lines_backward(descriptor: int, size_bytes: int) -> Iterator[tuple[int, byte
         yield 0, held
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(Struct, frozen=True):
     """The last durable record: its number and the SHA-256 of its line (hex)."""
 
     seq: int

@@ -6,7 +6,8 @@ import contextlib
 import fcntl
 import hashlib
 import os
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ipc.audit.event import GENESIS_HASH, parse_line
 from supervisor.audit_log import SEALED
@@ -21,8 +22,7 @@ from supervisor.audit_segments import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(Struct, frozen=True):
     """The first place where the log is not what was written. `kind`: parse, hash, seq, torn, missing, head or seal."""
 
     file: str
@@ -31,8 +31,7 @@ class Fault:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class VerifyReport:
+class VerifyReport(Struct, frozen=True):
     """What verification found; intact when `fault` is None."""
 
     directory: str
@@ -49,8 +48,7 @@ class _FaultError(Exception):
         self.fault = fault
 
 
-@dataclass(slots=True)
-class _Chain:
+class _Chain(Struct):
     """How far the chain has been followed."""
 
     seq: int = 0

@@ -16,9 +16,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
 import zmq
+from msgspec import Struct, field
 from zmq.utils import z85
 
 from ipc.audit import protocol
@@ -41,8 +41,7 @@ RATE_PER_S = 20_000
 Subscriber = Callable[[Mapping[str, object]], None]
 
 
-@dataclass(slots=True)
-class _Producer:
+class _Producer(Struct):
     """One registered key: what it may call itself, and how far its stream has come."""
 
     name: str
@@ -54,8 +53,7 @@ class _Producer:
     ready_ns: int = 0
 
 
-@dataclass(slots=True)
-class _Local:
+class _Local(Struct):
     """An event of the supervisor's own, and who waits for it."""
 
     event: AuditEvent
@@ -64,8 +62,7 @@ class _Local:
     error: AuditLogError | None = None
 
 
-@dataclass(slots=True)
-class _Group:
+class _Group(Struct):
     """What is written together: entries in order, who waits for them, and the answers that are due after the fsync."""
 
     entries: list[Entry] = field(default_factory=list)

@@ -13,7 +13,8 @@ import signal
 import stat
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ipc.errors import ConfigError, ConfinementError, PeerProtocolError
 from ipc.messages import (
@@ -39,8 +40,7 @@ PROGRESS_AFTER_S = 1.0
 _ELF_MAGIC = b"\x7fELF"
 
 
-@dataclass(frozen=True, slots=True)
-class CompileLimits:
+class CompileLimits(Struct, frozen=True):
     """What one compilation may use."""
 
     timeout_s: float = 600.0
@@ -56,8 +56,7 @@ class CompileError(ConfigError):
         self.limit = limit
 
 
-@dataclass(slots=True)
-class Program:
+class Program(Struct):
     """Sealed bytes of one wasm file, with their hash. Owns its descriptor."""
 
     path: str
@@ -98,8 +97,7 @@ class Program:
         os.close(self.descriptor)
 
 
-@dataclass(frozen=True, slots=True)
-class Artifact:
+class Artifact(Struct, frozen=True):
     """Compiled code, ready to be handed to a worker. `descriptor` is sealed and belongs to the caller."""
 
     record: ArtifactRecord
@@ -191,8 +189,7 @@ def _compile(
         launched.close()
 
 
-@dataclass(slots=True)
-class _Hearing:
+class _Hearing(Struct):
     """What keeper and compiler have said so far."""
 
     launched: Launched

@@ -3,8 +3,9 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import ClassVar, Final
+
+from msgspec import Struct
 
 from ipc.errors import ConfigError
 from ipc.policy.document import PolicyDocument
@@ -25,8 +26,7 @@ class UsageError(ConfigError):
     exit_code: ClassVar[int] = 64  # EX_USAGE
 
 
-@dataclass(frozen=True, slots=True)
-class ComponentView:
+class ComponentView(Struct, frozen=True):
     """A manifest bound to this host; `unset` are the parameters whose values only stand in for real ones."""
 
     manifest: Manifest

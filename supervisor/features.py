@@ -10,14 +10,14 @@ import errno as errno_names
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 State = Literal["found", "partial", "not"]
 
 
-@dataclass(frozen=True, slots=True)
-class Observed:
+class Observed(Struct, frozen=True):
     """What one probe saw: the errno of the call that decided (0: it worked), and what else it learnt."""
 
     errno: int = 0
@@ -26,8 +26,7 @@ class Observed:
     names: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
+class Host(Struct, frozen=True):
     """What the judgements need to know of the machine and of who asks."""
 
     uid: int
@@ -38,8 +37,7 @@ class Host:
     apparmor_restricts_userns: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """A judgement: the state, what was found in words, the missing parts, a command to mend it ("" if none can)."""
 
     state: State
@@ -48,8 +46,7 @@ class Finding:
     mend: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Feature:
+class Feature(Struct, frozen=True):
     """One row of the table. Without a required feature no component is started."""
 
     name: str

@@ -13,7 +13,8 @@ import signal
 import socket
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 import ipc
 from ipc.audit.event import AuditEvent
@@ -29,8 +30,7 @@ from supervisor.zygote import Zygote
 DEFAULT_REQUIRED = ("rlimits", "no_new_privs", "landlock", "seccomp")
 
 
-@dataclass(frozen=True, slots=True)
-class HostOptions:
+class HostOptions(Struct, frozen=True):
     """Where the host keeps its things, and how strictly it confines."""
 
     state_directory: str
@@ -43,8 +43,7 @@ class HostOptions:
     namespaces: bool = True
 
 
-@dataclass(slots=True)
-class Host:
+class Host(Struct):
     """The running processes. Use as a context manager: nothing is left behind."""
 
     options: HostOptions

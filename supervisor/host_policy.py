@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ipc.policy.capability import Grant
 from ipc.policy.document import PolicyDocument
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
     from supervisor.manifest.values import Manifest, ParameterValue
 
 
-@dataclass(frozen=True, slots=True)
-class ResolvedQuota:
+class ResolvedQuota(Struct, frozen=True):
     """What a component may use, every amount decided; `units.UNLIMITED` where the host grants it."""
 
     storage_bytes: int
@@ -28,8 +28,7 @@ class ResolvedQuota:
     memory_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class QuotaResolution:
+class QuotaResolution(Struct, frozen=True):
     """A quota, and what was refused on the way: where `refusals` isn't empty the component must not start."""
 
     quota: ResolvedQuota

@@ -10,7 +10,8 @@ import fcntl
 import os
 import pwd
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ipc.errors import ConfigError
 
@@ -22,8 +23,7 @@ _UID_MAX = 2**32 - 2
 """The greatest uid there is: setresuid(2) takes 2**32 - 1 for "leave it as it is", which for us would be root."""
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(Struct, frozen=True):
     """A file identity: what the warden becomes."""
 
     name: str

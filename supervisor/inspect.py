@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 import ipc
 from ipc.errors import AirssysError
@@ -16,8 +17,7 @@ from supervisor.settings import default_directories
 from supervisor.zygote import Zygote
 
 
-@dataclass(frozen=True, slots=True)
-class WasmSummary:
+class WasmSummary(Struct, frozen=True):
     """What the compiler reported; `error` says why there is nothing else."""
 
     kind: str

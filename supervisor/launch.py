@@ -6,7 +6,8 @@ import contextlib
 import os
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ipc import codec
 from ipc.channel import Channel
@@ -18,8 +19,7 @@ KEEPER = ByName("worker.keeper", "keep")
 SECCOMP = "seccomp"
 
 
-@dataclass(slots=True)
-class Launched:
+class Launched(Struct):
     """The supervisor's ends of one worker: its keeper's channel, which is also its lifeline, and its own channel."""
 
     process: Keeper

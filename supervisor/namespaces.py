@@ -13,8 +13,9 @@ import select
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, NoReturn
+
+from msgspec import Struct
 
 from ipc import libc
 from ipc.errors import ConfinementError
@@ -30,8 +31,7 @@ def isolated_python(code: str) -> tuple[str, ...]:
     return (sys.executable, "-I", "-c", code)
 
 
-@dataclass(slots=True)
-class Spawned:
+class Spawned(Struct):
     """A process that we started; owns its pidfd and the file its standard error goes to."""
 
     pid: int

@@ -1,10 +1,9 @@
 """The amounts that a component may use, as a manifest asks for them and as a host sets them."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class Quota:
+class Quota(Struct, frozen=True):
     """`[quota]`; None where nothing is written, `units.UNLIMITED` for `"unlimited"`."""
 
     storage_bytes: int | None = None

@@ -13,7 +13,9 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from ipc.audit.event import AuditEvent
 from ipc.errors import AuditError, PeerProtocolError
@@ -52,8 +54,7 @@ DRAIN_DEADLINE_NS = 5 * 10**9
 Record = Callable[[AuditEvent], None]
 
 
-@dataclass(slots=True)
-class RunLoop:
+class RunLoop(Struct):
     """One run, from the fork to the last byte of output. `record_durable` returns only when the event is on disk."""
 
     job: WorkerJob
@@ -72,8 +73,8 @@ class RunLoop:
     expected: Expected
     on_fresh_denials: Callable[[DecisionTally], None]
     signals: int
+    facts: Facts
     phase: Phase = Phase.LAUNCHING
-    facts: Facts = field(init=False)
     layers: tuple[LayerReport, ...] = ()
     notes: tuple[str, ...] = ()
     peak_memory_bytes: int = 0
@@ -92,7 +93,6 @@ class RunLoop:
 
     def run(self) -> Facts:
         """Drive the run to its end and return the facts; every descriptor of the run is closed on return."""
-        self.facts = Facts(self.job.limits)
         self._started_ns = time.monotonic_ns()
         self._deadline_ns = self._started_ns + START_DEADLINE_NS
         try:

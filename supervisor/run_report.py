@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from ipc.messages import LayerReport
 from supervisor.verdict import Verdict
@@ -15,8 +16,7 @@ from supervisor.verdict import Verdict
 MAX_DENIALS = 1_000
 
 
-@dataclass(slots=True)
-class Denial:
+class Denial(Struct):
     """One distinct refusal, with how often it happened."""
 
     action: str
@@ -41,8 +41,7 @@ class Denial:
         }
 
 
-@dataclass(slots=True)
-class DecisionTally:
+class DecisionTally(Struct):
     """Counts the decisions of one instance from its audit records, folded ones with their exact count."""
 
     instance: str
@@ -88,8 +87,7 @@ class DecisionTally:
         denial.count += count
 
 
-@dataclass(frozen=True, slots=True)
-class RunReport:
+class RunReport(Struct, frozen=True):
     """Everything that is known of a finished run."""
 
     verdict: Verdict

@@ -6,8 +6,9 @@ import os
 import re
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import takewhile
+
+from msgspec import Struct
 
 from ipc.errors import ConfigError
 from ipc.messages import EngineSettings, WorkerLimits
@@ -22,8 +23,7 @@ DEFAULT_MEMORY_BYTES = 256 * 10**6
 DEFAULT_OUTPUT_BYTES = 64 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class RunRequest:
+class RunRequest(Struct, frozen=True):
     """One program, what it was granted, and its limits. `environment` holds secrets: never logged, never shown."""
 
     component: str

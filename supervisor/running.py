@@ -6,7 +6,9 @@ import fcntl
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ipc import codec
 from ipc.audit.event import AuditEvent
@@ -26,8 +28,7 @@ from supervisor.verdict import Facts, Verdict, decide_verdict
 from supervisor.verify import Expected
 
 
-@dataclass(frozen=True, slots=True)
-class RunStreams:
+class RunStreams(Struct, frozen=True):
     """Where the guest's streams go. None as a target captures into memory; None as the source is an empty input."""
 
     stdin: int | None
@@ -194,6 +195,7 @@ def _loop(
         expected=Expected.of(job),
         on_fresh_denials=on_denials,
         signals=host.signals.fileno(),
+        facts=Facts(job.limits),
     )
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct, field
 
 from ipc.policy.access import AclEntry, Role
 from supervisor import units
@@ -59,8 +60,7 @@ class SettingsError(ConfigFileError):
     """The host's configuration can't be used; carries every `Problem` that was found in it."""
 
 
-@dataclass(frozen=True, slots=True)
-class HostDirectories:
+class HostDirectories(Struct, frozen=True):
     """Where the host keeps its things; absolute. Only `data` is for components: it holds their own directories."""
 
     state: str
@@ -69,8 +69,7 @@ class HostDirectories:
     log: str
 
 
-@dataclass(frozen=True, slots=True)
-class Control:
+class Control(Struct, frozen=True):
     """Who may do what on the control socket: user names, and group names behind an `@`."""
 
     viewers: tuple[str, ...] = ()
@@ -79,32 +78,28 @@ class Control:
     admins: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class AuditRetention:
+class AuditRetention(Struct, frozen=True):
     """How long and how much of the audit log is kept; None means no bound."""
 
     keep_ns: int | None = None
     max_size_bytes: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TrustSource:
+class TrustSource(Struct, frozen=True):
     """Where components that are trusted come from: a pattern of git URLs, and the branch."""
 
     git: str
     branch: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class ApprovalRule:
+class ApprovalRule(Struct, frozen=True):
     """Which actions take how many people to approve."""
 
     when: tuple[str, ...]
     approvers: int
 
 
-@dataclass(frozen=True, slots=True)
-class SecretSource:
+class SecretSource(Struct, frozen=True):
     """Where the value of a secret comes from: one of a systemd credential's name and a file's absolute path."""
 
     name: str
@@ -112,8 +107,7 @@ class SecretSource:
     file: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class ComponentSettings:
+class ComponentSettings(Struct, frozen=True):
     """What the host says of one component, or of one instance of it (`NAME@INSTANCE`)."""
 
     name: str
@@ -129,8 +123,7 @@ class ComponentSettings:
     lift_guarded: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """All of it. `files` are those that were read; `origins` tells where each key was written."""
 
     directories: HostDirectories
@@ -145,7 +138,7 @@ class Settings:
     roles: tuple[Role, ...] = ()
     components: tuple[ComponentSettings, ...] = ()
     files: tuple[str, ...] = ()
-    origins: Mapping[KeyPath, Origin] = field(default_factory=dict, repr=False)
+    origins: Mapping[KeyPath, Origin] = field(default_factory=dict)
 
     def component(self, name: str, instance: str = "") -> ComponentSettings:
         """Return what is said of `NAME@INSTANCE`, else of `NAME`, else the defaults."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import select
 import stat
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from supervisor.terminal import TerminalFilter
 
@@ -17,8 +18,7 @@ _CHUNK_BYTES = 65_536
 _HIGH_WATER_BYTES = 1 << 18
 
 
-@dataclass(slots=True)
-class OutputStream:
+class OutputStream(Struct):
     """One of the worker's output pipes, on its way to a descriptor of ours or into memory."""
 
     source: int
@@ -78,8 +78,7 @@ class OutputStream:
                 self.pending += self.filter.finish()
 
 
-@dataclass(slots=True)
-class InputStream:
+class InputStream(Struct):
     """The user's standard input on its way into the worker's pipe."""
 
     source: int | None

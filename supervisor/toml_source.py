@@ -7,8 +7,9 @@ import tomllib
 from bisect import bisect_right
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Final
+
+from msgspec import Struct
 
 from ipc.errors import ConfigError
 
@@ -23,8 +24,7 @@ KeyPath = tuple[str | int, ...]
 """Where a value stands: table names and keys, and the index where it is an element of an array."""
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(Struct, frozen=True):
     """One thing that is wrong in a configuration file; `line` counts from 1, 0 where no line can be named."""
 
     file: str
@@ -95,8 +95,7 @@ def key_name(path: KeyPath) -> str:
     return name
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(Struct, frozen=True):
     """Where a value was written; `line` counts from 1, 0 where it is a built-in default."""
 
     file: str
@@ -107,13 +106,12 @@ class Origin:
         return f"{self.file}:{self.line}" if self.line else self.file
 
 
-@dataclass(frozen=True, slots=True)
-class TomlSource:
+class TomlSource(Struct, frozen=True):
     """A parsed TOML document: its values, and the origin of each key path in it."""
 
     file: str
     values: Mapping[str, object]
-    origins: Mapping[KeyPath, Origin] = field(repr=False)
+    origins: Mapping[KeyPath, Origin]
 
     def origin(self, path: KeyPath) -> Origin:
         """Return where the key stands, or the nearest table around it that does."""

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ipc.messages import PROGRAM, Ended, Finished, StartFailed, WorkerLimits
 
@@ -31,8 +32,7 @@ LIMIT_CODES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class LimitReached:
+class LimitReached(Struct, frozen=True):
     """The limit that ended a run, with what was used and what was allowed, in the limit's own unit."""
 
     name: str
@@ -42,8 +42,7 @@ class LimitReached:
     unit: str
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """How it ended: outcome is exited, trapped, limit, refused, crashed or host_error."""
 
     outcome: str
@@ -53,8 +52,7 @@ class Verdict:
     limit: LimitReached | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(Struct, frozen=True):
     """What is known when nothing of the run is left."""
 
     limits: WorkerLimits

@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import resource
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ipc.messages import LayerReport, WorkerJob, WorkerLimits
 from supervisor import watch
@@ -22,8 +24,7 @@ _CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 _KIB = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Expected:
+class Expected(Struct, frozen=True):
     """What the outside must show."""
 
     seccomp_filters: int
@@ -56,8 +57,7 @@ class Expected:
         return self
 
 
-@dataclass(frozen=True, slots=True)
-class Observed:
+class Observed(Struct, frozen=True):
     """What the outside does show. None where this user may not look."""
 
     status: Mapping[str, str]

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import select
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 INTERVAL_NS = 100 * 10**6
 """How often; what a worker can take in between is the possible overshoot, some hundred megabytes."""
@@ -20,8 +21,7 @@ MAX_THREADS = 192
 _COUNTED = ("RssAnon", "VmSwap", "VmPTE")
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True):
     """What one process holds now."""
 
     memory_bytes: int

@@ -16,11 +16,11 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
+from msgspec import Struct
 
 ROOT = Path(__file__).resolve().parent.parent
 AIRSSYS = ROOT / ".venv" / "bin" / "airssys"
@@ -156,8 +156,7 @@ def _hang_guard(request: pytest.FixtureRequest) -> Iterator[None]:
         signal.signal(signal.SIGALRM, previous)
 
 
-@dataclass(slots=True)
-class Deadline:
+class Deadline(Struct):
     """A point in time; for waits which have an event to wait for, and for conditions which have none."""
 
     at_s: float
@@ -208,8 +207,7 @@ def _make_removable(path: Path) -> None:
 # ---- the command line
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What one run of `airssys` left: its exit code (-n for signal n), and what it printed."""
 
     code: int
@@ -223,8 +221,7 @@ class Outcome:
         return document
 
 
-@dataclass(frozen=True, slots=True)
-class Airssys:
+class Airssys(Struct, frozen=True):
     """The public command line in a process of its own, with a state directory and environment of the test's own."""
 
     directory: Path

@@ -8,10 +8,10 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-from dataclasses import dataclass, field
 
 import wasmtime
 import wasmtime.component
+from msgspec import Struct
 from wasmtime import _ffi as ffi
 
 from ipc.messages import EngineSettings, Finished, WorkerJob, WorkerLimits
@@ -74,8 +74,7 @@ def new_engine(settings: EngineSettings, memories: LinearMemories | None) -> was
     return wasmtime.Engine(config)
 
 
-@dataclass(slots=True)
-class Runner:
+class Runner(Struct):
     """An engine with WASI linked for one kind of program; made in the zygote, used by the workers forked from it."""
 
     engine: wasmtime.Engine
@@ -95,8 +94,7 @@ class Runner:
         return cls(engine, memories, modules, components)
 
 
-@dataclass(slots=True)
-class Program:
+class Program(Struct):
     """Loaded code with its store: everything that can be done before the guest's first instruction."""
 
     runner: Runner
@@ -105,7 +103,7 @@ class Program:
     module: wasmtime.Module | None = None
     component: wasmtime.component.Component | None = None
     run_export: str = ""
-    timed_out: bool = field(default=False)
+    timed_out: bool = False
 
     @classmethod
     def load(cls, runner: Runner, job: WorkerJob, artifact: str | bytes) -> Program:

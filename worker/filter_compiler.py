@@ -12,8 +12,9 @@ import functools
 import json
 import os
 import struct
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from ipc.errors import ConfinementError
 
@@ -43,8 +44,7 @@ class _Comparison(ctypes.Structure):
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
+class Condition(Struct, frozen=True):
     """One comparison of one argument. With a `mask`, the masked argument is compared for equality."""
 
     argument: int
@@ -53,8 +53,7 @@ class Condition:
     mask: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Struct, frozen=True):
     """What happens to one system call when all conditions hold; `why` is for the reader."""
 
     call: str
@@ -65,8 +64,7 @@ class Rule:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class FilterData:
+class FilterData(Struct, frozen=True):
     """One filter as written: `default` is what happens to a call that no rule names."""
 
     name: str
@@ -75,8 +73,7 @@ class FilterData:
     rules: tuple[Rule, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
+class Program(Struct, frozen=True):
     """A compiled filter: 8-byte BPF instructions (struct sock_filter)."""
 
     instructions: bytes

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from ipc.messages import Finished
 from worker import libc
@@ -32,8 +33,7 @@ class ProbeError(Exception):
     """The program of a probe is malformed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """One call; `arguments` are numbers, or the labels of the steps whose results they are."""
 
     label: str
@@ -42,8 +42,7 @@ class Step:
     arguments: tuple[int | str, ...]
 
 
-@dataclass(slots=True)
-class Probe:
+class Probe(Struct):
     """A parsed program: everything it needs exists before the seal, so that nothing is imported or mapped after it."""
 
     steps: tuple[Step, ...]

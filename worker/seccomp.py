@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ipc.errors import ConfinementError
 from ipc.messages import LayerReport
@@ -29,8 +30,7 @@ _ATTEMPTS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Programs:
+class Programs(Struct, frozen=True):
     """The compiled filters of one architecture."""
 
     confining: Program

@@ -10,7 +10,9 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+
+from msgspec import Struct
+from msgspec.structs import asdict, replace
 
 from ipc.audit.text import bounded, escape, unescape
 from ipc.errors import PeerProtocolError
@@ -33,8 +35,7 @@ MAX_COUNT = 2**63 - 1
 _LIMITS = {"resource": RESOURCE_LIMIT_BYTES, "reason": REASON_LIMIT_BYTES, "rule": RULE_LIMIT_BYTES}
 
 
-@dataclass(frozen=True, slots=True)
-class AuditEvent:
+class AuditEvent(Struct, frozen=True):
     """What happened, in the words of whoever saw it; text is exact, undecodable bytes are surrogate escapes (PEP 383).
 
     `decision` is "allowed", "denied", "performed" or "info"; `count` says how many alike happenings the record stands
@@ -113,13 +114,15 @@ class AuditEvent:
                 plain = _plain_map(mapping, limit_bytes)
                 if plain != mapping or type(mapping) is not dict:
                     changed[name] = plain
-        return replace(self, **changed) if changed else self  # type: ignore[arg-type] # names and types come from the fields
+        return replace(self, **changed) if changed else self
 
 
-TEXT_FIELDS = tuple(f.name for f in fields(AuditEvent) if f.type == "str")
+_EVENT_KEYS = AuditEvent.__struct_fields__
+# The annotation as it is written: evaluating all of them would cost more than the import of this module.
+TEXT_FIELDS = tuple(name for name in _EVENT_KEYS if AuditEvent.__annotations__[name] == "str")
 _TEXT_FIELD_SET = frozenset(TEXT_FIELDS)
 _STAMPED_BEFORE = ("schema", "seq", "time", "host", "producer", "stream", "stream_seq")
-RECORD_KEYS = (*_STAMPED_BEFORE, *(f.name for f in fields(AuditEvent)), "prev")
+RECORD_KEYS = (*_STAMPED_BEFORE, *_EVENT_KEYS, "prev")
 """The keys of a line, in order. `producer`, `stream`, `stream_seq` come from the connection, never from the payload."""
 
 
@@ -158,8 +161,7 @@ def _plain(value: object, depth: int) -> object:
     return _short(repr(value))
 
 
-@dataclass(frozen=True, slots=True)
-class ComponentStamp:
+class ComponentStamp(Struct, frozen=True):
     """What the writer knows of a producer's component; it replaces what the producer says. "" leaves its word."""
 
     component: str = ""
@@ -170,12 +172,11 @@ class ComponentStamp:
 
     def apply(self, event: AuditEvent) -> AuditEvent:
         """Return `event` with the known fields put in."""
-        known = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name)}
+        known = {name: value for name, value in asdict(self).items() if value}
         return replace(event, **known) if known else event
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(Struct, frozen=True):
     """Who said it, by their connection: producer, stream (hex, one per producer process), position in that stream."""
 
     producer: str
@@ -186,8 +187,7 @@ class Origin:
 SUPERVISOR = Origin("supervisor")
 
 
-@dataclass(frozen=True, slots=True)
-class AuditRecord:
+class AuditRecord(Struct, frozen=True):
     """One line of the log: the event with its stamps. `hash` is the SHA-256 of the line, its newline included (hex)."""
 
     seq: int
@@ -210,8 +210,7 @@ class AuditRecord:
             *(origin.producer, origin.stream, origin.stream_seq),
         )
         record: dict[str, object] = dict(zip(_STAMPED_BEFORE, stamps, strict=True))
-        for f in fields(AuditEvent):
-            record[f.name] = getattr(self.event, f.name)
+        record.update(asdict(self.event))
         record["prev"] = self.prev
         return record
 
@@ -266,9 +265,6 @@ def stamp(event: AuditEvent, origin: Origin, *, seq: int, time_ns: int, host: st
     values["prev"] = prev
     line = (_encode(values) + "\n").encode("ascii")
     return AuditRecord(seq, time_ns, host, origin, event, prev, line, hashlib.sha256(line).hexdigest())
-
-
-_EVENT_KEYS = tuple(f.name for f in fields(AuditEvent))
 
 
 def parse_line(line: bytes) -> dict[str, object]:

@@ -8,7 +8,9 @@ the producer is done) a closing record says how often it repeated. So the counts
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ipc.audit.event import AuditEvent
 
@@ -34,8 +36,7 @@ def key_of(event: AuditEvent) -> Key:
     )
 
 
-@dataclass(slots=True)
-class _Window:
+class _Window(Struct):
     event: AuditEvent
     opened_ns: int
     last_ns: int

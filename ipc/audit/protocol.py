@@ -11,9 +11,10 @@ Writer → producer: `[ACK, stream, seq]`, all up to `seq` is durable; `[REFUSED
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 import msgpack
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ipc.audit.event import DETAIL_DEPTH_MAX, MAX_COUNT, AuditEvent
 from ipc.errors import PeerProtocolError
@@ -32,8 +33,7 @@ _BATCH_DEPTH = 2
 _EVENT_DEPTH = 1 + DETAIL_DEPTH_MAX
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(Struct, frozen=True):
     """Consecutive events of one stream, still packed."""
 
     stream: bytes
@@ -43,8 +43,7 @@ class Batch:
     events: Sequence[bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Struct, frozen=True):
     """What the writer answers: `kind` is ACK, REFUSED or WAIT; `number` a position, or milliseconds for WAIT."""
 
     kind: int

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final, Literal
+
+from msgspec import Struct
 
 from ipc.errors import ConfigError, LocalProtocolError
 from ipc.policy.capability import Grant, is_action
@@ -16,8 +17,7 @@ _ACTION_FAMILY: Final = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class AclEntry:
+class AclEntry(Struct, frozen=True):
     """One entry of the host's access control list.
 
     `identity` is a component's name (any instance of it), `NAME@INSTANCE`, or either with wildcards; `*` is everyone.
@@ -70,8 +70,7 @@ class AclEntry:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Role:
+class Role(Struct, frozen=True):
     """A named set of permissions, such as `filesystem.read:/var/log/**`, and the roles whose permissions it has too."""
 
     name: str
@@ -95,8 +94,7 @@ class Role:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Permission:
+class Permission(Struct, frozen=True):
     """What a role permits: the actions of a name or family, on what a pattern covers."""
 
     action: str

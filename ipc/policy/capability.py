@@ -1,8 +1,9 @@
 """Actions, the names of what they act on, and grants: what one component was given."""
 
 import re
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from ipc.errors import LocalProtocolError
 from ipc.policy.endpoints import EndpointPattern, parse_endpoint_pattern
@@ -35,8 +36,7 @@ ABNORMAL_SEGMENTS: Final = frozenset(("", ".", ".."))
 """Segments that no path in normal form has."""
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(Struct, frozen=True):
     """One thing that one component was given: an action on what a pattern covers."""
 
     action: str

@@ -1,6 +1,6 @@
 """The policy of one component instance as plain data: what is resolved by the supervisor, and sent to who decides."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from ipc.policy.access import AclEntry, Role
 from ipc.policy.capability import Grant
@@ -20,8 +20,7 @@ _KEYS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyDocument:
+class PolicyDocument(Struct, frozen=True):
     """All that decisions about one component instance depend on."""
 
     component: str

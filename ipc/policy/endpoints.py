@@ -9,8 +9,9 @@ brackets.
 """
 
 import re
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from ipc.policy.patterns import Form, Malformed, Pattern, PatternError, SegmentGlob, parse_pattern
 
@@ -35,8 +36,7 @@ _ENCODED_STRUCTURE: Final = re.compile(
 _METHOD: Final = re.compile(r"([A-Z]{1,16}) (.*)", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(Struct, frozen=True):
     """One place to connect to or listen at."""
 
     scheme: str | None
@@ -46,8 +46,7 @@ class Endpoint:
     method: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class EndpointPattern:
+class EndpointPattern(Struct, frozen=True):
     """A set of endpoints."""
 
     text: str

@@ -7,9 +7,10 @@ The lists, each entry with its reason, are in `ipc.policy.forbidden_paths`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
+
+from msgspec import Struct
 
 from ipc.policy import forbidden_paths as lists
 from ipc.policy.capability import ABNORMAL_SEGMENTS
@@ -19,8 +20,7 @@ from ipc.policy.patterns import Form, Pattern, Token, parse_pattern
 GUARDED_TREES: Final = ("/proc", "/sys", "/dev", "/boot")
 
 
-@dataclass(frozen=True, slots=True)
-class ForbiddenRule:
+class ForbiddenRule(Struct, frozen=True):
     """One forbidden pattern, and why."""
 
     pattern: str
@@ -32,8 +32,7 @@ class ForbiddenRule:
         return f'forbidden "{self.pattern}"'
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(Struct, frozen=True):
     """A rule that no grant overrides has refused."""
 
     guarded: bool

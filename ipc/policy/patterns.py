@@ -17,10 +17,11 @@ No regular expression here can backtrack beyond linear time: `*` runs are atomic
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 from typing import Final, Literal
+
+from msgspec import Struct
 
 from ipc.errors import ConfigError
 
@@ -69,8 +70,7 @@ class Form(Enum):
     """Everything beneath, not the object itself (`dir/**`)."""
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentGlob:
+class SegmentGlob(Struct, frozen=True):
     """One segment with wildcards: matches a segment, never a separator."""
 
     text: str
@@ -116,8 +116,7 @@ Token = str | SegmentGlob | None
 """A literal segment, a segment with wildcards, or None for `**`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pattern:
+class Pattern(Struct, frozen=True):
     """A parsed pattern; equal texts with equal separators are equal patterns."""
 
     text: str
@@ -130,8 +129,7 @@ class Pattern:
         return matches_tokens(self.tokens, self.form, split_resource(resource, self.separator))
 
 
-@dataclass(frozen=True, slots=True)
-class Malformed:
+class Malformed(Struct, frozen=True):
     """A resource whose name is not in its one normal form; it is refused (A1207), never repaired."""
 
     reason: str

@@ -1,8 +1,9 @@
 """The rules for one action, compiled: the component's grants, then the host's ACL, then its roles."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
+
+from msgspec import Struct
 
 from ipc.errors import ConfigError
 from ipc.policy.access import AclEntry
@@ -20,15 +21,13 @@ _EVERY_HOST: Final = Pattern("**", ".", (), Form.TREE)
 _EVERY_ENDPOINT: Final = EndpointPattern("**", None, _EVERY_HOST, None, None)
 
 
-@dataclass(frozen=True, slots=True)
-class Allow:
+class Allow(Struct, frozen=True):
     """The action may be done; `rule` names the grant that says so."""
 
     rule: str
 
 
-@dataclass(frozen=True, slots=True)
-class Deny:
+class Deny(Struct, frozen=True):
     """The action is refused.
 
     `code` is an entry of `ipc.codes`, `reason` a sentence for a person, `rule` what refused, and `nearest` the grant

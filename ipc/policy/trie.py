@@ -6,8 +6,9 @@ for a single pattern that covers a resource, has a quicker way: `ipc.policy.matc
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from ipc.policy.edges import GlobEdges
 from ipc.policy.patterns import Form, SegmentGlob, Token
@@ -50,8 +51,7 @@ class _Node:
         """Whether, behind a `**`, only the last segment of a resource can lead on to an acceptance."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reach:
+class Reach(Struct, frozen=True):
     """What is known of a set of patterns after the segments of a directory were consumed.
 
     Two directories with equal reaches are told apart by none of the patterns, whatever lies beneath them.

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import errno
 import stat
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, NamedTuple, Protocol
+
+from msgspec import Struct
+from msgspec.structs import force_setattr
 
 from ipc.policy.decision import Allow, Deny
 
@@ -66,8 +68,7 @@ SETID: Final = stat.S_ISUID | stat.S_ISGID
 PERMISSIONS: Final = 0o777
 
 
-@dataclass(frozen=True, slots=True)
-class OpenRequest:
+class OpenRequest(Struct, frozen=True):
     """One open call in words. `path_only` is O_PATH: a descriptor to look at the object, not into it.
 
     `changes`: it needs the right to write. `actions`: what opening a file this way needs, all of them; none for O_PATH,
@@ -84,15 +85,15 @@ class OpenRequest:
     nofollow: bool
     kept_flags: int
     mode: int
-    changes: bool = field(init=False)
-    actions: tuple[str, ...] = field(init=False)
+    changes: bool = False
+    actions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Derive what the checks ask for."""
         changes = self.write or self.truncate or self.create
         needs = (READ, WRITE) if self.read and changes else (WRITE,) if changes else (READ,)
-        object.__setattr__(self, "changes", changes)
-        object.__setattr__(self, "actions", () if self.path_only else needs)
+        force_setattr(self, "changes", changes)
+        force_setattr(self, "actions", () if self.path_only else needs)
 
 
 def normalise_flags(flags: int, machine: str) -> int:
@@ -148,8 +149,7 @@ def parse_open(flags: int, mode: int, resolve: int, strict: bool) -> OpenRequest
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(Struct, frozen=True):
     """A refused call: what the worker's call returns, and what the audit log and a person are told."""
 
     errno: int

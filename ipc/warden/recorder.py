@@ -10,8 +10,9 @@ detached. A rule's first record without closing ones tells that the warden died.
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import Final, Protocol
+
+from msgspec.structs import replace
 
 from ipc.audit.event import AuditEvent
 from ipc.audit.folding import Folder, Key

@@ -6,8 +6,9 @@ Pure: the current directory is an argument, and so is the function that finds a 
 import os.path
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from ipc.policy.capability import Grant, pattern_problem
 from supervisor.manifest import checks
@@ -30,8 +31,7 @@ from supervisor.toml_source import Problem
 MAX_VALUE_CHARACTERS: Final = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Variables:
+class Variables(Struct, frozen=True):
     """The directories behind `${component}`, `${data}` and `${tmp}`: absolute real paths."""
 
     component: str
@@ -39,24 +39,21 @@ class Variables:
     tmp: str
 
 
-@dataclass(frozen=True, slots=True)
-class BoundMount:
+class BoundMount(Struct, frozen=True):
     """A host directory and the name by which the guest sees it."""
 
     guest: str
     host: str
 
 
-@dataclass(frozen=True, slots=True)
-class BoundSecret:
+class BoundSecret(Struct, frozen=True):
     """A secret's name; its value is fetched at the start and kept nowhere."""
 
     name: str
     required: bool
 
 
-@dataclass(frozen=True, slots=True)
-class BoundManifest:
+class BoundManifest(Struct, frozen=True):
     """What a component asks for on this host, nothing of it granted yet."""
 
     manifest: Manifest

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 DIRECTORY_VARIABLES: Final = ("component", "data", "tmp")
 PARAMETER_PREFIX: Final = "param."
@@ -16,8 +17,7 @@ MAX_RESULT_CHARACTERS: Final = 128 * 1024
 _VARIABLE: Final = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
 
 
-@dataclass(frozen=True, slots=True)
-class Variable:
+class Variable(Struct, frozen=True):
     """A reference such as `${param.logs}`, by what stands in the braces."""
 
     name: str

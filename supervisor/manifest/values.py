@@ -4,8 +4,9 @@ Texts of capabilities, mounts, arguments and environment still hold their `${…
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from supervisor.quota import Quota as Quota
 
@@ -20,8 +21,7 @@ CHOICE: Final = "choice"
 PARAMETER_TYPES: Final = (DIRECTORY, FILE, STRING, INTEGER, BOOLEAN, CHOICE)
 
 
-@dataclass(frozen=True, slots=True)
-class Component:
+class Component(Struct, frozen=True):
     """Section `[component]`: what it is called and how it is started. `wasm` is relative to the manifest."""
 
     name: str
@@ -33,8 +33,7 @@ class Component:
     mounts: tuple["Mount", ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
+class Mount(Struct, frozen=True):
     """Under which name the guest sees a host directory; `guest` is absolute or `.`. Grants nothing."""
 
     guest: str
@@ -42,8 +41,7 @@ class Mount:
     line: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
+class Parameter(Struct, frozen=True):
     """Something only the host can know. A `default` may hold variables; None means that it has to be set."""
 
     name: str
@@ -56,8 +54,7 @@ class Parameter:
     line: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """One thing that a manifest asks for: an action on a resource, as it is written."""
 
     action: str
@@ -68,8 +65,7 @@ class Request:
     methods: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class FilesystemCapability:
+class FilesystemCapability(Struct, frozen=True):
     """`capabilities.filesystem`: path patterns."""
 
     read: tuple[Request, ...] = ()
@@ -77,24 +73,21 @@ class FilesystemCapability:
     list: tuple[Request, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class NetworkCapability:
+class NetworkCapability(Struct, frozen=True):
     """`capabilities.network`: URLs or `host:port` to connect to, `address:port` to listen on."""
 
     connect: tuple[Request, ...] = ()
     listen: tuple[Request, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class StorageCapability:
+class StorageCapability(Struct, frozen=True):
     """`capabilities.storage`: patterns of keys, separated by `:`."""
 
     read: tuple[Request, ...] = ()
     write: tuple[Request, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class MessagingCapability:
+class MessagingCapability(Struct, frozen=True):
     """`capabilities.messaging`: patterns of component names, and of topics separated by `.`."""
 
     send: tuple[Request, ...] = ()
@@ -103,15 +96,13 @@ class MessagingCapability:
     subscribe: tuple[Request, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class SecretsCapability:
+class SecretsCapability(Struct, frozen=True):
     """`capabilities.secrets`: environment variables whose value comes from the host."""
 
     env: tuple[Request, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class CustomCapability:
+class CustomCapability(Struct, frozen=True):
     """`capabilities.custom.NAME`: actions that some other component understands."""
 
     name: str
@@ -119,8 +110,7 @@ class CustomCapability:
     metadata: tuple[tuple[str, ParameterValue], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Capabilities:
+class Capabilities(Struct, frozen=True):
     """`[capabilities]`, or `[capabilities.optional]` where a refusal doesn't keep the component from starting."""
 
     filesystem: FilesystemCapability = FilesystemCapability()
@@ -141,8 +131,7 @@ class Capabilities:
             yield from custom.actions
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """`[limits]`; None where nothing is written. `output_bytes` counts stdout and stderr together."""
 
     timeout_ns: int | None = None
@@ -151,8 +140,7 @@ class Limits:
     max_payload_bytes: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Supervision:
+class Supervision(Struct, frozen=True):
     """`[supervision]`; None where nothing is written."""
 
     restart: str | None = None
@@ -160,8 +148,7 @@ class Supervision:
     depends_on: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(Struct, frozen=True):
     """A whole `Component.toml`: its path, the absolute directory that holds it, its SHA-256, and what it says."""
 
     file: str

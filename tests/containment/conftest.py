@@ -15,10 +15,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from ipc.syscalls import machine
 from supervisor.cli import run as run_command
@@ -65,8 +66,7 @@ def parse_results(output: bytes) -> dict[str, int]:
     return results
 
 
-@dataclass(frozen=True, slots=True)
-class Ran:
+class Ran(Struct, frozen=True):
     """What one run left: its report, and its records in the audit log."""
 
     report: RunReport
@@ -100,8 +100,7 @@ class Ran:
         return [str(r["reason"]) for r in self.records if r["event"] == "violation"]
 
 
-@dataclass(slots=True)
-class World:
+class World(Struct):
     """One running host, and where it keeps things."""
 
     name: str
@@ -176,8 +175,7 @@ OFF = {
 """World → layers that are off. In "bare" an attack works: without that, its failure elsewhere would prove nothing."""
 
 
-@dataclass(slots=True)
-class Worlds:
+class Worlds(Struct):
     """Opens each world when it is first asked for, with one cache of compiled code for all."""
 
     place: Path

@@ -9,12 +9,12 @@ import select
 import signal
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import psutil
 import pytest
+from msgspec import Struct
 
 if TYPE_CHECKING:
     import subprocess
@@ -35,8 +35,7 @@ class CommandLine(Protocol):
         """Start it."""
 
 
-@dataclass(slots=True)
-class Run:
+class Run(Struct):
     """A run whose guest is at work: the supervisor, and a pidfd of every process below it."""
 
     process: subprocess.Popen[bytes]

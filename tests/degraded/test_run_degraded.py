@@ -10,11 +10,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import pytest
+from msgspec import Struct
 
 GUESTS = Path(__file__).resolve().parents[1] / "guests"
 AIRSSYS = Path(sys.executable).parent / "airssys"
@@ -53,8 +53,7 @@ class CommandLine(Protocol):
     environment: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(Struct, frozen=True):
     """What one run left: exit code, the document of `--json`, stderr."""
 
     code: int

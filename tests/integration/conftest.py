@@ -10,20 +10,19 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 import wasmtime
+from msgspec import Struct
 
 GUESTS = Path(__file__).resolve().parents[1] / "guests"
 NOBODY = 65534
 """Whose files root's components touch, unless told otherwise."""
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(Struct, frozen=True):
     """What one run left: its exit code (-n for signal n) and the bytes that it printed."""
 
     code: int
@@ -55,8 +54,7 @@ class _CommandLine(Protocol):
         """Start it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Runner:
+class Runner(Struct, frozen=True):
     """`airssys run` in a directory of the test's own, which the guest's identity can reach and write."""
 
     command_line: _CommandLine

@@ -1,11 +1,11 @@
 """Decisions: order never matters, rights follow decisions, directory renames are proven, documents travel intact."""
 
-from dataclasses import replace
 from typing import TypeVar
 
 import msgpack
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from ipc.policy.access import AclEntry, Role
 from ipc.policy.capability import Grant

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import os
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from ipc import codec
 from ipc.errors import ConfigError
@@ -116,7 +116,7 @@ def test_a_changed_record_is_not_believed(directory: Path, damage: object) -> No
 def test_a_forged_hash_in_the_record_gives_nothing(directory: Path) -> None:
     """A record that names another hash than the artifact has is of no use."""
     cache = _stored(directory)
-    forged = dataclasses.replace(_record(), artifact_sha256="00" * 32)
+    forged = structs.replace(_record(), artifact_sha256="00" * 32)
     (directory / f"{KEY}.record").write_bytes(codec.pack(forged))
     assert _found(cache) is None
 
@@ -233,11 +233,11 @@ def test_everything_that_changes_the_code_changes_the_key() -> None:
         cache_key("cd" * 32, "50.0.1", EngineSettings()),
         cache_key("ab" * 32, "50.0.2", EngineSettings()),
         *(
-            cache_key("ab" * 32, "50.0.1", dataclasses.replace(EngineSettings(), **{f.name: not f.default}))
-            for f in dataclasses.fields(EngineSettings)
+            cache_key("ab" * 32, "50.0.1", structs.replace(EngineSettings(), **{f.name: not f.default}))
+            for f in structs.fields(EngineSettings)
         ),
     }
-    assert len(keys) == 3 + len(dataclasses.fields(EngineSettings))
+    assert len(keys) == 3 + len(structs.fields(EngineSettings))
     assert cache_key("ab" * 32, "50.0.1", EngineSettings()) == KEY
 
 

@@ -1,8 +1,7 @@
 """Decisions: the order of the steps, which rule is named, rights, reach, listings, and renaming directories."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from ipc.codes import CODES
 from ipc.errors import ConfigError, LocalProtocolError

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import tomllib
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from supervisor.features import (
     FEATURES,

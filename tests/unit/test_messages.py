@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import types
 import typing
 
 import msgpack
 import pytest
+from msgspec import Struct, structs
 
 from ipc import codec, messages
 from ipc.errors import PeerProtocolError
@@ -15,7 +15,7 @@ from ipc.errors import PeerProtocolError
 ALL = tuple(
     value
     for value in vars(messages).values()
-    if isinstance(value, type) and dataclasses.is_dataclass(value) and value.__module__ == messages.__name__
+    if isinstance(value, type) and issubclass(value, messages.Message) and value is not messages.Message
 )
 _BY_SCALAR: dict[object, object] = {str: "ü\udc80", int: 42, bool: True, bytes: b"\x00\xff", float: 1.5}
 
@@ -28,18 +28,18 @@ def _example(declared: object) -> object:
         if len(arguments) == 2 and arguments[1] is Ellipsis:
             return (_example(arguments[0]), _example(arguments[0]))
         return tuple(_example(a) for a in arguments)
-    if isinstance(declared, type) and dataclasses.is_dataclass(declared):
+    if isinstance(declared, type) and issubclass(declared, Struct):
         return _full(declared)
     return _BY_SCALAR[declared]
 
 
 def _full(cls: type) -> object:
     hints = typing.get_type_hints(cls)
-    return cls(**{field.name: _example(hints[field.name]) for field in dataclasses.fields(cls)})
+    return cls(**{field.name: _example(hints[field.name]) for field in structs.fields(cls)})
 
 
 def _fields_of(cls: type) -> list[tuple[type, str]]:
-    return [(cls, field.name) for field in dataclasses.fields(cls)]
+    return [(cls, field.name) for field in structs.fields(cls)]
 
 
 def test_all_messages_are_found() -> None:
@@ -58,8 +58,8 @@ def test_round_trip(cls: type) -> None:
 @pytest.mark.parametrize("cls", ALL, ids=lambda cls: cls.__name__)
 def test_frozen_and_documented(cls: type) -> None:
     """A message can't be changed after it was made, and says who tells it to whom."""
-    assert dataclasses.fields(cls) == () or cls.__dataclass_params__.frozen  # type: ignore[attr-defined]
-    assert hasattr(cls, "__slots__")
+    assert cls.__struct_config__.frozen  # type: ignore[attr-defined]
+    assert not hasattr(_full(cls), "__dict__")
     assert cls.__doc__
 
 

@@ -7,9 +7,9 @@ import os
 import select
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pytest
+from msgspec import Struct
 
 from supervisor.streams import InputStream, OutputStream
 from supervisor.terminal import TerminalFilter
@@ -17,8 +17,7 @@ from supervisor.terminal import TerminalFilter
 _PLENTY = 1 << 40
 
 
-@dataclass(slots=True)
-class Pipe:
+class Pipe(Struct):
     """A pipe whose ends know whether they were closed by somebody else."""
 
     reader: int

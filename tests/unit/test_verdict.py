@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import signal
-from dataclasses import replace
 from itertools import product
 
 import pytest
+from msgspec.structs import replace
 
 from ipc.messages import Ended, Finished, StartFailed, WorkerLimits
 from supervisor.verdict import LIMIT_CODES, Facts, LimitReached, Verdict, decide_verdict, limit_message

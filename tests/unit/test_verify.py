@@ -1,8 +1,7 @@
 """The outside check: what the kernel shows is compared with what the job says, field by field."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from ipc.messages import ConfinementPlan, EngineSettings, WorkerJob, WorkerLimits
 from supervisor.verify import RUNTIME_SLACK_BYTES, Expected, Observed, data_bound_bytes, judge

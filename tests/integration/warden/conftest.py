@@ -11,11 +11,11 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgpack
 import pytest
+from msgspec import Struct, field
 
 from ipc import codec, syscalls
 from ipc.audit.event import AuditEvent
@@ -52,8 +52,7 @@ def all_numbers() -> dict[str, int]:
     )
 
 
-@dataclass(slots=True)
-class Actor:
+class Actor(Struct):
     """One process whose file calls go to the warden."""
 
     worker_id: str
@@ -111,8 +110,7 @@ class Actor:
             self.process.pidfd = -1
 
 
-@dataclass(slots=True)
-class Stage:
+class Stage(Struct):
     """A running warden."""
 
     directory: Path

@@ -10,10 +10,10 @@ import select
 import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 
 import pytest
 import wasmtime
+from msgspec import Struct, field
 
 import ipc
 from ipc import libc, syscalls
@@ -126,8 +126,7 @@ class StandIn(threading.Thread):
         fcntl.ioctl(self._listener, _SEND, _RESPONSE.pack(notification, 0, error, 0))
 
 
-@dataclass(slots=True)
-class Outcome:
+class Outcome(Struct):
     """What one run showed."""
 
     layers: tuple[LayerReport, ...] = ()
@@ -142,8 +141,7 @@ class Outcome:
     forbidden: list[int] = field(default_factory=list)
 
 
-@dataclass(slots=True)
-class Stage:
+class Stage(Struct):
     """One zygote and what is run from it."""
 
     zygote: Zygote
