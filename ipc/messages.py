@@ -178,19 +178,17 @@ class WardenReady(Message, frozen=True):
     layers: tuple[LayerReport, ...]
 
 
-class Attach(Message, frozen=True):
-    """Supervisor → warden, with [listener, pidfd, artifact or policy files]: answer this worker's calls.
+class Prepare(Message, frozen=True):
+    """Supervisor → warden, with [policy, artifact]: get ready for a worker that is being started.
 
-    Descriptors in order: notification listener, pidfd of the worker, sealed policy file (a packed AttachPolicy),
-    sealed artifact file.
+    Descriptors in order: sealed policy file (a packed PreparePolicy), sealed artifact file.
     """
 
     worker_id: str
-    pid: int
 
 
-class AttachPolicy(Message, frozen=True):
-    """In the sealed policy file of an Attach: `document` is a packed PolicyDocument."""
+class PreparePolicy(Message, frozen=True):
+    """In the sealed policy file of a Prepare: `document` is a packed PolicyDocument."""
 
     document: bytes
     component: str
@@ -199,6 +197,12 @@ class AttachPolicy(Message, frozen=True):
     trust: str
     policy_digest: str
     mounts: tuple[tuple[str, str], ...]
+
+
+class Attach(Message, frozen=True):
+    """Supervisor → warden, with [listener, pidfd]: answer the calls of this worker, which was prepared."""
+
+    worker_id: str
 
 
 class Attached(Message, frozen=True):

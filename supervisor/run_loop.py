@@ -21,7 +21,6 @@ from ipc.audit.event import AuditEvent
 from ipc.errors import AuditError, PeerProtocolError
 from ipc.messages import (
     Attached,
-    AttachPolicy,
     Confined,
     Detached,
     Ended,
@@ -30,6 +29,7 @@ from ipc.messages import (
     Go,
     LayerReport,
     Load,
+    PreparePolicy,
     Sealed,
     Spawned,
     StartFailed,
@@ -60,7 +60,7 @@ class RunLoop(Struct):
     job: WorkerJob
     launched: Launched
     warden: WardenClient | None
-    policy: AttachPolicy
+    policy: PreparePolicy
     artifact: int
     stdin: InputStream
     outputs: tuple[OutputStream, OutputStream]
@@ -82,7 +82,7 @@ class RunLoop(Struct):
     _pidfd: int = -1
     _listener: int = -1
     _deadline_ns: int = 0
-    _attached: bool = False
+    _prepared: bool = False
     _detached: bool = False
     _started_ns: int = 0
     _kill_sent: bool = False
@@ -96,6 +96,7 @@ class RunLoop(Struct):
         self._started_ns = time.monotonic_ns()
         self._deadline_ns = self._started_ns + START_DEADLINE_NS
         try:
+            self._prepare_warden()
             while self.phase is not Phase.ENDED:
                 self._turn()
             self._drain()
@@ -347,14 +348,21 @@ class RunLoop(Struct):
         except OSError:
             self._lost.add(Event.WORKER_LOST)
 
+    def _prepare_warden(self) -> None:
+        """Have the warden read the policy while the worker is put together."""
+        if self.warden is not None:
+            # A warden that is gone is met by the loop, as the end of its channel.
+            with contextlib.suppress(OSError):
+                self.warden.prepare(self.job.worker_id, self.policy, self.artifact)
+                self._prepared = True
+
     def _attach_warden(self) -> None:
         if self.warden is None or self._listener < 0:
             # Seccomp is off (a test of the other layers): nobody to attach.
             self._event(Event.ATTACHED)
             return
         try:
-            self.warden.attach(self.job.worker_id, self._pid, self._listener, self._pidfd, self.policy, self.artifact)
-            self._attached = True
+            self.warden.attach(self.job.worker_id, self._listener, self._pidfd)
         except OSError:
             self._lost.add(Event.WARDEN_LOST)
             self._event(Event.WARDEN_LOST)
@@ -404,7 +412,7 @@ class RunLoop(Struct):
         deadline_ns = time.monotonic_ns() + DRAIN_DEADLINE_NS
         patient = self.facts.ended is not None and not self._kill_sent
         self.stdin.finish()
-        if self._attached and self.warden is not None and Event.WARDEN_LOST not in self._lost:
+        if self._prepared and self.warden is not None and Event.WARDEN_LOST not in self._lost:
             try:
                 self.warden.detach(self.job.worker_id)
             except OSError:

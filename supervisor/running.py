@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from ipc import codec
 from ipc.audit.event import AuditEvent
 from ipc.errors import ConfigError
-from ipc.messages import AttachPolicy, WorkerJob
+from ipc.messages import PreparePolicy, WorkerJob
 from ipc.policy.decision import compile_policy
 from supervisor.artifacts import ArtifactCache
 from supervisor.compilation import Artifact, CompileLimits, Program, obtain
@@ -89,7 +89,7 @@ def _run(
         policy=policy.digest,
         approval=request.approval,
     )
-    attach = AttachPolicy(
+    prepare = PreparePolicy(
         document=codec.pack_map(request.document.to_wire()),
         component=request.component,
         instance=instance,
@@ -127,7 +127,7 @@ def _run(
             origin=host.origin,
         )
         started = time.monotonic()
-        loop = _loop(host, job, attach, artifact, streams, base, tally, on_denials)
+        loop = _loop(host, job, prepare, artifact, streams, base, tally, on_denials)
         facts = loop.run()
     host.writer.flush()
     while host.records:
@@ -153,7 +153,7 @@ def _run(
 def _loop(
     host: Host,
     job: WorkerJob,
-    attach: AttachPolicy,
+    prepare: PreparePolicy,
     artifact: Artifact,
     streams: RunStreams,
     base: AuditEvent,
@@ -182,7 +182,7 @@ def _loop(
         job=job,
         launched=launched,
         warden=host.warden,
-        policy=attach,
+        policy=prepare,
         artifact=artifact.descriptor,
         stdin=stdin,
         outputs=(outputs[0], outputs[1]),

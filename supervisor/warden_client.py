@@ -14,11 +14,12 @@ from ipc.errors import ConfinementError
 from ipc.messages import (
     Attach,
     Attached,
-    AttachPolicy,
     Detach,
     Detached,
     EndWorker,
     LayerReport,
+    Prepare,
+    PreparePolicy,
     WardenReady,
     WardenSetup,
 )
@@ -62,16 +63,20 @@ class WardenClient:
         self.layers = message.layers
         self._ready = True
 
-    def attach(self, worker_id: str, pid: int, listener: int, pidfd: int, policy: AttachPolicy, artifact: int) -> None:
-        """Hand one worker over; the answer is an `Attached` on the channel."""
+    def prepare(self, worker_id: str, policy: PreparePolicy, artifact: int) -> None:
+        """Have it read a policy and hold its roots while the worker is being started; nothing is answered."""
         policy_file = memory_file.from_bytes("policy", codec.pack(policy))
         try:
-            self.channel.send(Attach(worker_id, pid), (listener, pidfd, policy_file, artifact))
+            self.channel.send(Prepare(worker_id), (policy_file, artifact))
         finally:
             os.close(policy_file)
 
+    def attach(self, worker_id: str, listener: int, pidfd: int) -> None:
+        """Hand a prepared worker over; the answer is an `Attached` on the channel."""
+        self.channel.send(Attach(worker_id), (listener, pidfd))
+
     def detach(self, worker_id: str) -> None:
-        """Say that a worker has ended; the answer is a `Detached` once its counts are in the log."""
+        """Say that a prepared worker has ended; the answer is a `Detached` once its counts are in the log."""
         self.channel.send(Detach(worker_id))
 
     def receive(self, timeout_s: float | None) -> WardenMessage:

@@ -31,7 +31,7 @@ from ipc.policy.deciders import (
     no_grant,
 )
 from ipc.policy.document import PolicyDocument
-from ipc.policy.forbidden import ForbiddenPaths, concrete_paths, fold_segments, write_concrete_paths
+from ipc.policy.forbidden import ForbiddenPaths, NamedObjects, fold_segments, named_objects, write_named_objects
 from ipc.policy.patterns import Malformed
 from ipc.policy.rules import Allow, Decision, Deny
 
@@ -42,8 +42,8 @@ __all__ = [
     "Policy",
     "PolicyDocument",
     "compile_policy",
-    "forbidden_concrete_paths",
-    "write_forbidden_concrete_paths",
+    "forbidden_objects",
+    "write_forbidden_objects",
 ]
 
 Value = TypeVar("Value")
@@ -59,14 +59,14 @@ def compile_policy(document: PolicyDocument) -> "Policy":
     return Policy(document)
 
 
-def forbidden_concrete_paths(document: PolicyDocument) -> tuple[str, ...]:
-    """The forbidden objects with a name of their own, to be recognised by device and inode; sorted."""
-    return concrete_paths(document.host_paths, document.home_directories)
+def forbidden_objects(document: PolicyDocument) -> NamedObjects:
+    """The forbidden objects with a name of their own, to be recognised by device and inode."""
+    return named_objects(document.host_paths, document.home_directories)
 
 
-def write_forbidden_concrete_paths(document: PolicyDocument) -> tuple[str, ...]:
-    """As `forbidden_concrete_paths`, for what is forbidden to write only."""
-    return write_concrete_paths(document.path_directories, document.home_directories)
+def write_forbidden_objects(document: PolicyDocument) -> NamedObjects:
+    """As `forbidden_objects`, for what is forbidden to write only."""
+    return write_named_objects(document.path_directories, document.home_directories)
 
 
 class Policy:

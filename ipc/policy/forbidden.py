@@ -40,6 +40,17 @@ class Refusal(Struct, frozen=True):
     reason: str
 
 
+class NamedObjects(Struct, frozen=True):
+    """Forbidden objects that have a name of their own, to be recognised by device and inode as well.
+
+    `paths` are absolute; each of `in_homes` is looked for in every directory of `homes`.
+    """
+
+    paths: tuple[str, ...] = ()
+    homes: tuple[str, ...] = ()
+    in_homes: tuple[str, ...] = ()
+
+
 def _literal(token: Token) -> str:
     if not isinstance(token, str):
         raise TypeError(f"a table of forbidden paths has a wildcard where a literal segment must stand: {token}")
@@ -49,7 +60,7 @@ def _literal(token: Token) -> str:
 class _RuleSet:
     """Rules of the tables: those at fixed places, and those for names wherever they are."""
 
-    __slots__ = ("anchors", "anywhere", "fixed", "rules", "tops")
+    __slots__ = ("_named_anywhere", "_named_fixed", "anchors", "anywhere", "fixed", "rules", "tops")
 
     def __init__(self, fixed: Sequence[tuple[str, str]], anywhere: Sequence[tuple[str, str]]) -> None:
         self.rules = tuple(
@@ -63,6 +74,8 @@ class _RuleSet:
         # is literal, so it must occur in the path.
         self.anchors = frozenset(_literal(pattern.tokens[-1]) for pattern, _ in parsed[len(fixed) :])
         self.tops = frozenset(_literal(pattern.tokens[0]) for pattern, _ in parsed[: len(fixed)])
+        self._named_fixed = _without_wildcards(fixed)
+        self._named_anywhere = tuple(_without_wildcards(anywhere))
 
     def find(self, folded: Sequence[str]) -> ForbiddenRule | None:
         """The rule that covers this path, whose segments are case-folded."""
@@ -73,9 +86,19 @@ class _RuleSet:
             found = self.anywhere.first(folded)
         return None if found == NOTHING else self.rules[found]
 
+    def named(self, more: Sequence[str], homes: Sequence[str]) -> NamedObjects:
+        """What of this has a name of its own, with `more` paths, in these homes."""
+        real_homes = (home.rstrip("/") for home in homes if home.startswith("/") and home.strip("/"))
+        paths = _rooted([*self._named_fixed, *more])
+        return NamedObjects(tuple(sorted(paths)), tuple(real_homes), self._named_anywhere)
+
     def reaches(self, folded: Sequence[str]) -> tuple[Reach, Reach]:
         """What the rules can say of anything beneath a directory."""
         return self.fixed.reach(folded), self.anywhere.reach(folded)
+
+
+def _without_wildcards(table: Sequence[tuple[str, str]]) -> list[str]:
+    return [text.rstrip("/") for text, _ in table if not set(text) & set("*?[")]
 
 
 @lru_cache(maxsize=1)
@@ -216,28 +239,11 @@ class ForbiddenPaths:
         )
 
 
-def concrete_paths(host_paths: Sequence[str], home_directories: Sequence[str]) -> tuple[str, ...]:
-    """The forbidden objects that have a name of their own, to be recognised by device and inode as well.
-
-    Fixed paths without wildcards, the host's own, and the forbidden names within each home directory.
-    """
-    return _concrete(lists.FORBIDDEN_AT, lists.FORBIDDEN_ANYWHERE, host_paths, home_directories)
+def named_objects(host_paths: Sequence[str], home_directories: Sequence[str]) -> NamedObjects:
+    """Fixed paths without wildcards, the host's own, and the forbidden names within each home directory."""
+    return _tables()[0].named(host_paths, home_directories)
 
 
-def write_concrete_paths(path_directories: Sequence[str], home_directories: Sequence[str]) -> tuple[str, ...]:
-    """As `concrete_paths`, for what is forbidden to write only."""
-    return _concrete(lists.WRITE_FORBIDDEN_AT, lists.WRITE_FORBIDDEN_ANYWHERE, path_directories, home_directories)
-
-
-def _concrete(
-    fixed: Sequence[tuple[str, str]],
-    anywhere: Sequence[tuple[str, str]],
-    more: Sequence[str],
-    homes: Sequence[str],
-) -> tuple[str, ...]:
-    found = {text.rstrip("/") for text, _ in fixed if not set(text) & set("*?[")}
-    found.update(path.rstrip("/") for path in more if path.startswith("/") and path.strip("/"))
-    for home in homes:
-        if home.startswith("/") and home.strip("/"):
-            found.update(f"{home.rstrip('/')}/{text.rstrip('/')}" for text, _ in anywhere if not set(text) & set("*?["))
-    return tuple(sorted(found))
+def write_named_objects(path_directories: Sequence[str], home_directories: Sequence[str]) -> NamedObjects:
+    """As `named_objects`, for what is forbidden to write only."""
+    return _tables()[1].named(path_directories, home_directories)

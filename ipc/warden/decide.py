@@ -174,6 +174,7 @@ class Facts(NamedTuple):
     links: int
     special_filesystem: str = ""
     forbidden_as: str = ""
+    write_forbidden_as: str = ""
 
     @property
     def is_directory(self) -> bool:
@@ -284,6 +285,9 @@ def decide_kind(facts: Facts, action: str, path: str, writing: bool) -> Refusal 
     """Refuse what no grant opens: forbidden objects under another name, devices, pipes, sockets, interfaces, set-id."""
     if facts.forbidden_as:
         reason = f"this is {facts.forbidden_as} under another name, which is forbidden whatever is granted"
+        return Refusal(errno.EACCES, action, path, "A1101", reason)
+    if writing and facts.write_forbidden_as:
+        reason = f"this is {facts.write_forbidden_as} under another name, which nobody's component may change"
         return Refusal(errno.EACCES, action, path, "A1101", reason)
     if facts.special_filesystem:
         reason = f"it is on a {facts.special_filesystem} file system, which is guarded"

@@ -132,10 +132,11 @@ class Files:
             os.close(descriptor)
         self._opened.clear()
 
-    def add_root(self, path: str) -> None:
+    def add_root(self, path: str) -> int:
         """Hold a mount's directory; raises OSError when it can't be opened by this identity."""
         if path not in self.roots:
             self.roots[path] = os.open(raw(path), _HANDLE | os.O_DIRECTORY)
+        return self.roots[path]
 
     def stand_in_for(self, root: int) -> int:
         """Return a descriptor of an empty, unlinked directory that is recognised as standing for `root`."""
@@ -244,7 +245,7 @@ class Files:
         special = special_filesystem(self._statfs.fstatfs(descriptor))
         if special and self._lifted and self._is_lifted(path):
             special = ""
-        return Facts(status.st_mode, links, special, self._forbidden.find(status))
+        return Facts(status.st_mode, links, special, *self._forbidden.find(status))
 
     def _is_lifted(self, path: str) -> bool:
         return any(lifted == path or lifted.startswith(path.rstrip("/") + "/") for lifted in self._lifted)

@@ -1,6 +1,6 @@
 """Forbidden objects by device and inode, so that a hard link or a bind mount gives none of them another name.
 
-Objects that are forbidden by a name of their own are looked up when a worker is attached, as far as the warden's
+Objects that are forbidden by a name of their own are looked up when a worker is prepared, as far as the warden's
 identity can see them. What lies beneath a forbidden directory matters only for hard links, so it is searched the first
 time that a file with several links is met, and again when the answer is older than `FRESH_NS`.
 """
@@ -8,39 +8,63 @@ time that a file with several links is met, and again when the answer is older t
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import stat
 import time
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from ipc.policy.forbidden import NamedObjects
+
 FRESH_NS: Final = 10_000_000_000
 SEARCHED_ENTRIES_MAX: Final = 50_000
 """Names looked at in one search; a bound on the time that one call can take."""
+_LISTED_ENTRIES_MAX: Final = 4_000
+"""A home with more names than this is not listed: the names that matter are asked for one by one."""
 
 Identity = tuple[int, int]
 
 
 class ForbiddenIdentities:
-    """(device, inode) → path, for objects that must not be opened under another name."""
+    """(device, inode) → path, for objects that must not be opened, or not be changed, under another name."""
+
+    __slots__ = ("_any", "_write")
+
+    def __init__(self, objects: NamedObjects, write_objects: NamedObjects) -> None:
+        """Look both up; objects that are not there or can't be seen are left out."""
+        self._any = _Objects(objects.paths, objects, True)
+        # Of what is only forbidden to change the operating system's own directories are not searched for hard links:
+        # /usr alone would spend the bound, and its files belong to root, whom no warden can be.
+        self._write = _Objects(write_objects.paths, write_objects, False)
+
+    def find(self, status: os.stat_result) -> tuple[str, str]:
+        """Return the path of the forbidden object that this is, and of the one forbidden to write; empty if none."""
+        return self._any.find(status), self._write.find(status)
+
+
+class _Objects:
+    """One of the two sets."""
 
     __slots__ = ("_by_name", "_directories", "_linked", "_searched_at_ns")
 
-    def __init__(self, paths: Iterable[str]) -> None:
-        """Look up `paths`; those that are not there or can't be seen are left out."""
+    def __init__(self, paths: Iterable[str], objects: NamedObjects, search_paths: bool) -> None:
         self._by_name: dict[Identity, str] = {}
         self._directories: list[str] = []
         self._linked: dict[Identity, str] = {}
         self._searched_at_ns = -FRESH_NS
+        self._note(paths, search_paths)
+        self._note(_in_homes(objects), True)
+
+    def _note(self, paths: Iterable[str], search: bool) -> None:
         for path in paths:
             with contextlib.suppress(OSError):
                 status = os.lstat(path)
                 self._by_name[status.st_dev, status.st_ino] = path
-                if stat.S_ISDIR(status.st_mode):
+                if search and stat.S_ISDIR(status.st_mode):
                     self._directories.append(path)
 
     def find(self, status: os.stat_result) -> str:
-        """Return the forbidden path of which this is the object, or an empty string."""
         identity = (status.st_dev, status.st_ino)
         found = self._by_name.get(identity, "")
         if found or status.st_nlink < 2 or not stat.S_ISREG(status.st_mode):
@@ -50,6 +74,35 @@ class ForbiddenIdentities:
             self._linked = dict(_search(self._directories))
             self._searched_at_ns = now_ns
         return self._linked.get(identity, "")
+
+
+def _in_homes(objects: NamedObjects) -> Iterator[str]:
+    """Yield what may be there of the names in homes.
+
+    A listing of each home tells most of the hundreds of names away at once: asked for one by one, they were half of
+    the time that a worker's start took. Case is ignored, for file systems that fold it; lstat(2) has the last word.
+    """
+    by_first: dict[str, list[str]] = {}
+    for name in objects.in_homes:
+        by_first.setdefault(name.partition("/")[0].casefold(), []).append(name)
+    for home in objects.homes:
+        listed = _folded_names(home)
+        there = by_first.keys() if listed is None else by_first.keys() & listed
+        for first in there:
+            yield from (f"{home}/{name}" for name in by_first[first])
+
+
+def _folded_names(directory: str) -> frozenset[str] | None:
+    """Return the names in a directory, case-folded; none where nothing can be seen, None where they can't be told."""
+    try:
+        with os.scandir(directory) as entries:
+            names = [entry.name for entry in itertools.islice(entries, _LISTED_ENTRIES_MAX + 1)]
+    except (FileNotFoundError, NotADirectoryError):
+        return frozenset()
+    except OSError:
+        # Not to be listed, and yet it may be passed through.
+        return None if os.access(directory, os.X_OK, effective_ids=True) else frozenset()
+    return frozenset(map(str.casefold, names)) if len(names) <= _LISTED_ENTRIES_MAX else None
 
 
 def _search(directories: Iterable[str]) -> Iterator[tuple[Identity, str]]:

@@ -12,6 +12,7 @@ import struct
 from typing import Final
 
 from ipc.messages import ARTIFACT_PATH
+from ipc.policy.decision import Policy
 from ipc.warden.context import Answer, Context, Injection
 from ipc.warden.decide import (
     O_CREAT,
@@ -28,7 +29,7 @@ from ipc.warden.decide import (
     normalise_flags,
     parse_open,
 )
-from ipc.warden.files import Base, Found, Place, Unresolved, real_path, text, through
+from ipc.warden.files import Base, Files, Found, Place, Unresolved, real_path, text, through
 from ipc.warden.notify import CallFails
 
 _ALWAYS: Final = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -196,11 +197,24 @@ def _deliver_artifact(context: Context) -> Answer:
     return Injection(context.files.keep(os.open(through(artifact), os.O_RDONLY | os.O_CLOEXEC)))
 
 
+def prepare_root(policy: Policy, files: Files, path: str) -> None:
+    """Hold a mount's directory before the worker asks for it; raises OSError when this identity can't open it."""
+    root = files.add_root(path)
+    if _granted_root(policy, files, root) is None:
+        files.stand_in_for(root)
+
+
+def _granted_root(policy: Policy, files: Files, root: int) -> Found | None:
+    """Return a mount's directory as it is now, unless nothing in it is granted."""
+    found = files.held(root)
+    unfit = found.facts.special_filesystem or found.facts.forbidden_as or found.facts.links == 0
+    return None if unfit or not isinstance(decide_handle(policy, found.path), Allowed) else found
+
+
 def _deliver_root(context: Context, root: int) -> Answer:
     """Hand over a mount's directory, or an empty stand-in for it where nothing in it is granted or it can't be read."""
-    found = context.files.held(root)
-    unfit = found.facts.special_filesystem or found.facts.forbidden_as or found.facts.links == 0
-    if not unfit and isinstance(decide_handle(context.policy, found.path), Allowed):
+    found = _granted_root(context.policy, context.files, root)
+    if found is not None:
         with contextlib.suppress(PermissionError):
             return Injection(_reopen(context, found, os.O_RDONLY | os.O_DIRECTORY))
     return Injection(context.files.stand_in_for(root))

@@ -10,7 +10,8 @@ import gc
 import os
 import sys
 import threading
-from typing import Final
+from queue import SimpleQueue
+from typing import Final, NamedTuple
 
 import msgpack
 
@@ -22,15 +23,16 @@ from ipc.errors import AirssysError, LocalProtocolError
 from ipc.messages import (
     Attach,
     Attached,
-    AttachPolicy,
     Detach,
     Detached,
     EndWorker,
     LayerReport,
+    Prepare,
+    PreparePolicy,
     WardenReady,
     WardenSetup,
 )
-from ipc.policy.decision import PolicyDocument, compile_policy, forbidden_concrete_paths
+from ipc.policy.decision import Policy, PolicyDocument, compile_policy, forbidden_objects, write_forbidden_objects
 from ipc.warden.context import Context
 from ipc.warden.dispatch import answerers_by_number
 from ipc.warden.files import Files
@@ -38,6 +40,7 @@ from ipc.warden.identities import ForbiddenIdentities
 from ipc.warden.identity import become, check_origin, prepare
 from ipc.warden.lane import Lane, Stop
 from ipc.warden.notify import Listener
+from ipc.warden.opening import prepare_root
 from ipc.warden.recorder import Recorder, Sink
 
 _SWITCH_INTERVAL_S: Final = 0.0005
@@ -45,6 +48,25 @@ _SWITCH_INTERVAL_S: Final = 0.0005
 _POLICY_MAX_BYTES: Final = 64 << 20
 _LANE_STACK_BYTES: Final = 512 * 1024
 _CONNECT_TIMEOUT_S: Final = 10.0
+
+
+class _Place(NamedTuple):
+    """What is ready for a worker before it is there."""
+
+    policy: Policy
+    files: Files
+    recorder: Recorder
+    warnings: tuple[str, ...]
+
+
+class _Expected:
+    """A worker from its Prepare to its Detach: `arrived` gets (listener, pidfd), or None when it won't come."""
+
+    __slots__ = ("arrived", "stop")
+
+    def __init__(self) -> None:
+        self.stop = Stop()
+        self.arrived: SimpleQueue[tuple[int, int] | None] = SimpleQueue()
 
 
 class Warden:
@@ -58,7 +80,7 @@ class Warden:
         self._machine = syscalls.machine()
         self._answerers = answerers_by_number(self._machine)
         self._speaking = threading.Lock()
-        self._stops: dict[str, Stop] = {}
+        self._expected: dict[str, _Expected] = {}
 
     def send(self, message: object) -> None:
         """Say something to the supervisor; called by every lane."""
@@ -69,89 +91,97 @@ class Warden:
         """Follow the supervisor's orders until it closes the channel."""
         while True:
             try:
-                message, descriptors = self._channel.receive((Attach, Detach))
+                message, descriptors = self._channel.receive((Prepare, Attach, Detach))
             except (EOFError, ConnectionResetError):
                 return
-            if isinstance(message, Attach):
-                self._attach(message, descriptors)
-            elif isinstance(message, Detach):
-                self._detach(message.worker_id)
+            match message:
+                case Prepare(worker_id):
+                    self._prepare(worker_id, descriptors)
+                case Attach(worker_id):
+                    self._attach(worker_id, descriptors)
+                case Detach(worker_id):
+                    self._detach(worker_id)
 
-    def _attach(self, order: Attach, descriptors: list[int]) -> None:
-        if len(descriptors) not in (3, 4) or order.worker_id in self._stops:
-            raise LocalProtocolError(f"Attach of {order.worker_id} with {len(descriptors)} descriptors")
-        stop = self._stops[order.worker_id] = Stop()
+    def _prepare(self, worker_id: str, descriptors: list[int]) -> None:
+        if len(descriptors) not in (1, 2) or worker_id in self._expected:
+            raise LocalProtocolError(f"Prepare of {worker_id} with {len(descriptors)} descriptors")
+        expected = self._expected[worker_id] = _Expected()
         # In the lane's own thread: opening a mount on a slow file system delays nobody else.
         threading.Thread(
-            target=self._run_lane, args=(order, descriptors, stop), name=order.worker_id, daemon=True
+            target=self._run_lane, args=(worker_id, descriptors, expected), name=worker_id, daemon=True
         ).start()
 
-    def _run_lane(self, order: Attach, descriptors: list[int], stop: Stop) -> None:
+    def _attach(self, worker_id: str, descriptors: list[int]) -> None:
+        expected = self._expected.get(worker_id)
+        if len(descriptors) != 2 or expected is None:
+            raise LocalProtocolError(f"Attach of {worker_id} with {len(descriptors)} descriptors")
+        expected.arrived.put((descriptors[0], descriptors[1]))
+
+    def _detach(self, worker_id: str) -> None:
+        expected = self._expected.pop(worker_id, None)
+        if expected is not None:
+            expected.stop.set()
+            expected.arrived.put(None)
+        else:
+            self.send(Detached(worker_id, 0, 0, 0))
+
+    def _run_lane(self, worker_id: str, descriptors: list[int], expected: _Expected) -> None:
+        place: _Place | None = None
+        failure = ""
         try:
-            lane, warnings = self._make_lane(order, descriptors, stop)
+            place = self._make_place(worker_id, *descriptors)
         except Exception as error:  # noqa: BLE001,RUF100 # whatever it is, it ends this worker and nothing else
+            failure = f"it can't be attached: {type(error).__name__}: {error}"[:512]
+        arrived = expected.arrived.get()
+        if place is None or arrived is None:
             with contextlib.suppress(OSError):
-                self.send(
-                    EndWorker(
-                        order.worker_id, "A1705", f"it can't be attached: {type(error).__name__}: {error}"[:512], 0
-                    )
-                )
-                stop.wait()
-                self.send(Detached(order.worker_id, 0, 0, 0))
-            for descriptor in (*descriptors[:2], *descriptors[3:]):
+                if arrived is not None:
+                    self.send(EndWorker(worker_id, "A1705", failure, 0))
+                    expected.stop.wait()
+                self.send(Detached(worker_id, 0, 0, 0))
+            for descriptor in (*(arrived or ()), *descriptors[1:]):
                 os.close(descriptor)
-            stop.close()
+            if place is not None:
+                place.files.close()
+            expected.stop.close()
             return
+        listener, pidfd = Listener(arrived[0]), arrived[1]
+        artifact = descriptors[1] if len(descriptors) > 1 else None
+        context = Context(place.policy, place.files, listener, pidfd, place.recorder, self._machine, artifact)
+        pace = self._setup.calls_per_second
+        lane = Lane(worker_id, context, listener, place.recorder, self._answerers, pace, self.send, expected.stop)
         with contextlib.suppress(OSError):
-            self.send(Attached(order.worker_id, warnings))
+            self.send(Attached(worker_id, place.warnings))
         lane.run()
 
-    def _make_lane(self, order: Attach, descriptors: list[int], stop: Stop) -> tuple[Lane, tuple[str, ...]]:
-        listener = Listener(descriptors[0])
-        with open(descriptors[2], "rb") as policy_file:
+    def _make_place(self, worker_id: str, policy_descriptor: int, _artifact: int = -1) -> _Place:
+        with open(policy_descriptor, "rb") as policy_file:
             # From the start: the sender may have written through this very open file description.
             policy_file.seek(0)
-            attached = codec.unpack(AttachPolicy, policy_file.read(_POLICY_MAX_BYTES + 1), _POLICY_MAX_BYTES)
-        document = PolicyDocument.from_wire(
-            msgpack.unpackb(attached.document, raw=False, unicode_errors="surrogateescape")
-        )
+            told = codec.unpack(PreparePolicy, policy_file.read(_POLICY_MAX_BYTES + 1), _POLICY_MAX_BYTES)
+        document = PolicyDocument.from_wire(msgpack.unpackb(told.document, raw=False, unicode_errors="surrogateescape"))
         policy = compile_policy(document)
         files = Files(
             self._setup.scratch_directory,
-            ForbiddenIdentities(forbidden_concrete_paths(document)),
+            ForbiddenIdentities(forbidden_objects(document), write_forbidden_objects(document)),
             document.guarded_lifted,
         )
         warnings = []
-        for _, host in attached.mounts:
+        for _, host in told.mounts:
             try:
-                files.add_root(host)
+                prepare_root(policy, files, host)
             except OSError as error:
                 warnings.append(f"mount {host}: {error.strerror} (as uid {self._setup.uid})")
-        recorder = Recorder(
-            self._sink,
-            AuditEvent(
-                event="file_access",
-                component=attached.component,
-                instance=attached.instance,
-                component_digest=attached.component_digest,
-                trust=attached.trust,
-                policy=attached.policy_digest,
-                correlation=order.worker_id,
-            ),
+        stamp = AuditEvent(
+            event="file_access",
+            component=told.component,
+            instance=told.instance,
+            component_digest=told.component_digest,
+            trust=told.trust,
+            policy=told.policy_digest,
+            correlation=worker_id,
         )
-        artifact = descriptors[3] if len(descriptors) > 3 else None
-        context = Context(policy, files, listener, descriptors[1], recorder, self._machine, artifact)
-        lane = Lane(
-            order.worker_id, context, listener, recorder, self._answerers, self._setup.calls_per_second, self.send, stop
-        )
-        return lane, tuple(warnings)
-
-    def _detach(self, worker_id: str) -> None:
-        stop = self._stops.pop(worker_id, None)
-        if stop is not None:
-            stop.set()
-        else:
-            self.send(Detached(worker_id, 0, 0, 0))
+        return _Place(policy, files, Recorder(self._sink, stamp), tuple(warnings))
 
 
 def _enter(setup: WardenSetup) -> tuple[AuditClient, list[LayerReport]]:

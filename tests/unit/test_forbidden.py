@@ -10,8 +10,8 @@ from ipc.policy.decision import (
     Policy,
     PolicyDocument,
     compile_policy,
-    forbidden_concrete_paths,
-    write_forbidden_concrete_paths,
+    forbidden_objects,
+    write_forbidden_objects,
 )
 from ipc.policy.forbidden import GUARDED_TREES, ForbiddenPaths, fold_segments
 from ipc.policy.patterns import Malformed, parse_pattern
@@ -168,14 +168,17 @@ def test_the_way_to_a_lifted_path_is_reached() -> None:
 
 def test_concrete_paths() -> None:
     """The objects to recognise by inode: fixed ones, the host's own, and those in home directories, as spelled."""
-    found = forbidden_concrete_paths(HOST)
-    assert {"/etc/sudoers.d", "/srv/airssys/state", "/home/me/.ssh", "/home/me/.Xauthority"} <= set(found)
-    assert list(found) == sorted(set(found))
-    assert not any(set(path) & set("*?[") or path.endswith("/") for path in found)
-    writing = write_forbidden_concrete_paths(HOST)
-    assert {"/usr", "/opt/tools/bin", "/opt/more/bin", "/home/me/.bashrc", "/home/me/.config/autostart"} <= set(writing)
-    assert "/" not in writing
-    assert "." not in writing
+    found = forbidden_objects(HOST)
+    assert {"/etc/sudoers.d", "/srv/airssys/state"} <= set(found.paths)
+    assert {".ssh", ".Xauthority"} <= set(found.in_homes)
+    assert "/home/me" in found.homes
+    assert list(found.paths) == sorted(set(found.paths))
+    assert not any(set(path) & set("*?[") or path.endswith("/") for path in (*found.paths, *found.in_homes))
+    writing = write_forbidden_objects(HOST)
+    assert {"/usr", "/opt/tools/bin", "/opt/more/bin"} <= set(writing.paths)
+    assert {".bashrc", ".config/autostart"} <= set(writing.in_homes)
+    assert "/" not in (*writing.paths, *writing.homes)
+    assert "." not in (*writing.paths, *writing.homes)
 
 
 @pytest.mark.parametrize("writing", [False, True])

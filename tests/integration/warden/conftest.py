@@ -23,10 +23,11 @@ from ipc.channel import Channel
 from ipc.messages import (
     Attach,
     Attached,
-    AttachPolicy,
     Detach,
     Detached,
     EndWorker,
+    Prepare,
+    PreparePolicy,
     WardenReady,
     WardenSetup,
 )
@@ -129,6 +130,7 @@ class Stage(Struct):
         artifact: bytes = b"",
         extra_calls: tuple[str, ...] = (),
         host_paths: tuple[str, ...] = (),
+        home_directories: tuple[str, ...] = (),
         notify: bool = True,
     ) -> Actor:
         """Start an actor with these grants, (verb, pattern) each; `notify` false leaves its calls to the kernel."""
@@ -159,8 +161,9 @@ class Stage(Struct):
             instance="",
             grants=tuple(Grant(f"filesystem.{verb}", pattern, "the test", True) for verb, pattern in grants),
             host_paths=host_paths,
+            home_directories=home_directories,
         )
-        policy = AttachPolicy(
+        policy = PreparePolicy(
             document=msgpack.packb(document.to_wire(), use_bin_type=True, unicode_errors="surrogateescape"),
             component="probe",
             instance="",
@@ -172,7 +175,8 @@ class Stage(Struct):
         listener = descriptors[0]
         pidfd = os.pidfd_open(process.pid)
         files = [_memory_file(codec.pack(policy)), _memory_file(artifact)]
-        self.channel.send(Attach(worker_id, process.pid), (listener, pidfd, *files))
+        self.channel.send(Prepare(worker_id), files)
+        self.channel.send(Attach(worker_id), (listener, pidfd))
         for descriptor in (listener, pidfd, *files):
             os.close(descriptor)
         message, _ = self.channel.receive((Attached, EndWorker), TIMEOUT_S)

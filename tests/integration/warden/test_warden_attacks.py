@@ -270,6 +270,26 @@ def test_forbidden_objects_have_no_other_name(stage: Stage, tree: Path) -> None:
     assert actor.read(tree / "in/twin") == "alpha"
 
 
+def test_start_up_files_have_no_other_name_to_write(stage: Stage, tree: Path) -> None:
+    """A hard link to a shell's start-up file is read where that is granted and never written; another link is."""
+    home = tree / "home"
+    home.mkdir()
+    home.chmod(0o711)  # not to be listed: what is in it is asked for by name
+    (home / ".bashrc").write_text("alias ls=ls")
+    os.chown(home / ".bashrc", stage.uid, -1)
+    os.link(home / ".bashrc", tree / "out/alias")
+    os.link(tree / "out/old.txt", tree / "out/twin")
+    grants = (("read", f"{tree}/out/**"), ("write", f"{tree}/out/**"))
+    actor = stage.actor(*grants, home_directories=(str(home),))
+    assert actor.open(tree / "out/alias", os.O_WRONLY) == "EACCES"
+    assert stage.denied(tree / "out/alias") == [("filesystem.write", "A1101")]
+    assert actor.run("os.truncate(p, 0)", p=str(tree / "out/alias")) == "EACCES"
+    assert actor.read(tree / "out/alias") == "alias ls=ls"
+    assert isinstance(actor.open(tree / "out/twin", os.O_WRONLY), int)
+    homeless = stage.actor(*grants)
+    assert isinstance(homeless.open(tree / "out/alias", os.O_WRONLY), int)
+
+
 def test_set_id_bits_are_never_made_nor_their_files_written(stage: Stage, tree: Path) -> None:
     """Created modes lose set-id and sticky bits, chmod is refused in all forms, and a set-id file isn't written."""
     (tree / "out/tool").write_text("x")
