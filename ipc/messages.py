@@ -55,7 +55,7 @@ class ConfinementPlan(Message, frozen=True):
 
 
 class WorkerJob(Message, frozen=True):
-    """Supervisor → worker, with the fork: what to become.
+    """In the sealed job file of a Become: what the worker is to be.
 
     `mounts` are (guest, host) pairs; `environment` holds secrets: it is never logged.
     """
@@ -78,6 +78,13 @@ class LayerReport(Message, frozen=True):
     layer: str
     status: str
     detail: str = ""
+
+
+class Become(Message, frozen=True):
+    """Supervisor → keeper, once, with [job, stdin, stdout, stderr, channel, ...]: fork the worker of this job.
+
+    The job is a sealed file with a packed WorkerJob; the channel is the worker's; what follows depends on its kind.
+    """
 
 
 class Spawned(Message, frozen=True):

@@ -30,10 +30,9 @@ from ipc.messages import (
 )
 from supervisor import memory_file
 from supervisor.artifacts import MAX_ARTIFACT_BYTES, ArtifactCache, ArtifactRecord, cache_key, wasmtime_version
-from supervisor.launch import Launched, launch_compiler
+from supervisor.launch import Keepers, Launched, launch_compiler
 from supervisor.terminal import visible
 from supervisor.verdict import ended_by_cpu_limit
-from supervisor.zygote import Zygote
 
 MAX_WASM_BYTES = 512 * 1024 * 1024
 PROGRESS_AFTER_S = 1.0
@@ -110,7 +109,7 @@ def obtain(
     program: Program,
     engine: EngineSettings,
     cache: ArtifactCache,
-    zygote: Zygote,
+    keepers: Keepers,
     plan: ConfinementPlan,
     origin: str,
     limits: CompileLimits,
@@ -131,7 +130,7 @@ def obtain(
     started = time.monotonic()
     output = os.memfd_create("artifact", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
-        compiled = _compile(program, output, engine, zygote, plan, origin, limits, on_progress, interrupted)
+        compiled = _compile(program, output, engine, keepers, plan, origin, limits, on_progress, interrupted)
         sealed = memory_file.from_file("artifact", output, MAX_ARTIFACT_BYTES)
     finally:
         os.close(output)
@@ -158,7 +157,7 @@ def _compile(
     program: Program,
     output: int,
     engine: EngineSettings,
-    zygote: Zygote,
+    keepers: Keepers,
     plan: ConfinementPlan,
     origin: str,
     limits: CompileLimits,
@@ -182,7 +181,7 @@ def _compile(
         confinement=plan,
         origin=origin,
     )
-    launched = launch_compiler(zygote, job, program.descriptor, output)
+    launched = launch_compiler(keepers, job, program.descriptor, output)
     try:
         return _await_compiler(launched, program, limits, on_progress, interrupted)
     finally:

@@ -23,6 +23,7 @@ from ipc.messages import ConfinementPlan, WardenSetup
 from supervisor.audit_log import AuditLog
 from supervisor.audit_writer import AuditWriter
 from supervisor.identity import Identity, worker_uid
+from supervisor.launch import Keepers
 from supervisor.processes import Processes
 from supervisor.warden_client import WardenClient
 from supervisor.zygote import Zygote
@@ -48,6 +49,7 @@ class Host(Struct):
 
     options: HostOptions
     zygote: Zygote
+    keepers: Keepers
     session_directory: str
     tmp_directory: str
     writer: AuditWriter
@@ -114,6 +116,9 @@ def open_host(options: HostOptions, processes: Processes | None = None) -> Host:
     with contextlib.ExitStack() as stack:
         if processes is None:
             processes = stack.enter_context(Processes(options.namespaces, options.layers_off))
+        keepers = Keepers(processes.zygote)
+        keepers.fork_ahead()
+        stack.callback(keepers.close)
         own = (options.state_directory, options.run_directory, options.audit_directory, options.data_directory)
         for directory in own:
             _own_directory(directory)
@@ -140,6 +145,7 @@ def open_host(options: HostOptions, processes: Processes | None = None) -> Host:
         host = Host(
             options,
             processes.zygote,
+            keepers,
             session,
             tmp,
             writer,
@@ -159,6 +165,7 @@ def open_host(options: HostOptions, processes: Processes | None = None) -> Host:
             stack.callback(_remove_tree, scratch)
             warden.set_up(_warden_setup(options, writer, scratch))
         stack.callback(processes.close)
+        stack.callback(keepers.close)
         host._cleanup = stack.pop_all()
         return host
 

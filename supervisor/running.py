@@ -56,7 +56,7 @@ def run_request(
                 program,
                 request.engine,
                 cache,
-                host.zygote,
+                host.keepers,
                 plan,
                 host.origin,
                 compile_limits,
@@ -65,6 +65,8 @@ def run_request(
             )
     finally:
         program.close()
+    # Compiling took the one that was made ahead.
+    host.keepers.fork_ahead()
     try:
         return _run(host, request, streams, artifact, on_denials)
     finally:
@@ -167,7 +169,7 @@ def _loop(
     for descriptor in (stdin_w, stdout_r, stderr_r):
         fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_NONBLOCK)
     try:
-        launched = launch(host.zygote, job, stdin_r, stdout_w, stderr_w, artifact.descriptor)
+        launched = launch(host.keepers, job, stdin_r, stdout_w, stderr_w, artifact.descriptor)
     finally:
         for descriptor in (stdin_r, stdout_w, stderr_w):
             os.close(descriptor)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import select
 import signal
 import socket
 import sys
@@ -64,11 +65,38 @@ class Keeper:
         self.pid = pid
         self.sentinel = sentinel
 
+    def wait_gone(self) -> None:
+        """Wait until it has ended, for a moment at most, and close the sentinel."""
+        poller = select.poll()
+        poller.register(self.sentinel, select.POLLIN)
+        poller.poll(_DYING_S * 1000)
+        self.close()
+
     def close(self) -> None:
         """Close the sentinel; ends nothing."""
         if self.sentinel >= 0:
             os.close(self.sentinel)
             self.sentinel = -1
+
+
+class Forking:
+    """A process that was asked for."""
+
+    __slots__ = ("_status",)
+
+    def __init__(self, status: int) -> None:
+        """Own the descriptor on which multiprocess says which process it is, and later how it ended."""
+        self._status = status
+
+    def finish(self) -> Keeper:
+        """Wait until it has been forked; raises OSError or EOFError when the zygote died before. Once."""
+        from multiprocess import forkserver
+
+        try:
+            return Keeper(int(forkserver.read_signed(self._status)), self._status)
+        except BaseException:
+            os.close(self._status)
+            raise
 
 
 class Zygote:
@@ -122,32 +150,46 @@ class Zygote:
                 return process
         return spawn(argv, inherited)
 
+    def begin_fork(self, target: ByName, packed: bytes, descriptors: Sequence[int]) -> Forking:
+        """As `fork`, without waiting for it: a zygote that is still importing takes the order when it is ready."""
+        with self._lock:
+            self._restart_dead()
+            try:
+                return self._begin(target, packed, descriptors)
+            except OSError as error:
+                raise self._failed(error) from error
+
     def fork(self, target: ByName, packed: bytes, descriptors: Sequence[int]) -> Keeper:
         """Have it fork a process that calls `target` with `packed` and holds `descriptors`; restart a dead one."""
         with self._lock:
-            if self._process is None:
-                raise LocalProtocolError("the zygote was not started")
-            if self._process.wait(0):
-                self._end()
-                self._start()
+            process = self._restart_dead()
             try:
-                keeper = self._fork(target, packed, descriptors)
+                keeper = self._begin(target, packed, descriptors).finish()
             except (OSError, EOFError, RuntimeError) as error:
-                if self._served and self._process.wait(_DYING_S):
+                if self._served and process.wait(_DYING_S):
                     # It was alive and well before: killed in between, not unable to start.
                     self._end()
                     self._start()
-                    return self._fork(target, packed, descriptors)
-                words = "" if self._process is None else self._process.last_words()
-                raise ConfinementError(
-                    "zygote", "fork", getattr(error, "errno", 0) or 0, words or "it ended while forking"
-                ) from error
+                    return self._begin(target, packed, descriptors).finish()
+                raise self._failed(error) from error
             self._served = True
             return keeper
 
-    def _fork(self, target: ByName, packed: bytes, descriptors: Sequence[int]) -> Keeper:
+    def _restart_dead(self) -> Spawned:
+        if self._process is not None and self._process.wait(0):
+            self._end()
+            self._start()
+        if self._process is None:
+            raise LocalProtocolError("the zygote was not started")
+        return self._process
+
+    def _failed(self, error: Exception) -> ConfinementError:
+        words = "" if self._process is None else self._process.last_words()
+        number = getattr(error, "errno", 0) or 0
+        return ConfinementError("zygote", "fork", number, words or "it ended while forking")
+
+    def _begin(self, target: ByName, packed: bytes, descriptors: Sequence[int]) -> Forking:
         _load_multiprocess()
-        from multiprocess import forkserver
         from multiprocess.context import ForkServerProcess
 
         process = ForkServerProcess(target=target, args=(packed,), name="keeper")
@@ -155,11 +197,10 @@ class Zygote:
         try:
             with open(data_w, "wb") as sink:
                 sink.write(_pickled(process))
-            pid = int(forkserver.read_signed(status_r))
         except BaseException:
             os.close(status_r)
             raise
-        return Keeper(pid, status_r)
+        return Forking(status_r)
 
     def _request(self, descriptors: Sequence[int]) -> tuple[int, int]:
         """Ask for a new process: multiprocess's ForkServer.connect_to_new_process, without a resource tracker.

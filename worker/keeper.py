@@ -1,4 +1,6 @@
-"""The keeper: the process that multiprocess forked. It forks the worker into a pid namespace, then only waits.
+"""The keeper: the process that multiprocess forked. It waits for a job, forks the worker of it, then only waits.
+
+Waiting for the job lets a supervisor have a keeper made before it is needed: the fork is a third of a worker's start.
 
 It holds the lifeline: when the supervisor's end closes, or says so, the worker is killed; when the worker ends,
 wait4(2)'s word on it is reported. It runs no byte that came from a component.
@@ -15,39 +17,48 @@ from multiprocess import forkserver
 
 from ipc import codec
 from ipc.channel import Channel
-from ipc.messages import Ended, Spawned, WorkerJob
+from ipc.messages import Become, Ended, Spawned, WorkerJob
 from worker import libc
 from worker.descriptors import arrange, close_from
 from worker.main import check_origin
 
 LIFELINE = 0
-"""Where the keeper's own channel sits among its descriptors, after the worker has been forked."""
+"""Where the keeper's own channel sits among its descriptors; its standard error is 1, what the job brought follows."""
 _POLL_MS = 250
 """How often a worker whose leader thread may have left its threads behind is looked at."""
 LIFELINE_CUT = "its lifeline to the supervisor was cut"
 _ZOMBIE_LEADER = "leader thread exited while others ran"
 
 
-def keep(packed_job: bytes) -> None:
+def keep(_: bytes) -> None:
     """Be the keeper of one worker (called by multiprocess in the forked process); doesn't return.
 
-    Inherited descriptors, in order: the keeper's channel, the worker's stdin, stdout, stderr and channel, then what
-    the job's kind adds.
+    The one inherited descriptor is the keeper's channel; all others come with the job.
     """
     status = 70
     try:
-        lifeline, *given = forkserver.get_inherited_fds()
-        arrange([lifeline, 2, *given])
-        status = _keep(codec.unpack(WorkerJob, packed_job, len(packed_job)), len(given))
+        arrange([*forkserver.get_inherited_fds(), 2])
+        os.setsid()
+        # What this process will know (secrets are in the job) is nobody's to read, and the worker inherits that.
+        libc.prctl(libc.PR_SET_DUMPABLE, 0)
+        gc.disable()  # a collection would write to pages that are shared with the zygote and each other worker
+        status = _keep(Channel.from_descriptor(LIFELINE))
     finally:
         os._exit(status)
 
 
-def _keep(job: WorkerJob, given: int) -> int:
-    lifeline = Channel.from_descriptor(LIFELINE)
-    os.setsid()
-    # What this process knows (secrets are in the job) is nobody's to read, and the worker inherits that.
-    libc.prctl(libc.PR_SET_DUMPABLE, 0)
+def _keep(lifeline: Channel) -> int:
+    try:
+        _, (job_file, *given) = lifeline.receive((Become,))
+    except EOFError:
+        return 0  # it was never needed
+    packed = os.pread(job_file, os.fstat(job_file).st_size, 0)
+    job = codec.unpack(WorkerJob, packed, len(packed))
+    arrange([LIFELINE, 1, *given])
+    return _keep_worker(lifeline, job, len(given))
+
+
+def _keep_worker(lifeline: Channel, job: WorkerJob, given: int) -> int:
     check_origin(job.origin)
     in_pid_namespace = False
     if job.confinement.namespaces and "namespaces" not in job.confinement.off:
@@ -57,7 +68,6 @@ def _keep(job: WorkerJob, given: int) -> int:
         except OSError:
             pass  # the worker reports it: net, ipc, mount and uts will be refused too
     parent_pidfd = os.pidfd_open(os.getpid())
-    gc.disable()  # a collection would write to pages that are shared with the zygote and each other worker
     pid = os.fork()
     if pid == 0:
         _become_worker(job, given, parent_pidfd, in_pid_namespace)
@@ -89,7 +99,6 @@ def _keep(job: WorkerJob, given: int) -> int:
 def _become_worker(job: WorkerJob, given: int, parent_pidfd: int, in_pid_namespace: bool) -> None:
     status = 70
     try:
-        # Descriptors 2.. of the keeper are: its stderr at 1, the given ones from 2 on.
         numbers = list(range(2, 2 + given))
         arrange([*numbers[:4], parent_pidfd, *numbers[4:]])
         if job.kind == "compile":

@@ -17,6 +17,7 @@ from worker import compiler, keeper, main, seccomp  # noqa: F401
 from worker.filter_compiler import Program
 
 _EXAMPLES: tuple[object, ...] = (
+    messages.Become(),
     messages.Load(),
     messages.Go(),
     messages.Confined((messages.LayerReport("layer", "enforced"),)),

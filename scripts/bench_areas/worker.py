@@ -19,7 +19,7 @@ from ipc.messages import (
     WorkerJob,
     WorkerLimits,
 )
-from supervisor.launch import launch
+from supervisor.launch import Keepers, launch
 from supervisor.zygote import Zygote
 
 ROUNDS = 40
@@ -52,7 +52,7 @@ def _once(zygote: Zygote, namespaces: bool) -> tuple[int, int, int]:
     """Return nanoseconds from request to Confined, and from there to its end, and its PSS (0: not visible)."""
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     begun = time.perf_counter_ns()
-    launched = launch(zygote, _job(namespaces), null, null, null)
+    launched = launch(Keepers(zygote), _job(namespaces), null, null, null)
     os.close(null)
     spawned, _ = launched.keeper.receive((Spawned,), TIMEOUT_S)
     assert isinstance(spawned, Spawned)

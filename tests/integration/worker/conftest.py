@@ -36,7 +36,7 @@ from ipc.messages import (
     WorkerLimits,
 )
 from supervisor import memory_file
-from supervisor.launch import Launched, launch, launch_compiler
+from supervisor.launch import Keepers, Launched, launch, launch_compiler
 from supervisor.verify import Expected, verify_and_bound
 from supervisor.zygote import Zygote
 
@@ -167,7 +167,7 @@ class Stage(Struct):
         job = WorkerJob("compile", "c", "", (), (), (), settings or EngineSettings(), limits, self.plan(), ORIGIN)
         source = memory_file.from_bytes("wasm", wasm)
         output = os.memfd_create("output", os.MFD_CLOEXEC)
-        launched = launch_compiler(self.zygote, job, source, output)
+        launched = launch_compiler(Keepers(self.zygote), job, source, output)
         message: object = None
         try:
             with contextlib.suppress(EOFError):
@@ -215,7 +215,7 @@ class Stage(Struct):
     def _run(self, job: WorkerJob, artifact: int, stdin: bytes, on_sealed: Callable[[int, Launched], None]) -> Outcome:
         outcome = Outcome()
         pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(3)]
-        launched = launch(self.zygote, job, pipes[0][0], pipes[1][1], pipes[2][1], artifact)
+        launched = launch(Keepers(self.zygote), job, pipes[0][0], pipes[1][1], pipes[2][1], artifact)
         for descriptor in (pipes[0][0], pipes[1][1], pipes[2][1]):
             os.close(descriptor)
         os.write(pipes[0][1], stdin)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ipc.messages import Compiled, Confined, EngineSettings, Spawned, StartFailed, WorkerJob, WorkerLimits
-from supervisor.launch import Launched, launch
+from supervisor.launch import Keepers, Launched, launch
 from worker.keeper import LIFELINE_CUT, is_zombie
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def start(stage: Stage) -> tuple[Launched, int, int]:
         stage.plan(),
         str(Path(__file__).parents[3]),
     )
-    launched = launch(stage.zygote, job, null, null, null, artifact)
+    launched = launch(Keepers(stage.zygote), job, null, null, null, artifact)
     os.close(null)
     os.close(artifact)
     spawned, _ = launched.keeper.receive((Spawned,), 20.0)
