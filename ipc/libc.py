@@ -7,6 +7,7 @@ Every function has a declared prototype, every result is checked, and an error i
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 from typing import Final, NoReturn
 
@@ -192,10 +193,14 @@ def drop_bounding_set() -> None:
             _fail("prctl(PR_CAPBSET_DROP)")
 
 
+@functools.lru_cache(maxsize=256)
+def _how(flags: int, mode: int, resolve: int) -> _OpenHow:
+    return _OpenHow(flags, mode, resolve)
+
+
 def openat2(directory: int, path: bytes, flags: int, mode: int, resolve: int) -> int:
-    """Open `path` beneath `directory` with RESOLVE_* rules: openat2(2)."""
-    how = _OpenHow(flags, mode, resolve)
-    result: int = _openat2(_NR_OPENAT2, directory, path, how, 24)
+    """Open `path` beneath `directory` with RESOLVE_* rules, one of a few combinations of ours: openat2(2)."""
+    result: int = _openat2(_NR_OPENAT2, directory, path, _how(flags, mode, resolve), 24)
     if result < 0:
         _fail("openat2")
     return result

@@ -60,16 +60,29 @@ class WorkerMemory:
     def read_path_and(self, call: Call, address: int, other: int, length: int) -> tuple[bytes, bytes]:
         """Return a path and the `length` bytes at `other`; in one copy when both are where they say and short."""
         first = min(_PAGE - (address & (_PAGE - 1)), _FIRST)
+        start, end = min(address, other), max(address + first, other + length)
+        if (end - 1) // _PAGE - start // _PAGE <= 1:
+            # Both on a stack, as a rule: one range costs half of two, and no page is touched that holds neither.
+            if self._read(call, start, end - start) == end - start:
+                view = self._remote.buffer.view
+                path, nul, _ = bytes(view[address - start : address - start + first]).partition(b"\0")
+                if nul:
+                    self._listener.check(call)
+                    return path, bytes(view[other - start : other - start + length])
+            return self._path_then(call, address, other, length)
         try:
             count = self._remote.read_both(call.tid, (other, length), (address, first))
         except OSError as error:
             raise _classified(error) from None
         view = self._remote.buffer.view
         if count == length + first:
-            path, end, _ = bytes(view[length:count]).partition(b"\0")
-            if end:
+            path, nul, _ = bytes(view[length:count]).partition(b"\0")
+            if nul:
                 self._listener.check(call)
                 return path, bytes(view[:length])
+        return self._path_then(call, address, other, length)
+
+    def _path_then(self, call: Call, address: int, other: int, length: int) -> tuple[bytes, bytes]:
         rest = self.read(call, other, length)
         return self.read_path(call, address), rest
 

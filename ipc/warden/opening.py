@@ -29,7 +29,7 @@ from ipc.warden.decide import (
     normalise_flags,
     parse_open,
 )
-from ipc.warden.files import Base, Files, Found, Place, Unresolved, real_path, text, through
+from ipc.warden.files import Base, Files, Found, Place, Unresolved, real_path, reopen, text
 from ipc.warden.notify import CallFails
 
 _ALWAYS: Final = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -126,7 +126,7 @@ def _open_found(context: Context, request: OpenRequest, found: Found) -> Answer:
 
 def _reopen(context: Context, found: Found, flags: int) -> int:
     """Open the very object that was judged, through its magic link, with exactly these rights."""
-    return context.files.keep(os.open(through(found.descriptor), flags | _ALWAYS))
+    return context.files.keep(reopen(found.descriptor, flags | _ALWAYS))
 
 
 def _reopen_to_look(context: Context, found: Found) -> int:
@@ -194,7 +194,7 @@ def _deliver_artifact(context: Context) -> Answer:
     assert artifact is not None
     context.artifact = None
     context.files.keep(artifact)
-    return Injection(context.files.keep(os.open(through(artifact), os.O_RDONLY | os.O_CLOEXEC)))
+    return Injection(context.files.keep(reopen(artifact, os.O_RDONLY | os.O_CLOEXEC)))
 
 
 def prepare_root(policy: Policy, files: Files, path: str) -> None:
