@@ -19,7 +19,11 @@ from msgspec import Struct
 from ipc.errors import ConfinementError
 
 SELF_PID_SENTINEL: Final = 0x7E57_AB1E
-"""Stands for the worker's own pid in a compiled program, until `Program.for_pid` puts the real one in."""
+"""Stands for the worker's own pid in a compiled program, until `Program.bound` puts the real one in."""
+EMPTY_PATH_SENTINEL: Final = 0x7E57_AB20_7E57_AB1F
+"""Stands for the address of the engine's empty path; no address that a process can have, so it matches no call."""
+
+_SENTINELS: Final = {"self": SELF_PID_SENTINEL, "empty path": EMPTY_PATH_SENTINEL}
 
 _ACTIONS: Final = {"allow": 0x7FFF_0000, "notify": 0x7FC0_0000, "kill": 0x8000_0000}
 _ERRNO_ACTION: Final = 0x0005_0000
@@ -78,20 +82,24 @@ class Program(Struct, frozen=True):
 
     instructions: bytes
 
-    def for_pid(self, pid: int) -> bytes:
-        """Return the instructions with the process's own pid in the place of the sentinel."""
+    def bound(self, pid: int, empty_path: int = 0) -> bytes:
+        """Return the instructions with the process's own pid and the empty path's address in the sentinels' places."""
         words = struct.Struct("<HBBI")
+        real = {SELF_PID_SENTINEL: pid}
+        if empty_path:
+            for shift in (0, 32):
+                real[EMPTY_PATH_SENTINEL >> shift & _LOW_32_BITS] = empty_path >> shift & _LOW_32_BITS
         patched = bytearray(self.instructions)
         for offset in range(0, len(patched), words.size):
             code, jump_true, jump_false, value = words.unpack_from(patched, offset)
-            if value == SELF_PID_SENTINEL:
-                words.pack_into(patched, offset, code, jump_true, jump_false, pid)
+            if value in real:
+                words.pack_into(patched, offset, code, jump_true, jump_false, real[value])
         return bytes(patched)
 
 
 def _number(value: object) -> int:
-    if value == "self":
-        return SELF_PID_SENTINEL
+    if value in _SENTINELS:
+        return _SENTINELS[str(value)]
     return int(value, 0) if isinstance(value, str) else int(str(value))
 
 

@@ -77,6 +77,7 @@ _NR_PIVOT_ROOT: Final = {"x86_64": 155, "aarch64": 41}
 _NR_CLOSE_RANGE: Final = 436
 _NR_LANDLOCK_CREATE_RULESET: Final = 444
 _NR_LANDLOCK_RESTRICT_SELF: Final = 446
+_NR_MSEAL: Final = 462
 _MACHINE: Final = os.uname().machine
 
 
@@ -123,6 +124,7 @@ _capset.argtypes, _capset.restype = (ctypes.POINTER(_CapabilityHeader), ctypes.P
 _seccomp = ctypes.CFUNCTYPE(_long, _long, _uint, _uint, ctypes.POINTER(_FilterProgram), use_errno=True)(("syscall", _C))
 _pivot_root = ctypes.CFUNCTYPE(_long, _long, _chars, _chars, use_errno=True)(("syscall", _C))
 _close_range = ctypes.CFUNCTYPE(_long, _long, _uint, _uint, _uint, use_errno=True)(("syscall", _C))
+_mseal = ctypes.CFUNCTYPE(_long, _long, _ulong, _size, _ulong, use_errno=True)(("syscall", _C))
 _landlock_create_ruleset = ctypes.CFUNCTYPE(
     _long, _long, ctypes.POINTER(_RulesetAttributes), _size, _uint, use_errno=True
 )(("syscall", _C))
@@ -191,6 +193,12 @@ def make_usable(address: int, length: int) -> None:
     """Make the beginning of a reservation readable and writable; counts towards RLIMIT_DATA: mprotect(2)."""
     if _mprotect(address, length, PROT_READ_WRITE):
         _fail("mprotect")
+
+
+def mseal(address: int, length: int) -> None:
+    """Make mappings immutable in place and rights, in this process and its children: mseal(2), Linux 6.10."""
+    if _mseal(_NR_MSEAL, address, length, 0) < 0:
+        _fail("mseal")
 
 
 def set_filter(flags: int, program: bytes) -> int:

@@ -9,7 +9,8 @@ A program is lines of tab-separated fields, `LABEL CALL ARGUMENT...`:
 - CALL: a system call's number; `fork:N` for one that may return in a new process (which ends there and then); `i386:N`
   for the 32-bit table by `int 0x80` (x86_64 only);
 - ARGUMENT: an integer, `s:TEXT` a C string, `x:HEX` bytes, `b:N` N zero bytes, `m:NAME:N` N zero bytes that later steps
-  find under that name, `v:NAME` a `struct iovec` of them, `r:LABEL` the result of an earlier step.
+  find under that name, `v:NAME` a `struct iovec` of them, `r:LABEL` the result of an earlier step, `e:path` the address
+  of the engine's empty path (`worker.empty_path`), `e:page` and `e:next` its page and the one behind.
 
 For each step `LABEL RESULT ERRNO` is printed before the next is made.
 """
@@ -22,9 +23,10 @@ from collections.abc import Sequence
 from msgspec import Struct, field
 
 from ipc.messages import Finished
-from worker import libc
+from worker import libc, seccomp
 
 _MAX_ARGUMENTS = 6
+_PAGE_BYTES = 4096
 I386 = "i386:"
 FORK = "fork:"
 
@@ -73,6 +75,10 @@ class Probe(Struct):
         if not colon:
             return int(kind, 0)
         match kind:
+            case "e":
+                address = seccomp.compile_all().empty_path
+                page = address & ~(_PAGE_BYTES - 1)
+                return {"path": address, "page": page, "next": page + _PAGE_BYTES}[value]
             case "s":
                 return self._keep(libc.Buffer(os.fsencode(value) + b"\0"))
             case "x":

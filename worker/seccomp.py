@@ -11,6 +11,7 @@ import errno
 import os
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ipc.errors import ConfinementError
 from ipc.messages import LayerReport
@@ -31,11 +32,12 @@ _ATTEMPTS = (
 
 
 class Programs(Struct, frozen=True):
-    """The compiled filters of one architecture."""
+    """The compiled filters of one architecture, and the address of the engine's empty path; 0 if it isn't sealed."""
 
     confining: Program
     sealing: Program
     compiling: Program
+    empty_path: int = 0
 
 
 _programs: Programs | None = None
@@ -49,13 +51,23 @@ def compile_all() -> Programs:
             architecture = machine()
         except KeyError as error:
             raise ConfinementError(LAYER, "uname", 0, f"no filters for architecture {error}") from error
-        _programs = Programs(*(compile_filter(load(name), architecture) for name in ("confine", "seal", "compile")))
+        confining, sealing, compiling = (
+            compile_filter(load(name), architecture) for name in ("confine", "seal", "compile")
+        )
+        _programs = Programs(confining, sealing, compiling)
     return _programs
+
+
+def note_empty_path(address: int) -> None:
+    """Let workers ask about open descriptors by themselves, by that one address (`worker.empty_path`)."""
+    global _programs
+    _programs = replace(compile_all(), empty_path=address)
 
 
 def confine() -> tuple[int, LayerReport]:
     """Load filter 1; returns its listener, for the warden. From here on no call that isn't listed is made."""
-    program = compile_all().confining.for_pid(os.getpid())
+    programs = compile_all()
+    program = programs.confining.bound(os.getpid(), programs.empty_path)
     for flags, loses in _ATTEMPTS:
         try:
             listener = libc.set_filter(flags, program)
@@ -81,7 +93,7 @@ def _load(name: str, program: Program) -> LayerReport:
     layer = "sealed" if name == "seal" else LAYER
     try:
         # A positive result names a thread that couldn't be filtered with the others.
-        if libc.set_filter(libc.SECCOMP_FILTER_FLAG_TSYNC, program.for_pid(os.getpid())):
+        if libc.set_filter(libc.SECCOMP_FILTER_FLAG_TSYNC, program.bound(os.getpid())):
             raise ConfinementError(layer, "seccomp", 0, "a thread has another filter")
     except OSError as error:
         if layer == LAYER:

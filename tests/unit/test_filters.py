@@ -5,7 +5,7 @@ import struct
 import pytest
 
 from ipc import syscalls
-from worker.filter_compiler import SELF_PID_SENTINEL, Program, compile_filter, load, resolve
+from worker.filter_compiler import EMPTY_PATH_SENTINEL, SELF_PID_SENTINEL, Program, compile_filter, load, resolve
 
 ALLOW, NOTIFY, KILL, ERRNO = 0x7FFF0000, 0x7FC00000, 0x80000000, 0x00050000
 ARCHITECTURES = ("x86_64", "aarch64")
@@ -42,16 +42,16 @@ def simulate(instructions: bytes, arch: int, number: int, arguments: tuple[int, 
                 raise AssertionError(f"instruction {code:#x} isn't interpreted here")
 
 
-def ask(name: str, architecture: str, call: str, *arguments: int, pid: int = 1) -> int:
+def ask(name: str, architecture: str, call: str, *arguments: int, pid: int = 1, empty_path: int = 0) -> int:
     """Return what a filter of ours answers to a call."""
-    program = compile_filter(load(name), architecture).for_pid(pid)
+    program = compile_filter(load(name), architecture).bound(pid, empty_path)
     return simulate(program, syscalls.AUDIT_ARCH[architecture], resolve(call, architecture), arguments)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_call_of_the_warden_is_notified(architecture: str) -> None:
     """No call that the warden decides is answered by filter 1 itself."""
-    program = compile_filter(load("confine"), architecture).for_pid(1)
+    program = compile_filter(load("confine"), architecture).bound(1)
     for number in syscalls.names_by_number(architecture):
         assert simulate(program, syscalls.AUDIT_ARCH[architecture], number) == NOTIFY, number
 
@@ -110,6 +110,38 @@ def test_violations_are_notified(architecture: str, call: str) -> None:
     """Calls that no worker makes go to the warden, which ends the worker; they are never answered by the filter."""
     arguments = (1, 0, 1) if call == "prlimit64" else ()
     assert ask("confine", architecture, call, *arguments) == NOTIFY
+
+
+EMPTY = 0x7F12_3456_79F3
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((3, EMPTY, 0x1000, 0xFFF, 1), ALLOW),
+        ((3, EMPTY, 0xF_0000_1000, 0xFFF, 1), ALLOW),  # the flags are an int
+        ((3, EMPTY + 1, 0x1000, 0xFFF, 1), NOTIFY),
+        ((3, EMPTY ^ 1 << 40, 0x1000, 0xFFF, 1), NOTIFY),
+        ((3, EMPTY & 0xFFFF_FFFF, 0x1000, 0xFFF, 1), NOTIFY),
+        ((3, EMPTY, 0, 0xFFF, 1), NOTIFY),
+        ((3, EMPTY, 0x1100, 0xFFF, 1), NOTIFY),  # AT_SYMLINK_NOFOLLOW beside it: not what the engine asks
+        ((3, 0, 0x1000, 0xFFF, 1), NOTIFY),
+    ],
+)
+def test_only_the_one_empty_path_is_asked_about_without_the_warden(
+    architecture: str, arguments: tuple[int, ...], expected: int
+) -> None:
+    """statx(2) goes by only with exactly AT_EMPTY_PATH and exactly the sealed address."""
+    assert ask("confine", architecture, "statx", *arguments, empty_path=EMPTY) == expected
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("address", [0, EMPTY, EMPTY_PATH_SENTINEL & (1 << 47) - 1, (1 << 47) - 1, (1 << 56) - 1])
+def test_without_a_sealed_page_no_path_is_let_by(architecture: str, address: int) -> None:
+    """Where the empty path isn't sealed (before Linux 6.10) the warden is asked about every address there can be."""
+    assert ask("confine", architecture, "statx", 3, address, 0x1000, 0xFFF, 1) == NOTIFY
+    assert EMPTY_PATH_SENTINEL >> 56, "the address that stands for it is none that a process can have"
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -220,7 +252,7 @@ def test_the_compiler(architecture: str, call: str, arguments: tuple[int, ...], 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_foreign_abis_are_killed(name: str, architecture: str) -> None:
     """A call of i386, arm or x32 kills the process, whatever its number."""
-    program = compile_filter(load(name), architecture).for_pid(1)
+    program = compile_filter(load(name), architecture).bound(1)
     for arch in (0x40000003, 0x40000028, 0xC0000015):
         assert simulate(program, arch, 0) == KILL
     if architecture == "x86_64":
@@ -233,7 +265,7 @@ def test_only_the_own_pid_is_patched_in() -> None:
     program = compile_filter(load("confine"), "x86_64")
     sentinel = struct.pack("<I", SELF_PID_SENTINEL)
     assert sentinel in program.instructions
-    assert sentinel not in program.for_pid(77)
+    assert sentinel not in program.bound(77)
     assert isinstance(program, Program)
 
 
