@@ -9,9 +9,9 @@ from __future__ import annotations
 import typing
 
 import msgpack
-import msgspec
 
 from ipc.errors import PeerProtocolError
+from ipc.struct import ValidationError, convert, to_builtins
 
 MAX_PACKET_BYTES = 64 * 1024
 """Upper bound of one packet on a channel; larger data travels in a sealed memory file beside it."""
@@ -27,7 +27,7 @@ T = typing.TypeVar("T")
 
 def to_wire(value: object) -> Wire:
     """Turn a struct (recursively) into maps, lists and scalars; raises TypeError for what can't travel."""
-    wire: Wire = msgspec.to_builtins(value, builtin_types=_AS_THEY_ARE)
+    wire: Wire = to_builtins(value, builtin_types=_AS_THEY_ARE)
     return wire
 
 
@@ -35,8 +35,8 @@ def from_wire(cls: type[T], value: object) -> T:
     """Build `cls` from a decoded map; unknown, missing and mistyped fields raise PeerProtocolError naming the field."""
     try:
         # Without this, text would be taken for bytes: base64, as in JSON.
-        return msgspec.convert(value, cls, builtin_types=_AS_THEY_ARE)
-    except msgspec.ValidationError as error:
+        return convert(value, cls, builtin_types=_AS_THEY_ARE)
+    except ValidationError as error:
         what, _, where = str(error).partition(" - at `$")
     except UnicodeError:
         what, where = "a field's name that isn't text", ""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from msgspec import Struct
+from ipc.struct import Struct
 
 
 class Code(Struct, frozen=True):

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable
 from typing import cast
 
-from msgspec import Struct
+from ipc.struct import Struct
 
 
 class ByName(Struct, frozen=True):

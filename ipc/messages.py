@@ -5,7 +5,7 @@ Directions are part of each docstring; who may say what when is enforced by the 
 
 from __future__ import annotations
 
-from msgspec import Struct
+from ipc.struct import Struct
 
 ARTIFACT_PATH = "/.airssys/artifact"
 """The name by which a sealed worker opens its compiled code; the warden answers it from the sealed memory file."""

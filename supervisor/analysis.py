@@ -6,13 +6,12 @@ from enum import IntEnum
 from itertools import takewhile
 from typing import Final
 
-from msgspec import Struct
-
 from ipc.policy.capability import Grant, is_endpoint_action, parse_grant_pattern, path_segments, separator_of
 from ipc.policy.endpoints import EndpointPattern
 from ipc.policy.forbidden import GUARDED_TREES, ForbiddenPaths, fold_segments
 from ipc.policy.index import PatternIndex
 from ipc.policy.patterns import Form, Malformed, Pattern, is_too_broad, parse_pattern
+from ipc.struct import Struct
 from supervisor import units
 from supervisor.broad_grants import is_broad_allowed, is_too_broad_grant
 from supervisor.manifest import BoundManifest, Manifest, Request

@@ -7,25 +7,22 @@ sealed copy whose hash was checked after sealing.
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import importlib.util
 import json
 import os
 import stat
 
-from msgspec import Struct
-from msgspec.structs import asdict
-
 from ipc import codec, syscalls
 from ipc.errors import ConfigError, PeerProtocolError
 from ipc.messages import EngineSettings
+from ipc.struct import Struct, asdict
 from supervisor import memory_file
 
 MAX_ARTIFACT_BYTES = 1 << 31
 
 
-class ArtifactRecord(Struct, frozen=True):
+class ArtifactRecord(Struct, frozen=True, forbid_unknown_fields=True):
     """What is recorded of one compiled program."""
 
     wasm_sha256: str
@@ -43,10 +40,10 @@ def wasmtime_version() -> str:
     if spec is None or spec.origin is None:
         raise ConfigError("wasmtime isn't installed in this environment; run scripts/run once")
     site = os.path.dirname(os.path.dirname(spec.origin))
-    found = glob.glob(os.path.join(glob.escape(site), "wasmtime-*.dist-info"))
+    found = [name for name in os.listdir(site) if name.startswith("wasmtime-") and name.endswith(".dist-info")]
     if len(found) != 1:
         raise ConfigError(f"found {len(found)} versions of wasmtime in {site}; reinstall it")
-    return os.path.basename(found[0]).removeprefix("wasmtime-").removesuffix(".dist-info")
+    return found[0].removeprefix("wasmtime-").removesuffix(".dist-info")
 
 
 def cache_key(wasm_sha256: str, version: str, engine: EngineSettings) -> str:

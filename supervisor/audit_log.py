@@ -16,11 +16,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from msgspec import Struct
-
 from ipc import libc
 from ipc.audit.errors import AuditLogError
 from ipc.audit.event import GENESIS_HASH, SUPERVISOR, AuditEvent, AuditRecord, Origin, parse_line, stamp
+from ipc.struct import Struct
 from supervisor import audit_segments as segments
 from supervisor.audit_segments import Head, default_audit_directory
 

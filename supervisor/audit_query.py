@@ -9,9 +9,8 @@ import time
 from collections import deque
 from collections.abc import Iterator
 
-from msgspec import Struct
-
 from ipc.audit.event import exact, format_time, parse_line
+from ipc.struct import Struct
 from supervisor.audit_segments import lines_backward, open_segment, segment_names
 
 FOLLOW_INTERVAL_S = 0.2

@@ -12,9 +12,8 @@ import re
 import stat
 from collections.abc import Iterator, Mapping
 
-from msgspec import Struct
-
 from ipc.audit.errors import AuditLogError
+from ipc.struct import Struct
 
 SEGMENT_NAME = re.compile(r"audit-([0-9]{16})\.jsonl")
 LOCK_NAME = "lock"

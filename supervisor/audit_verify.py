@@ -7,9 +7,8 @@ import fcntl
 import hashlib
 import os
 
-from msgspec import Struct
-
 from ipc.audit.event import GENESIS_HASH, parse_line
+from ipc.struct import Struct
 from supervisor.audit_log import SEALED
 from supervisor.audit_segments import (
     LOCK_NAME,

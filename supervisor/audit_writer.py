@@ -18,7 +18,6 @@ from collections import deque
 from collections.abc import Callable, Mapping
 
 import zmq
-from msgspec import Struct, field
 from zmq.utils import z85
 
 from ipc.audit import protocol
@@ -26,6 +25,7 @@ from ipc.audit.errors import AuditLogError
 from ipc.audit.event import SUPERVISOR, AuditEvent, AuditRecord, ComponentStamp, Origin
 from ipc.audit.protocol import Batch, Reply
 from ipc.errors import AirssysError, PeerProtocolError
+from ipc.struct import Struct, field
 from supervisor.audit_journal import JOURNAL_SOCKET, tell_journal
 from supervisor.audit_log import SEALED, AuditLog, Entry
 

@@ -14,8 +14,6 @@ import stat
 import time
 from collections.abc import Callable
 
-from msgspec import Struct
-
 from ipc.errors import ConfigError, ConfinementError, PeerProtocolError
 from ipc.messages import (
     Compiled,
@@ -28,6 +26,7 @@ from ipc.messages import (
     WorkerJob,
     WorkerLimits,
 )
+from ipc.struct import Struct
 from supervisor import memory_file
 from supervisor.artifacts import MAX_ARTIFACT_BYTES, ArtifactCache, ArtifactRecord, cache_key, wasmtime_version
 from supervisor.launch import Keepers, Launched, launch_compiler

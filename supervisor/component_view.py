@@ -5,11 +5,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Final
 
-from msgspec import Struct
-
 from ipc.errors import ConfigError
 from ipc.policy.document import PolicyDocument
 from ipc.policy.forbidden import ForbiddenPaths
+from ipc.struct import Struct
 from supervisor.host_policy import component_parameters, data_directory, host_paths, policy_document
 from supervisor.manifest import BoundManifest, Manifest, Variables, bind, load_manifest, stand_ins
 from supervisor.settings import ComponentSettings, Settings, load_settings

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from typing import Literal
 
-from msgspec import Struct
+from ipc.struct import Struct
 
 State = Literal["found", "partial", "not"]
 

@@ -14,12 +14,11 @@ import socket
 from collections import deque
 from collections.abc import Iterator, Mapping
 
-from msgspec import Struct, field
-
 import ipc
 from ipc.audit.event import AuditEvent
 from ipc.errors import AuditError, ConfigError
 from ipc.messages import ConfinementPlan, WardenSetup
+from ipc.struct import Struct, field
 from supervisor.audit_log import AuditLog
 from supervisor.audit_writer import AuditWriter
 from supervisor.identity import Identity, worker_uid

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-
 from ipc.policy.capability import Grant
 from ipc.policy.document import PolicyDocument
+from ipc.struct import Struct
 from supervisor import units
 from supervisor.settings import Settings
 from supervisor.toml_source import KeyPath, Origin, Problem, key_name

@@ -11,9 +11,8 @@ import os
 import pwd
 from collections.abc import Iterator, Mapping
 
-from msgspec import Struct
-
 from ipc.errors import ConfigError
+from ipc.struct import Struct
 
 NOBODY = 65534
 WORKER_UID_BASE = 2_000_000_000

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 
-from msgspec import Struct
-
 import ipc
 from ipc.errors import AirssysError
 from ipc.messages import ConfinementPlan, EngineSettings
+from ipc.struct import Struct
 from supervisor.artifacts import ArtifactCache
 from supervisor.compilation import CompileLimits, Program, obtain
 from supervisor.host import DEFAULT_REQUIRED

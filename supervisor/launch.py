@@ -7,13 +7,12 @@ import os
 import socket
 from collections.abc import Sequence
 
-from msgspec import Struct
-
 from ipc import codec
 from ipc.channel import Channel
 from ipc.errors import ConfinementError
 from ipc.launch import ByName
 from ipc.messages import Become, WorkerJob
+from ipc.struct import Struct
 from supervisor import memory_file
 from supervisor.zygote import Forking, Keeper, Zygote
 

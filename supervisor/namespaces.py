@@ -15,8 +15,6 @@ import sys
 from collections.abc import Sequence
 from typing import Literal, NoReturn
 
-from msgspec import Struct
-
 from ipc import libc
 from ipc.errors import ConfinementError
 
@@ -31,13 +29,17 @@ def isolated_python(code: str) -> tuple[str, ...]:
     return (sys.executable, "-I", "-c", code)
 
 
-class Spawned(Struct):
+class Spawned:
     """A process that we started; owns its pidfd and the file its standard error goes to."""
 
-    pid: int
-    pidfd: int
-    stderr: int
-    wait_status: int | None = None
+    __slots__ = ("pid", "pidfd", "stderr", "wait_status")
+
+    def __init__(self, pid: int, pidfd: int, stderr: int) -> None:
+        """Take over the descriptors."""
+        self.pid = pid
+        self.pidfd = pidfd
+        self.stderr = stderr
+        self.wait_status: int | None = None
 
     def wait(self, timeout_s: float | None) -> bool:
         """Wait until it has ended; False when the time was over first."""

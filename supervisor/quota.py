@@ -1,6 +1,6 @@
 """The amounts that a component may use, as a manifest asks for them and as a host sets them."""
 
-from msgspec import Struct
+from ipc.struct import Struct
 
 
 class Quota(Struct, frozen=True):

@@ -14,9 +14,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 
-from msgspec import Struct, field
-from msgspec.structs import replace
-
 from ipc.audit.event import AuditEvent
 from ipc.errors import AuditError, PeerProtocolError
 from ipc.messages import (
@@ -35,6 +32,7 @@ from ipc.messages import (
     StartFailed,
     WorkerJob,
 )
+from ipc.struct import Struct, field, replace
 from supervisor import watch
 from supervisor.launch import Launched
 from supervisor.run_machine import Command, Event, Phase, advance

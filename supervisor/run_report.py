@@ -8,9 +8,8 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 
-from msgspec import Struct, field
-
 from ipc.messages import LayerReport
+from ipc.struct import Struct, field
 from supervisor.verdict import Verdict
 
 MAX_DENIALS = 1_000

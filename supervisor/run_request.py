@@ -8,13 +8,12 @@ import stat
 from collections.abc import Sequence
 from itertools import takewhile
 
-from msgspec import Struct
-
 from ipc.errors import ConfigError
 from ipc.messages import EngineSettings, WorkerLimits
 from ipc.policy.capability import Grant
 from ipc.policy.document import PolicyDocument
 from ipc.policy.patterns import Form, has_wildcards, literal_pattern_text, parse_pattern
+from ipc.struct import Struct
 from supervisor.terminal import visible
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")

@@ -7,14 +7,12 @@ import os
 import time
 from collections.abc import Callable
 
-from msgspec import Struct
-from msgspec.structs import replace
-
 from ipc import codec
 from ipc.audit.event import AuditEvent
 from ipc.errors import ConfigError
 from ipc.messages import PreparePolicy, WorkerJob
 from ipc.policy.decision import compile_policy
+from ipc.struct import Struct, replace
 from supervisor.artifacts import ArtifactCache
 from supervisor.compilation import Artifact, CompileLimits, Program, obtain
 from supervisor.host import Host, new_worker_id

@@ -10,9 +10,8 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-from msgspec import Struct, field
-
 from ipc.policy.access import AclEntry, Role
+from ipc.struct import Struct, field
 from supervisor import units
 from supervisor.quota import Quota
 from supervisor.toml_source import ConfigFileError, KeyPath, Origin, Problem, TomlSource, read_toml

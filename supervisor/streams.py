@@ -10,8 +10,7 @@ import os
 import select
 import stat
 
-from msgspec import Struct, field
-
+from ipc.struct import Struct, field
 from supervisor.terminal import TerminalFilter
 
 _CHUNK_BYTES = 65_536

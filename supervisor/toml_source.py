@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
 
-from msgspec import Struct
-
 from ipc.errors import ConfigError
+from ipc.struct import Struct
 
 MAX_FILE_BYTES: Final = 256 * 1024
 # tomllib spends time quadratic in the parts of one key (two minutes for 40,000); nothing of ours is deeper than five.

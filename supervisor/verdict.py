@@ -8,9 +8,8 @@ from __future__ import annotations
 import os
 import signal
 
-from msgspec import Struct
-
 from ipc.messages import PROGRAM, Ended, Finished, StartFailed, WorkerLimits
+from ipc.struct import Struct
 
 EX_OK = 0
 EX_DATAERR = 65

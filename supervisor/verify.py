@@ -9,10 +9,8 @@ import os
 import resource
 from collections.abc import Mapping, Sequence
 
-from msgspec import Struct
-from msgspec.structs import replace
-
 from ipc.messages import LayerReport, WorkerJob, WorkerLimits
+from ipc.struct import Struct, replace
 from supervisor import watch
 
 RUNTIME_SLACK_BYTES = 64 << 20

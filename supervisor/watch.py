@@ -10,7 +10,7 @@ from __future__ import annotations
 import select
 from collections.abc import Mapping
 
-from msgspec import Struct
+from ipc.struct import Struct
 
 INTERVAL_NS = 100 * 10**6
 """How often; what a worker can take in between is the possible overshoot, some hundred megabytes."""

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from msgspec import Struct
+
+from ipc.struct import Struct
 
 ROOT = Path(__file__).resolve().parent.parent
 AIRSSYS = ROOT / ".venv" / "bin" / "airssys"

@@ -11,10 +11,10 @@ import re
 
 import wasmtime
 import wasmtime.component
-from msgspec import Struct
 from wasmtime import _ffi as ffi
 
 from ipc.messages import EngineSettings, Finished, WorkerJob, WorkerLimits
+from ipc.struct import Struct
 from worker.memories import LinearMemories
 
 MODULE = "module"

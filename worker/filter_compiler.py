@@ -14,9 +14,8 @@ import os
 import struct
 from typing import Final
 
-from msgspec import Struct
-
 from ipc.errors import ConfinementError
+from ipc.struct import Struct
 
 SELF_PID_SENTINEL: Final = 0x7E57_AB1E
 """Stands for the worker's own pid in a compiled program, until `Program.bound` puts the real one in."""

@@ -20,9 +20,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from msgspec import Struct, field
-
 from ipc.messages import Finished
+from ipc.struct import Struct, field
 from worker import libc, seccomp
 
 _MAX_ARGUMENTS = 6

@@ -10,11 +10,9 @@ from __future__ import annotations
 import errno
 import os
 
-from msgspec import Struct
-from msgspec.structs import replace
-
 from ipc.errors import ConfinementError
 from ipc.messages import LayerReport
+from ipc.struct import Struct, replace
 from ipc.syscalls import machine
 from worker import libc
 from worker.filter_compiler import Program, compile_filter, load

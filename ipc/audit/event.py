@@ -11,11 +11,9 @@ import json
 import time
 from collections.abc import Mapping
 
-from msgspec import Struct
-from msgspec.structs import asdict, replace
-
 from ipc.audit.text import bounded, escape, unescape
 from ipc.errors import PeerProtocolError
+from ipc.struct import Struct, asdict, replace
 
 SCHEMA = 1
 

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-from msgspec import Struct
-from msgspec.structs import replace
-
 from ipc.audit.event import AuditEvent
+from ipc.struct import Struct, replace
 
 WINDOW_NS = 10_000_000_000
 MAX_OPEN_WINDOWS = 4096

@@ -13,11 +13,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgpack
-from msgspec import Struct
-from msgspec.structs import replace
 
 from ipc.audit.event import DETAIL_DEPTH_MAX, MAX_COUNT, AuditEvent
 from ipc.errors import PeerProtocolError
+from ipc.struct import Struct, replace
 
 VERSION = 1
 MAX_EVENT_BYTES = 16 * 1024

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import threading
 import time
 from collections import deque
@@ -64,7 +63,7 @@ class AuditClient:
         self._queue_events = queue_events
         self._queue_bytes = queue_bytes
         self._queue_deadline_s = queue_deadline_s
-        self._stream = secrets.token_bytes(STREAM_ID_BYTES)
+        self._stream = os.urandom(STREAM_ID_BYTES)
         self._changed = threading.Condition()
         # Everything below is guarded by _changed, except what only the thread touches (_sent, the sockets).
         self._pending: deque[bytes] = deque()

@@ -4,12 +4,11 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Final, Literal
 
-from msgspec import Struct
-
 from ipc.errors import ConfigError, LocalProtocolError
 from ipc.policy.capability import Grant, is_action
 from ipc.policy.patterns import parse_pattern
 from ipc.policy.wire import require_map, require_text, require_texts, wire_text, wire_texts
+from ipc.struct import Struct
 
 Effect = Literal["allow", "deny"]
 _ACTION_FAMILY: Final = re.compile(

@@ -3,12 +3,11 @@
 import re
 from typing import Final
 
-from msgspec import Struct
-
 from ipc.errors import LocalProtocolError
 from ipc.policy.endpoints import EndpointPattern, parse_endpoint_pattern
 from ipc.policy.patterns import Form, Malformed, Pattern, PatternError, SegmentGlob, Separator, parse_pattern
 from ipc.policy.wire import require_bool, require_map, require_text, require_texts, wire_text
+from ipc.struct import Struct
 
 FILE_ACTIONS: Final = ("filesystem.read", "filesystem.write", "filesystem.list")
 ACTIONS: Final = (

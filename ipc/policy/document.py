@@ -1,10 +1,9 @@
 """The policy of one component instance as plain data: what is resolved by the supervisor, and sent to who decides."""
 
-from msgspec import Struct
-
 from ipc.policy.access import AclEntry, Role
 from ipc.policy.capability import Grant
 from ipc.policy.wire import require_list, require_map, require_text, require_texts, wire_texts
+from ipc.struct import Struct
 
 _KEYS = (
     "component",

@@ -11,9 +11,8 @@ brackets.
 import re
 from typing import Final
 
-from msgspec import Struct
-
 from ipc.policy.patterns import Form, Malformed, Pattern, PatternError, SegmentGlob, parse_pattern
+from ipc.struct import Struct
 
 DEFAULT_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 ENDPOINT_MAX_CHARS: Final = 8192

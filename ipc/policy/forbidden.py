@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
-from msgspec import Struct
-
 from ipc.policy import forbidden_paths as lists
 from ipc.policy.capability import ABNORMAL_SEGMENTS
 from ipc.policy.index import NOTHING, PatternIndex, Reach
 from ipc.policy.patterns import Form, Pattern, Token, parse_pattern
+from ipc.struct import Struct
 
 GUARDED_TREES: Final = ("/proc", "/sys", "/dev", "/boot")
 

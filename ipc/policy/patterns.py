@@ -21,9 +21,8 @@ from enum import Enum
 from functools import lru_cache
 from typing import Final, Literal
 
-from msgspec import Struct
-
 from ipc.errors import ConfigError
+from ipc.struct import Struct
 
 Separator = Literal["/", ".", ":"]
 

@@ -3,14 +3,13 @@
 from collections.abc import Callable, Sequence
 from typing import Final, Generic, Protocol, TypeVar
 
-from msgspec import Struct
-
 from ipc.errors import ConfigError
 from ipc.policy.access import AclEntry
 from ipc.policy.capability import Grant, implied_listing, parse_grant_pattern, separator_of
 from ipc.policy.endpoints import Endpoint, EndpointPattern
 from ipc.policy.index import NOTHING, PatternIndex
 from ipc.policy.patterns import Form, Pattern, PatternError
+from ipc.struct import Struct
 
 DEFAULT_RULE: Final = "nothing is allowed by default"
 """The rule that a denial names when no grant speaks of the resource."""

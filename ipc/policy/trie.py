@@ -8,10 +8,9 @@ for a single pattern that covers a resource, has a quicker way: `ipc.policy.matc
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from msgspec import Struct
-
 from ipc.policy.edges import GlobEdges
 from ipc.policy.patterns import Form, SegmentGlob, Token
+from ipc.struct import Struct
 
 NOTHING: Final = -1
 

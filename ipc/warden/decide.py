@@ -10,10 +10,8 @@ import stat
 from functools import lru_cache
 from typing import Final, NamedTuple, Protocol
 
-from msgspec import Struct
-from msgspec.structs import force_setattr
-
 from ipc.policy.decision import Allow, Deny
+from ipc.struct import Struct, force_setattr
 
 READ: Final = "filesystem.read"
 WRITE: Final = "filesystem.write"

@@ -11,7 +11,6 @@ import errno
 import functools
 import os
 import stat
-import tempfile
 from typing import Final, NamedTuple
 
 from ipc.libc import (
@@ -163,7 +162,8 @@ class Files:
         for stand_in in self._stand_ins.values():
             if stand_in.directory == root:
                 return stand_in.descriptor
-        name = tempfile.mkdtemp(prefix="stand-in-", dir=self._scratch)
+        name = f"{self._scratch}/stand-in-{os.urandom(8).hex()}"
+        os.mkdir(name, 0o700)
         try:
             descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         finally:

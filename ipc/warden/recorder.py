@@ -12,10 +12,9 @@ from __future__ import annotations
 import time
 from typing import Final, Protocol
 
-from msgspec.structs import replace
-
 from ipc.audit.event import AuditEvent
 from ipc.audit.folding import Folder, Key
+from ipc.struct import replace
 from ipc.warden.decide import Refusal
 from ipc.warden.pace import Pace
 

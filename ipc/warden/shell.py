@@ -10,7 +10,6 @@ import gc
 import os
 import sys
 import threading
-from queue import SimpleQueue
 from typing import Final, NamedTuple
 
 import msgpack
@@ -60,13 +59,27 @@ class _Place(NamedTuple):
 
 
 class _Expected:
-    """A worker from its Prepare to its Detach: `arrived` gets (listener, pidfd), or None when it won't come."""
+    """A worker from its Prepare to its Detach."""
 
-    __slots__ = ("arrived", "stop")
+    __slots__ = ("_arrived", "_known", "stop")
 
     def __init__(self) -> None:
         self.stop = Stop()
-        self.arrived: SimpleQueue[tuple[int, int] | None] = SimpleQueue()
+        self._arrived: tuple[int, int] | None = None
+        self._known = threading.Event()
+
+    def arrive(self, descriptors: tuple[int, int] | None) -> bool:
+        """Hand over its listener and pidfd, or None: it won't come any more. False when that has been said before."""
+        if self._known.is_set():
+            return False
+        self._arrived = descriptors
+        self._known.set()
+        return True
+
+    def wait(self) -> tuple[int, int] | None:
+        """Wait for what `arrive` was given first."""
+        self._known.wait()
+        return self._arrived
 
 
 class Warden:
@@ -113,15 +126,14 @@ class Warden:
 
     def _attach(self, worker_id: str, descriptors: list[int]) -> None:
         expected = self._expected.get(worker_id)
-        if len(descriptors) != 2 or expected is None:
+        if len(descriptors) != 2 or expected is None or not expected.arrive((descriptors[0], descriptors[1])):
             raise LocalProtocolError(f"Attach of {worker_id} with {len(descriptors)} descriptors")
-        expected.arrived.put((descriptors[0], descriptors[1]))
 
     def _detach(self, worker_id: str) -> None:
         expected = self._expected.pop(worker_id, None)
         if expected is not None:
             expected.stop.set()
-            expected.arrived.put(None)
+            expected.arrive(None)
         else:
             self.send(Detached(worker_id, 0, 0, 0))
 
@@ -132,7 +144,7 @@ class Warden:
             place = self._make_place(worker_id, *descriptors)
         except Exception as error:  # noqa: BLE001,RUF100 # whatever it is, it ends this worker and nothing else
             failure = f"it can't be attached: {type(error).__name__}: {error}"[:512]
-        arrived = expected.arrived.get()
+        arrived = expected.wait()
         if place is None or arrived is None:
             with contextlib.suppress(OSError):
                 if arrived is not None:

@@ -10,7 +10,10 @@ import argparse
 import importlib
 import os
 import sys
-from typing import NoReturn, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
+
+if TYPE_CHECKING:
+    from supervisor.processes import Processes
 
 EX_USAGE = 64
 EX_DATAERR = 65
@@ -84,34 +87,11 @@ def _parser(command: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def _check_origin() -> None:
-    """Refuse to run when our packages were found in different places: somebody's directory is in front of ours."""
-    import ipc
-    import supervisor
+def main(arguments: list[str], processes: Processes | None = None) -> int:
+    """Run the command line and return the exit code; never shows a traceback for something the user did.
 
-    homes = {os.path.dirname(os.path.dirname(os.path.abspath(str(m.__file__)))) for m in (ipc, supervisor)}
-    if len(homes) != 1 or not sys.flags.isolated:
-        reason = "its packages come from more than one place, or Python isn't isolated (-I)"
-        raise SystemExit(f"airssys: refused to start: {reason}")
-
-
-def _open_standard_streams() -> None:
-    """Open /dev/null where a standard descriptor is closed: else a file of ours gets its number, and bytes."""
-    for descriptor, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            opened = os.open(os.devnull, os.O_RDWR)
-            assert opened == descriptor, "open(2) gives the lowest free number"
-            os.set_inheritable(opened, True)
-            setattr(sys, name, os.fdopen(opened, mode))
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line and return the exit code; never shows a traceback for something the user did."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    _open_standard_streams()
-    _check_origin()
+    `processes` were started ahead for a run (`supervisor.cli.entry`); they stay the caller's.
+    """
     command = next((a for a in arguments[: _dashes(arguments)] if not a.startswith("-")), None)
     if command is not None and command not in COMMANDS:
         import difflib
@@ -124,6 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = _parser(command)
     args = parser.parse_args(arguments[:cut])
     args.guest_arguments = tuple(arguments[cut + 1 :])
+    args.processes = processes
     if args.guest_arguments and args.command != "run":
         print("airssys: what follows `--` belongs to `airssys run` alone", file=sys.stderr)
         return EX_USAGE
@@ -137,18 +118,6 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     module: CommandModule = importlib.import_module(COMMANDS[args.command][0])
     return _guarded(module, args)
-
-
-def command() -> NoReturn:
-    """Be the `airssys` command: run it and end at once; taking an interpreter apart costs 20 ms for nothing."""
-    exit_code = main()
-    try:
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None:
-                stream.flush()
-    except BrokenPipeError:
-        exit_code = 128 + 13
-    os._exit(exit_code)
 
 
 def _dashes(arguments: list[str]) -> int:

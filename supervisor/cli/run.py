@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -138,8 +139,9 @@ def run(args: argparse.Namespace) -> int:
         return EX_USAGE
     if not os.path.exists(args.target):
         raise ConfigError(f"{visible(args.target)}: no such file or directory")
-    # The processes first: they import while this one imports the rest.
-    with Processes(namespaces=not args.no_namespaces, layers_off=args.layer_off) as processes:
+    # The processes first, where they weren't started ahead: they import while this one imports the rest.
+    with contextlib.ExitStack() as stack:
+        processes = args.processes or stack.enter_context(Processes(not args.no_namespaces, args.layer_off))
         from supervisor.cli.run_target import run_target
 
         return run_target(args, processes)

@@ -8,9 +8,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from msgspec import Struct
-
 from ipc.policy.capability import Grant, pattern_problem
+from ipc.struct import Struct
 from supervisor.manifest import checks
 from supervisor.manifest.parse import MANIFEST_NAME, ManifestErrors
 from supervisor.manifest.template import PATTERN_CHARACTERS, TemplateError, Variable, substitute

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from msgspec import Struct
+from ipc.struct import Struct
 
 DIRECTORY_VARIABLES: Final = ("component", "data", "tmp")
 PARAMETER_PREFIX: Final = "param."

@@ -6,8 +6,7 @@ Texts of capabilities, mounts, arguments and environment still hold their `${…
 from collections.abc import Iterator
 from typing import Final
 
-from msgspec import Struct
-
+from ipc.struct import Struct
 from supervisor.quota import Quota as Quota
 
 ParameterValue = str | int | bool

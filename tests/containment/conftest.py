@@ -18,9 +18,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from msgspec import Struct, field
-from msgspec.structs import replace
 
+from ipc.struct import Struct, field, replace
 from ipc.syscalls import machine
 from supervisor.cli import run as run_command
 from supervisor.cli.run_setup import bare_request, read_settings

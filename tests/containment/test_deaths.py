@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import psutil
 import pytest
-from msgspec import Struct
+
+from ipc.struct import Struct
 
 if TYPE_CHECKING:
     import subprocess

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
-from msgspec import Struct
+
+from ipc.struct import Struct
 
 GUESTS = Path(__file__).resolve().parents[1] / "guests"
 AIRSSYS = Path(sys.executable).parent / "airssys"

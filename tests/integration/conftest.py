@@ -15,7 +15,8 @@ from typing import Protocol
 
 import pytest
 import wasmtime
-from msgspec import Struct
+
+from ipc.struct import Struct
 
 GUESTS = Path(__file__).resolve().parents[1] / "guests"
 NOBODY = 65534

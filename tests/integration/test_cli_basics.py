@@ -174,7 +174,7 @@ COMP_WORDS=(airssys run --mem); COMP_CWORD=2; _airssys; echo "${COMPREPLY[*]}"
 
 def test_an_interpreter_that_is_not_isolated_is_refused(tmp_path: Path) -> None:
     """Without -I somebody's directory could stand in front of ours: nothing is done (with -I, the control, it is)."""
-    code = "from supervisor.cli.main import main; raise SystemExit(main(['--version']))"
+    code = "import sys; sys.argv[1:] = ['--version']; from supervisor.cli.entry import command; command()"
     refused = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=30)
     assert refused.returncode == 1
     assert refused.stdout == ""

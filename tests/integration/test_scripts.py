@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from msgspec import Struct
+
+from ipc.struct import Struct
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCK = ROOT / "requirements.lock"

@@ -5,13 +5,13 @@ from typing import TypeVar
 import msgpack
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from msgspec.structs import replace
 
 from ipc.policy.access import AclEntry, Role
 from ipc.policy.capability import Grant
 from ipc.policy.decision import Allow, PolicyDocument, compile_policy
 from ipc.policy.endpoints import parse_endpoint, parse_endpoint_pattern
 from ipc.policy.patterns import Malformed, PatternError
+from ipc.struct import replace
 
 Rule = TypeVar("Rule")
 VERBS = ("filesystem.read", "filesystem.write", "filesystem.list")

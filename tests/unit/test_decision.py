@@ -1,13 +1,13 @@
 """Decisions: the order of the steps, which rule is named, rights, reach, listings, and renaming directories."""
 
 import pytest
-from msgspec.structs import replace
 
 from ipc.codes import CODES
 from ipc.errors import ConfigError, LocalProtocolError
 from ipc.policy.access import AclEntry, Role
 from ipc.policy.capability import Grant
 from ipc.policy.decision import Allow, Deny, Policy, PolicyDocument, compile_policy
+from ipc.struct import replace
 
 
 def grant(text: str, **more: bool | tuple[str, ...]) -> Grant:

@@ -7,8 +7,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 
+from ipc.struct import replace
 from supervisor.features import (
     FEATURES,
     LANDLOCK_ABIS,

@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 
 from ipc.errors import ConfigError
 from ipc.policy.capability import Grant
+from ipc.struct import replace
 from supervisor.grant_store import GrantStore, request_key
 
 READ = Grant("filesystem.read", "/in/**", "Component.toml")

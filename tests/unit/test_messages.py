@@ -7,10 +7,11 @@ import typing
 
 import msgpack
 import pytest
-from msgspec import Struct, structs
+from msgspec import structs
 
 from ipc import codec, messages
 from ipc.errors import PeerProtocolError
+from ipc.struct import Struct
 
 ALL = tuple(
     value

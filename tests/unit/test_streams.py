@@ -9,8 +9,8 @@ import tempfile
 from collections.abc import Iterator
 
 import pytest
-from msgspec import Struct
 
+from ipc.struct import Struct
 from supervisor.streams import InputStream, OutputStream
 from supervisor.terminal import TerminalFilter
 

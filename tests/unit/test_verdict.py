@@ -6,9 +6,9 @@ import signal
 from itertools import product
 
 import pytest
-from msgspec.structs import replace
 
 from ipc.messages import Ended, Finished, StartFailed, WorkerLimits
+from ipc.struct import replace
 from supervisor.verdict import LIMIT_CODES, Facts, LimitReached, Verdict, decide_verdict, limit_message
 
 LIMITS = WorkerLimits(memory_bytes=64 << 20, output_bytes=1 << 20, timeout_ns=10**9, fuel=1_000, cpu_s=2)

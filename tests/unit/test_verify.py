@@ -1,9 +1,9 @@
 """The outside check: what the kernel shows is compared with what the job says, field by field."""
 
 import pytest
-from msgspec.structs import replace
 
 from ipc.messages import ConfinementPlan, EngineSettings, WorkerJob, WorkerLimits
+from ipc.struct import replace
 from supervisor.verify import RUNTIME_SLACK_BYTES, Expected, Observed, data_bound_bytes, judge
 
 EXPECTED = Expected(

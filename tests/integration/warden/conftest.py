@@ -15,7 +15,6 @@ from pathlib import Path
 
 import msgpack
 import pytest
-from msgspec import Struct, field
 
 from ipc import codec, syscalls
 from ipc.audit.event import AuditEvent
@@ -33,6 +32,7 @@ from ipc.messages import (
 )
 from ipc.policy.capability import Grant
 from ipc.policy.decision import PolicyDocument
+from ipc.struct import Struct, field
 from supervisor.audit_log import AuditLog
 from supervisor.audit_writer import AuditWriter
 from supervisor.namespaces import Spawned, isolated_python, spawn

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 import wasmtime
-from msgspec import Struct, field
 
 import ipc
 from ipc import libc, syscalls
@@ -35,6 +34,7 @@ from ipc.messages import (
     WorkerJob,
     WorkerLimits,
 )
+from ipc.struct import Struct, field
 from supervisor import memory_file
 from supervisor.launch import Keepers, Launched, launch, launch_compiler
 from supervisor.verify import Expected, verify_and_bound
