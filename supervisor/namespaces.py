@@ -25,8 +25,12 @@ _MAX_ERROR_BYTES = 4096
 
 
 def isolated_python(code: str) -> tuple[str, ...]:
-    """Return the command that runs `code` in this interpreter, without environment, user site or current directory."""
-    return (sys.executable, "-I", "-c", code)
+    """Return the command that runs `code` in this interpreter, without environment, user site or current directory.
+
+    The collector of cycles is off until `code` switches it on: while modules are imported it finds nothing and takes a
+    sixth of the time.
+    """
+    return (sys.executable, "-I", "-c", f"import gc; gc.disable()\n{code}")
 
 
 class Spawned:

@@ -53,9 +53,9 @@ def _warm_up() -> None:
     seccomp.note_empty_path(empty_path.seal(runner.engine))
     # multiprocess ignores SIGINT in the zygote; what is forked from it must not see the terminal's either.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    gc.collect()
     # What is here lives for ever: moved out of the collector's sight, its pages stay shared (gc.freeze).
     gc.freeze()
+    gc.enable()
 
 
 _warm_up()

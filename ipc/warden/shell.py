@@ -229,6 +229,7 @@ def main(channel_descriptor: int) -> None:
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     threading.stack_size(_LANE_STACK_BYTES)
     gc.freeze()
+    gc.enable()
     channel.send(WardenReady(tuple(layers)))
     Warden(channel, setup, client).serve()
     client.close()

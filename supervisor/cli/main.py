@@ -7,6 +7,7 @@ for `run` the guest's own code passes through.
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import os
 import sys
@@ -117,6 +118,8 @@ def main(arguments: list[str], processes: Processes | None = None) -> int:
         parser.print_help()
         return 0
     module: CommandModule = importlib.import_module(COMMANDS[args.command][0])
+    if args.command != "run":  # which imports more before it does anything
+        gc.enable()
     return _guarded(module, args)
 
 

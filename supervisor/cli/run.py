@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -144,4 +145,6 @@ def run(args: argparse.Namespace) -> int:
         processes = args.processes or stack.enter_context(Processes(not args.no_namespaces, args.layer_off))
         from supervisor.cli.run_target import run_target
 
+        gc.freeze()
+        gc.enable()
         return run_target(args, processes)
