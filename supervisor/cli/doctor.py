@@ -20,7 +20,6 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="say what this machine offers for confinement, and how to mend what is missing",
         description="Probe every kernel feature that confinement uses, in child processes; nothing is changed.",
         epilog="example: airssys doctor --json\nexit code: 0 when every required layer can be had, else 69",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 

@@ -29,7 +29,6 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "explain",
         help="say whether an action would be allowed, and by which rule",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("directory", metavar="DIR", help="a directory with a Component.toml")
     parser.add_argument("action", metavar="ACTION", help="such as filesystem.read")

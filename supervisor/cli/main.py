@@ -7,11 +7,12 @@ for `run` the guest's own code passes through.
 from __future__ import annotations
 
 import argparse
+import functools
 import gc
 import importlib
 import os
 import sys
-from typing import TYPE_CHECKING, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 if TYPE_CHECKING:
     from supervisor.processes import Processes
@@ -46,8 +47,29 @@ class CommandModule(Protocol):
         """Carry the command out and return the exit code."""
 
 
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """argparse asks for the terminal's width at each argument that is added, and imports shutil for it: 7 ms in all."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_terminal_columns() - 2)
+
+
+@functools.cache
+def _terminal_columns() -> int:
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns):
+        return int(columns)
+    try:
+        return os.get_terminal_size(1).columns or 80
+    except OSError:
+        return 80
+
+
 class _Parser(argparse.ArgumentParser):
     """argparse with the exit code of sysexits.h for a usage error, and a pointer to the help."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=_Formatter, **options)
 
     def error(self, message: str) -> NoReturn:
         from supervisor.terminal import visible
@@ -75,7 +97,6 @@ def _parser(command: str | None) -> argparse.ArgumentParser:
         prog="airssys",
         description="Run WebAssembly components that you did not write, each in a process that can do nothing itself.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")

@@ -56,7 +56,6 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "run",
         help="run a component or a bare WebAssembly program, confined",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="airssys run TARGET [options] [-- ARGS...]",
     )
     parser.add_argument("target", metavar="TARGET", help="a directory with a Component.toml, or a .wasm file")
