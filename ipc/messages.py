@@ -54,22 +54,31 @@ class ConfinementPlan(Message, frozen=True):
     ptracer_pid: int | None = None
 
 
+class WorkerPlan(Message, frozen=True):
+    """Supervisor → worker, with the fork: what to become before there is a program. `kind` is run, probe or compile.
+
+    A compiler has its `limits` from the start; a runner learns them with its job.
+    """
+
+    kind: str
+    engine: EngineSettings
+    confinement: ConfinementPlan
+    origin: str
+    limits: WorkerLimits | None = None
+
+
 class WorkerJob(Message, frozen=True):
-    """In the sealed job file of a Become: what the worker is to be.
+    """In the sealed job file of a Load: which program to run, on what.
 
     `mounts` are (guest, host) pairs; `environment` holds secrets: it is never logged.
     """
 
-    kind: str
     worker_id: str
     wasm_kind: str
     arguments: tuple[str, ...]
     environment: tuple[tuple[str, str], ...]
     mounts: tuple[tuple[str, str], ...]
-    engine: EngineSettings
     limits: WorkerLimits
-    confinement: ConfinementPlan
-    origin: str
 
 
 class LayerReport(Message, frozen=True):
@@ -78,13 +87,6 @@ class LayerReport(Message, frozen=True):
     layer: str
     status: str
     detail: str = ""
-
-
-class Become(Message, frozen=True):
-    """Supervisor → keeper, once, with [job, stdin, stdout, stderr, channel, ...]: fork the worker of this job.
-
-    The job is a sealed file with a packed WorkerJob; the channel is the worker's; what follows depends on its kind.
-    """
 
 
 class Spawned(Message, frozen=True):
@@ -113,7 +115,10 @@ class Confined(Message, frozen=True):
 
 
 class Load(Message, frozen=True):
-    """Supervisor → worker: the warden answers now; load the artifact and the roots."""
+    """Supervisor → worker, with [job]: the warden answers now; read the job, load the artifact and the roots.
+
+    Where the seccomp layer is off no warden answers, and the artifact comes along: [job, artifact].
+    """
 
 
 class Sealed(Message, frozen=True):

@@ -23,15 +23,16 @@ from ipc.messages import (
     EngineSettings,
     Spawned,
     StartFailed,
-    WorkerJob,
     WorkerLimits,
+    WorkerPlan,
 )
 from ipc.struct import Struct
 from supervisor import memory_file
 from supervisor.artifacts import MAX_ARTIFACT_BYTES, ArtifactCache, ArtifactRecord, cache_key, wasmtime_version
-from supervisor.launch import Keepers, Launched, launch_compiler
+from supervisor.launch import Launched, launch_compiler
 from supervisor.terminal import visible
 from supervisor.verdict import ended_by_cpu_limit
+from supervisor.zygote import Zygote
 
 MAX_WASM_BYTES = 512 * 1024 * 1024
 PROGRESS_AFTER_S = 1.0
@@ -108,8 +109,8 @@ def obtain(
     program: Program,
     engine: EngineSettings,
     cache: ArtifactCache,
-    keepers: Keepers,
-    plan: ConfinementPlan,
+    zygote: Zygote,
+    confinement: ConfinementPlan,
     origin: str,
     limits: CompileLimits,
     on_progress: Callable[[float], None],
@@ -129,7 +130,7 @@ def obtain(
     started = time.monotonic()
     output = os.memfd_create("artifact", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
-        compiled = _compile(program, output, engine, keepers, plan, origin, limits, on_progress, interrupted)
+        compiled = _compile(program, output, engine, zygote, confinement, origin, limits, on_progress, interrupted)
         sealed = memory_file.from_file("artifact", output, MAX_ARTIFACT_BYTES)
     finally:
         os.close(output)
@@ -156,31 +157,21 @@ def _compile(
     program: Program,
     output: int,
     engine: EngineSettings,
-    keepers: Keepers,
-    plan: ConfinementPlan,
+    zygote: Zygote,
+    confinement: ConfinementPlan,
     origin: str,
     limits: CompileLimits,
     on_progress: Callable[[float], None],
     interrupted: Callable[[], bool],
 ) -> Compiled:
-    job = WorkerJob(
-        kind="compile",
-        worker_id=f"compile-{program.sha256[:12]}",
-        wasm_kind="",
-        arguments=(),
-        environment=(),
-        mounts=(),
-        engine=engine,
-        limits=WorkerLimits(
-            memory_bytes=limits.memory_bytes,
-            output_bytes=0,
-            cpu_s=limits.cpu_s,
-            file_size_bytes=MAX_ARTIFACT_BYTES,
-        ),
-        confinement=plan,
-        origin=origin,
+    bounds = WorkerLimits(
+        memory_bytes=limits.memory_bytes,
+        output_bytes=0,
+        cpu_s=limits.cpu_s,
+        file_size_bytes=MAX_ARTIFACT_BYTES,
     )
-    launched = launch_compiler(keepers, job, program.descriptor, output)
+    plan = WorkerPlan("compile", engine, confinement, origin, bounds)
+    launched = launch_compiler(zygote, plan, program.descriptor, output)
     try:
         return _await_compiler(launched, program, limits, on_progress, interrupted)
     finally:

@@ -22,9 +22,9 @@ from ipc.struct import Struct, field
 from supervisor.audit_log import AuditLog
 from supervisor.audit_writer import AuditWriter
 from supervisor.identity import Identity, worker_uid
-from supervisor.launch import Keepers
 from supervisor.processes import Processes
 from supervisor.warden_client import WardenClient
+from supervisor.workers import Workers
 from supervisor.zygote import Zygote
 
 DEFAULT_REQUIRED = ("rlimits", "no_new_privs", "landlock", "seccomp")
@@ -48,7 +48,7 @@ class Host(Struct):
 
     options: HostOptions
     zygote: Zygote
-    keepers: Keepers
+    workers: Workers
     session_directory: str
     tmp_directory: str
     writer: AuditWriter
@@ -91,20 +91,23 @@ class Host(Struct):
         except BlockingIOError:
             return False
 
-    @contextlib.contextmanager
-    def confinement(self, purpose: str) -> Iterator[ConfinementPlan]:
-        """Yield the plan for one worker, with a uid of its own held for as long as it lives when we are root."""
-        required = self.options.required_layers
-        # A compiler has no listener and needs none: it names no file.
-        off = self.options.layers_off if purpose == "run" else ()
-        ptracer = self.warden.pid if self.warden is not None else None
-        namespaces = self.options.namespaces and self.zygote.user_namespace is not None
-        if os.getuid() != 0:
-            yield ConfinementPlan(required, off, None, None, namespaces, ptracer)
-            return
-        namespaces = self.options.namespaces
-        with worker_uid(self.options.run_directory) as uid:
-            yield ConfinementPlan(required, off, uid, uid, namespaces, ptracer)
+    def compiler_confinement(self) -> contextlib.AbstractContextManager[ConfinementPlan]:
+        """Return the layers of a compiler: it has no listener and needs none, since it names no file."""
+        return _confinement(self.options, self.zygote, (), None)
+
+
+@contextlib.contextmanager
+def _confinement(
+    options: HostOptions, zygote: Zygote, layers_off: tuple[str, ...], ptracer_pid: int | None
+) -> Iterator[ConfinementPlan]:
+    """Yield the layers of one worker, with a uid of its own held for as long as it lives when we are root."""
+    required = options.required_layers
+    namespaces = options.namespaces and (os.getuid() == 0 or zygote.user_namespace is not None)
+    if os.getuid() != 0:
+        yield ConfinementPlan(required, layers_off, None, None, namespaces, ptracer_pid)
+        return
+    with worker_uid(options.run_directory) as uid:
+        yield ConfinementPlan(required, layers_off, uid, uid, namespaces, ptracer_pid)
 
 
 def open_host(options: HostOptions, processes: Processes | None = None) -> Host:
@@ -115,14 +118,20 @@ def open_host(options: HostOptions, processes: Processes | None = None) -> Host:
     with contextlib.ExitStack() as stack:
         if processes is None:
             processes = stack.enter_context(Processes(options.namespaces, options.layers_off))
-        keepers = Keepers(processes.zygote)
-        keepers.fork_ahead()
-        stack.callback(keepers.close)
         own = (options.state_directory, options.run_directory, options.audit_directory, options.data_directory)
         for directory in own:
             _own_directory(directory)
-        signals = _signal_socket(stack)
         warden = None if processes.warden is None else WardenClient(processes.warden)
+        ptracer_pid = None if warden is None else warden.pid
+        origin = os.path.dirname(os.path.dirname(os.path.abspath(str(ipc.__file__))))
+        workers = Workers(
+            processes.zygote,
+            origin,
+            lambda: _confinement(options, processes.zygote, options.layers_off, ptracer_pid),
+        )
+        workers.start_ahead()
+        stack.callback(workers.close)
+        signals = _signal_socket(stack)
         session = _session_directory(options, stack)
         tmp = _tmp_directory(options, stack)
         # Made before the writer, so that it is closed after it: the writer's thread writes to it until it ends.
@@ -144,12 +153,12 @@ def open_host(options: HostOptions, processes: Processes | None = None) -> Host:
         host = Host(
             options,
             processes.zygote,
-            keepers,
+            workers,
             session,
             tmp,
             writer,
             warden,
-            os.path.dirname(os.path.dirname(os.path.abspath(str(ipc.__file__)))),
+            origin,
             signals,
             records_ready=records_ready,
         )
@@ -164,7 +173,7 @@ def open_host(options: HostOptions, processes: Processes | None = None) -> Host:
             stack.callback(_remove_tree, scratch)
             warden.set_up(_warden_setup(options, writer, scratch))
         stack.callback(processes.close)
-        stack.callback(keepers.close)
+        stack.callback(workers.close)
         host._cleanup = stack.pop_all()
         return host
 

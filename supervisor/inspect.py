@@ -12,7 +12,6 @@ from supervisor.artifacts import ArtifactCache
 from supervisor.compilation import CompileLimits, Program, obtain
 from supervisor.host import DEFAULT_REQUIRED
 from supervisor.identity import worker_uid
-from supervisor.launch import Keepers
 from supervisor.settings import default_directories
 from supervisor.zygote import Zygote
 
@@ -57,7 +56,7 @@ def _summary(program: Program, state: str, zygote: Zygote, uid: int | None) -> W
         program,
         EngineSettings(),
         cache,
-        Keepers(zygote),
+        zygote,
         plan,
         origin,
         CompileLimits(),

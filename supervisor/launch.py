@@ -9,23 +9,46 @@ from collections.abc import Sequence
 
 from ipc import codec
 from ipc.channel import Channel
-from ipc.errors import ConfinementError
 from ipc.launch import ByName
-from ipc.messages import Become, WorkerJob
-from ipc.struct import Struct
+from ipc.messages import Load, WorkerJob, WorkerPlan
 from supervisor import memory_file
 from supervisor.zygote import Forking, Keeper, Zygote
 
 KEEPER = ByName("worker.keeper", "keep")
-SECCOMP = "seccomp"
 
 
-class Launched(Struct):
+class Launched:
     """The supervisor's ends of one worker: its keeper's channel, which is also its lifeline, and its own channel."""
 
-    process: Keeper
-    keeper: Channel
-    worker: Channel
+    __slots__ = ("_process", "keeper", "worker")
+
+    def __init__(self, process: Keeper | Forking, keeper: Channel, worker: Channel) -> None:
+        """Take over the ends of a worker that was forked, or asked for."""
+        self._process = process
+        self.keeper = keeper
+        self.worker = worker
+
+    @property
+    def process(self) -> Keeper:
+        """The keeper; waits until it has been forked, raises OSError or EOFError when it never was."""
+        if isinstance(self._process, Forking):
+            self._process = self._process.finish()
+        return self._process
+
+    def is_alive(self) -> bool:
+        """Whether the keeper was forked and has not ended; waits for the former."""
+        try:
+            return not self.process.wait_gone(0)
+        except (OSError, EOFError):
+            return False
+
+    def load(self, job: WorkerJob, artifact: int | None = None) -> None:
+        """Tell a confined worker its job; the artifact itself only where no warden answers its name."""
+        job_file = memory_file.from_bytes("job", codec.pack(job))
+        try:
+            self.worker.send(Load(), (job_file,) if artifact is None else (job_file, artifact))
+        finally:
+            os.close(job_file)
 
     def abandon(self) -> None:
         """Cut the lifeline: the keeper kills the worker, whether or not it has said which process that is."""
@@ -37,96 +60,38 @@ class Launched(Struct):
         """Close every end; a worker that still lives is killed by its keeper."""
         self.keeper.close()
         self.worker.close()
-        self.process.close()
+        self._process.close()
 
 
-class Keepers:
-    """Has keepers forked, on demand or one ahead of it: the fork is a third of what a worker's start takes."""
+def launch(zygote: Zygote, plan: WorkerPlan, stdin: int, stdout: int, stderr: int, ahead: bool = False) -> Launched:
+    """Fork a worker for `plan` on the guest's three streams, all of which stay the caller's.
 
-    def __init__(self, zygote: Zygote) -> None:
-        """Have them forked by `zygote`, which stays the caller's."""
-        self._zygote = zygote
-        self._ahead: tuple[Forking, Channel] | None = None
-
-    def fork_ahead(self) -> None:
-        """Have one made that waits for its job, unless there is one; waits for nothing."""
-        if self._ahead is None:
-            ours, theirs = Channel.pair()
-            try:
-                self._ahead = (self._zygote.begin_fork(KEEPER, b"", (theirs.fileno(),)), ours)
-            except ConfinementError:
-                ours.close()  # whoever needs one will try again, and be told
-            finally:
-                theirs.close()
-
-    def employ(self, job: WorkerJob, descriptors: Sequence[int]) -> tuple[Keeper, Channel]:
-        """Give the job and what belongs to it to a keeper; one that died while it waited is replaced."""
-        job_file = memory_file.from_bytes("job", codec.pack(job))
-        try:
-            ahead, self._ahead = self._ahead, None
-            if ahead is not None:
-                with contextlib.suppress(OSError, EOFError):
-                    return _employ(ahead[0].finish(), ahead[1], (job_file, *descriptors))
-                ahead[1].close()
-            ours, theirs = Channel.pair()
-            try:
-                keeper = self._zygote.fork(KEEPER, b"", (theirs.fileno(),))
-            except BaseException:
-                ours.close()
-                raise
-            finally:
-                theirs.close()
-            return _employ(keeper, ours, (job_file, *descriptors))
-        finally:
-            os.close(job_file)
-
-    def close(self) -> None:
-        """Dismiss the one that waits, and see it gone."""
-        if self._ahead is not None:
-            (forking, ours), self._ahead = self._ahead, None
-            ours.close()
-            with contextlib.suppress(OSError, EOFError):
-                forking.finish().wait_gone()
-
-
-def _employ(keeper: Keeper, channel: Channel, descriptors: Sequence[int]) -> tuple[Keeper, Channel]:
-    try:
-        channel.send(Become(), descriptors)
-    except BaseException:
-        channel.close()
-        keeper.close()
-        raise
-    return keeper, channel
-
-
-def launch(
-    keepers: Keepers, job: WorkerJob, stdin: int, stdout: int, stderr: int, artifact: int | None = None
-) -> Launched:
-    """Fork a worker for `job` on the guest's three streams, all of which stay the caller's.
-
-    The worker gets `artifact` itself only when the seccomp layer is off: else it opens it by name, through the warden.
+    One that is wanted `ahead` of its time is only asked for: whether there is a zygote to make it is seen later.
     """
-    native = artifact is not None and SECCOMP in job.confinement.off
-    extra = (artifact,) if native and artifact is not None else ()
-    return _launch(keepers, job, (stdin, stdout, stderr), extra)
+    return _launch(zygote, plan, (stdin, stdout, stderr), (), ahead)
 
 
-def launch_compiler(keepers: Keepers, job: WorkerJob, wasm: int, output: int) -> Launched:
+def launch_compiler(zygote: Zygote, plan: WorkerPlan, wasm: int, output: int) -> Launched:
     """Fork a compiler that reads `wasm` (sealed) and writes the artifact to `output`; both stay the caller's."""
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     try:
-        return _launch(keepers, job, (null, null, null), (wasm, output))
+        return _launch(zygote, plan, (null, null, null), (wasm, output), False)
     finally:
         os.close(null)
 
 
-def _launch(keepers: Keepers, job: WorkerJob, streams: Sequence[int], extra: Sequence[int]) -> Launched:
+def _launch(zygote: Zygote, plan: WorkerPlan, streams: Sequence[int], extra: Sequence[int], ahead: bool) -> Launched:
+    keeper, keepers_end = Channel.pair()
     worker, workers_end = Channel.pair()
+    descriptors = (keepers_end.fileno(), *streams, workers_end.fileno(), *extra)
     try:
-        process, keeper = keepers.employ(job, (*streams, workers_end.fileno(), *extra))
+        if ahead:
+            return Launched(zygote.begin_fork(KEEPER, codec.pack(plan), descriptors), keeper, worker)
+        return Launched(zygote.fork(KEEPER, codec.pack(plan), descriptors), keeper, worker)
     except BaseException:
+        keeper.close()
         worker.close()
         raise
     finally:
+        keepers_end.close()
         workers_end.close()
-    return Launched(process, keeper, worker)

@@ -19,13 +19,13 @@ from ipc.errors import AuditError, PeerProtocolError
 from ipc.messages import (
     Attached,
     Confined,
+    ConfinementPlan,
     Detached,
     Ended,
     EndWorker,
     Finished,
     Go,
     LayerReport,
-    Load,
     PreparePolicy,
     Sealed,
     Spawned,
@@ -56,6 +56,7 @@ class RunLoop(Struct):
     """One run, from the fork to the last byte of output. `record_durable` returns only when the event is on disk."""
 
     job: WorkerJob
+    plan: ConfinementPlan
     launched: Launched
     warden: WardenClient | None
     policy: PreparePolicy
@@ -179,7 +180,7 @@ class RunLoop(Struct):
             case Command.ATTACH_WARDEN:
                 self._attach_warden()
             case Command.SEND_LOAD:
-                self._send(Load())
+                self._load()
             case Command.VERIFY_AND_GO:
                 self._verify_and_go()
             case Command.KILL:
@@ -354,6 +355,12 @@ class RunLoop(Struct):
                 self.warden.prepare(self.job.worker_id, self.policy, self.artifact)
                 self._prepared = True
 
+    def _load(self) -> None:
+        try:
+            self.launched.load(self.job, self.artifact if "seccomp" in self.plan.off else None)
+        except OSError:
+            self._lost.add(Event.WORKER_LOST)
+
     def _attach_warden(self) -> None:
         if self.warden is None or self._listener < 0:
             # Seccomp is off (a test of the other layers): nobody to attach.
@@ -382,7 +389,7 @@ class RunLoop(Struct):
             self._event(Event.PROTOCOL_BROKEN)
             return
         self._started_ns = time.monotonic_ns()
-        if "rlimits" not in self.job.confinement.off:
+        if "rlimits" not in self.plan.off:
             self._memory_bound_bytes = memory_bound_bytes(self._pid, self.job.limits)
             self._watch_due_ns = self._started_ns + watch.INTERVAL_NS
         timeout_ns = self.job.limits.timeout_ns

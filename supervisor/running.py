@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections.abc import Callable
@@ -16,7 +15,6 @@ from ipc.struct import Struct, replace
 from supervisor.artifacts import ArtifactCache
 from supervisor.compilation import Artifact, CompileLimits, Program, obtain
 from supervisor.host import Host, new_worker_id
-from supervisor.launch import launch
 from supervisor.run_loop import RunLoop
 from supervisor.run_report import DecisionTally, RunReport
 from supervisor.run_request import RunRequest
@@ -24,6 +22,7 @@ from supervisor.streams import InputStream, OutputStream, terminal_filter
 from supervisor.terminal import visible
 from supervisor.verdict import Facts, Verdict, decide_verdict
 from supervisor.verify import Expected
+from supervisor.workers import Worker
 
 
 class RunStreams(Struct, frozen=True):
@@ -49,12 +48,12 @@ def run_request(
     try:
         if request.granted_sha256 not in ("", program.sha256):
             raise ConfigError(f"{visible(request.wasm_path)}: changed after it was granted what it asks; run it again")
-        with host.confinement("compile") as plan:
+        with host.compiler_confinement() as plan:
             artifact = obtain(
                 program,
                 request.engine,
                 cache,
-                host.keepers,
+                host.zygote,
                 plan,
                 host.origin,
                 compile_limits,
@@ -63,8 +62,6 @@ def run_request(
             )
     finally:
         program.close()
-    # Compiling took the one that was made ahead.
-    host.keepers.fork_ahead()
     try:
         return _run(host, request, streams, artifact, on_denials)
     finally:
@@ -100,7 +97,8 @@ def _run(
     )
     tally = DecisionTally(instance)
     host.wait_ready()
-    host.record(
+    # Not waited for: the record of its confinement, without which it may not go, is durable after this one.
+    host.writer.local(
         replace(
             base,
             event="worker_starting",
@@ -113,22 +111,21 @@ def _run(
             },
         )
     )
-    with host.confinement("run") as plan:
-        job = WorkerJob(
-            kind=request.kind,
-            worker_id=instance,
-            wasm_kind=artifact.record.wasm_kind,
-            arguments=request.arguments,
-            environment=request.environment,
-            mounts=request.mounts,
-            engine=request.engine,
-            limits=request.limits,
-            confinement=plan,
-            origin=host.origin,
-        )
-        started = time.monotonic()
-        loop = _loop(host, job, prepare, artifact, streams, base, tally, on_denials)
+    job = WorkerJob(
+        worker_id=instance,
+        wasm_kind=artifact.record.wasm_kind,
+        arguments=request.arguments,
+        environment=request.environment,
+        mounts=request.mounts,
+        limits=request.limits,
+    )
+    started = time.monotonic()
+    worker = host.workers.take(request.kind, request.engine)
+    try:
+        loop = _loop(host, job, worker, prepare, artifact, streams, base, tally, on_denials)
         facts = loop.run()
+    finally:
+        worker.release()
     host.writer.flush()
     while host.records:
         tally.note(host.records.popleft())
@@ -153,6 +150,7 @@ def _run(
 def _loop(
     host: Host,
     job: WorkerJob,
+    worker: Worker,
     prepare: PreparePolicy,
     artifact: Artifact,
     streams: RunStreams,
@@ -160,27 +158,17 @@ def _loop(
     tally: DecisionTally,
     on_denials: Callable[[DecisionTally], None],
 ) -> RunLoop:
-    stdin_r, stdin_w = os.pipe2(os.O_CLOEXEC)
-    stdout_r, stdout_w = os.pipe2(os.O_CLOEXEC)
-    stderr_r, stderr_w = os.pipe2(os.O_CLOEXEC)
-    # Only our ends don't block: the guest's ends behave like any pipe.
-    for descriptor in (stdin_w, stdout_r, stderr_r):
-        fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_NONBLOCK)
-    try:
-        launched = launch(host.keepers, job, stdin_r, stdout_w, stderr_w, artifact.descriptor)
-    finally:
-        for descriptor in (stdin_r, stdout_w, stderr_w):
-            os.close(descriptor)
-    stdin = InputStream(streams.stdin, stdin_w)
+    stdin = InputStream(streams.stdin, worker.stdin)
     if streams.stdin is None:
         stdin.finish()
     outputs = tuple(
         OutputStream(source, target, None if target is None else terminal_filter(target, streams.raw))
-        for source, target in ((stdout_r, streams.stdout), (stderr_r, streams.stderr))
+        for source, target in ((worker.stdout, streams.stdout), (worker.stderr, streams.stderr))
     )
     return RunLoop(
         job=job,
-        launched=launched,
+        plan=worker.plan.confinement,
+        launched=worker.launched,
         warden=host.warden,
         policy=prepare,
         artifact=artifact.descriptor,
@@ -192,7 +180,7 @@ def _loop(
         records_ready=host.records_ready[0],
         audit_lost=host.audit_lost,
         tally=tally,
-        expected=Expected.of(job),
+        expected=Expected.of(worker.plan.confinement, len(job.mounts)),
         on_fresh_denials=on_denials,
         signals=host.signals.fileno(),
         facts=Facts(job.limits),

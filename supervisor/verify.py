@@ -9,7 +9,7 @@ import os
 import resource
 from collections.abc import Mapping, Sequence
 
-from ipc.messages import LayerReport, WorkerJob, WorkerLimits
+from ipc.messages import ConfinementPlan, LayerReport, WorkerLimits
 from ipc.struct import Struct, replace
 from supervisor import watch
 
@@ -33,16 +33,15 @@ class Expected(Struct, frozen=True):
     max_descriptors: int
 
     @classmethod
-    def of(cls, job: WorkerJob) -> Expected:
-        """Derive it from the job: what was switched off or could not be had is not expected."""
-        plan = job.confinement
+    def of(cls, plan: ConfinementPlan, mounts: int) -> Expected:
+        """Derive it from the plan: what was switched off or could not be had is not expected."""
         return cls(
             seccomp_filters=0 if "seccomp" in plan.off else 2,
             no_new_privs=True,
             uid=os.getuid() if plan.uid is None else plan.uid,
             gid=os.getgid() if plan.gid is None else plan.gid,
             own_namespaces=plan.namespaces and "namespaces" not in plan.off,
-            max_descriptors=MAX_DESCRIPTORS_BESIDE_MOUNTS + 2 * len(job.mounts),
+            max_descriptors=MAX_DESCRIPTORS_BESIDE_MOUNTS + 2 * mounts,
         )
 
     def after(self, layers: Sequence[LayerReport]) -> Expected:
@@ -59,7 +58,6 @@ class Observed(Struct, frozen=True):
     """What the outside does show. None where this user may not look."""
 
     status: Mapping[str, str]
-    own_status: Mapping[str, str]
     namespaces: Mapping[str, str | None]
     own_namespaces: Mapping[str, str]
     descriptors: tuple[str, ...] | None
@@ -114,7 +112,7 @@ def observe(pid: int) -> Observed:
             seen[name] = os.readlink(f"/proc/{pid}/ns/{name}")
         except PermissionError:
             seen[name] = None
-    return Observed(_status(pid), _status(os.getpid()), seen, own, _descriptors(pid))
+    return Observed(_status(pid), seen, own, _descriptors(pid))
 
 
 def _status(pid: int) -> dict[str, str]:

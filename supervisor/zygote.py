@@ -65,12 +65,11 @@ class Keeper:
         self.pid = pid
         self.sentinel = sentinel
 
-    def wait_gone(self) -> None:
-        """Wait until it has ended, for a moment at most, and close the sentinel."""
+    def wait_gone(self, timeout_s: float) -> bool:
+        """Wait until it has ended; False when the time was over first."""
         poller = select.poll()
         poller.register(self.sentinel, select.POLLIN)
-        poller.poll(_DYING_S * 1000)
-        self.close()
+        return bool(poller.poll(timeout_s * 1000))
 
     def close(self) -> None:
         """Close the sentinel; ends nothing."""
@@ -80,7 +79,7 @@ class Keeper:
 
 
 class Forking:
-    """A process that was asked for."""
+    """A process that was asked for. Owns its descriptor until `finish`, which hands it to the keeper."""
 
     __slots__ = ("_status",)
 
@@ -93,10 +92,18 @@ class Forking:
         from multiprocess import forkserver
 
         try:
-            return Keeper(int(forkserver.read_signed(self._status)), self._status)
+            keeper = Keeper(int(forkserver.read_signed(self._status)), self._status)
         except BaseException:
-            os.close(self._status)
+            self.close()
             raise
+        self._status = -1
+        return keeper
+
+    def close(self) -> None:
+        """Want nothing of it any more."""
+        if self._status >= 0:
+            os.close(self._status)
+            self._status = -1
 
 
 class Zygote:

@@ -14,7 +14,7 @@ import wasmtime.component
 
 from ipc.channel import Channel
 from ipc.errors import ConfinementError
-from ipc.messages import Compiled, CompileFailed, StartFailed, WorkerJob
+from ipc.messages import Compiled, CompileFailed, StartFailed, WorkerPlan
 from worker import confine
 from worker.engine import COMPONENT, MODULE, new_engine
 from worker.main import CHANNEL, PARENT_PIDFD
@@ -32,16 +32,18 @@ class RefusedInputError(Exception):
     """The bytes aren't a WebAssembly binary that is compiled here; the text says what they are."""
 
 
-def run_compiler(job: WorkerJob, in_pid_namespace: bool) -> int:
+def run_compiler(plan: WorkerPlan, in_pid_namespace: bool) -> int:
     """Live the life of a compiler; returns the exit status of the process."""
     with contextlib.closing(Channel.from_descriptor(CHANNEL)) as channel:
-        return _live(job, channel, in_pid_namespace)
+        return _live(plan, channel, in_pid_namespace)
 
 
-def _live(job: WorkerJob, channel: Channel, in_pid_namespace: bool) -> int:
+def _live(plan: WorkerPlan, channel: Channel, in_pid_namespace: bool) -> int:
     try:
-        engine = new_engine(job.engine, None)
-        confinement = confine.put_on_layers(job.confinement, job.limits, PARENT_PIDFD, in_pid_namespace, slack_bytes=0)
+        engine = new_engine(plan.engine, None)
+        assert plan.limits is not None
+        confinement = confine.put_on_layers(plan.confinement, PARENT_PIDFD, in_pid_namespace)
+        confinement.bound(plan.limits, slack_bytes=0)
         confine.confine_without_listener(confinement)
     except ConfinementError as error:
         channel.write(StartFailed("confining", error.layer, error.syscall, error.errno, str(error)))

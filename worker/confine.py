@@ -19,8 +19,10 @@ RUNTIME_ENVIRONMENT = {"TOKIO_WORKER_THREADS": "1"}
 class Confinement:
     """Collects what each layer reported; a required layer that can't be had ends the start."""
 
-    def __init__(self, plan: ConfinementPlan) -> None:
+    def __init__(self, plan: ConfinementPlan, data_in_use_bytes: int = 0) -> None:
+        """`data_in_use_bytes` is what the process held of private memory before it saw anything of a component."""
         self._plan = plan
+        self._data_in_use_bytes = data_in_use_bytes
         self.layers: list[LayerReport] = []
 
     def wanted(self, layer: str) -> bool:
@@ -36,26 +38,25 @@ class Confinement:
             raise ConfinementError(report.layer, "probe", 0, report.detail)
         self.layers.append(report)
 
+    def bound(self, bounds: WorkerLimits, slack_bytes: int = limits.LOADING_SLACK_BYTES) -> None:
+        """Set the rlimits of one job, before anything of its component is touched.
 
-def put_on_layers(
-    plan: ConfinementPlan,
-    bounds: WorkerLimits,
-    parent_pidfd: int,
-    in_pid_namespace: bool,
-    slack_bytes: int = limits.LOADING_SLACK_BYTES,
-) -> Confinement:
+        `slack_bytes` of private memory are allowed beside the bounded ones until the supervisor sets the final bound.
+        """
+        if self.wanted(limits.LAYER):
+            self.note(limits.enforce(bounds, self._data_in_use_bytes, self._plan.uid is not None, slack_bytes))
+
+
+def put_on_layers(plan: ConfinementPlan, parent_pidfd: int, in_pid_namespace: bool) -> Confinement:
     """Put on every layer up to, but not including, the filters. Descriptors are in place already.
 
-    `slack_bytes` of private memory are allowed beside the bounded ones until the supervisor sets the final bound.
+    What depends on the job, the rlimits, follows in `Confinement.bound`: rlimits can be lowered by anybody.
     """
-    confinement = Confinement(plan)
-    data_in_use_bytes = limits.data_bytes_in_use()
+    confinement = Confinement(plan, limits.data_bytes_in_use())
     os.environ.clear()
     os.environ.update(RUNTIME_ENVIRONMENT)
     confinement.note(LayerReport("environment", "enforced", "empty"))
     _isolate(confinement, plan, in_pid_namespace)
-    if confinement.wanted(limits.LAYER):
-        confinement.note(limits.enforce(bounds, data_in_use_bytes, plan.uid is not None, slack_bytes))
     capabilities.empty_bounding_set()
     confinement.note(capabilities.drop_identity(plan.uid, plan.gid))
     confinement.note(capabilities.drop_capabilities())

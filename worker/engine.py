@@ -106,7 +106,7 @@ class Program(Struct):
     timed_out: bool = False
 
     @classmethod
-    def load(cls, runner: Runner, job: WorkerJob, artifact: str | bytes) -> Program:
+    def load(cls, runner: Runner, settings: EngineSettings, job: WorkerJob, artifact: str | bytes) -> Program:
         """Load the artifact, by path or from memory; raises ProgramError for imports that nothing provides."""
         program = cls(runner, job.limits, wasmtime.Store(runner.engine))
         runner.memories.limit_bytes = job.limits.memory_bytes
@@ -117,9 +117,9 @@ class Program(Struct):
             tables=job.limits.tables,
             memories=job.limits.memories,
         )
-        if job.engine.epoch:
+        if settings.epoch:
             program.store.set_epoch_deadline(1 if job.limits.timeout_ns is not None else _NEVER)
-        if job.engine.fuel:
+        if settings.fuel:
             program.store.set_fuel(job.limits.fuel if job.limits.fuel is not None else _NEVER)
         if job.wasm_kind == COMPONENT:
             kind = wasmtime.component.Component

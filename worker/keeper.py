@@ -1,6 +1,4 @@
-"""The keeper: the process that multiprocess forked. It waits for a job, forks the worker of it, then only waits.
-
-Waiting for the job lets a supervisor have a keeper made before it is needed: the fork is a third of a worker's start.
+"""The keeper: the process that multiprocess forked. It forks the worker into a pid namespace, then only waits.
 
 It holds the lifeline: when the supervisor's end closes, or says so, the worker is killed; when the worker ends,
 wait4(2)'s word on it is reported. It runs no byte that came from a component.
@@ -17,51 +15,43 @@ from multiprocess import forkserver
 
 from ipc import codec
 from ipc.channel import Channel
-from ipc.messages import Become, Ended, Spawned, WorkerJob
+from ipc.messages import Ended, Spawned, WorkerPlan
 from worker import libc
 from worker.descriptors import arrange, close_from
 from worker.main import check_origin
 
 LIFELINE = 0
-"""Where the keeper's own channel sits among its descriptors; its standard error is 1, what the job brought follows."""
+"""Where the keeper's own channel sits among its descriptors, after the worker has been forked."""
 _POLL_MS = 250
 """How often a worker whose leader thread may have left its threads behind is looked at."""
 LIFELINE_CUT = "its lifeline to the supervisor was cut"
 _ZOMBIE_LEADER = "leader thread exited while others ran"
 
 
-def keep(_: bytes) -> None:
+def keep(packed_plan: bytes) -> None:
     """Be the keeper of one worker (called by multiprocess in the forked process); doesn't return.
 
-    The one inherited descriptor is the keeper's channel; all others come with the job.
+    Inherited descriptors, in order: the keeper's channel, the worker's stdin, stdout, stderr and channel, then what
+    the plan's kind adds.
     """
     status = 70
     try:
-        arrange([*forkserver.get_inherited_fds(), 2])
-        os.setsid()
-        # What this process will know (secrets are in the job) is nobody's to read, and the worker inherits that.
-        libc.prctl(libc.PR_SET_DUMPABLE, 0)
-        gc.disable()  # a collection would write to pages that are shared with the zygote and each other worker
-        status = _keep(Channel.from_descriptor(LIFELINE))
+        lifeline, *given = forkserver.get_inherited_fds()
+        arrange([lifeline, 2, *given])
+        status = _keep(codec.unpack(WorkerPlan, packed_plan, len(packed_plan)), len(given))
     finally:
         os._exit(status)
 
 
-def _keep(lifeline: Channel) -> int:
-    try:
-        _, (job_file, *given) = lifeline.receive((Become,))
-    except EOFError:
-        return 0  # it was never needed
-    packed = os.pread(job_file, os.fstat(job_file).st_size, 0)
-    job = codec.unpack(WorkerJob, packed, len(packed))
-    arrange([LIFELINE, 1, *given])
-    return _keep_worker(lifeline, job, len(given))
-
-
-def _keep_worker(lifeline: Channel, job: WorkerJob, given: int) -> int:
-    check_origin(job.origin)
+def _keep(plan: WorkerPlan, given: int) -> int:
+    lifeline = Channel.from_descriptor(LIFELINE)
+    os.setsid()
+    # Nobody reads what this process and its worker know (secrets come with the job).
+    libc.prctl(libc.PR_SET_DUMPABLE, 0)
+    gc.disable()  # a collection would write to pages that are shared with the zygote and each other worker
+    check_origin(plan.origin)
     in_pid_namespace = False
-    if job.confinement.namespaces and "namespaces" not in job.confinement.off:
+    if plan.confinement.namespaces and "namespaces" not in plan.confinement.off:
         try:
             libc.unshare(libc.CLONE_NEWPID)
             in_pid_namespace = True
@@ -70,7 +60,7 @@ def _keep_worker(lifeline: Channel, job: WorkerJob, given: int) -> int:
     parent_pidfd = os.pidfd_open(os.getpid())
     pid = os.fork()
     if pid == 0:
-        _become_worker(job, given, parent_pidfd, in_pid_namespace)
+        _become_worker(plan, given, parent_pidfd, in_pid_namespace)
     close_from(1)
     worker = os.pidfd_open(pid)
     try:
@@ -96,19 +86,19 @@ def _keep_worker(lifeline: Channel, job: WorkerJob, given: int) -> int:
     return 0
 
 
-def _become_worker(job: WorkerJob, given: int, parent_pidfd: int, in_pid_namespace: bool) -> None:
+def _become_worker(plan: WorkerPlan, given: int, parent_pidfd: int, in_pid_namespace: bool) -> None:
     status = 70
     try:
         numbers = list(range(2, 2 + given))
         arrange([*numbers[:4], parent_pidfd, *numbers[4:]])
-        if job.kind == "compile":
+        if plan.kind == "compile":
             from worker.compiler import run_compiler
 
-            status = run_compiler(job, in_pid_namespace)
+            status = run_compiler(plan, in_pid_namespace)
         else:
             from worker.main import run_worker
 
-            status = run_worker(job, in_pid_namespace)
+            status = run_worker(plan, in_pid_namespace)
     finally:
         os._exit(status)
 

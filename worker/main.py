@@ -1,7 +1,9 @@
 """One worker, from the fork to the guest's end.
 
 The keeper has forked this process (into a pid namespace of its own) and arranged its descriptors. What follows is
-the whole life: confine, hand the listener over, load under filter 1, seal with filter 2, wait for go, run, report.
+the whole life: confine, hand the listener over, wait for a job, load it under filter 1, seal with filter 2, wait for
+go, run, report. Up to the job nothing depends on the program, so a supervisor can have workers made before it needs
+them.
 """
 
 from __future__ import annotations
@@ -9,11 +11,24 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ipc import codec
 from ipc.channel import Channel
 from ipc.errors import ConfinementError
-from ipc.messages import ARTIFACT_PATH, PROGRAM, Confined, EngineSettings, Go, Load, Sealed, StartFailed, WorkerJob
+from ipc.messages import (
+    ARTIFACT_PATH,
+    PROGRAM,
+    Confined,
+    EngineSettings,
+    Go,
+    Load,
+    Sealed,
+    StartFailed,
+    WorkerJob,
+    WorkerPlan,
+)
 from worker import confine, seccomp
 from worker.deadline import Deadline
 from worker.engine import Program, ProgramError, Runner
@@ -24,8 +39,8 @@ if TYPE_CHECKING:
 CHANNEL = 3
 """The worker's descriptors: 0, 1, 2 are the guest's streams, this is the channel, the next the parent's pidfd."""
 PARENT_PIDFD = 4
-ARTIFACT = 5
-"""Only when the seccomp layer is off, so that no warden answers ARTIFACT_PATH (tests of the other layers)."""
+
+_CHUNK_BYTES = 1 << 24
 
 _runners: dict[EngineSettings, Runner] = {}
 
@@ -38,20 +53,19 @@ def runner_for(settings: EngineSettings) -> Runner:
     return runner
 
 
-def run_worker(job: WorkerJob, in_pid_namespace: bool) -> int:
+def run_worker(plan: WorkerPlan, in_pid_namespace: bool) -> int:
     """Live the life of a worker; returns the exit status of the process."""
     # Closed by hand: a socket that is merely dropped asks for its own name, to warn.
     with contextlib.closing(Channel.from_descriptor(CHANNEL)) as channel:
-        return _live(job, channel, in_pid_namespace)
+        return _live(plan, channel, in_pid_namespace)
 
 
-def _live(job: WorkerJob, channel: Channel, in_pid_namespace: bool) -> int:
+def _live(plan: WorkerPlan, channel: Channel, in_pid_namespace: bool) -> int:
     stage = "confining"
     try:
-        probe = _probe(job)
-        runner = runner_for(job.engine)
-        confinement = confine.put_on_layers(job.confinement, job.limits, PARENT_PIDFD, in_pid_namespace)
-        sealable = job.confinement.off.count(seccomp.LAYER) == 0
+        parse_probe = _parse_probe(plan)
+        runner = runner_for(plan.engine)
+        confinement = confine.put_on_layers(plan.confinement, PARENT_PIDFD, in_pid_namespace)
         # From here on nothing is imported, and no file is named but by the engine.
         listener = confine.confine_with_listener(confinement)
         if listener >= 0:
@@ -59,15 +73,17 @@ def _live(job: WorkerJob, channel: Channel, in_pid_namespace: bool) -> int:
             os.close(listener)
         else:
             channel.write(Confined(tuple(confinement.layers)))
-        channel.read((Load,))
+        _, (job_file, *rest) = channel.receive((Load,))
+        job = codec.unpack(WorkerJob, packed := _read_all(job_file), len(packed))
 
         stage = "loading"
-        artifact: str | bytes = ARTIFACT_PATH if listener >= 0 else _inherited_artifact()
-        program = Program.load(runner, job, artifact)
+        confinement.bound(job.limits)
+        probe = None if parse_probe is None else parse_probe(job.arguments[1])
+        program = Program.load(runner, plan.engine, job, _read_all(rest[0]) if rest else ARTIFACT_PATH)
         program.set_wasi(job, native=listener < 0)
 
         stage = "sealing"
-        if sealable:
+        if seccomp.LAYER not in plan.confinement.off:
             confinement.note(seccomp.seal())
         channel.write(Sealed(tuple(confinement.layers)))
         channel.read((Go,))
@@ -91,19 +107,23 @@ def _live(job: WorkerJob, channel: Channel, in_pid_namespace: bool) -> int:
     return 0
 
 
-def _probe(job: WorkerJob) -> Probe | None:
-    """Return what a job of the kind "probe" makes of the guest's place; imported now, as nothing is after the seal."""
-    if job.kind != "probe":
+def _parse_probe(plan: WorkerPlan) -> Callable[[str], Probe] | None:
+    """Return what a worker of the kind "probe" has in the guest's place; imported now, as nothing is after filter 1."""
+    if plan.kind != "probe":
         return None
     from worker.probe import Probe
 
-    return Probe.parse(job.arguments[1])
+    return Probe.parse
 
 
-def _inherited_artifact() -> bytes:
-    os.lseek(ARTIFACT, 0, os.SEEK_SET)  # shared with who wrote it
-    with open(ARTIFACT, "rb") as source:
-        return source.read()
+def _read_all(descriptor: int) -> bytes:
+    """Read a sealed file to its end and close it; without fstat(2), whose modern form is a call by path."""
+    os.lseek(descriptor, 0, os.SEEK_SET)  # shared with who wrote it
+    parts = []
+    while part := os.read(descriptor, _CHUNK_BYTES):
+        parts.append(part)
+    os.close(descriptor)
+    return b"".join(parts)
 
 
 def check_origin(origin: str) -> None:

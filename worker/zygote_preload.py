@@ -17,7 +17,6 @@ from worker import compiler, empty_path, keeper, main, seccomp  # noqa: F401
 from worker.filter_compiler import Program
 
 _EXAMPLES: tuple[object, ...] = (
-    messages.Become(),
     messages.Load(),
     messages.Go(),
     messages.Confined((messages.LayerReport("layer", "enforced"),)),
@@ -28,17 +27,16 @@ _EXAMPLES: tuple[object, ...] = (
     messages.Ended(0, 0, 0, 0),
     messages.Compiled("module", 0, (), ()),
     messages.CompileFailed("message"),
+    messages.WorkerPlan(
+        "run", messages.EngineSettings(), messages.ConfinementPlan(()), "/", messages.WorkerLimits(1, 1)
+    ),
     messages.WorkerJob(
-        "run",
         "example",
         "module",
         ("argument",),
         (("name", "value"),),
         (("guest", "host"),),
-        messages.EngineSettings(),
         messages.WorkerLimits(1, 1),
-        messages.ConfinementPlan(()),
-        "/",
     ),
 )
 

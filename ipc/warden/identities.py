@@ -12,7 +12,7 @@ import itertools
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from ipc.policy.forbidden import NamedObjects
@@ -20,8 +20,8 @@ from ipc.policy.forbidden import NamedObjects
 FRESH_NS: Final = 10_000_000_000
 SEARCHED_ENTRIES_MAX: Final = 50_000
 """Names looked at in one search; a bound on the time that one call can take."""
-_LISTED_ENTRIES_MAX: Final = 4_000
-"""A home with more names than this is not listed: the names that matter are asked for one by one."""
+_LISTED_ENTRIES_MAX: Final = 400
+"""A home with more names than this is not listed: asking for the names that matter one by one is quicker."""
 
 Identity = tuple[int, int]
 
@@ -33,10 +33,15 @@ class ForbiddenIdentities:
 
     def __init__(self, objects: NamedObjects, write_objects: NamedObjects) -> None:
         """Look both up; objects that are not there or can't be seen are left out."""
-        self._any = _Objects(objects.paths, objects, True)
+        listed = {home: _folded_names(home) for home in {*objects.homes, *write_objects.homes}}
+        self._any = _Objects()
+        self._any.note(objects.paths, search=True)
+        self._any.note(_in_homes(objects, listed), search=True)
+        self._write = _Objects()
         # Of what is only forbidden to change the operating system's own directories are not searched for hard links:
         # /usr alone would spend the bound, and its files belong to root, whom no warden can be.
-        self._write = _Objects(write_objects.paths, write_objects, False)
+        self._write.note(write_objects.paths, search=False)
+        self._write.note(_in_homes(write_objects, listed), search=True)
 
     def find(self, status: os.stat_result) -> tuple[str, str]:
         """Return the path of the forbidden object that this is, and of the one forbidden to write; empty if none."""
@@ -48,21 +53,22 @@ class _Objects:
 
     __slots__ = ("_by_name", "_directories", "_linked", "_searched_at_ns")
 
-    def __init__(self, paths: Iterable[str], objects: NamedObjects, search_paths: bool) -> None:
+    def __init__(self) -> None:
         self._by_name: dict[Identity, str] = {}
         self._directories: list[str] = []
         self._linked: dict[Identity, str] = {}
         self._searched_at_ns = -FRESH_NS
-        self._note(paths, search_paths)
-        self._note(_in_homes(objects), True)
 
-    def _note(self, paths: Iterable[str], search: bool) -> None:
+    def note(self, paths: Iterable[str], search: bool) -> None:
+        """Look these up; `search` for hard links beneath those that are directories."""
         for path in paths:
-            with contextlib.suppress(OSError):
+            try:
                 status = os.lstat(path)
-                self._by_name[status.st_dev, status.st_ino] = path
-                if search and stat.S_ISDIR(status.st_mode):
-                    self._directories.append(path)
+            except OSError:
+                continue
+            self._by_name[status.st_dev, status.st_ino] = path
+            if search and stat.S_ISDIR(status.st_mode):
+                self._directories.append(path)
 
     def find(self, status: os.stat_result) -> str:
         identity = (status.st_dev, status.st_ino)
@@ -76,7 +82,7 @@ class _Objects:
         return self._linked.get(identity, "")
 
 
-def _in_homes(objects: NamedObjects) -> Iterator[str]:
+def _in_homes(objects: NamedObjects, listed: Mapping[str, frozenset[str] | None]) -> Iterator[str]:
     """Yield what may be there of the names in homes.
 
     A listing of each home tells most of the hundreds of names away at once: asked for one by one, they were half of
@@ -86,8 +92,8 @@ def _in_homes(objects: NamedObjects) -> Iterator[str]:
     for name in objects.in_homes:
         by_first.setdefault(name.partition("/")[0].casefold(), []).append(name)
     for home in objects.homes:
-        listed = _folded_names(home)
-        there = by_first.keys() if listed is None else by_first.keys() & listed
+        names = listed[home]
+        there = by_first.keys() if names is None else by_first.keys() & names
         for first in there:
             yield from (f"{home}/{name}" for name in by_first[first])
 

@@ -92,7 +92,7 @@ def _requests(directory: str) -> Iterator[dict[str, object]]:
         request = bare_request(args, host, settings)
         _first_byte_s(host, request)
         for _ in range(REQUESTS):
-            host.keepers.fork_ahead()  # as a supervisor does that stays
+            host.workers.start_ahead()  # as a supervisor does that stays
             times.append(_first_byte_s(host, request))
             baseline.append(_seconds(plain, dict(os.environ)))
     yield _row("start: request to the guest's first output, zygote running, compiled before", times, baseline)

@@ -16,10 +16,9 @@ from ipc.messages import (
     Ended,
     EngineSettings,
     Spawned,
-    WorkerJob,
-    WorkerLimits,
+    WorkerPlan,
 )
-from supervisor.launch import Keepers, launch
+from supervisor.launch import launch
 from supervisor.zygote import Zygote
 
 ROUNDS = 40
@@ -27,20 +26,10 @@ TIMEOUT_S = 30.0
 _UID = 2_000_000_000
 
 
-def _job(namespaces: bool) -> WorkerJob:
+def _plan(namespaces: bool) -> WorkerPlan:
     own = _UID if os.getuid() == 0 else None
-    return WorkerJob(
-        "run",
-        "bench",
-        "module",
-        (),
-        (),
-        (),
-        EngineSettings(),
-        WorkerLimits(64 << 20, 1),
-        ConfinementPlan((), (), own, own, namespaces, os.getpid()),
-        os.path.dirname(os.path.dirname(os.path.abspath(str(ipc.__file__)))),
-    )
+    origin = os.path.dirname(os.path.dirname(os.path.abspath(str(ipc.__file__))))
+    return WorkerPlan("run", EngineSettings(), ConfinementPlan((), (), own, own, namespaces, os.getpid()), origin)
 
 
 def _pss_bytes(pid: int) -> int:
@@ -52,7 +41,7 @@ def _once(zygote: Zygote, namespaces: bool) -> tuple[int, int, int]:
     """Return nanoseconds from request to Confined, and from there to its end, and its PSS (0: not visible)."""
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     begun = time.perf_counter_ns()
-    launched = launch(Keepers(zygote), _job(namespaces), null, null, null)
+    launched = launch(zygote, _plan(namespaces), null, null, null)
     os.close(null)
     spawned, _ = launched.keeper.receive((Spawned,), TIMEOUT_S)
     assert isinstance(spawned, Spawned)

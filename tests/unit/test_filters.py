@@ -188,10 +188,12 @@ def test_without_a_sealed_page_no_path_is_let_by(architecture: str, address: int
         ("prctl", (1, 0), NOTIFY),  # PR_SET_PDEATHSIG
         ("prctl", (0x59616D61,), NOTIFY),  # PR_SET_PTRACER
         ("prlimit64", (0, 3, 0, 1), ALLOW),
-        ("prlimit64", (0, 3, 1, 0), NOTIFY),
+        ("prlimit64", (0, 3, 1, 0), ALLOW),  # its own limits, until filter 2
         ("prlimit64", (7, 3, 0, 1), NOTIFY),
         ("sendmsg", (3,), ALLOW),  # the listener, until filter 2
         ("sendmsg", (4,), NOTIFY),
+        ("recvmsg", (3,), ALLOW),  # the job, until filter 2
+        ("recvmsg", (4,), NOTIFY),
         ("seccomp", (1, 1), ALLOW),  # filter 2, until it is there
         ("seccomp", (1, 9), NOTIFY),  # a listener of its own
         ("socket", (1, 1), NOTIFY),
@@ -219,6 +221,8 @@ def test_arguments_decide(architecture: str, call: str, arguments: tuple[int, ..
         ("sendmsg", (3,), KILL),
         ("recvmsg", (3,), KILL),
         ("read", (0,), ALLOW),
+        ("prlimit64", (0, 3, 0, 1), ALLOW),
+        ("prlimit64", (0, 3, 1, 0), KILL),
     ],
 )
 def test_the_seal(architecture: str, call: str, arguments: tuple[int, ...], expected: int) -> None:

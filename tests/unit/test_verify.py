@@ -2,7 +2,7 @@
 
 import pytest
 
-from ipc.messages import ConfinementPlan, EngineSettings, WorkerJob, WorkerLimits
+from ipc.messages import ConfinementPlan, WorkerLimits
 from ipc.struct import replace
 from supervisor.verify import RUNTIME_SLACK_BYTES, Expected, Observed, data_bound_bytes, judge
 
@@ -25,7 +25,6 @@ STATUS = {
 NAMES = ("net", "ipc", "mnt", "uts", "pid")
 GOOD = Observed(
     status=STATUS,
-    own_status={},
     namespaces={name: f"{name}:[2]" for name in NAMES},
     own_namespaces={name: f"{name}:[1]" for name in NAMES},
     descriptors=("pipe:[1]", "pipe:[2]", "pipe:[3]", "socket:[4]"),
@@ -94,19 +93,7 @@ def test_too_many_descriptors() -> None:
 
 def test_layers_that_are_off_are_not_expected() -> None:
     """Expectations follow the job's plan."""
-    job = WorkerJob(
-        "run",
-        "w",
-        "module",
-        (),
-        (),
-        (("/a", "/a"), ("/", "/")),
-        EngineSettings(),
-        WorkerLimits(1 << 20, 1),
-        ConfinementPlan((), off=("seccomp", "namespaces"), uid=5, gid=6),
-        "/",
-    )
-    expected = Expected.of(job)
+    expected = Expected.of(ConfinementPlan((), off=("seccomp", "namespaces"), uid=5, gid=6), mounts=2)
     assert (expected.seccomp_filters, expected.own_namespaces, expected.uid, expected.gid) == (0, False, 5, 6)
 
 

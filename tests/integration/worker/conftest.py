@@ -27,16 +27,16 @@ from ipc.messages import (
     Finished,
     Go,
     LayerReport,
-    Load,
     Sealed,
     Spawned,
     StartFailed,
     WorkerJob,
     WorkerLimits,
+    WorkerPlan,
 )
 from ipc.struct import Struct, field
 from supervisor import memory_file
-from supervisor.launch import Keepers, Launched, launch, launch_compiler
+from supervisor.launch import Launched, launch, launch_compiler
 from supervisor.verify import Expected, verify_and_bound
 from supervisor.zygote import Zygote
 
@@ -164,10 +164,10 @@ class Stage(Struct):
     ) -> tuple[Compiled | CompileFailed | StartFailed | None, Ended, int]:
         """Compile in the real compiler; the last item is the sealed artifact's descriptor."""
         limits = limits or WorkerLimits(8 << 30, 0, cpu_s=100, file_size_bytes=1 << 30)
-        job = WorkerJob("compile", "c", "", (), (), (), settings or EngineSettings(), limits, self.plan(), ORIGIN)
+        plan = WorkerPlan("compile", settings or EngineSettings(), self.plan(), ORIGIN, limits)
         source = memory_file.from_bytes("wasm", wasm)
         output = os.memfd_create("output", os.MFD_CLOEXEC)
-        launched = launch_compiler(Keepers(self.zygote), job, source, output)
+        launched = launch_compiler(self.zygote, plan, source, output)
         message: object = None
         try:
             with contextlib.suppress(EOFError):
@@ -196,32 +196,36 @@ class Stage(Struct):
         compiled, _, artifact = self.compile(wasm, settings)
         assert isinstance(compiled, Compiled), compiled
         job = WorkerJob(
-            "run",
             "w",
             compiled.wasm_kind,
             tuple(arguments),
             job_fields.get("environment", ()),  # type: ignore[arg-type]
             job_fields.get("mounts", ()),  # type: ignore[arg-type]
-            settings,
             limits or WorkerLimits(64 << 20, 1 << 20, timeout_ns=20 * 10**9),
-            self.plan(**job_fields.get("plan", {})),  # type: ignore[arg-type]
-            ORIGIN,
         )
+        confinement = self.plan(**job_fields.get("plan", {}))  # type: ignore[arg-type]
         try:
-            return self._run(job, artifact, stdin, on_sealed)
+            return self._run(WorkerPlan("run", settings, confinement, ORIGIN), job, artifact, stdin, on_sealed)
         finally:
             os.close(artifact)
 
-    def _run(self, job: WorkerJob, artifact: int, stdin: bytes, on_sealed: Callable[[int, Launched], None]) -> Outcome:
+    def _run(
+        self,
+        plan: WorkerPlan,
+        job: WorkerJob,
+        artifact: int,
+        stdin: bytes,
+        on_sealed: Callable[[int, Launched], None],
+    ) -> Outcome:
         outcome = Outcome()
         pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(3)]
-        launched = launch(Keepers(self.zygote), job, pipes[0][0], pipes[1][1], pipes[2][1], artifact)
+        launched = launch(self.zygote, plan, pipes[0][0], pipes[1][1], pipes[2][1])
         for descriptor in (pipes[0][0], pipes[1][1], pipes[2][1]):
             os.close(descriptor)
         os.write(pipes[0][1], stdin)
         os.close(pipes[0][1])
         try:
-            self._drive(launched, job, artifact, outcome, on_sealed)
+            self._drive(launched, plan, job, artifact, outcome, on_sealed)
             outcome.stdout, outcome.stderr = (_read_all(pipes[n][0]) for n in (1, 2))
             outcome.ended = self.wait_ended(launched)
         finally:
@@ -241,6 +245,7 @@ class Stage(Struct):
     def _drive(
         self,
         launched: Launched,
+        plan: WorkerPlan,
         job: WorkerJob,
         artifact: int,
         outcome: Outcome,
@@ -255,7 +260,7 @@ class Stage(Struct):
                 if listeners:
                     stand_in = StandIn(listeners[0], spawned.pid, artifact)
                     stand_in.start()
-                launched.worker.send(Load())
+                launched.load(job, None if listeners else artifact)
                 message, _ = launched.worker.receive((Sealed, StartFailed), TIMEOUT_S)
             if isinstance(message, StartFailed):
                 outcome.start_failed = message
@@ -263,7 +268,9 @@ class Stage(Struct):
             assert isinstance(message, Sealed)
             outcome.layers = message.layers
             on_sealed(spawned.pid, launched)
-            outcome.outside, outcome.problems = verify_and_bound(spawned.pid, Expected.of(job), job.limits)
+            outcome.outside, outcome.problems = verify_and_bound(
+                spawned.pid, Expected.of(plan.confinement, len(job.mounts)), job.limits
+            )
             launched.worker.send(Go())
             finished, _ = launched.worker.receive((Finished,), TIMEOUT_S)
             assert isinstance(finished, Finished)

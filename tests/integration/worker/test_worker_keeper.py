@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipc.messages import Compiled, Confined, EngineSettings, Spawned, StartFailed, WorkerJob, WorkerLimits
-from supervisor.launch import Keepers, Launched, launch
+from ipc.messages import Confined, EngineSettings, Spawned, StartFailed, WorkerPlan
+from supervisor.launch import Launched, launch
 from worker.keeper import LIFELINE_CUT, is_zombie
 
 if TYPE_CHECKING:
@@ -34,23 +34,9 @@ def wait_gone(pidfd: int, timeout_s: float) -> bool:
 def start(stage: Stage) -> tuple[Launched, int, int]:
     """Start a worker that waits for its Load, as long as it is left alone; returns its ends, its pid and its pidfd."""
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    compiled, _, artifact = stage.compile(b"\0asm\x01\0\0\0")
-    assert isinstance(compiled, Compiled)
-    job = WorkerJob(
-        "run",
-        "w",
-        "module",
-        (),
-        (),
-        (),
-        EngineSettings(),
-        WorkerLimits(1 << 20, 1),
-        stage.plan(),
-        str(Path(__file__).parents[3]),
-    )
-    launched = launch(Keepers(stage.zygote), job, null, null, null, artifact)
+    plan = WorkerPlan("run", EngineSettings(), stage.plan(), str(Path(__file__).parents[3]))
+    launched = launch(stage.zygote, plan, null, null, null)
     os.close(null)
-    os.close(artifact)
     spawned, _ = launched.keeper.receive((Spawned,), 20.0)
     assert isinstance(spawned, Spawned)
     return launched, spawned.pid, os.pidfd_open(spawned.pid)

@@ -46,7 +46,8 @@ def code():
     return "done"
 os.dup2(1, 9)
 limits = WorkerLimits(64 << 20, 1, memories=1)
-confinement = confine.put_on_layers(plan, limits, os.pidfd_open(os.getppid()), False, 1 << 20)
+confinement = confine.put_on_layers(plan, os.pidfd_open(os.getppid()), False)
+confinement.bound(limits, 1 << 20)
 if "seccomp" not in off:
     listener = confine.confine_with_listener(confinement)
     seccomp.seal()
