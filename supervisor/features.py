@@ -297,6 +297,13 @@ FEATURES: tuple[Feature, ...] = (
         "compiled code can't be checked on an unchangeable copy",
         _works("memfd_create"),
     ),
+    Feature(
+        "mseal",
+        "sealed mappings",
+        False,
+        "each file that a component opens costs two calls of the warden",
+        _works("mseal"),
+    ),
     Feature("yama", "Yama ptrace_scope", True, "the warden can't read the workers' calls", judge_yama),
     Feature(
         "apparmor", "AppArmor on user namespaces", False, "the same as being without user namespaces", judge_apparmor

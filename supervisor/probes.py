@@ -203,6 +203,11 @@ def _memfd_seal() -> Observed:
     return Observed(errno.ENOTRECOVERABLE)
 
 
+def _mseal() -> Observed:
+    libc.seal_a_page()
+    return Observed()
+
+
 def read_number(path: str) -> int | None:
     """Return the number that a sysctl file holds, None when there is no such file or it holds something else."""
     try:
@@ -287,6 +292,7 @@ PROBES: dict[str, Callable[[], Observed]] = {
     "pidfd-getfd": _pidfd_getfd,
     "process-vm": _process_vm_readv,
     "memfd-seal": _memfd_seal,
+    "mseal": _mseal,
     "yama": _sysctl("/proc/sys/kernel/yama/ptrace_scope"),
     "apparmor": _sysctl("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
     "cgroup-v2": _cgroup,

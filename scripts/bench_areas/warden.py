@@ -1,9 +1,11 @@
-"""What the warden costs: an allowed open against a native one, and a read on a file that it opened."""
+"""What the warden costs: an allowed open against a native one, by raw call and by a guest; a read on what it opened."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import statistics
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +17,10 @@ STAGE = ROOT / "tests" / "integration" / "warden" / "conftest.py"
 """The tests' stage: a real warden with a real audit log, and a process whose file calls it answers."""
 ROUNDS = 3000
 TURNS = 10
+AIRSSYS = ROOT / ".venv" / "bin" / "airssys"
+GUEST = ROOT / "tests" / "guests" / "tool.wasm"
+GUEST_OPENS = 3000
+GUEST_TURNS = 4
 
 # The same calls by the same code in two processes: one is answered by the warden, the other by the kernel.
 OPENS = """
@@ -45,6 +51,56 @@ for _ in range(100):
 result = [once() for _ in range(ROUNDS)]
 os.close(fd)
 """
+
+
+# The same guest in wasmtime as it comes, with the directory as a preopened one.
+NATIVE_GUEST = """
+import sys, wasmtime
+engine = wasmtime.Engine()
+linker = wasmtime.Linker(engine)
+linker.define_wasi()
+store = wasmtime.Store(engine)
+config = wasmtime.WasiConfig()
+config.argv = ["tool", *sys.argv[3:]]
+config.inherit_stdout()
+config.preopen_dir(sys.argv[2], "/d")
+store.set_wasi(config)
+linker.instantiate(store, wasmtime.Module.from_file(engine, sys.argv[1])).exports(store)["_start"](store)
+"""
+
+
+def _guest_ns(command: list[str]) -> tuple[int, int]:
+    """Run `bench-open` and return its p50 and p99 in nanoseconds."""
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    fields = dict(field.split("=") for field in done.stdout.split() if "=" in field)
+    return int(fields["p50_ns"]), int(fields["p99_ns"])
+
+
+def _guest_opens() -> Iterator[dict[str, object]]:
+    """Opens by an unmodified preview 1 guest: all that a program pays for one, wasmtime's own work included."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as place:
+        directory = Path(place)
+        directory.chmod(0o755)
+        (directory / "file").write_bytes(b"x")
+        asked = ["bench-open", "/d/file", str(GUEST_OPENS)]
+        ours = [str(AIRSSYS), "run", str(GUEST), "-q", "--read", place, "--dir", f"{place}::/d", "--", *asked]
+        native = [sys.executable, "-I", "-c", NATIVE_GUEST, str(GUEST), place, *asked]
+        times: list[tuple[int, int]] = []
+        baseline: list[tuple[int, int]] = []
+        for _ in range(GUEST_TURNS):
+            times.append(_guest_ns(ours))
+            baseline.append(_guest_ns(native))
+        p50, base = statistics.median(t[0] for t in times) / 1000, statistics.median(t[0] for t in baseline) / 1000
+        yield {
+            "name": "warden: open and close by a guest",
+            "p50": round(p50, 1),
+            "p99": round(statistics.median(t[1] for t in times) / 1000, 1),
+            "unit": "us",
+            "n": GUEST_OPENS * GUEST_TURNS,
+            "baseline": "the same guest in wasmtime alone",
+            "baseline_p50": round(base, 1),
+            "ratio": round(p50 / base, 2),
+        }
 
 
 def _stage_module() -> ModuleType:
@@ -98,3 +154,4 @@ def measure() -> Iterator[dict[str, object]]:
                         assert isinstance(found, list), found
                         kept.extend(found)
                 yield _row(name, *samples, 1000, "us")
+    yield from _guest_opens()
