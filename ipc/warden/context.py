@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from ipc.libc import AT_FDCWD, Buffer, pidfd_getfd
 from ipc.policy.decision import Policy
+from ipc.struct import Struct
 from ipc.warden.decide import (
     LIST,
     READ,
@@ -39,7 +40,7 @@ class Recorder(Protocol):
         """Put on record that something was done and its caller never got the answer."""
 
 
-class Injection(NamedTuple):
+class Injection(Struct, frozen=True):
     """The answer is a duplicate of this descriptor."""
 
     descriptor: int

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import stat
 from functools import lru_cache
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from ipc.policy.decision import Allow, Deny
 from ipc.struct import Struct, force_setattr
@@ -159,13 +159,17 @@ class Refusal(Struct, frozen=True):
     nearest: str | None = None
 
 
-class Allowed(NamedTuple):
+_KIND: Final = 0o170000
+"""S_IFMT: the bits of a mode that say what kind of object it is, inode(7)."""
+
+
+class Allowed(Struct, frozen=True):
     """What was allowed, and by which rules: (action, rule) each."""
 
     by: tuple[tuple[str, str], ...]
 
 
-class Facts(NamedTuple):
+class Facts(Struct, frozen=True):
     """What is known of an object that is held open."""
 
     mode: int
@@ -177,17 +181,17 @@ class Facts(NamedTuple):
     @property
     def is_directory(self) -> bool:
         """Whether it is a directory."""
-        return stat.S_ISDIR(self.mode)
+        return self.mode & _KIND == stat.S_IFDIR
 
     @property
     def is_file(self) -> bool:
         """Whether it is a regular file."""
-        return stat.S_ISREG(self.mode)
+        return self.mode & _KIND == stat.S_IFREG
 
     @property
     def is_symlink(self) -> bool:
         """Whether it is a symbolic link itself."""
-        return stat.S_ISLNK(self.mode)
+        return self.mode & _KIND == stat.S_IFLNK
 
 
 class FilePolicy(Protocol):
@@ -251,6 +255,10 @@ def refuse(deny: Deny, action: str, resource: str, number: int = errno.EACCES) -
 
 def decide_actions(policy: FilePolicy, actions: tuple[str, ...], path: str) -> Allowed | Refusal:
     """Decide every action on `path`; the first refusal wins."""
+    if len(actions) == 1:  # nearly always
+        action = actions[0]
+        answer = policy.decide(action, path)
+        return refuse(answer, action, path) if isinstance(answer, Deny) else Allowed(((action, answer.rule),))
     by = []
     for action in actions:
         answer = policy.decide(action, path)

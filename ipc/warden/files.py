@@ -11,7 +11,7 @@ import errno
 import functools
 import os
 import stat
-from typing import Final, NamedTuple
+from typing import Final
 
 from ipc.libc import (
     RESOLVE_BENEATH,
@@ -20,6 +20,7 @@ from ipc.libc import (
     Buffer,
     openat2,
 )
+from ipc.struct import Struct
 from ipc.warden.decide import Facts, special_filesystem
 from ipc.warden.identities import ForbiddenIdentities
 
@@ -30,7 +31,7 @@ _LINKS_MAX: Final = 40
 _RETRIES: Final = 16
 
 
-class Base(NamedTuple):
+class Base(Struct, frozen=True):
     """Where a path starts: a directory that is held open. `resolve` is how paths below are bound."""
 
     descriptor: int
@@ -42,7 +43,7 @@ class Base(NamedTuple):
         return real_path(self.descriptor)
 
 
-class Found(NamedTuple):
+class Found(Struct, frozen=True):
     """An object that is held open."""
 
     descriptor: int
@@ -51,7 +52,7 @@ class Found(NamedTuple):
     identity: tuple[int, int]
 
 
-class Unresolved(NamedTuple):
+class Unresolved(Struct, frozen=True):
     """A path that leads to nothing: `errno`, and the real path that it would have. `escaped`: it leaves its base."""
 
     errno: int
@@ -59,7 +60,7 @@ class Unresolved(NamedTuple):
     escaped: bool = False
 
 
-class Place(NamedTuple):
+class Place(Struct, frozen=True):
     """A name in a directory that is held open. `must_be_directory` when the path ended with a slash."""
 
     parent: Found
@@ -68,7 +69,7 @@ class Place(NamedTuple):
     must_be_directory: bool
 
 
-class StandIn(NamedTuple):
+class StandIn(Struct, frozen=True):
     """An empty directory that a worker holds in place of `directory`, on which nothing was granted."""
 
     descriptor: int
@@ -202,11 +203,12 @@ class Files:
         """Describe the object behind one of our descriptors."""
         status = os.fstat(descriptor)
         path = real_path(descriptor)
-        unlinked = path[-10:] == _DELETED and _is_unlinked(path, status)
-        if unlinked:
-            path = path.removesuffix(_DELETED)
         # Some FUSE file systems say 0 links of files that have a name: the name decides.
-        facts = self._facts(descriptor, status, path, 0 if unlinked else max(1, status.st_nlink))
+        links = status.st_nlink or 1
+        if path[-10:] == _DELETED and _is_unlinked(path, status):
+            path = path.removesuffix(_DELETED)
+            links = 0
+        facts = self._facts(descriptor, status, path, links)
         return Found(descriptor, path, facts, (status.st_dev, status.st_ino))
 
     def look(self, base: Base, path: bytes, nofollow: bool, resolve: int = 0) -> Found | Unresolved:
@@ -218,7 +220,8 @@ class Files:
         if isinstance(descriptor, OSError):
             number = descriptor.errno or errno.EIO
             return self._unresolved(base, path, nofollow, bounds, number)
-        return self.held(self.keep(descriptor))
+        self._opened.append(descriptor)
+        return self.held(descriptor)
 
     def place(self, base: Base, path: bytes) -> Place | Unresolved:
         """Hold the directory in which `path` names something; the last name is not followed, and need not exist."""
@@ -262,25 +265,28 @@ class Files:
         self._stand_ins.clear()
 
     def _facts(self, descriptor: int, status: os.stat_result, path: str, links: int) -> Facts:
-        special = special_filesystem(self._statfs.fstatfs(descriptor))
-        if special and self._lifted and self._is_lifted(path):
-            special = ""
-        return Facts(status.st_mode, links, special, *self._forbidden.find(status))
+        special = ""
+        # What is an interface and not files has no device, so its number is an anonymous one: major 0 (get_anon_bdev).
+        if not os.major(status.st_dev):
+            special = special_filesystem(self._statfs.fstatfs(descriptor))
+            if special and self._lifted and self._is_lifted(path):
+                special = ""
+        forbidden, write_forbidden = self._forbidden.find(status)
+        return Facts(status.st_mode, links, special, forbidden, write_forbidden)
 
     def _is_lifted(self, path: str) -> bool:
         return any(lifted == path or lifted.startswith(path.rstrip("/") + "/") for lifted in self._lifted)
 
     def _open(self, directory: int, path: bytes, nofollow: bool, resolve: int) -> int | OSError:
         flags = _HANDLE | os.O_NOFOLLOW if nofollow else _HANDLE
-        failure = OSError(errno.EAGAIN, "raced")
-        for _ in range(_RETRIES):
+        retries = _RETRIES
+        while True:
             try:
                 return openat2(directory, path, flags, 0, resolve)
             except OSError as error:
-                failure = error
-                if error.errno != errno.EAGAIN:  # EAGAIN: a rename raced with a `..` in the path
-                    break
-        return failure
+                retries -= 1
+                if error.errno != errno.EAGAIN or not retries:  # EAGAIN: a rename raced with a `..` in the path
+                    return error
 
     def _unresolved(self, base: Base, path: bytes, nofollow: bool, resolve: int, number: int) -> Unresolved:
         if number == errno.EXDEV:

@@ -45,16 +45,19 @@ class ForbiddenIdentities:
 
     def find(self, status: os.stat_result) -> tuple[str, str]:
         """Return the path of the forbidden object that this is, and of the one forbidden to write; empty if none."""
-        return self._any.find(status), self._write.find(status)
+        identity = (status.st_dev, status.st_ino)
+        if status.st_nlink < 2 or not stat.S_ISREG(status.st_mode):
+            return self._any.by_name.get(identity, ""), self._write.by_name.get(identity, "")
+        return self._any.find_linked(identity), self._write.find_linked(identity)
 
 
 class _Objects:
     """One of the two sets."""
 
-    __slots__ = ("_by_name", "_directories", "_linked", "_searched_at_ns")
+    __slots__ = ("_directories", "_linked", "_searched_at_ns", "by_name")
 
     def __init__(self) -> None:
-        self._by_name: dict[Identity, str] = {}
+        self.by_name: dict[Identity, str] = {}
         self._directories: list[str] = []
         self._linked: dict[Identity, str] = {}
         self._searched_at_ns = -FRESH_NS
@@ -66,14 +69,14 @@ class _Objects:
                 status = os.lstat(path)
             except OSError:
                 continue
-            self._by_name[status.st_dev, status.st_ino] = path
+            self.by_name[status.st_dev, status.st_ino] = path
             if search and stat.S_ISDIR(status.st_mode):
                 self._directories.append(path)
 
-    def find(self, status: os.stat_result) -> str:
-        identity = (status.st_dev, status.st_ino)
-        found = self._by_name.get(identity, "")
-        if found or status.st_nlink < 2 or not stat.S_ISREG(status.st_mode):
+    def find_linked(self, identity: Identity) -> str:
+        """Return the path of the forbidden object that this file, which has several links, is."""
+        found = self.by_name.get(identity, "")
+        if found:
             return found
         now_ns = time.monotonic_ns()
         if now_ns - self._searched_at_ns >= FRESH_NS:

@@ -10,6 +10,7 @@ import pytest
 
 from ipc.policy.capability import Grant
 from ipc.policy.decision import Policy, PolicyDocument, compile_policy
+from ipc.struct import replace
 from ipc.warden.decide import (
     READ,
     WRITE,
@@ -131,8 +132,8 @@ def test_the_flags_of_aarch64_mean_the_same() -> None:
         ("/in/p", os.O_PATH, Facts(stat.S_IFCHR | 0o644, 1), "A1205"),
         ("/else/p", os.O_RDONLY, Facts(stat.S_IFIFO | 0o644, 1), "A1203"),
         ("/in/a", os.O_RDONLY, Facts(stat.S_IFREG, 0), "A1209"),
-        ("/in/a", os.O_RDONLY, FILE._replace(special_filesystem="proc"), "A1102"),
-        ("/in/a", os.O_RDONLY, FILE._replace(forbidden_as="/etc/shadow"), "A1101"),
+        ("/in/a", os.O_RDONLY, replace(FILE, special_filesystem="proc"), "A1102"),
+        ("/in/a", os.O_RDONLY, replace(FILE, forbidden_as="/etc/shadow"), "A1101"),
         ("/both/s", os.O_WRONLY, Facts(stat.S_IFREG | 0o4755, 1), "A1208"),
         ("/both/s", os.O_RDONLY, Facts(stat.S_IFREG | 0o4755, 1), "allowed"),
         ("/both/s", os.O_RDONLY | os.O_TRUNC, Facts(stat.S_IFREG | 0o2755, 1), "A1208"),
@@ -268,6 +269,6 @@ def test_a_refusal_names_rule_and_nearest_grant() -> None:
 
 def test_kinds_are_judged_for_names_too() -> None:
     """A directory on a guarded file system holds no names of a component's."""
-    refusal = decide_kind(DIRECTORY._replace(special_filesystem="cgroup2"), WRITE, "/x/y", writing=False)
+    refusal = decide_kind(replace(DIRECTORY, special_filesystem="cgroup2"), WRITE, "/x/y", writing=False)
     assert refusal is not None
     assert refusal.code == "A1102"
