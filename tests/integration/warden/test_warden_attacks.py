@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from supervisor.audit_log import AuditLog
+
 if TYPE_CHECKING:
     from conftest import Stage
+
+    from ipc.audit.event import AuditRecord
+    from supervisor.audit_log import Entry
 
 BENEATH = "fd = openat2(root, path, os.O_RDONLY)\nresult = os.read(fd, 99).decode() if fd >= 0 else fd"
 
@@ -394,3 +401,39 @@ def test_without_namespaces_the_rules_are_the_same(plain_stage: Stage, tree: Pat
     assert actor.read(tree / "in/a.txt") == "alpha"
     assert actor.read(tree / "secret/key") == "EACCES"
     assert plain_stage.denied(tree / "secret/key") == [("filesystem.read", "A1203")]
+
+
+def test_what_was_done_for_a_caller_that_is_gone_is_on_record(
+    stage: Stage, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that dies between the decision and the answer leaves a record of what was done and never heard of."""
+    actor = stage.actor(("write", f"{tree}/out/**"))
+    asked, go_on = threading.Event(), threading.Event()
+    append = AuditLog.append
+
+    def slow(log: AuditLog, entries: Sequence[Entry]) -> tuple[AuditRecord, ...]:
+        if any(event.resource == f"{tree}/out/made" for event, _ in entries):
+            asked.set()
+            assert go_on.wait(20)
+        return append(log, entries)
+
+    monkeypatch.setattr(AuditLog, "append", slow)
+    actor.start(f"os.mkdir({str(tree / 'out/made')!r})")
+    assert asked.wait(20)
+    assert not (tree / "out/made").exists(), "no record, no action"
+    actor.process.send_signal(signal.SIGKILL)
+    assert actor.process.wait(10)
+    go_on.set()
+    detached = stage.detach(actor)
+    assert detached.calls == 1
+    assert (tree / "out/made").is_dir()
+    (told,) = stage.events(event="performed_not_delivered")
+    assert (told["action"], told["resource"], told["decision"]) == (
+        "filesystem.write",
+        f"{tree}/out/made",
+        "performed",
+    )
+    again = stage.actor(("write", f"{tree}/out/**"))
+    assert again.run("os.mkdir(p)", p=str(tree / "out/other")) is None
+    stage.detach(again)
+    assert len(stage.events(event="performed_not_delivered")) == 1
