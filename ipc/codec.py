@@ -16,7 +16,7 @@ from ipc.struct import ValidationError, convert, to_builtins
 MAX_PACKET_BYTES = 64 * 1024
 """Upper bound of one packet on a channel; larger data travels in a sealed memory file beside it."""
 
-_MAX_ERROR_CHARACTERS = 64
+_MAX_ERROR_CHARACTERS = 120
 _AS_THEY_ARE = (bytes, bytearray, memoryview)
 
 Wire = None | bool | int | float | str | bytes | list["Wire"] | dict[str, "Wire"]
@@ -37,14 +37,18 @@ def from_wire(cls: type[T], value: object) -> T:
         # Without this, text would be taken for bytes: base64, as in JSON.
         return convert(value, cls, builtin_types=_AS_THEY_ARE)
     except ValidationError as error:
-        what, _, where = str(error).partition(" - at `$")
+        said = str(error)
     except UnicodeError:
-        what, where = "a field's name that isn't text", ""
-    if len(what) > _MAX_ERROR_CHARACTERS + 32:
-        what = what[: _MAX_ERROR_CHARACTERS + 32] + "..."
-    # What names an unknown field is the peer's own text: it must not reach a terminal as it is.
-    what = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in what)
-    raise PeerProtocolError(f"{cls.__name__}{where.rstrip('`')}: {what}") from None
+        said = "a field's name that isn't text"
+    # What names an unknown field is the peer's own text, msgspec's path included if it likes: nothing of this reaches a
+    # terminal or a log as it is, or at a length that the peer chose.
+    if len(said) > _MAX_ERROR_CHARACTERS:
+        said = said[:_MAX_ERROR_CHARACTERS] + "..."
+    said = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in said)
+    what, _, where = said.rpartition(" - at `$")
+    raise PeerProtocolError(
+        f"{cls.__name__}{where.rstrip('`')}: {what}" if what else f"{cls.__name__}: {said}"
+    ) from None
 
 
 def pack(value: object) -> bytes:

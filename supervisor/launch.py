@@ -42,6 +42,15 @@ class Launched:
         except (OSError, EOFError):
             return False
 
+    def wait_gone(self, timeout_s: float) -> bool:
+        """Wait until the keeper has ended, forked or not yet; False when the time was over first."""
+        if isinstance(self._process, Forking) and not self._process.is_ready(timeout_s):
+            return False
+        try:
+            return self.process.wait_gone(timeout_s)
+        except (OSError, EOFError):
+            return True
+
     def load(self, job: WorkerJob, artifact: int | None = None) -> None:
         """Tell a confined worker its job; the artifact itself only where no warden answers its name."""
         job_file = memory_file.from_bytes("job", codec.pack(job))

@@ -4,6 +4,8 @@ import os
 import pwd
 from collections.abc import Mapping
 
+_FIRST_PERSON = 1000
+"""The first uid that Debian, Fedora and others give to a person (login.defs(5), UID_MIN)."""
 _SYSTEM = ("/usr/", "/bin/", "/sbin/", "/lib/", "/dev/", "/proc/", "/sys/", "/run/")
 
 
@@ -18,8 +20,12 @@ def home_directories() -> tuple[str, ...]:
 
     Not those of daemons in the system's own trees, `/usr/sbin` or `/dev`: nobody keeps keys there but by root's hand.
     """
-    homes = {entry.pw_dir for entry in pwd.getpwall()} | {os.environ.get("HOME", "")}
-    real = {os.path.realpath(home) for home in homes if home.startswith("/")}
-    return tuple(
-        sorted(home for home in real if home != "/" and not f"{home}/".startswith(_SYSTEM) and os.path.isdir(home))
-    )
+    people = {entry.pw_dir for entry in pwd.getpwall() if entry.pw_uid >= _FIRST_PERSON or entry.pw_uid == os.getuid()}
+    daemons = {entry.pw_dir for entry in pwd.getpwall()} - people
+    homes = _real(people | {os.environ.get("HOME", "")})
+    homes |= {home for home in _real(daemons) if not f"{home}/".startswith(_SYSTEM)}
+    return tuple(sorted(home for home in homes if home != "/" and os.path.isdir(home)))
+
+
+def _real(paths: set[str]) -> set[str]:
+    return {os.path.realpath(path) for path in paths if path.startswith("/")}

@@ -54,8 +54,8 @@ class Worker:
         for descriptor in (self.stdin, self.stdout, self.stderr):
             os.close(descriptor)
         self.launched.abandon()
-        with contextlib.suppress(OSError, EOFError):
-            self.launched.process.wait_gone(_GONE_TIMEOUT_S)
+        # The cut lifeline ends it in any case; a zygote that hangs must not hold us up.
+        self.launched.wait_gone(_GONE_TIMEOUT_S)
         self.launched.close()
         self.release()
 

@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ipc.errors import ConfinementError, LocalProtocolError
@@ -81,11 +81,18 @@ class Keeper:
 class Forking:
     """A process that was asked for. Owns its descriptor until `finish`, which hands it to the keeper."""
 
-    __slots__ = ("_status",)
+    __slots__ = ("_on_forked", "_status")
 
-    def __init__(self, status: int) -> None:
+    def __init__(self, status: int, on_forked: Callable[[], None]) -> None:
         """Own the descriptor on which multiprocess says which process it is, and later how it ended."""
         self._status = status
+        self._on_forked = on_forked
+
+    def is_ready(self, timeout_s: float) -> bool:
+        """Wait until `finish` won't; False when the time was over first."""
+        poller = select.poll()
+        poller.register(self._status, select.POLLIN)
+        return bool(poller.poll(timeout_s * 1000))
 
     def finish(self) -> Keeper:
         """Wait until it has been forked; raises OSError or EOFError when the zygote died before. Once."""
@@ -97,6 +104,7 @@ class Forking:
             self.close()
             raise
         self._status = -1
+        self._on_forked()
         return keeper
 
     def close(self) -> None:
@@ -171,7 +179,7 @@ class Zygote:
         with self._lock:
             process = self._restart_dead()
             try:
-                keeper = self._begin(target, packed, descriptors).finish()
+                return self._begin(target, packed, descriptors).finish()
             except (OSError, EOFError, RuntimeError) as error:
                 if self._served and process.wait(_DYING_S):
                     # It was alive and well before: killed in between, not unable to start.
@@ -179,8 +187,9 @@ class Zygote:
                     self._start()
                     return self._begin(target, packed, descriptors).finish()
                 raise self._failed(error) from error
-            self._served = True
-            return keeper
+
+    def _note_served(self) -> None:
+        self._served = True
 
     def _restart_dead(self) -> Spawned:
         if self._process is not None and self._process.wait(0):
@@ -207,7 +216,7 @@ class Zygote:
         except BaseException:
             os.close(status_r)
             raise
-        return Forking(status_r)
+        return Forking(status_r, self._note_served)
 
     def _request(self, descriptors: Sequence[int]) -> tuple[int, int]:
         """Ask for a new process: multiprocess's ForkServer.connect_to_new_process, without a resource tracker.

@@ -12,6 +12,7 @@ from ipc.struct import Struct
 from ipc.warden.decide import (
     LIST,
     READ,
+    WRITE,
     Allowed,
     Refusal,
     decide_actions,
@@ -206,7 +207,7 @@ class Context:
         facts = place.parent.facts
         if facts.links == 0:
             raise CallFails(errno.ENOENT)
-        return decide_kind(facts, action, place.path, writing=False)
+        return decide_kind(facts, action, place.path, writing=action == WRITE)
 
     def allow(self, allowed: Allowed, path: str, did: bool = True) -> None:
         """Put on record, durable the first time, what is about to be done; nothing that comes before is done yet."""

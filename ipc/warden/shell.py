@@ -145,7 +145,13 @@ class Warden:
         except Exception as error:  # noqa: BLE001,RUF100 # whatever it is, it ends this worker and nothing else
             failure = f"it can't be attached: {type(error).__name__}: {error}"[:512]
         arrived = expected.wait()
-        if place is None or arrived is None:
+        lane: Lane | None = None
+        if place is not None and arrived is not None:
+            try:
+                lane = self._make_lane(worker_id, place, arrived, descriptors[1:], expected.stop)
+            except Exception as error:  # noqa: BLE001,RUF100 # likewise
+                failure = f"it can't be attached: {type(error).__name__}: {error}"[:512]
+        if place is None or lane is None:
             with contextlib.suppress(OSError):
                 if arrived is not None:
                     self.send(EndWorker(worker_id, "A1705", failure, 0))
@@ -157,14 +163,18 @@ class Warden:
                 place.files.close()
             expected.stop.close()
             return
-        listener, pidfd = Listener(arrived[0]), arrived[1]
-        artifact = descriptors[1] if len(descriptors) > 1 else None
-        context = Context(place.policy, place.files, listener, pidfd, place.recorder, self._machine, artifact)
-        pace = self._setup.calls_per_second
-        lane = Lane(worker_id, context, listener, place.recorder, self._answerers, pace, self.send, expected.stop)
         with contextlib.suppress(OSError):
             self.send(Attached(worker_id, place.warnings))
         lane.run()
+
+    def _make_lane(
+        self, worker_id: str, place: _Place, arrived: tuple[int, int], artifact: list[int], stop: Stop
+    ) -> Lane:
+        listener, recorder = Listener(arrived[0]), place.recorder
+        sealed = artifact[0] if artifact else None
+        context = Context(place.policy, place.files, listener, arrived[1], recorder, self._machine, sealed)
+        pace = self._setup.calls_per_second
+        return Lane(worker_id, context, listener, recorder, self._answerers, pace, self.send, stop)
 
     def _make_place(self, worker_id: str, policy_descriptor: int, _artifact: int = -1) -> _Place:
         with open(policy_descriptor, "rb") as policy_file:

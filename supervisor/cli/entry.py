@@ -48,14 +48,14 @@ def _main(arguments: list[str], processes: Processes | None) -> int:
 def _start_ahead(arguments: list[str]) -> Processes | None:
     """Start a run's processes; None where the command is another, or says something of how they are to be started."""
     ours = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    if ours[:1] != ["run"] or len(ours) < 2 or any(a.startswith(("-h", "--h", "--no", "--l")) for a in ours):
+    if ours[:1] != ["run"] or len(ours) < 2 or any(a.startswith(("-h", "--h", "--n", "--l")) for a in ours):
         return None
     from ipc.errors import AirssysError
     from supervisor.processes import Processes
 
     try:
         return Processes(namespaces=True, layers_off=())
-    except AirssysError:
+    except (AirssysError, OSError):
         return None  # the command tries again, and tells what is wrong
 
 

@@ -212,3 +212,13 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
     assert "Traceback" not in done.stderr
     assert "BrokenPipe" not in done.stderr
     assert done.returncode == 141
+
+
+def test_a_temporary_directory_that_is_not_there_is_no_traceback(tmp_path: Path) -> None:
+    """What can't be started ahead of the command line is told by the command, and a usage error stays one."""
+    broken = str(tmp_path / "missing")
+    done = _airssys("run", "x.wasm", "--bogus", TMPDIR=broken)
+    assert (done.returncode, "unrecognized arguments: --bogus" in done.stderr) == (64, True)
+    done = _airssys("run", str(tmp_path), TMPDIR=broken)
+    assert done.returncode in (65, 69, 70)
+    assert "Traceback" not in done.stderr

@@ -7,7 +7,7 @@ import pytest
 
 from ipc import codec
 from ipc.errors import PeerProtocolError
-from ipc.messages import Finished, LayerReport, Message, StartFailed
+from ipc.messages import Confined, Finished, LayerReport, Message, StartFailed
 
 
 class _Inner(Message, frozen=True):
@@ -172,6 +172,19 @@ def test_a_hostile_name_is_cut_and_quoted() -> None:
         codec.unpack(LayerReport, msgpack.packb({"\x1b[2J" + "B" * 1_000: 1}))
     assert "\x1b" not in str(caught.value)
     assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("outer", [False, True])
+def test_a_name_that_looks_like_a_path_is_cut_and_quoted(outer: bool) -> None:
+    """A peer that writes the library's own words into a field's name gets neither lines nor length of its choice."""
+    name = " - at `$\n" + "airssys: forged line\n" * 2_000 + "\x1b[2J"
+    hostile = {"layer": "a", "status": "b", name: 1}
+    with pytest.raises(PeerProtocolError) as caught:
+        codec.unpack(Confined, msgpack.packb({"layers": [hostile]})) if outer else codec.unpack(
+            LayerReport, msgpack.packb(hostile)
+        )
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 250
 
 
 def test_what_cannot_travel_is_our_own_error() -> None:

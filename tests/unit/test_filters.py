@@ -122,6 +122,8 @@ EMPTY = 0x7F12_3456_79F3
         ((3, EMPTY, 0x1000, 0xFFF, 1), ALLOW),
         ((3, EMPTY, 0xF_0000_1000, 0xFFF, 1), ALLOW),  # the flags are an int
         ((3, EMPTY + 1, 0x1000, 0xFFF, 1), NOTIFY),
+        ((0xFFFF_FF9C, EMPTY, 0x1000, 0xFFF, 1), NOTIFY),  # AT_FDCWD
+        ((0xFFFF_FFFF_FFFF_FF9C, EMPTY, 0x1000, 0xFFF, 1), NOTIFY),
         ((3, EMPTY ^ 1 << 40, 0x1000, 0xFFF, 1), NOTIFY),
         ((3, EMPTY & 0xFFFF_FFFF, 0x1000, 0xFFF, 1), NOTIFY),
         ((3, EMPTY, 0, 0xFFF, 1), NOTIFY),

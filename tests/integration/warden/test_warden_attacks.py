@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -295,6 +296,29 @@ def test_start_up_files_have_no_other_name_to_write(stage: Stage, tree: Path) ->
     assert isinstance(actor.open(tree / "out/twin", os.O_WRONLY), int)
     homeless = stage.actor(*grants)
     assert isinstance(homeless.open(tree / "out/alias", os.O_WRONLY), int)
+
+
+@pytest.mark.needs_root
+def test_a_start_up_directory_has_no_other_name_to_write_in(stage: Stage, tree: Path) -> None:
+    """In another mount of a directory that shells read at their start nothing is made or removed; elsewhere it is."""
+    fish = tree / "home/.config/fish"
+    fish.mkdir(parents=True)
+    (fish / "old.fish").write_text("x")
+    (tree / "out/fish").mkdir()
+    for path in (fish, fish / "old.fish"):
+        os.chown(path, stage.uid, -1)
+    grants = (("read", f"{tree}/out/**"), ("write", f"{tree}/out/**"))
+    subprocess.run(["mount", "--bind", str(fish), str(tree / "out/fish")], check=True)
+    try:
+        actor = stage.actor(*grants, home_directories=(str(tree / "home"),))
+        assert actor.write(tree / "out/fish/config.fish", "evil") == "EACCES"
+        assert actor.run("os.unlink(p)", p=str(tree / "out/fish/old.fish")) == "EACCES"
+        assert actor.run("os.mkdir(p)", p=str(tree / "out/fish/conf.d")) == "EACCES"
+        assert actor.read(tree / "out/fish/old.fish") == "x"
+        homeless = stage.actor(*grants)
+        assert homeless.write(tree / "out/fish/config.fish", "fine") == 4
+    finally:
+        subprocess.run(["umount", str(tree / "out/fish")], check=True)
 
 
 def test_set_id_bits_are_never_made_nor_their_files_written(stage: Stage, tree: Path) -> None:
