@@ -45,10 +45,9 @@ def from_wire(cls: type[T], value: object) -> T:
     if len(said) > _MAX_ERROR_CHARACTERS:
         said = said[:_MAX_ERROR_CHARACTERS] + "..."
     said = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in said)
-    what, _, where = said.rpartition(" - at `$")
-    raise PeerProtocolError(
-        f"{cls.__name__}{where.rstrip('`')}: {what}" if what else f"{cls.__name__}: {said}"
-    ) from None
+    what, found, where = said.rpartition(" - at `$")
+    told = f"{where.rstrip('`')}: {what}" if found else f": {said}"
+    raise PeerProtocolError(cls.__name__ + told) from None
 
 
 def pack(value: object) -> bytes:

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
+from ipc.errors import AirssysError
 from ipc.messages import ConfinementPlan, EngineSettings, WorkerPlan
 from supervisor.launch import Launched, launch
 from supervisor.zygote import Zygote
@@ -80,9 +81,13 @@ class Workers:
         self._ahead: Worker | None = None
 
     def start_ahead(self) -> None:
-        """Have one made for a program with the usual engine settings, unless there is one; waits for nothing."""
+        """Have one made for a program with the usual engine settings, unless there is one; waits for nothing.
+
+        What stands in its way is told to whoever takes one.
+        """
         if self._ahead is None:
-            self._ahead = self._new("run", EngineSettings(), ahead=True)
+            with contextlib.suppress(AirssysError):
+                self._ahead = self._new("run", EngineSettings(), ahead=True)
 
     def take(self, kind: str, engine: EngineSettings) -> Worker:
         """Return a worker that waits for its job, or is about to; the caller runs and then releases it."""

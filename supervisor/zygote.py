@@ -90,6 +90,8 @@ class Forking:
 
     def is_ready(self, timeout_s: float) -> bool:
         """Wait until `finish` won't; False when the time was over first."""
+        if self._status < 0:
+            return True
         poller = select.poll()
         poller.register(self._status, select.POLLIN)
         return bool(poller.poll(timeout_s * 1000))
