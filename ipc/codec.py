@@ -51,7 +51,7 @@ def from_wire(cls: type[T], value: object) -> T:
 
 
 def pack(value: object) -> bytes:
-    """Encode a dataclass as msgpack; names that aren't UTF-8 keep their bytes through surrogate escapes."""
+    """Encode a struct as msgpack; names that aren't UTF-8 keep their bytes through surrogate escapes."""
     packed: bytes = msgpack.packb(to_wire(value), use_bin_type=True, unicode_errors="surrogateescape")
     return packed
 

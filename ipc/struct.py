@@ -7,16 +7,10 @@ A class of msgspec's is made in 30 µs, a frozen dataclass in 1 ms, and three pr
 
 from __future__ import annotations
 
-import sys
+from ipc.imports import import_without
 
-_absent = "typing_extensions" not in sys.modules
-if _absent:
-    sys.modules["typing_extensions"] = None  # type: ignore[assignment] # the documented way to make an import fail
-try:
+with import_without("typing_extensions"):
     from msgspec import Struct, ValidationError, convert, field, to_builtins
     from msgspec.structs import asdict, force_setattr, replace
-finally:
-    if _absent:
-        del sys.modules["typing_extensions"]
 
 __all__ = ["Struct", "ValidationError", "asdict", "convert", "field", "force_setattr", "replace", "to_builtins"]

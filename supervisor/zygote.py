@@ -12,12 +12,12 @@ import os
 import select
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ipc.errors import ConfinementError, LocalProtocolError
+from ipc.imports import import_without
 from supervisor.namespaces import Spawned, isolated_python, spawn
 
 if TYPE_CHECKING:
@@ -41,18 +41,10 @@ The preload is imported here and not by `main`, which would pass over an ImportE
 
 def _load_multiprocess() -> None:
     """Import multiprocess without dill; whoever wants dill in this process later still gets it."""
-    if "multiprocess" in sys.modules:
-        return
-    had_none = "dill" not in sys.modules
-    if had_none:
-        sys.modules["dill"] = None  # type: ignore[assignment] # the documented way to make an import fail
-    try:
+    with import_without("dill"):
         import multiprocess.context
         import multiprocess.forkserver
         import multiprocess.popen_forkserver  # noqa: F401
-    finally:
-        if had_none:
-            del sys.modules["dill"]
 
 
 class Keeper:
