@@ -26,7 +26,6 @@ from ipc.messages import (
     Finished,
     Go,
     LayerReport,
-    PreparePolicy,
     Sealed,
     Spawned,
     StartFailed,
@@ -59,7 +58,7 @@ class RunLoop(Struct):
     plan: ConfinementPlan
     launched: Launched
     warden: WardenClient | None
-    policy: PreparePolicy
+    prepared: bool
     artifact: int
     stdin: InputStream
     outputs: tuple[OutputStream, OutputStream]
@@ -81,7 +80,6 @@ class RunLoop(Struct):
     _pidfd: int = -1
     _listener: int = -1
     _deadline_ns: int = 0
-    _prepared: bool = False
     _detached: bool = False
     _started_ns: int = 0
     _kill_sent: bool = False
@@ -95,7 +93,6 @@ class RunLoop(Struct):
         self._started_ns = time.monotonic_ns()
         self._deadline_ns = self._started_ns + START_DEADLINE_NS
         try:
-            self._prepare_warden()
             while self.phase is not Phase.ENDED:
                 self._turn()
             self._drain()
@@ -347,14 +344,6 @@ class RunLoop(Struct):
         except OSError:
             self._lost.add(Event.WORKER_LOST)
 
-    def _prepare_warden(self) -> None:
-        """Have the warden read the policy while the worker is put together."""
-        if self.warden is not None:
-            # A warden that is gone is met by the loop, as the end of its channel.
-            with contextlib.suppress(OSError):
-                self.warden.prepare(self.job.worker_id, self.policy, self.artifact)
-                self._prepared = True
-
     def _load(self) -> None:
         try:
             self.launched.load(self.job, self.artifact if "seccomp" in self.plan.off else None)
@@ -417,7 +406,7 @@ class RunLoop(Struct):
         deadline_ns = time.monotonic_ns() + DRAIN_DEADLINE_NS
         patient = self.facts.ended is not None and not self._kill_sent
         self.stdin.finish()
-        if self._prepared and self.warden is not None and Event.WARDEN_LOST not in self._lost:
+        if self.prepared and self.warden is not None and Event.WARDEN_LOST not in self._lost:
             try:
                 self.warden.detach(self.job.worker_id)
             except OSError:

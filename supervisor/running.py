@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -76,25 +77,17 @@ def _run(
     on_denials: Callable[[DecisionTally], None],
 ) -> RunReport:
     instance = new_worker_id(request.component)
-    policy = compile_policy(request.document)
+    digest = request.document.digest()
     base = AuditEvent(
         event="",
         component=request.component,
         instance=instance,
         component_digest=artifact.record.wasm_sha256,
         trust=request.trust,
-        policy=policy.digest,
+        policy=digest,
         approval=request.approval,
     )
-    prepare = PreparePolicy(
-        document=codec.pack_map(request.document.to_wire()),
-        component=request.component,
-        instance=instance,
-        component_digest=artifact.record.wasm_sha256,
-        trust=request.trust,
-        policy_digest=policy.digest,
-        mounts=request.mounts,
-    )
+    prepared = _prepare(host, request, artifact, instance, digest)
     tally = DecisionTally(instance)
     host.wait_ready()
     # Not waited for: the record of its confinement, without which it may not go, is durable after this one.
@@ -122,7 +115,7 @@ def _run(
     started = time.monotonic()
     worker = host.workers.take(request.kind, request.engine)
     try:
-        loop = _loop(host, job, worker, prepare, artifact, streams, base, tally, on_denials)
+        loop = _loop(host, job, worker, prepared, artifact, streams, base, tally, on_denials)
         facts = loop.run()
     finally:
         worker.release()
@@ -147,11 +140,38 @@ def _run(
     )
 
 
+def _prepare(host: Host, request: RunRequest, artifact: Artifact, instance: str, digest: str) -> bool:
+    """Have the warden read the policy, which is checked here meanwhile; raises ConfigError when it is wrong."""
+    policy = PreparePolicy(
+        document=codec.pack_map(request.document.to_wire()),
+        component=request.component,
+        instance=instance,
+        component_digest=artifact.record.wasm_sha256,
+        trust=request.trust,
+        policy_digest=digest,
+        mounts=request.mounts,
+    )
+    prepared = False
+    if host.warden is not None:
+        # A warden that is gone is met by the run loop, as the end of its channel.
+        with contextlib.suppress(OSError):
+            host.warden.prepare(instance, policy, artifact.descriptor)
+            prepared = True
+    try:
+        compile_policy(request.document)
+    except ConfigError:
+        if host.warden is not None and prepared:
+            with contextlib.suppress(OSError):
+                host.warden.detach(instance)
+        raise
+    return prepared
+
+
 def _loop(
     host: Host,
     job: WorkerJob,
     worker: Worker,
-    prepare: PreparePolicy,
+    prepared: bool,
     artifact: Artifact,
     streams: RunStreams,
     base: AuditEvent,
@@ -170,7 +190,7 @@ def _loop(
         plan=worker.plan.confinement,
         launched=worker.launched,
         warden=host.warden,
-        policy=prepare,
+        prepared=prepared,
         artifact=artifact.descriptor,
         stdin=stdin,
         outputs=(outputs[0], outputs[1]),

@@ -109,6 +109,7 @@ def _wait(lifeline: Channel, pid: int, worker: int) -> str:
     poller.register(lifeline.fileno(), select.POLLIN)
     poller.register(worker, select.POLLIN)
     killed_for = ""
+    zombie_before = False
     while True:
         ready = dict(poller.poll(_POLL_MS))
         if worker in ready:
@@ -118,9 +119,13 @@ def _wait(lifeline: Channel, pid: int, worker: int) -> str:
             killed_for = LIFELINE_CUT
             os.kill(pid, signal.SIGKILL)
             poller.unregister(lifeline.fileno())
-        elif not ready and not killed_for and is_zombie(pid):
-            killed_for = _ZOMBIE_LEADER
-            os.kill(pid, signal.SIGKILL)
+        elif not ready and not killed_for:
+            # Seen twice: the leader of a worker that was killed is a zombie too, while its threads are being reaped.
+            zombie = is_zombie(pid)
+            if zombie and zombie_before:
+                killed_for = _ZOMBIE_LEADER
+                os.kill(pid, signal.SIGKILL)
+            zombie_before = zombie
 
 
 def is_zombie(pid: int) -> bool:
