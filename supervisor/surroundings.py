@@ -2,7 +2,11 @@
 
 import os
 import pwd
+import sys
 from collections.abc import Mapping
+
+import ipc
+import supervisor
 
 _FIRST_PERSON = 1000
 """The first uid that Debian, Fedora and others give to a person (login.defs(5), UID_MIN)."""
@@ -10,9 +14,25 @@ _SYSTEM = ("/usr/", "/bin/", "/sbin/", "/lib/", "/dev/", "/proc/", "/sys/", "/ru
 
 
 def path_directories(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the absolute directories of `PATH`, and what they really are where a symbolic link leads there."""
+    """Return the directories that programs are started from, and what they really are behind symbolic links.
+
+    Those of `PATH`, and where this program itself is: a component that could write there would be the next supervisor.
+    """
     written = [part for part in environment.get("PATH", "").split(":") if part.startswith("/")]
+    written += _own_directories()
     return tuple(dict.fromkeys(path for part in written for path in (os.path.normpath(part), os.path.realpath(part))))
+
+
+def _own_directories() -> list[str]:
+    """Our packages, and all that is installed beside them where that is a place of its own."""
+    packages = [os.path.dirname(os.path.abspath(str(package.__file__))) for package in (ipc, supervisor)]
+    place = os.path.dirname(packages[0])
+    own = [*packages, os.path.join(place, "worker")]
+    if os.path.basename(place) in ("site-packages", "dist-packages"):
+        own.append(place)
+    if sys.prefix != sys.base_prefix:
+        own.append(sys.prefix)
+    return own
 
 
 def home_directories() -> tuple[str, ...]:

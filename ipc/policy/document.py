@@ -34,7 +34,7 @@ class PolicyDocument(Struct, frozen=True):
     guarded_lifted: tuple[str, ...] = ()
     """Paths below /proc, /sys, /dev or /boot that the host lifts from being guarded, each exactly."""
     path_directories: tuple[str, ...] = ()
-    """The directories of the supervisor's PATH: writing there is forbidden."""
+    """Where programs are started from, the supervisor itself included: writing there is forbidden."""
     home_directories: tuple[str, ...] = ()
     """Where people's key stores are: their forbidden files are recognised by device and inode too."""
 
