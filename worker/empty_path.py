@@ -98,9 +98,9 @@ def _is_constant(address: int) -> bool:
     """Whether the address is in read-only data of the engine's library, and holds an empty text."""
     with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
         for line in maps:
-            span, rights, _, _, _, *path = line.split()
+            span, rights, _, _, _, *path = line.rstrip("\n").split(maxsplit=5)
             start, _, end = span.partition("-")
             if int(start, 16) <= address < int(end, 16):
-                library = wasmtime._ffi.dll._name
+                library = os.path.realpath(wasmtime._ffi.dll._name)
                 return rights == "r--p" and path == [library] and ctypes.string_at(address, 1) == b"\0"
     return False

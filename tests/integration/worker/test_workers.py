@@ -69,6 +69,14 @@ def assert_waits_for_its_job(worker: Worker) -> None:
     os.close(listeners[0])
 
 
+def assert_is_of_use(worker: Worker) -> None:
+    """It lives, it is confined, and it can be ended."""
+    pidfd = os.pidfd_open(spawned(worker))
+    assert_waits_for_its_job(worker)
+    worker.discard()
+    assert gone(pidfd)
+
+
 def gone(pidfd: int) -> bool:
     """Wait until the process has ended."""
     import select
@@ -87,10 +95,7 @@ def test_the_one_ahead_is_taken(workers: Workers, leases: Leases) -> None:
     assert leases.held == 1
     worker = workers.take("run", USUAL)
     assert leases.held == 1
-    pidfd = os.pidfd_open(spawned(worker))
-    assert_waits_for_its_job(worker)
-    worker.discard()
-    assert gone(pidfd)
+    assert_is_of_use(worker)
     assert leases.held == 0
 
 
@@ -104,9 +109,7 @@ def test_another_engine_gets_a_worker_of_its_own(workers: Workers, leases: Lease
     assert worker.plan.engine.fuel
     assert gone(pidfd)
     assert leases.held == 1
-    spawned(worker)
-    assert_waits_for_its_job(worker)
-    worker.discard()
+    assert_is_of_use(worker)
 
 
 def test_one_that_died_while_it_waited_is_replaced(workers: Workers, leases: Leases) -> None:
@@ -119,9 +122,7 @@ def test_one_that_died_while_it_waited_is_replaced(workers: Workers, leases: Lea
     assert keeper.wait_gone(TIMEOUT_S)
     worker = workers.take("run", USUAL)
     assert worker is not waiting
-    spawned(worker)
-    assert_waits_for_its_job(worker)
-    worker.discard()
+    assert_is_of_use(worker)
     assert leases.held == 0
 
 
@@ -132,9 +133,7 @@ def test_a_zygote_that_died_is_no_matter(workers: Workers, stage: Stage) -> None
     os.kill(before, signal.SIGKILL)
     workers.start_ahead()
     worker = workers.take("run", USUAL)
-    spawned(worker)
-    assert_waits_for_its_job(worker)
-    worker.discard()
+    assert_is_of_use(worker)
 
 
 def test_closing_leaves_nothing(workers: Workers, leases: Leases) -> None:
