@@ -100,7 +100,7 @@ class Program(Struct):
     runner: Runner
     limits: WorkerLimits
     store: wasmtime.Store
-    module: wasmtime.Module | None = None
+    linked: wasmtime.InstancePre | None = None
     component: wasmtime.component.Component | None = None
     run_export: str = ""
     timed_out: bool = False
@@ -130,24 +130,31 @@ class Program(Struct):
             )
             program._check_component(program.component)
         else:
-            program.module = (
+            module = (
                 wasmtime.Module.deserialize_file(runner.engine, artifact)
                 if isinstance(artifact, str)
                 else wasmtime.Module.deserialize(runner.engine, artifact)
             )
-            program._check_module(program.module)
+            program.linked = program._link(module)
         return program
 
-    def _check_module(self, module: wasmtime.Module) -> None:
-        missing = []
-        for needed in module.imports:
-            try:
-                self.runner.modules.get(self.store, needed.module, needed.name or "")
-            except Exception:  # the binding raises its own error or a KeyError, by version
-                missing.append(f"{needed.module}.{needed.name}")
-        _refuse_missing(missing)
+    def _link(self, module: wasmtime.Module) -> wasmtime.InstancePre:
+        try:
+            linked = self.runner.modules.instantiate_pre(module)
+        except wasmtime.WasmtimeError as error:
+            # It names the first import only. All are looked up one by one just here: each costs a worker pages.
+            _refuse_missing([f"{needed.module}.{needed.name}" for needed in module.imports if not self._has(needed)])
+            raise ProgramError(_trim(str(error))) from error
         if not any(export.name == "_start" for export in module.exports):
             raise ProgramError("it has no `_start`: a library, not a command")
+        return linked
+
+    def _has(self, needed: wasmtime.ImportType) -> bool:
+        try:
+            self.runner.modules.get(self.store, needed.module, needed.name or "")
+        except Exception:  # the binding raises its own error or a KeyError, by version
+            return False
+        return True
 
     def _check_component(self, component: wasmtime.component.Component) -> None:
         kind = component.type
@@ -191,8 +198,8 @@ class Program(Struct):
         return self._exited(exit_code)
 
     def _run_module(self) -> int:
-        assert self.module is not None
-        instance = self.runner.modules.instantiate(self.store, self.module)
+        assert self.linked is not None
+        instance = self.linked.instantiate(self.store)
         start = instance.exports(self.store)["_start"]
         assert isinstance(start, wasmtime.Func)
         start(self.store)
