@@ -108,6 +108,12 @@ _ENTRIES: Final = (
         "Grant the same rights on both names.",
     ),
     Code(
+        "A1212",
+        "ended at a question",
+        "`--ask` held a call that no grant covers, and the answer was to quit.",
+        "Run it again, and answer otherwise; `--write-manifest` keeps the answers.",
+    ),
+    Code(
         "A1301",
         "the host denies it",
         "A deny entry of the host's access control list covers the resource. A denial wins over every allowance.",

@@ -200,7 +200,10 @@ class Prepare(Message, frozen=True):
 
 
 class PreparePolicy(Message, frozen=True):
-    """In the sealed policy file of a Prepare: `document` is a packed PolicyDocument."""
+    """In the sealed policy file of a Prepare: `document` is a packed PolicyDocument.
+
+    `ask`: what no grant covers is held, and asked about. `learn`: what was used is recorded more closely.
+    """
 
     document: bytes
     component: str
@@ -209,6 +212,8 @@ class PreparePolicy(Message, frozen=True):
     trust: str
     policy_digest: str
     mounts: tuple[tuple[str, str], ...]
+    ask: bool = False
+    learn: bool = False
 
 
 class Attach(Message, frozen=True):
@@ -237,6 +242,39 @@ class Detached(Message, frozen=True):
     calls: int
     allowed: int
     denied: int
+
+
+class Question(Message, frozen=True):
+    """Warden → supervisor: a call is held that no grant covers; `kind` is what stands there now.
+
+    `kind` is file, directory, other or missing. The worker's next call waits for the Reply.
+    """
+
+    worker_id: str
+    action: str
+    resource: str
+    code: str
+    reason: str
+    nearest: str
+    call: str
+    kind: str
+
+
+class Reply(Message, frozen=True):
+    """Supervisor → warden, to a Question: with [policy] (a packed NewPolicy) decide again by it; without, refuse.
+
+    `last`: nothing more is asked about; what no grant covers is refused as ever.
+    """
+
+    worker_id: str
+    last: bool = False
+
+
+class NewPolicy(Message, frozen=True):
+    """In the sealed policy file of a Reply: `document` is a packed PolicyDocument."""
+
+    document: bytes
+    policy_digest: str
 
 
 class EndWorker(Message, frozen=True):

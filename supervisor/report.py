@@ -74,11 +74,15 @@ def _octal(character: str) -> str:
 class DenialPrinter:
     """Prints each distinct refusal once, at most MAX_SHOWN_DENIALS of them."""
 
-    def __init__(self, stream: TextIO, bare: bool, quiet: bool) -> None:
-        """Print to `stream`; `bare` names the flag that would allow, `quiet` prints nothing."""
+    def __init__(self, stream: TextIO, bare: bool, quiet: bool, wanted: bool = False) -> None:
+        """Print to `stream`; `bare` names the flag that would allow, `quiet` prints nothing.
+
+        `wanted`: instead of a refusal each, a list at the end of what else was wanted.
+        """
         self._stream = stream
         self._bare = bare
         self._quiet = quiet
+        self._wanted: list[Denial] | None = [] if wanted else None
         self._shown = 0
 
     def __call__(self, tally: DecisionTally) -> None:
@@ -88,12 +92,21 @@ class DenialPrinter:
             self._shown += 1
             if self._quiet or self._shown > MAX_SHOWN_DENIALS:
                 continue
+            if self._wanted is not None:
+                self._wanted.append(denial)
+                continue
             lines = denial_lines(denial, self._bare)
             lines[0] = paint(lines[0], "31", self._stream)
             print("\n".join(lines), file=self._stream, flush=True)
 
     def finish(self) -> None:
-        """Say how many more there were."""
+        """Say what else was wanted, and how many more there were."""
+        if self._wanted:
+            print("airssys: also wanted, and not allowed:", file=self._stream)
+            for denial in self._wanted:
+                verb = visible(denial.action.removeprefix("filesystem."))
+                resource = shell_quoted(denial.resource)
+                print(f"  {verb} {resource} [{visible(denial.code)}] {visible(denial.reason)}", file=self._stream)
         hidden = self._shown - MAX_SHOWN_DENIALS
         if hidden > 0 and not self._quiet:
             print(f"airssys: and {hidden} more denials; airssys audit query --decision denied", file=self._stream)

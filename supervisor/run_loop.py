@@ -13,6 +13,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from ipc.audit.event import AuditEvent
 from ipc.errors import AuditError, PeerProtocolError
@@ -26,6 +27,7 @@ from ipc.messages import (
     Finished,
     Go,
     LayerReport,
+    Question,
     Sealed,
     Spawned,
     StartFailed,
@@ -47,6 +49,10 @@ OUTER_GRACE_NS = 250 * 10**6
 """How much later than the inner deadline (an epoch) the outer one kills: the inner one gives the better message."""
 DRAIN_DEADLINE_NS = 5 * 10**9
 """How long output is still read, and the warden's last counts awaited, after the worker ended."""
+
+
+if TYPE_CHECKING:
+    from supervisor.questions import Questions, Reply
 
 Record = Callable[[AuditEvent], None]
 
@@ -72,6 +78,8 @@ class RunLoop(Struct):
     on_fresh_denials: Callable[[DecisionTally], None]
     signals: int
     facts: Facts
+    timeout_ns: int | None = None
+    questions: Questions | None = None
     phase: Phase = Phase.LAUNCHING
     layers: tuple[LayerReport, ...] = ()
     notes: tuple[str, ...] = ()
@@ -86,6 +94,7 @@ class RunLoop(Struct):
     _end_expected: bool = False
     _watch_due_ns: int = 0
     _memory_bound_bytes: int = 0
+    _left_ns: int = 0
     _lost: set[Event] = field(default_factory=set)
 
     def run(self) -> Facts:
@@ -126,6 +135,7 @@ class RunLoop(Struct):
             "stderr": lambda: self._on_output(self.outputs[1]),
             "stdout>": self.outputs[0].flush,
             "stderr>": self.outputs[1].flush,
+            "terminal": self._on_answer,
         }
 
     def _interests(self) -> dict[str, tuple[int, int]]:
@@ -141,6 +151,10 @@ class RunLoop(Struct):
             interests["worker"] = (self.launched.worker.fileno(), selectors.EVENT_READ)
         if self.warden is not None and Event.WARDEN_LOST not in self._lost:
             interests["warden"] = (self.warden.channel.fileno(), selectors.EVENT_READ)
+        if self.questions is not None and self.questions.open is not None:
+            # Nothing of the guest's is read from or written to the terminal while a question is on it.
+            interests["terminal"] = (self.questions.terminal, selectors.EVENT_READ)
+            return interests
         if self.phase is Phase.RUNNING and self.stdin.wants_read() and self.stdin.source is not None:
             interests["stdin"] = (self.stdin.source, selectors.EVENT_READ)
         if self.stdin.open and self.stdin.pending:
@@ -270,6 +284,8 @@ class RunLoop(Struct):
         if message.worker_id != self.job.worker_id:
             return
         match message:
+            case Question():
+                self._ask(message)
             case Attached(_, warnings):
                 self.notes += warnings
                 self._event(Event.ATTACHED)
@@ -278,6 +294,42 @@ class RunLoop(Struct):
             case EndWorker(_, code, reason):
                 self.facts = replace(self.facts, refused_code=code, refused_reason=reason)
                 self._event(Event.WARDEN_ORDERED_END)
+
+    def _ask(self, question: Question) -> None:
+        """Show a question; its time is not the program's."""
+        if self.questions is None or self.phase is Phase.ENDED:
+            return  # an ending worker's: it waits no longer than it lives
+        for stream in self.outputs:
+            stream.settle()
+        reply = self.questions.ask(question)
+        if reply is not None:
+            self._reply(reply)
+        elif self.phase is Phase.RUNNING and self._deadline_ns:
+            self._left_ns, self._deadline_ns = max(1, self._deadline_ns - time.monotonic_ns()), 0
+
+    def _on_answer(self) -> None:
+        assert self.questions is not None
+        try:
+            reply = self.questions.read()
+        except AuditError as error:
+            self.facts = replace(self.facts, broken=f"no audit record, no action: {error}")
+            self._event(Event.PROTOCOL_BROKEN)
+            return
+        if reply is not None:
+            self._reply(reply)
+
+    def _reply(self, reply: Reply) -> None:
+        if self._left_ns:
+            self._deadline_ns, self._left_ns = time.monotonic_ns() + self._left_ns, 0
+        if reply.quit:
+            self.facts = replace(self.facts, refused_code="A1212", refused_reason="ended by you, at a question")
+            self._event(Event.LIMIT_REACHED)
+        elif self.warden is not None:
+            try:
+                self.warden.reply(self.job.worker_id, reply.policy, reply.last)
+            except OSError:
+                self._lost.add(Event.WARDEN_LOST)
+                self._event(Event.WARDEN_LOST)
 
     def _on_signal(self) -> None:
         number = os.read(self.signals, 1)[0]
@@ -304,8 +356,8 @@ class RunLoop(Struct):
             self._limit_reached("output", limit_bytes, usage, "bytes")
 
     def _deadline_passed(self, now_ns: int) -> None:
-        if self.phase is Phase.RUNNING and self.job.limits.timeout_ns is not None:
-            timeout_ns = self.job.limits.timeout_ns
+        if self.phase is Phase.RUNNING and self.timeout_ns is not None:
+            timeout_ns = self.timeout_ns
             self._limit_reached("timeout", timeout_ns, now_ns - self._started_ns, "ns")
         elif self.phase is Phase.ENDING:
             if self._kill_sent:
@@ -381,7 +433,7 @@ class RunLoop(Struct):
         if "rlimits" not in self.plan.off:
             self._memory_bound_bytes = memory_bound_bytes(self._pid, self.job.limits)
             self._watch_due_ns = self._started_ns + watch.INTERVAL_NS
-        timeout_ns = self.job.limits.timeout_ns
+        timeout_ns = self.timeout_ns
         self._deadline_ns = 0 if timeout_ns is None else self._started_ns + timeout_ns + OUTER_GRACE_NS
         self._send(Go())
 
@@ -405,6 +457,8 @@ class RunLoop(Struct):
         """
         deadline_ns = time.monotonic_ns() + DRAIN_DEADLINE_NS
         patient = self.facts.ended is not None and not self._kill_sent
+        if self.questions is not None:
+            self.questions.abandon()
         self.stdin.finish()
         if self.prepared and self.warden is not None and Event.WARDEN_LOST not in self._lost:
             try:

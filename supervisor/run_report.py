@@ -7,12 +7,18 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
+from ipc.audit.text import unescape
 from ipc.messages import LayerReport
 from ipc.struct import Struct, field
 from supervisor.verdict import Verdict
 
+if TYPE_CHECKING:
+    from supervisor.usage import Uses
+
 MAX_DENIALS = 1_000
+_USES = ("file_access", "file_used")
 
 
 class Denial(Struct):
@@ -41,18 +47,27 @@ class Denial(Struct):
 
 
 class DecisionTally(Struct):
-    """Counts the decisions of one instance from its audit records, folded ones with their exact count."""
+    """Counts the decisions of one instance from its audit records, folded ones with their exact count.
+
+    `uses` is kept where a manifest is to be written from them.
+    """
 
     instance: str
     allowed: int = 0
     denied: int = 0
     denials: dict[tuple[str, str, str], Denial] = field(default_factory=dict)
     fresh: list[Denial] = field(default_factory=list)
+    uses: Uses | None = None
 
     def note(self, record: Mapping[str, object]) -> None:
         """Take one stamped record; records of others are ignored."""
         if record.get("instance") != self.instance or not record.get("action"):
             return
+        if self.uses is not None and record.get("event") in _USES:
+            detail = record.get("detail")
+            call = detail.get("call") if isinstance(detail, Mapping) else ""
+            action, resource, rule = (str(record.get(key) or "") for key in ("action", "resource", "rule"))
+            self.uses.note(action, unescape(resource), str(call), rule)
         counted = record.get("count")
         count = counted if isinstance(counted, int) else 1
         if record.get("decision") == "allowed":

@@ -40,6 +40,10 @@ class RunRequest(Struct, frozen=True):
     """The program's bytes that a person said yes to; empty where nobody was asked."""
     kind: str = "run"
     """`probe` makes raw system calls in the guest's place (`worker.probe`), to prove confinement."""
+    ask: bool = False
+    """What no grant covers is held, and asked about."""
+    learn: bool = False
+    """What was used is recorded closely enough to write a manifest from it."""
 
 
 def split_assignment(text: str, flag: str) -> tuple[str, str]:
@@ -131,7 +135,11 @@ _SYSTEM_DIRECTORIES = ("/dev", "/etc", "/proc", "/root", "/sys")
 
 
 def merge_mounts(
-    explicit: tuple[tuple[str, str], ...], grants: Sequence[Grant], cwd: str | None, cwd_names: Sequence[str] = ()
+    explicit: tuple[tuple[str, str], ...],
+    grants: Sequence[Grant],
+    cwd: str | None,
+    cwd_names: Sequence[str] = (),
+    by_name: Sequence[str] = (),
 ) -> tuple[tuple[str, str], ...]:
     """Return all mounts of a run as (guest, host): `/`, what grants name, the explicit ones, `.` for a bare program.
 
@@ -139,10 +147,11 @@ def merge_mounts(
     decided, and named in a denial, by its true name. wasi-libc takes `/x` and `x` for the same name and gives it to the
     longest mount that fits, the last of equals; so `.` comes last, and granted directories and those that are never
     meant relatively are mounted by their own names, unless the working directory has such an entry (`cwd_names`).
+    `by_name` adds directories to the latter, where nobody knows yet what will be named.
     """
     mounts = {"/": "/"}
     if cwd is not None:
-        for directory in _SYSTEM_DIRECTORIES:
+        for directory in (*_SYSTEM_DIRECTORIES, *by_name):
             if directory[1:] not in cwd_names and os.path.isdir(directory):
                 mounts[directory] = directory
         for grant in grants:

@@ -12,6 +12,7 @@ from ipc.audit.event import AuditEvent
 from ipc.errors import ConfigError
 from ipc.messages import PreparePolicy, WorkerJob
 from ipc.policy.decision import compile_policy
+from ipc.policy.document import PolicyDocument
 from ipc.struct import Struct, replace
 from supervisor.artifacts import ArtifactCache
 from supervisor.compilation import Artifact, CompileLimits, Program, obtain
@@ -42,8 +43,9 @@ def run_request(
     compile_limits: CompileLimits,
     on_progress: Callable[[float], None],
     on_denials: Callable[[DecisionTally], None],
+    terminal: int = -1,
 ) -> RunReport:
-    """Run one program to its end; raises ConfigError or CompileError when it can't even start."""
+    """Run one program to its end, with questions on `terminal`; raises ConfigError or CompileError before the start."""
     cache = ArtifactCache(os.path.join(host.options.state_directory, "cache"))
     program = Program.open(request.wasm_path)
     try:
@@ -64,7 +66,7 @@ def run_request(
     finally:
         program.close()
     try:
-        return _run(host, request, streams, artifact, on_denials)
+        return _run(host, request, streams, artifact, on_denials, terminal)
     finally:
         os.close(artifact.descriptor)
 
@@ -75,6 +77,7 @@ def _run(
     streams: RunStreams,
     artifact: Artifact,
     on_denials: Callable[[DecisionTally], None],
+    terminal: int,
 ) -> RunReport:
     instance = new_worker_id(request.component)
     digest = request.document.digest()
@@ -89,6 +92,10 @@ def _run(
     )
     prepared = _prepare(host, request, artifact, instance, digest)
     tally = DecisionTally(instance)
+    if request.learn:
+        from supervisor.usage import Uses
+
+        tally.uses = Uses()
     host.wait_ready()
     # Not waited for: the record of its confinement, without which it may not go, is durable after this one.
     host.writer.local(
@@ -110,12 +117,18 @@ def _run(
         arguments=request.arguments,
         environment=request.environment,
         mounts=request.mounts,
-        limits=request.limits,
+        # The inner deadline knows of no questions: with them the outer one, which stops meanwhile, stands alone.
+        limits=replace(request.limits, timeout_ns=None) if request.ask else request.limits,
     )
     started = time.monotonic()
     worker = host.workers.take(request.kind, request.engine)
     try:
         loop = _loop(host, job, worker, prepared, artifact, streams, base, tally, on_denials)
+        loop.timeout_ns = request.limits.timeout_ns
+        if request.ask:
+            from supervisor.questions import Questions
+
+            loop.questions = Questions(terminal, request.document, base, host.record, _keep_nothing)
         facts = loop.run()
     finally:
         worker.release()
@@ -140,6 +153,10 @@ def _run(
     )
 
 
+def _keep_nothing(document: PolicyDocument, digest: str) -> None:
+    del document, digest
+
+
 def _prepare(host: Host, request: RunRequest, artifact: Artifact, instance: str, digest: str) -> bool:
     """Have the warden read the policy, which is checked here meanwhile; raises ConfigError when it is wrong."""
     policy = PreparePolicy(
@@ -150,6 +167,8 @@ def _prepare(host: Host, request: RunRequest, artifact: Artifact, instance: str,
         trust=request.trust,
         policy_digest=digest,
         mounts=request.mounts,
+        ask=request.ask,
+        learn=request.learn,
     )
     prepared = False
     if host.warden is not None:

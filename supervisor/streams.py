@@ -68,6 +68,11 @@ class OutputStream(Struct):
             return
         del self.pending[:written]
 
+    def settle(self) -> None:
+        """Write what is pending to a terminal, waiting for it: what is printed next comes after it."""
+        while self.pending and self.target is not None and os.isatty(self.target):
+            self.flush()
+
     def finish(self) -> None:
         """Close our end of the pipe; what a filter still held becomes visible."""
         if self.open:

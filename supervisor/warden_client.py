@@ -18,8 +18,11 @@ from ipc.messages import (
     Detached,
     EndWorker,
     LayerReport,
+    NewPolicy,
     Prepare,
     PreparePolicy,
+    Question,
+    Reply,
     WardenReady,
     WardenSetup,
 )
@@ -28,7 +31,7 @@ from supervisor.processes import WardenProcess
 
 START_TIMEOUT_S = 15.0
 
-WardenMessage = Attached | Detached | EndWorker
+WardenMessage = Attached | Detached | EndWorker | Question
 
 
 class WardenClient:
@@ -75,12 +78,23 @@ class WardenClient:
         """Hand a prepared worker over; the answer is an `Attached` on the channel."""
         self.channel.send(Attach(worker_id), (listener, pidfd))
 
+    def reply(self, worker_id: str, policy: NewPolicy | None, last: bool) -> None:
+        """Answer a Question: decide again by `policy`, or refuse; after the `last` reply nothing more is asked."""
+        if policy is None:
+            self.channel.send(Reply(worker_id, last))
+            return
+        policy_file = memory_file.from_bytes("policy", codec.pack(policy))
+        try:
+            self.channel.send(Reply(worker_id, last), (policy_file,))
+        finally:
+            os.close(policy_file)
+
     def detach(self, worker_id: str) -> None:
         """Say that a prepared worker has ended; the answer is a `Detached` once its counts are in the log."""
         self.channel.send(Detach(worker_id))
 
     def receive(self, timeout_s: float | None) -> WardenMessage:
         """Return the next message; raises EOFError when the warden is gone."""
-        message, _ = self.channel.receive((Attached, Detached, EndWorker), timeout_s)
-        assert isinstance(message, Attached | Detached | EndWorker)
+        message, _ = self.channel.receive((Attached, Detached, EndWorker, Question), timeout_s)
+        assert isinstance(message, Attached | Detached | EndWorker | Question)
         return message

@@ -65,9 +65,11 @@ class Context:
         "call",
         "done",
         "files",
+        "listener",
         "machine",
         "memory",
         "name",
+        "partly",
         "pidfd",
         "policy",
         "recorder",
@@ -87,6 +89,7 @@ class Context:
         """Bind the parts; `artifact` is the sealed file that the worker loads, once."""
         self.policy = policy
         self.files = files
+        self.listener = listener
         self.memory = WorkerMemory(listener)
         self.pidfd = pidfd
         self.recorder = recorder
@@ -97,6 +100,8 @@ class Context:
         self.asked = ""
         self.subject: tuple[str, str] | None = None
         self.done: tuple[str, str] | None = None
+        self.partly: set[str] | None = None
+        """Where it is asked about: the directories of which somebody said that not all names are to be seen."""
         self.call = Call(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
     def begin(self, call: Call, name: str) -> None:

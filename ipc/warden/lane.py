@@ -16,9 +16,11 @@ from typing import Final
 
 from ipc.errors import AuditError
 from ipc.messages import Detached, EndWorker
+from ipc.policy.decision import compile_policy
 from ipc.syscalls import AUDIT_ARCH
+from ipc.warden.asking import Asker
 from ipc.warden.context import Answer, Context, Injection
-from ipc.warden.decide import Refusal
+from ipc.warden.decide import LIST, Refusal
 from ipc.warden.dispatch import Answerer
 from ipc.warden.forbidden_calls import name_of
 from ipc.warden.notify import Call, CallFails, CallGone, Listener, WardenFault
@@ -98,6 +100,8 @@ class Lane:
         calls_per_second: int,
         send: Callable[[object], None],
         stop: Stop,
+        asker: Asker | None = None,
+        learn: bool = False,
     ) -> None:
         """Bind the parts; `send` speaks to the supervisor, from any thread."""
         self.worker_id = worker_id
@@ -109,6 +113,8 @@ class Lane:
         self._pace = Pace(calls_per_second)
         self._send = send
         self._stop = stop
+        self._asker = asker
+        self._learn = learn
         self._calls = 0
 
     def run(self) -> None:
@@ -157,6 +163,10 @@ class Lane:
         context.begin(call, entry[0])
         try:
             answer = self._answer(entry[1])
+            if self._asker is not None:
+                answer = self._ask(self._asker, entry, call, answer)
+            if self._learn:
+                self._note_use(answer)
             self._deliver(call, answer)
         except CallGone:
             self._undelivered()
@@ -184,6 +194,35 @@ class Lane:
             if number in _PASSED_ON:
                 return -number
             raise WardenFault(f"{context.name}: {error}") from error
+
+    def _ask(self, asker: Asker, entry: tuple[str, Answerer], call: Call, answer: Answer) -> Answer:
+        """Ask about a refusal that a grant could lift, and decide anew, from the call's own memory, as often as lifted.
+
+        A refusal has done nothing yet, so the whole call is answered again, by the policy that the answer made.
+        """
+        context = self._context
+        while isinstance(answer, Refusal):
+            widened = asker.ask(answer, context.name)
+            if widened is not None:
+                context.policy = compile_policy(widened.document)
+                self._recorder.come_under(widened.digest)
+            elif context.partly is not None and answer.action == LIST and answer.resource not in context.partly:
+                # Not all of the names, then: those that lead to what is granted, if there are any.
+                context.partly.add(answer.resource)
+            else:
+                break
+            context.files.release()
+            context.begin(call, entry[0])
+            answer = self._answer(entry[1])
+        return answer
+
+    def _note_use(self, answer: Answer) -> None:
+        """Record what a manifest must cover besides what was allowed: looks at what isn't there, and ways through."""
+        if isinstance(answer, Refusal):
+            if not answer.code:
+                self._recorder.used(answer.action, answer.resource, self._context.name)
+        elif self._context.subject is not None and self._context.name != "getdents64":
+            self._recorder.used(*self._context.subject, self._context.name)
 
     def _deliver(self, call: Call, answer: Answer) -> None:
         if isinstance(answer, Refusal):

@@ -12,6 +12,7 @@ import struct
 from typing import Final
 
 from ipc.libc import AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW
+from ipc.policy.rules import PARTLY_LISTED
 from ipc.warden.context import Answer, Context, signed
 from ipc.warden.decide import (
     LIST,
@@ -25,7 +26,7 @@ from ipc.warden.decide import (
     decide_kind,
     may_show,
 )
-from ipc.warden.files import Found, Unresolved, join, text, through
+from ipc.warden.files import Found, Unresolved, join, reopen, text, through
 from ipc.warden.notify import CallFails
 
 STAT_BYTES: Final = {"x86_64": 144, "aarch64": 128}
@@ -222,13 +223,16 @@ def answer_getdents64(context: Context) -> Answer:
     if refusal is not None:
         return refusal
     answer = decide_any(context.policy, found.path, LIST)
-    if isinstance(answer, Refusal) and not context.policy.reaches(found.path):
-        return answer
     if isinstance(answer, Refusal):
-        answer = Allowed(((LIST, "only the names that lead to what is granted"),))
+        asked = context.partly is None or found.path in context.partly
+        if not asked or not context.policy.reaches(found.path):
+            return answer
+        answer = Allowed(((LIST, PARTLY_LISTED),))
     context.allow(Allowed(((LIST, answer.by[0][1]),)), found.path, did=False)
     if stood_for is not None:
-        return context.system_refuses(errno.EACCES, LIST, found.path)
+        # Something in it was granted meanwhile, or may be read now: the worker gets the directory itself.
+        descriptor = context.files.keep(reopen(stood_for, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        context.listener.put(call, descriptor, signed(call.a0))
     return _list(context, descriptor, found.path, space, call.a1)
 
 

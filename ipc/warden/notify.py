@@ -27,6 +27,7 @@ _SEND: Final = _ioctl(3, 1, _RESPONSE.size)
 _ID_VALID: Final = _ioctl(1, 2, _ID.size)
 _ADD: Final = _ioctl(1, 3, _ADDFD.size)
 _SET_FLAGS: Final = _ioctl(1, 4, 8)
+_ADDFD_FLAG_SETFD: Final = 1
 _ADDFD_FLAG_SEND: Final = 2
 _SYNC_WAKE_UP: Final = 1
 _NOTHING: Final = bytes(_NOTIFICATION.size)
@@ -125,6 +126,16 @@ class Listener:
                 return False
             raise
         return True
+
+    def put(self, call: Call, descriptor: int, number: int) -> None:
+        """Make `number` of the worker a duplicate of `descriptor`, as dup2(2) would; the call still waits."""
+        request = _ADDFD.pack(call.id, _ADDFD_FLAG_SETFD, descriptor, number, os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(self.descriptor, _ADD, request)
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                raise CallGone from None
+            raise
 
     def close(self) -> None:
         """Close the descriptor: calls that wait for answers get ENOSYS if nobody else holds one."""

@@ -34,6 +34,8 @@ REFUSED_AT_ONCE: Final = 5_000
 REFUSED_TOLERATED_NS: Final = 60_000_000_000
 """Individual records of refusals: what comes above is paced, and ended after this. Else a program that was granted
 nothing could fill the disk with names that it asks for, and nothing is allowed when the log can't be written."""
+USED_MAX: Final = 100_000
+"""Distinct looks that are recorded of one worker for its manifest."""
 
 
 class BudgetSpent(Exception):  # noqa: N818 # an outcome: the worker ends
@@ -68,6 +70,7 @@ class Recorder:
         "_refused_pace",
         "_sink",
         "_stamp",
+        "_used",
         "_waiting",
         "allowed_count",
         "refused_count",
@@ -83,6 +86,7 @@ class Recorder:
         self._refused_pace = Pace(REFUSED_PER_S, REFUSED_AT_ONCE * 10**9 // REFUSED_PER_S, REFUSED_TOLERATED_NS)
         self._durable: set[tuple[str, str]] = set()
         self._waiting: list[AuditEvent] = []
+        self._used: set[tuple[str, str, str]] = set()
         self.allowed_count = 0
         self.refused_count = 0
 
@@ -143,6 +147,21 @@ class Recorder:
         self.hand_over()
         self._sink.record_durable(event, DURABLE_TIMEOUT_S)
         self._begin(self._refused, key, event, now_ns)
+
+    def used(self, action: str, resource: str, call: str) -> None:
+        """Put on record, once each, what was looked at beside what was allowed: for a manifest that covers it."""
+        key = (action, resource, call)
+        if key in self._used or len(self._used) >= USED_MAX:
+            return
+        self._used.add(key)
+        _keep_pace(self._allowed_pace, time.monotonic_ns())
+        event = replace(self._stamp, event="file_used", action=action, resource=resource, detail={"call": call})
+        self._waiting.append(event)
+
+    def come_under(self, policy_digest: str) -> None:
+        """What follows was decided by another policy."""
+        self.hand_over()
+        self._stamp = replace(self._stamp, policy=policy_digest)
 
     def undelivered(self, action: str, resource: str, call: str) -> None:
         """Put on record that something was done and its caller never heard of it."""

@@ -12,8 +12,6 @@ import sys
 import threading
 from typing import Final, NamedTuple
 
-import msgpack
-
 from ipc import codec, syscalls
 from ipc.audit.event import AuditEvent
 from ipc.audit.stream import AuditClient
@@ -28,10 +26,12 @@ from ipc.messages import (
     LayerReport,
     Prepare,
     PreparePolicy,
+    Reply,
     WardenReady,
     WardenSetup,
 )
-from ipc.policy.decision import Policy, PolicyDocument, compile_policy, forbidden_objects, write_forbidden_objects
+from ipc.policy.decision import Policy, compile_policy, forbidden_objects, write_forbidden_objects
+from ipc.warden.asking import POLICY_MAX_BYTES, Asker, read_document
 from ipc.warden.context import Context
 from ipc.warden.dispatch import answerers_by_number
 from ipc.warden.files import Files
@@ -44,7 +44,6 @@ from ipc.warden.recorder import Recorder, Sink
 
 _SWITCH_INTERVAL_S: Final = 0.0005
 """How long one lane's Python may run before another gets its turn: a tenth of the default."""
-_POLICY_MAX_BYTES: Final = 64 << 20
 _LANE_STACK_BYTES: Final = 512 * 1024
 _CONNECT_TIMEOUT_S: Final = 10.0
 
@@ -56,15 +55,18 @@ class _Place(NamedTuple):
     files: Files
     recorder: Recorder
     warnings: tuple[str, ...]
+    ask: bool
+    learn: bool
 
 
 class _Expected:
     """A worker from its Prepare to its Detach."""
 
-    __slots__ = ("_arrived", "_known", "stop")
+    __slots__ = ("_arrived", "_known", "asker", "stop")
 
-    def __init__(self) -> None:
+    def __init__(self, asker: Asker) -> None:
         self.stop = Stop()
+        self.asker = asker
         self._arrived: tuple[int, int] | None = None
         self._known = threading.Event()
 
@@ -104,7 +106,7 @@ class Warden:
         """Follow the supervisor's orders until it closes the channel."""
         while True:
             try:
-                message, descriptors = self._channel.receive((Prepare, Attach, Detach))
+                message, descriptors = self._channel.receive((Prepare, Attach, Reply, Detach))
             except (EOFError, ConnectionResetError):
                 return
             match message:
@@ -112,13 +114,15 @@ class Warden:
                     self._prepare(worker_id, descriptors)
                 case Attach(worker_id):
                     self._attach(worker_id, descriptors)
+                case Reply(worker_id, last):
+                    self._reply(worker_id, descriptors, last)
                 case Detach(worker_id):
                     self._detach(worker_id)
 
     def _prepare(self, worker_id: str, descriptors: list[int]) -> None:
         if len(descriptors) not in (1, 2) or worker_id in self._expected:
             raise LocalProtocolError(f"Prepare of {worker_id} with {len(descriptors)} descriptors")
-        expected = self._expected[worker_id] = _Expected()
+        expected = self._expected[worker_id] = _Expected(Asker(worker_id, self.send))
         # In the lane's own thread: opening a mount on a slow file system delays nobody else.
         threading.Thread(
             target=self._run_lane, args=(worker_id, descriptors, expected), name=worker_id, daemon=True
@@ -129,10 +133,17 @@ class Warden:
         if len(descriptors) != 2 or expected is None or not expected.arrive((descriptors[0], descriptors[1])):
             raise LocalProtocolError(f"Attach of {worker_id} with {len(descriptors)} descriptors")
 
+    def _reply(self, worker_id: str, descriptors: list[int], last: bool) -> None:
+        expected = self._expected.get(worker_id)
+        if expected is None or len(descriptors) > 1:
+            raise LocalProtocolError(f"Reply to {worker_id} with {len(descriptors)} descriptors")
+        expected.asker.answer(descriptors, last)
+
     def _detach(self, worker_id: str) -> None:
         expected = self._expected.pop(worker_id, None)
         if expected is not None:
             expected.stop.set()
+            expected.asker.cancel()
             expected.arrive(None)
         else:
             self.send(Detached(worker_id, 0, 0, 0))
@@ -148,7 +159,7 @@ class Warden:
         lane: Lane | None = None
         if place is not None and arrived is not None:
             try:
-                lane = self._make_lane(worker_id, place, arrived, descriptors[1:], expected.stop)
+                lane = self._make_lane(worker_id, place, arrived, descriptors[1:], expected)
             except Exception as error:  # noqa: BLE001,RUF100 # likewise
                 failure = f"it can't be attached: {type(error).__name__}: {error}"[:512]
         if place is None or lane is None:
@@ -168,20 +179,32 @@ class Warden:
         lane.run()
 
     def _make_lane(
-        self, worker_id: str, place: _Place, arrived: tuple[int, int], artifact: list[int], stop: Stop
+        self, worker_id: str, place: _Place, arrived: tuple[int, int], artifact: list[int], expected: _Expected
     ) -> Lane:
         listener, recorder = Listener(arrived[0]), place.recorder
         sealed = artifact[0] if artifact else None
         context = Context(place.policy, place.files, listener, arrived[1], recorder, self._machine, sealed)
+        context.partly = set() if place.ask else None
         pace = self._setup.calls_per_second
-        return Lane(worker_id, context, listener, recorder, self._answerers, pace, self.send, stop)
+        return Lane(
+            worker_id,
+            context,
+            listener,
+            recorder,
+            self._answerers,
+            pace,
+            self.send,
+            expected.stop,
+            expected.asker if place.ask else None,
+            place.learn,
+        )
 
     def _make_place(self, worker_id: str, policy_descriptor: int, _artifact: int = -1) -> _Place:
         with open(policy_descriptor, "rb") as policy_file:
             # From the start: the sender may have written through this very open file description.
             policy_file.seek(0)
-            told = codec.unpack(PreparePolicy, policy_file.read(_POLICY_MAX_BYTES + 1), _POLICY_MAX_BYTES)
-        document = PolicyDocument.from_wire(msgpack.unpackb(told.document, raw=False, unicode_errors="surrogateescape"))
+            told = codec.unpack(PreparePolicy, policy_file.read(POLICY_MAX_BYTES + 1), POLICY_MAX_BYTES)
+        document = read_document(told.document)
         policy = compile_policy(document)
         files = Files(
             self._setup.scratch_directory,
@@ -203,7 +226,7 @@ class Warden:
             policy=told.policy_digest,
             correlation=worker_id,
         )
-        return _Place(policy, files, Recorder(self._sink, stamp), tuple(warnings))
+        return _Place(policy, files, Recorder(self._sink, stamp), tuple(warnings), told.ask, told.learn)
 
 
 def _enter(setup: WardenSetup) -> tuple[AuditClient, list[LayerReport]]:

@@ -21,6 +21,7 @@ _EPILOG = """examples:
   airssys run prog.wasm --read in/ --write 'out/*.json' -- in/a.csv
   airssys run prog.wasm --dir data::/data --read data --memory 64MB --timeout 10s
   airssys run prog.wasm --secret API_TOKEN=./token --env TZ=UTC
+  airssys run prog.wasm --ask --write-manifest Component.toml -- in/a.csv     asks, and keeps the answers
 
 A directory after --read, --write or --list means all beneath it. Paths are the host's; the guest sees them under the
 same names, and `.` is the working directory, which by itself grants nothing. Exit: the guest's own code; trap 134; over
@@ -74,6 +75,18 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     grants.add_argument("--env", action="append", default=[], metavar="K[=V]", help="set a variable, or pass ours on")
     grants.add_argument(
         "--secret", action="append", default=[], metavar="K=FILE", help="set a variable from a file; shown nowhere"
+    )
+    finding = parser.add_argument_group("finding out what it needs")
+    finding.add_argument(
+        "--ask", action="store_true", help="hold each call that no grant covers, and ask on the terminal"
+    )
+    finding.add_argument(
+        "--dev",
+        action="store_true",
+        help="allow all beneath its own and the working directory, hidden names excepted; list what else it wants",
+    )
+    finding.add_argument(
+        "--write-manifest", metavar="FILE", help="write a Component.toml that asks for exactly what this run used"
     )
     component = parser.add_argument_group("what it may (component directory)")
     component.add_argument(
@@ -136,6 +149,9 @@ def run(args: argparse.Namespace) -> int:
     """Run the target and return its exit code."""
     if args.json and args.report:
         print("airssys: --json and --report exclude each other: both are the same document", file=sys.stderr)
+        return EX_USAGE
+    if args.ask and args.dev:
+        print("airssys: --ask and --dev exclude each other: one asks, the other doesn't", file=sys.stderr)
         return EX_USAGE
     if not os.path.exists(args.target):
         raise ConfigError(f"{visible(args.target)}: no such file or directory")

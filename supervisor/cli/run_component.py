@@ -9,10 +9,12 @@ import sys
 from ipc.errors import ConfigError
 from ipc.messages import EngineSettings
 from ipc.policy.capability import Grant
+from ipc.struct import replace
 from supervisor.analysis import describe_asks
-from supervisor.cli.run_setup import memory_bytes, refuse_broad, worker_limits
+from supervisor.cli.run_setup import dev_directories, memory_bytes, refuse_broad, worker_limits
 from supervisor.compilation import Program
 from supervisor.component_view import parse_assignments
+from supervisor.dev_grants import dev_grants, hidden_denials
 from supervisor.grant_store import GrantStore, request_key
 from supervisor.host import Host
 from supervisor.host_policy import component_parameters, data_directory, policy_document, resolve_quota
@@ -45,7 +47,13 @@ def component_request(args: argparse.Namespace, host: Host, settings: Settings) 
     resolution = resolve_quota(manifest, settings)
     if resolution.refusals:
         raise ManifestErrors(resolution.refusals)
-    decision = decide_grants(args, host, bound, parameters)
+    homes = home_directories()
+    dev = dev_directories(args, args.target, host)
+    if dev:
+        # Nobody is asked, so nothing that the manifest asks for elsewhere is granted either; it is listed as wanted.
+        decision: tuple[tuple[Grant, ...], str, str] | None = (dev_grants((*dev, data), homes), "--dev", "")
+    else:
+        decision = decide_grants(args, host, bound, parameters)
     if decision is None:
         return None
     granted, approval, granted_sha256 = decision
@@ -56,15 +64,16 @@ def component_request(args: argparse.Namespace, host: Host, settings: Settings) 
         granted=granted,
         more_host_paths=host.own_paths(),
         path_directories=path_directories(os.environ),
-        home_directories=home_directories(),
+        home_directories=homes,
     )
+    document = replace(document, acl=(*document.acl, *hidden_denials(name, dev)))
     limits = worker_limits(args, memory_bytes(args, settings, resolution.quota.memory_bytes), manifest)
     arguments = args.guest_arguments or bound.args
     mounts = tuple((mount.guest, mount.host) for mount in bound.mounts)
     return RunRequest(
         component=name,
         version=manifest.component.version,
-        trust="unknown",
+        trust="dev" if args.dev else "unknown",
         wasm_path=manifest.wasm_path,
         arguments=(os.path.basename(manifest.component.wasm), *arguments),
         environment=(
@@ -78,6 +87,8 @@ def component_request(args: argparse.Namespace, host: Host, settings: Settings) 
         engine=EngineSettings(fuel=limits.fuel is not None),
         approval=approval,
         granted_sha256=granted_sha256,
+        ask=args.ask,
+        learn=args.write_manifest is not None,
     )
 
 

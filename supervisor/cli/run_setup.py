@@ -15,6 +15,7 @@ from ipc.policy.capability import Grant
 from ipc.policy.document import PolicyDocument
 from supervisor import units
 from supervisor.broad_grants import is_broad_allowed, is_too_broad_grant
+from supervisor.dev_grants import dev_grants, hidden_denials
 from supervisor.host import Host, HostOptions
 from supervisor.host_policy import host_paths
 from supervisor.identity import resolve_run_as
@@ -118,31 +119,48 @@ def bare_request(args: argparse.Namespace, host: Host, settings: Settings) -> Ru
     grants = flag_grants(args.read, args.write, args.list, cwd)
     own = settings.component(name)
     refuse_broad(grants, own)
+    homes = home_directories()
+    dev = dev_directories(args, os.path.dirname(args.target), host)
+    grants += dev_grants(dev, homes)
     document = PolicyDocument(
         component=name,
         instance="",
         grants=grants,
-        acl=settings.acl,
+        acl=(*settings.acl, *hidden_denials(name, dev)),
         roles=settings.roles,
         assigned_roles=own.roles,
         host_paths=(*host_paths(settings), *host.own_paths()),
         guarded_lifted=own.lift_guarded,
         path_directories=path_directories(os.environ),
-        home_directories=home_directories(),
+        home_directories=homes,
     )
+    by_name = _top_directories() if args.ask or args.dev or args.write_manifest else ()
     return RunRequest(
         component=name,
         version="",
-        trust="unknown",
+        trust="dev" if args.dev else "unknown",
         wasm_path=args.target,
         arguments=(os.path.basename(args.target), *args.guest_arguments),
         environment=environment_pairs(args.env, args.secret, dict(os.environ)),
-        mounts=merge_mounts(tuple(flag_mount(text, cwd) for text in args.dir), grants, cwd, os.listdir(cwd)),
+        mounts=merge_mounts(tuple(flag_mount(text, cwd) for text in args.dir), grants, cwd, os.listdir(cwd), by_name),
         document=document,
         limits=worker_limits(args, memory_bytes(args, settings, None), None),
         engine=EngineSettings(fuel=args.fuel is not None),
-        approval="flags",
+        approval="--dev" if args.dev else "flags",
+        ask=args.ask,
+        learn=args.write_manifest is not None,
     )
+
+
+def _top_directories() -> tuple[str, ...]:
+    return tuple(f"/{entry.name}" for entry in sorted(os.scandir("/"), key=lambda entry: entry.name) if entry.is_dir())
+
+
+def dev_directories(args: argparse.Namespace, component: str, host: Host) -> tuple[str, ...]:
+    """Return where `--dev` allows everything: the component's own directory, the working directory and `${tmp}`."""
+    if not args.dev:
+        return ()
+    return tuple(os.path.realpath(path) for path in (component or ".", os.getcwd(), host.tmp_directory))
 
 
 def refuse_broad(grants: tuple[Grant, ...], own: ComponentSettings) -> None:

@@ -7,6 +7,7 @@ and the warden make theirs.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 
@@ -28,7 +29,20 @@ def run_target(args: argparse.Namespace, processes: Processes) -> int:
     settings = read_settings(args)
     options = host_options(args, settings)
     directory = os.path.isdir(args.target)
-    with open_host(options, processes) as host:
+    if args.dev and os.getuid() == 0:
+        print(
+            "airssys: --dev is not for root: what it allows unasked, root could do to everybody\n"
+            "  run it as the user whose project this is, or name what it may with --read and --write",
+            file=sys.stderr,
+        )
+        return EX_NOPERM
+    with contextlib.ExitStack() as stack:
+        terminal = -1
+        if args.ask:
+            from supervisor.questions import own_terminal
+
+            terminal = stack.enter_context(own_terminal())
+        host = stack.enter_context(open_host(options, processes))
         if directory:
             from supervisor.cli.run_component import component_request
 
@@ -37,11 +51,17 @@ def run_target(args: argparse.Namespace, processes: Processes) -> int:
                 return EX_NOPERM
         else:
             request = bare_request(args, host, settings)
-        return _run(args, host, options, request, bare=not directory)
+        if args.write_manifest:
+            from supervisor.cli.run_manifest import check_manifest_place
+
+            check_manifest_place(args.write_manifest, request.wasm_path)
+        return _run(args, host, options, request, terminal, bare=not directory)
 
 
-def _run(args: argparse.Namespace, host: Host, options: HostOptions, request: RunRequest, bare: bool) -> int:
-    printer = DenialPrinter(sys.stderr, bare, args.quiet or args.json)
+def _run(
+    args: argparse.Namespace, host: Host, options: HostOptions, request: RunRequest, terminal: int, bare: bool
+) -> int:
+    printer = DenialPrinter(sys.stderr, bare, args.quiet or args.json, wanted=args.dev)
     streams = RunStreams(stdin=0, stdout=None, stderr=None) if args.json else RunStreams(0, 1, 2, args.raw_output)
     compile_limits = CompileLimits(timeout_s=args.compile_timeout / 1e9, memory_bytes=args.compile_memory)
     progress = _Progress(request.component, args.quiet or args.json)
@@ -50,7 +70,7 @@ def _run(args: argparse.Namespace, host: Host, options: HostOptions, request: Ru
             paint(f"airssys: layer {layer} is off: this is a test, not protection", "33", sys.stderr), file=sys.stderr
         )
     try:
-        report = run_request(host, request, streams, compile_limits, progress, printer)
+        report = run_request(host, request, streams, compile_limits, progress, printer, terminal)
     except CompileError as error:
         progress.finish()
         if not error.limit:
@@ -58,7 +78,18 @@ def _run(args: argparse.Namespace, host: Host, options: HostOptions, request: Ru
         raise _CompileLimitError(str(error)) from None
     progress.finish()
     printer.finish()
-    return _deliver(args, report, request.component)
+    exit_code = _deliver(args, report, request.component)
+    if args.write_manifest:
+        from supervisor.cli.run_manifest import write_manifest
+
+        passed_on = tuple(text for text in args.env if "=" not in text)
+        secrets = tuple(text.partition("=")[0] for text in args.secret)
+        said = write_manifest(
+            args.write_manifest, request, report.tally, passed_on, secrets, os.getcwd(), host.tmp_directory
+        )
+        if not (args.quiet or args.json):
+            print(f"airssys: {said}", file=sys.stderr)
+    return exit_code
 
 
 class _CompileLimitError(ConfigError):
