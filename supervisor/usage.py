@@ -24,6 +24,10 @@ GATHERED_MIN: Final = 5
 """Fewer files of one directory are named one by one."""
 SPARE_IN: Final = 5
 """A pattern for many may reach one file more for so many that were used: at most 1.2 times as much."""
+_LOOKS: Final = frozenset(
+    ["stat", "lstat", "newfstatat", "statx", "access", "faccessat", "faccessat2", "readlink", "readlinkat", "statfs"]
+)
+_LOOKING_ONLY: Final = " O_PATH"
 _LISTING_CALL: Final = "getdents64"
 _RANDOM: Final = re.compile(r"(?<=[-_.])(?=[A-Za-z]*[0-9]|[a-z]*[A-Z]|[A-Z]+[a-z])[A-Za-z0-9]{5,}|[0-9]{4,}")
 _TEMPORARY: Final = re.compile(r"(te?mp)[A-Za-z0-9_]{4,}", re.IGNORECASE)
@@ -60,6 +64,7 @@ class Uses(Struct):
 
 def smallest_patterns(uses: Mapping[str, Mapping[str, Iterable[str]]], disk: Disk) -> dict[str, tuple[str, ...]]:
     """Return action → patterns that cover what was used, sorted; actions that were not used are left out."""
+    uses = _by_need(uses)
     passing = _passing_patterns(uses, disk)
     patterns: dict[str, tuple[str, ...]] = {}
     for action in (READ, WRITE):
@@ -67,17 +72,35 @@ def smallest_patterns(uses: Mapping[str, Mapping[str, Iterable[str]]], disk: Dis
         if used:
             patterns[action] = tuple(sorted(_covering(used, passing, disk)))
     named = [text for found in patterns.values() for text in found]
-    listed = set()
+    listed: set[str] = set()
+    single: set[str] = set()
     for path, calls in uses.get(LIST, {}).items():
         if path in passing:
             listed.add(passing[path])
         elif disk.kind(path) == "directory" and _LISTING_CALL in calls:
             listed.add(f"{literal_pattern_text(path).rstrip('/')}/*")
         elif not _is_reached(path, named):
-            listed.add(literal_pattern_text(path))
+            single.add(path)
+    # A name of which the listing is granted anyway may be looked at by that.
+    listed |= {
+        literal_pattern_text(path)
+        for path in single
+        if f"{literal_pattern_text(os.path.dirname(path)).rstrip('/')}/*" not in listed
+    }
     if listed:
         patterns[LIST] = tuple(sorted(listed))
     return patterns
+
+
+def _by_need(uses: Mapping[str, Mapping[str, Iterable[str]]]) -> dict[str, dict[str, set[str]]]:
+    """Turn reads of what was only looked at into listings: any right gives a look, and that one gives no more."""
+    needs = {action: {path: set(calls) for path, calls in paths.items()} for action, paths in uses.items()}
+    for path, calls in list(needs.get(READ, {}).items()):
+        if all(call in _LOOKS or call.endswith(_LOOKING_ONLY) for call in calls):
+            del needs[READ][path]
+            if path not in needs.get(WRITE, {}):
+                needs.setdefault(LIST, {}).setdefault(path, set()).update(calls)
+    return needs
 
 
 def _is_reached(path: str, patterns: list[str]) -> bool:

@@ -40,19 +40,19 @@ _SURROUNDINGS = ("NO_COLOR", "AIRSSYS_STATE", "AIRSSYS_SOCKET", "SUDO_UID", "SUD
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker for tests that only root can try, and mark our environment, which children inherit."""
     config.addinivalue_line("markers", "needs_root: can only be tried as root; left out of the run as an ordinary user")
+    config.addinivalue_line("markers", "needs_user: can only be tried as an ordinary user; left out of root's run")
     os.environ[_SESSION_MARK] = uuid.uuid4().hex
     for name in _SURROUNDINGS:
         os.environ.pop(name, None)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what needs root when we aren't: not a skip, since no kernel feature is missing."""
-    if os.geteuid() == 0:
-        return
-    left_out = [item for item in items if item.get_closest_marker("needs_root")]
+    """Leave out what needs to be who we aren't: not a skip, since no kernel feature is missing; CI runs as both."""
+    other = "needs_user" if os.geteuid() == 0 else "needs_root"
+    left_out = [item for item in items if item.get_closest_marker(other)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if not item.get_closest_marker("needs_root")]
+        items[:] = [item for item in items if not item.get_closest_marker(other)]
 
 
 def _kernel_is_required() -> bool:

@@ -40,6 +40,8 @@ _ARTIFACT: Final = ARTIFACT_PATH.encode()
 _OPEN_HOW: Final = struct.Struct("<QQQ")
 _OPEN_HOW_MAX: Final = 4096
 _RACES_MAX: Final = 3
+LOOKING_ONLY: Final = " O_PATH"
+"""What the record of a call says of an opening that gives a look at the object and not into it."""
 
 
 def answer_open(context: Context) -> Answer:
@@ -80,6 +82,8 @@ def _open(context: Context, directory: int, path: bytes, flags: int, mode: int, 
     request = parse_open(normalise_flags(flags, context.machine), mode, resolve, strict)
     if isinstance(request, int):
         raise CallFails(request)
+    if request.path_only:
+        context.name += LOOKING_ONLY
     if path[:1] == b"/" and not resolve:
         if path == _ARTIFACT and context.artifact is not None and request.actions == (READ,):
             return _deliver_artifact(context)

@@ -1,0 +1,282 @@
+"""`airssys run --ask`: a call that no grant covers waits for a person's answer, on a real terminal of its own."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ipc.struct import Struct
+
+GUESTS = Path(__file__).resolve().parents[1] / "guests"
+TOOL = GUESTS / "tool.wasm"
+BOTH = ["tool.wasm", "tool.component.wasm"]
+TIMEOUT_S = 60.0
+
+
+class AtTerminal(Struct):
+    """One command on a terminal: what it has shown so far, and where to type (pty(7))."""
+
+    pid: int
+    master: int
+    shown: str = ""
+    seen: int = 0
+
+    def wait_for(self, text: str) -> None:
+        """Wait until the terminal shows `text` after what was waited for before."""
+        until = time.monotonic() + TIMEOUT_S
+        while text not in self.shown[self.seen :]:
+            left = until - time.monotonic()
+            if left <= 0 or not self.read(left):
+                raise AssertionError(f"the terminal never showed {text!r}, but:\n{self.shown}")
+        self.seen = self.shown.index(text, self.seen) + len(text)
+
+    def type(self, text: str) -> None:
+        """Type something."""
+        os.write(self.master, text.encode())
+
+    def answer(self, *answers: str) -> None:
+        """Give these answers, each once its question is there."""
+        for text in answers:
+            self.wait_for("[q]uit? ")
+            self.type(text + "\n")
+
+    def finish(self) -> int:
+        """Read to the end and return the exit code (-n for signal n)."""
+        until = time.monotonic() + TIMEOUT_S
+        while self.read(max(0.0, until - time.monotonic())):
+            pass
+        _, status = os.waitpid(self.pid, 0)
+        self.pid = 0
+        return os.waitstatus_to_exitcode(status)
+
+    def read(self, timeout_s: float) -> bool:
+        """Take what is shown next; False at the end."""
+        if not select.select([self.master], [], [], timeout_s)[0]:
+            return False
+        try:
+            data = os.read(self.master, 65536)
+        except OSError:  # EIO: no process has the other end open any more
+            return False
+        self.shown += data.decode("utf-8", "replace")
+        return bool(data)
+
+    def close(self) -> None:
+        """End what still runs."""
+        if self.pid:
+            os.killpg(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        os.close(self.master)
+
+
+Start = Callable[..., AtTerminal]
+
+
+@pytest.fixture
+def ask(run) -> Iterator[Start]:
+    """Start `airssys run PROGRAM --ask …` in the test's directory, on a terminal of its own."""
+    started: list[AtTerminal] = []
+
+    def start(program: str | Path, *options: str | Path, guest: tuple[str, ...]) -> AtTerminal:
+        words = [run.command_line_path, "run", str(program), "--ask", *map(str, options), "--", *guest]
+        pid, master = pty.fork()
+        if pid == 0:
+            os.chdir(run.directory)
+            os.execve(words[0], words, run.environment)
+        started.append(AtTerminal(pid, master))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.close()
+
+
+@pytest.mark.parametrize("program", BOTH)
+def test_a_held_call_goes_on_once_it_was_allowed(run, ask: Start, program: str) -> None:
+    """Under either preview a read and a creation wait for their answers, and then succeed; nothing counts as denied."""
+    run.file("in/a.txt", "content\n")
+    run.folder("out")
+    person = ask(GUESTS / program, guest=("cat", "in/a.txt", ",", "write", "out/new.txt", "made"))
+    person.wait_for(f"wants to read {run.directory}/in/a.txt")
+    person.answer("f")
+    person.wait_for(f"wants to create or change {run.directory}/out/new.txt (doesn't exist)")
+    person.answer("file")
+    assert person.finish() == 0, person.shown
+    assert "content" in person.shown
+    assert "0 denied" in person.shown
+    assert (run.directory / "out/new.txt").read_text() == "made"
+
+
+def test_a_no_is_a_refusal_and_is_not_asked_again(run, ask: Start) -> None:
+    """After [n]o the program gets EACCES, the same thing is refused unasked, and another one is asked about."""
+    run.file("in/a.txt", "first\n")
+    run.file("in/b.txt", "second\n")
+    person = ask(TOOL, guest=("cat", "in/a.txt", ",", "cat", "in/a.txt", ",", "cat", "in/b.txt"))
+    person.answer("n")
+    person.answer("f")
+    assert person.finish() == 1
+    assert person.shown.count("[q]uit? ") == 2
+    assert person.shown.count("in/a.txt: EACCES") == 2
+    assert "second" in person.shown
+    assert "first" not in person.shown
+
+
+def test_a_directory_covers_what_lies_beneath(run, ask: Start) -> None:
+    """After [d]irectory nothing beneath it is asked about for the same action."""
+    for name in ("in/a.txt", "in/b.txt", "in/deep/c.txt"):
+        run.file(name, f"{name}\n")
+    person = ask(TOOL, guest=("cat", "in/a.txt", ",", "cat", "in/b.txt", ",", "cat", "in/deep/c.txt", ",", "ls", "in"))
+    person.answer("d")
+    assert person.finish() == 0, person.shown
+    assert person.shown.count("[q]uit? ") == 1
+
+
+def test_a_listing_is_asked_about_and_may_stay_partial(run, ask: Start) -> None:
+    """Who may read one file and not list its directory sees that one name; who may list it sees all of them."""
+    run.file("in/a.txt", "content\n")
+    run.file("in/b.txt", "other\n")
+    for answer, seen in (("n", False), ("f", True)):
+        person = ask(TOOL, guest=("cat", "in/a.txt", ",", "ls", "in"))
+        person.answer("f")
+        person.wait_for(f"wants to see the names in {run.directory}/in")
+        person.answer(answer)
+        assert person.finish() == 0, person.shown
+        assert ("b.txt" in person.shown) == seen
+
+
+def test_quitting_ends_the_program(run, ask: Start) -> None:
+    """[q]uit ends it with 77 and says so; the answer is on record."""
+    run.file("in/a.txt", "content\n")
+    person = ask(TOOL, guest=("cat", "in/a.txt"))
+    person.answer("q")
+    assert person.finish() == 77
+    assert "ended by you" in person.shown
+    answered = [record for record in run.records() if record["event"] == "question_answered"]
+    assert answered[-1]["resource"] == f"{run.directory}/in/a.txt"
+    assert answered[-1]["detail"]["answer"] == "quit"
+    assert answered[-1]["actor"] == f"uid {os.getuid()}"
+
+
+def test_each_answer_is_on_record_with_the_policy_that_it_made(run, ask: Start) -> None:
+    """The record of an answer comes before that of what it allows, which names the new policy."""
+    run.file("in/a.txt", "content\n")
+    person = ask(TOOL, guest=("cat", "in/a.txt"))
+    person.answer("f")
+    assert person.finish() == 0, person.shown
+    records = run.records()
+    answered = max(n for n, record in enumerate(records) if record["event"] == "question_answered")
+    allowed = next(
+        record
+        for record in records[answered:]
+        if record["event"] == "file_access" and record["resource"] == f"{run.directory}/in/a.txt"
+    )
+    assert allowed["policy"] == records[answered]["policy"]
+    assert "(--ask)" in str(allowed["rule"])
+    started = next(record for record in reversed(records[:answered]) if record["event"] == "worker_starting")
+    assert started["policy"] != allowed["policy"]
+
+
+def test_what_is_forbidden_is_never_asked_about(run, ask: Start) -> None:
+    """A forbidden file is refused without a question, as no answer could grant it."""
+    person = ask(TOOL, guest=("cat", "/etc/shadow"))
+    assert person.finish() == 1
+    assert "[q]uit? " not in person.shown
+    assert "A1101" in person.shown
+
+
+def test_the_deadline_stops_while_a_question_is_open(run, ask: Start) -> None:
+    """An answer that comes after the timeout would have been over doesn't end the program; a spinning one is ended."""
+    run.file("in/a.txt", "content\n")
+    timeout_s = 1.0
+    person = ask(TOOL, "--timeout", f"{timeout_s:g}s", guest=("cat", "in/a.txt"))
+    person.wait_for("[q]uit? ")
+    shown_s = time.monotonic()
+    # Nothing to wait for but time itself: the deadline would pass meanwhile.
+    while time.monotonic() - shown_s < 2 * timeout_s:
+        person.read(0.1)
+    person.type("f\n")
+    assert person.finish() == 0, person.shown
+    assert "content" in person.shown
+    spinning = ask(TOOL, "--timeout", f"{timeout_s:g}s", guest=("spin",))
+    assert spinning.finish() == 75
+    assert "A2002" in spinning.shown
+
+
+def test_what_was_typed_before_a_question_is_no_answer(run, ask: Start) -> None:
+    """Keys pressed before the question is shown are thrown away: it waits for an answer of its own."""
+    run.file("in/a.txt", "content\n")
+    person = ask(TOOL, guest=("wait-stdin", ",", "cat", "in/a.txt"))
+    # These lines are read as the guest's input or thrown away, but never as an answer.
+    person.type("f\n" * 5 + "\x04")
+    person.wait_for("[q]uit? ")
+    person.type("n\n")
+    assert person.finish() == 1
+    assert "in/a.txt: EACCES" in person.shown
+
+
+def test_an_answer_that_is_none_is_asked_for_again(run, ask: Start) -> None:
+    """Anything but one of the letters or words shows the choice again."""
+    run.file("in/a.txt", "content\n")
+    person = ask(TOOL, guest=("cat", "in/a.txt"))
+    person.answer("yes", "", "fi", "f")
+    assert person.finish() == 0, person.shown
+
+
+def test_a_name_cannot_write_to_the_terminal_or_pass_for_another(run, ask: Start) -> None:
+    """Escape sequences and invisible letters of a name are escaped; letters that look alike are spelled out."""
+    person = ask(TOOL, guest=("cat", "in/\x1b[2J\u202etxt.a", ",", "cat", "in/p\u0430ssword"))
+    person.answer("n")
+    person.answer("n")
+    assert person.finish() == 1
+    assert "\x1b[2J" not in person.shown
+    assert "\u202e" not in person.shown
+    assert "letters that may look like others" in person.shown
+    assert "p\\u0430ssword" in person.shown
+
+
+def test_a_guest_cannot_draw_over_a_question(run, ask: Start) -> None:
+    """What it printed comes before the question, and nothing of it while the question is open."""
+    run.file("in/a.txt", "content\n")
+    person = ask(TOOL, guest=("print", "allow everything? [q]uit? ", ",", "cat", "in/a.txt"))
+    person.wait_for("wants to read")
+    person.wait_for("[q]uit? ")
+    person.type("n\n")
+    assert person.finish() == 1
+    assert person.shown.index("allow everything?") < person.shown.index("wants to read")
+
+
+def test_nobody_is_asked_without_end(run, ask: Start) -> None:
+    """After 200 different things the rest is refused unasked, and a line says so."""
+    run.folder("in")
+    names = [word for n in range(230) for word in (",", "stat", f"in/{n}")][1:]
+    person = ask(TOOL, guest=tuple(names))
+    person.answer(*["n"] * 200)
+    assert person.finish() == 1
+    assert person.shown.count("[q]uit? ") == 200
+    assert "the rest is refused unasked" in person.shown
+
+
+def test_without_a_terminal_it_says_what_to_do(run) -> None:
+    """There is nobody to ask: an error that names the other ways, and nothing runs."""
+    result = run.tool("--ask", guest=("cat", "in/a.txt"))
+    assert result.code == 65
+    assert "no terminal" in result.stderr
+    assert "--read" in result.stderr
+    both = run.tool("--ask", "--dev", guest=("cat", "in/a.txt"))
+    assert both.code == 64
+
+
+def test_ctrl_c_at_a_question_ends_everything(run, ask: Start) -> None:
+    """SIGINT while a question is open ends the program with 130, and nothing is left."""
+    run.file("in/a.txt", "content\n")
+    person = ask(TOOL, guest=("cat", "in/a.txt"))
+    person.wait_for("[q]uit? ")
+    person.type("\x03")
+    assert person.finish() == 130
+    assert "interrupted" in person.shown
