@@ -344,7 +344,7 @@ class RunLoop(Struct):
             self._event(Event.PROTOCOL_BROKEN)
         while self.records:
             self.tally.note(self.records.popleft())
-        if self.tally.fresh:
+        if self.tally.fresh and (self.questions is None or self.questions.open is None):
             self.on_fresh_denials(self.tally)
 
     def _on_output(self, stream: OutputStream) -> None:
