@@ -12,6 +12,8 @@ from supervisor.run_report import DecisionTally, Denial, RunReport
 from supervisor.terminal import visible
 
 MAX_SHOWN_DENIALS = 20
+GRANTABLE = ("A1201", "A1203")
+"""The codes of what is refused for want of a grant, and nothing else."""
 
 
 def use_colour(stream: TextIO) -> bool:
@@ -48,7 +50,7 @@ def denial_lines(denial: Denial, bare: bool) -> list[str]:
     nearest = f"; nearest: {visible(denial.nearest)}" if denial.nearest else ""
     lines.append(f"  {visible(denial.reason)}{nearest}")
     verb = denial.action.removeprefix("filesystem.")
-    if denial.code in ("A1201", "A1203") and verb in ("read", "write", "list"):
+    if denial.code in GRANTABLE and verb in ("read", "write", "list"):
         flag = f"--{verb} {shell_quoted(denial.resource)}"
         manifest = f"[capabilities.filesystem] {verb} in Component.toml"
         lines.append(f"  to allow: {flag}   or {manifest}" if bare else f"  to allow: {manifest}")
@@ -74,22 +76,25 @@ def _octal(character: str) -> str:
 class DenialPrinter:
     """Prints each distinct refusal once, at most MAX_SHOWN_DENIALS of them."""
 
-    def __init__(self, stream: TextIO, bare: bool, quiet: bool, wanted: bool = False) -> None:
+    def __init__(self, stream: TextIO, bare: bool, quiet: bool, wanted: bool = False, asks: bool = False) -> None:
         """Print to `stream`; `bare` names the flag that would allow, `quiet` prints nothing.
 
-        `wanted`: instead of a refusal each, a list at the end of what else was wanted.
+        `wanted`: instead of a refusal each, a list at the end of what else was wanted. `asks`: it was asked about.
         """
         self._stream = stream
         self._bare = bare
         self._quiet = quiet
         self._wanted: list[Denial] | None = [] if wanted else None
         self._shown = 0
+        self._asks = asks
+        self._askable = False
 
     def __call__(self, tally: DecisionTally) -> None:
         """Print what is new in `tally`."""
         fresh, tally.fresh = tally.fresh, []
         for denial in fresh:
             self._shown += 1
+            self._askable = self._askable or denial.code in GRANTABLE
             if self._quiet or self._shown > MAX_SHOWN_DENIALS:
                 continue
             if self._wanted is not None:
@@ -107,6 +112,9 @@ class DenialPrinter:
                 verb = visible(denial.action.removeprefix("filesystem."))
                 resource = shell_quoted(denial.resource)
                 print(f"  {verb} {resource} [{visible(denial.code)}] {visible(denial.reason)}", file=self._stream)
+        hint = self._askable and self._bare and not self._asks and self._wanted is None
+        if hint and not self._quiet and self._stream.isatty():
+            print("airssys: to be asked about each instead: --ask", file=self._stream)
         hidden = self._shown - MAX_SHOWN_DENIALS
         if hidden > 0 and not self._quiet:
             print(f"airssys: and {hidden} more denials; airssys audit query --decision denied", file=self._stream)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import takewhile
 
 from ipc.errors import ConfigError
@@ -18,6 +18,7 @@ from supervisor.terminal import visible
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _SECRET_BYTES_MAX = 65_536
+_ABSOLUTE = re.compile(r"(?:^|[=:,])(/[^/=:,]+)")
 DEFAULT_MEMORY_BYTES = 256 * 10**6
 DEFAULT_OUTPUT_BYTES = 64 << 20
 
@@ -162,6 +163,12 @@ def merge_mounts(
     if cwd is not None and "." not in mounts:
         mounts["."] = cwd
     return tuple(mounts.items())
+
+
+def named_top_directories(texts: Iterable[str]) -> tuple[str, ...]:
+    """Return the top directories of the absolute paths in these arguments, `--option=/path` included."""
+    found = (_ABSOLUTE.search(text) for text in texts)
+    return tuple(dict.fromkeys(match[1] for match in found if match is not None))
 
 
 def literal_directory(pattern_text: str) -> str:

@@ -27,6 +27,7 @@ from supervisor.run_request import (
     flag_grants,
     flag_mount,
     merge_mounts,
+    named_top_directories,
 )
 from supervisor.settings import ComponentSettings, Settings, load_settings, settings_not_enforced
 from supervisor.surroundings import home_directories, path_directories
@@ -134,7 +135,10 @@ def bare_request(args: argparse.Namespace, host: Host, settings: Settings) -> Ru
         path_directories=path_directories(os.environ),
         home_directories=homes,
     )
-    by_name = _top_directories() if args.ask or args.dev or args.write_manifest else ()
+    if args.ask or args.dev or args.write_manifest:
+        by_name = _top_directories()
+    else:
+        by_name = named_top_directories((*args.guest_arguments, *args.env))
     return RunRequest(
         component=name,
         version="",

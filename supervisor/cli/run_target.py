@@ -61,7 +61,7 @@ def run_target(args: argparse.Namespace, processes: Processes) -> int:
 def _run(
     args: argparse.Namespace, host: Host, options: HostOptions, request: RunRequest, terminal: int, bare: bool
 ) -> int:
-    printer = DenialPrinter(sys.stderr, bare, args.quiet or args.json, wanted=args.dev)
+    printer = DenialPrinter(sys.stderr, bare, args.quiet or args.json, wanted=args.dev, asks=args.ask)
     streams = RunStreams(stdin=0, stdout=None, stderr=None) if args.json else RunStreams(0, 1, 2, args.raw_output)
     compile_limits = CompileLimits(timeout_s=args.compile_timeout / 1e9, memory_bytes=args.compile_memory)
     progress = _Progress(request.component, args.quiet or args.json)

@@ -209,3 +209,12 @@ def test_a_thousand_files_are_listed_and_read(run, wat: Wat) -> None:
     assert all(os.path.basename(name) in listed for name in names)
     result = run.tool("--read", "many", guest=("cat", *names[:300]))
     assert result.stdout == "".join(names[:300]).encode()
+
+
+def test_an_absolute_argument_is_denied_by_its_true_name(run) -> None:
+    """A path that the program is given absolutely is not taken for one beneath the working directory."""
+    secret = run.file("elsewhere/secret.txt", "secret\n")
+    result = run.tool(guest=("cat", str(secret)))
+    assert result.code == 1
+    assert f"denied filesystem.read {secret} [A1201" in result.stderr
+    assert run.tool("--read", secret, guest=("cat", str(secret))).stdout == b"secret\n"

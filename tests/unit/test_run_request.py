@@ -19,6 +19,7 @@ from supervisor.run_request import (
     flag_pattern,
     literal_directory,
     merge_mounts,
+    named_top_directories,
     split_assignment,
 )
 
@@ -291,3 +292,29 @@ def test_a_secret_is_a_readable_file(tmp_path: Path, path: str) -> None:
 def test_bare_name(path: str, name: str) -> None:
     """A bare program's name is its file's, made to fit a component's name."""
     assert bare_name(path) == name
+
+
+@pytest.mark.parametrize(
+    ("texts", "found"),
+    [
+        (("/srv/in/a.csv",), ("/srv",)),
+        (("--input=/srv/x", "-o", "/var/y"), ("/srv", "/var")),
+        (("/srv/a", "/srv/b"), ("/srv",)),
+        (("K=/opt/x:/usr/y",), ("/opt",)),
+        (("in/a.csv", "a/b", "./x", "-/x"), ()),
+        (("/", "//", ""), ()),
+        (("/etc",), ("/etc",)),
+    ],
+)
+def test_top_directories_that_arguments_name(texts: tuple[str, ...], found: tuple[str, ...]) -> None:
+    """The first segment of each absolute path, options' values included; relative paths name none."""
+    assert named_top_directories(texts) == found
+
+
+def test_directories_by_name_come_before_the_working_directory(tmp_path: Path) -> None:
+    """They are mounted under their own names, but for those of which the working directory has an entry."""
+    mounts = merge_mounts((), (), str(tmp_path), ("usr",), ("/tmp", "/usr", "/not-there"))
+    assert ("/tmp", "/tmp") in mounts
+    assert ("/usr", "/usr") not in mounts
+    assert ("/not-there", "/not-there") not in mounts
+    assert mounts[-1] == (".", str(tmp_path))
