@@ -47,16 +47,16 @@ class EventView(Struct, frozen=True):
     def to_json(self) -> dict[str, object]:
         """Return all of it under stable keys."""
         decision = self.decision
-        denied = decision is not None and not isinstance(decision, Allow)
+        refused = None if decision is None or isinstance(decision, Allow) else decision
         return {
             "event": dict(self.event),
             "policy": self.policy or None,
             "identity": self.identity or None,
             "allowed": None if decision is None else isinstance(decision, Allow),
             "rule": None if decision is None else decision.rule,
-            "code": decision.code if denied else None,
-            "reason": decision.reason if denied else None,
-            "nearest": decision.nearest if denied else None,
+            "code": None if refused is None else refused.code,
+            "reason": None if refused is None else refused.reason,
+            "nearest": None if refused is None else refused.nearest,
             "to_allow": self.to_allow or None,
             "notes": list(self.notes),
         }
