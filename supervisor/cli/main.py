@@ -28,6 +28,7 @@ EX_NOPERM = 77
 COMMANDS = {
     "run": ("supervisor.cli.run", "run a component or a bare WebAssembly program, confined"),
     "check": ("supervisor.cli.check", "say what a component asks for, and what is wrong with it"),
+    "diff": ("supervisor.cli.diff", "say what a new version of a component could do more"),
     "explain": ("supervisor.cli.explain", "say whether an action would be allowed, and by which rule"),
     "audit": ("supervisor.cli.audit", "read and verify the audit log"),
     "doctor": ("supervisor.cli.doctor", "say what this machine offers for confinement, and how to mend what it lacks"),
