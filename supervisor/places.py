@@ -19,3 +19,10 @@ def audit_directory(state: str, settings: Settings) -> str:
     if state != os.path.realpath(settings.directories.state):
         return os.path.join(state, "audit")
     return os.path.join(settings.directories.log, "audit")
+
+
+def data_directory(state: str, settings: Settings) -> str:
+    """Return where components' own directories are: beside a state directory that was named, else the settings'."""
+    if state != os.path.realpath(settings.directories.state):
+        return os.path.join(os.path.dirname(state), os.path.basename(state) + "-data")
+    return settings.directories.data
