@@ -79,24 +79,18 @@ _SYMBOLIC: Final = ("data", "tmp")
 
 def describe_asks(manifest: Manifest, bound: BoundManifest, unset: Sequence[str] = ()) -> tuple[Ask, ...]:
     """Return what is asked for, the most dangerous first; `unset` names parameters whose values only stand in."""
-    rationale = dict(manifest.rationale)
-    asks = []
-    for request, grant in zip(manifest.requests(), bound.grants, strict=True):
-        shown = _shown(request, grant, unset)
-        danger, place = _judge(request, grant, bound, unset)
-        sentence = _sentence(request, shown, place)
-        asks.append(
-            Ask(
-                danger,
-                request.action,
-                shown,
-                sentence,
-                request.required,
-                rationale.get(request.action, ""),
-                request.line,
-            )
-        )
+    pairs = zip(manifest.requests(), bound.grants, strict=True)
+    asks = [describe_ask(request, grant, bound, unset) for request, grant in pairs]
     return tuple(sorted(asks, key=lambda ask: (-ask.danger, ask.action, ask.resource)))
+
+
+def describe_ask(request: Request, grant: Grant, bound: BoundManifest, unset: Sequence[str] = ()) -> Ask:
+    """Return one thing that is asked for, with the grant that it became."""
+    shown = _shown(request, grant, unset)
+    danger, place = _judge(request, grant, bound, unset)
+    sentence = _sentence(request, shown, place)
+    rationale = dict(bound.manifest.rationale).get(request.action, "")
+    return Ask(danger, request.action, shown, sentence, request.required, rationale, request.line)
 
 
 def _shown(request: Request, grant: Grant, unset: Sequence[str]) -> str:

@@ -88,6 +88,10 @@ class ArtifactCache:
             return None
         return record, sealed
 
+    def describe(self, key: str) -> ArtifactRecord | None:
+        """Return the record alone, for whoever wants to know and not to run; None when absent or tampered with."""
+        return self._record(key)
+
     def store(self, key: str, record: ArtifactRecord, sealed: int) -> None:
         """Write both files, the record last: an artifact without its record is never used."""
         self._write(self._path(key, "cwasm"), sealed)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from ipc.audit.event import exact, format_time, parse_line
 from ipc.struct import Struct
-from supervisor.audit_segments import lines_backward, open_segment, segment_names
+from supervisor.audit_segments import SEGMENT_NAME, lines_backward, lines_forward, open_segment, segment_names
 
 FOLLOW_INTERVAL_S = 0.2
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -86,6 +86,21 @@ def last_records(directory: str, wanted: Filter, limit: int | None) -> list[Foun
             break
         result.appendleft(found)
     return list(result)
+
+
+def record_at(directory: str, seq: int) -> Found | None:
+    """Return the record with this number, None where the log has none; OSError when the log can't be read."""
+    wanted = f'{{"schema":1,"seq":{seq},'.encode("ascii")
+    firsts = [(int(match[1]), name) for name in segment_names(directory) if (match := SEGMENT_NAME.fullmatch(name))]
+    # The last that can hold it; after a gap the number may be in none.
+    name = next((name for first, name in reversed(firsts) if first <= seq), None)
+    if name is None:
+        return None
+    descriptor = open_segment(directory, name)
+    try:
+        return next((_read(line) for _, line in lines_forward(descriptor) if line.startswith(wanted)), None)
+    finally:
+        os.close(descriptor)
 
 
 def follow(directory: str, wanted: Filter, after_seq: int) -> Iterator[Found]:

@@ -68,7 +68,11 @@ def view_component(directory: str, assignments: Mapping[str, str], config: str |
         hint = "name the directory that holds Component.toml"
         raise UsageError(f"{directory!r} is not a directory", hint=hint)
     settings = load_settings(config, os.environ, os.geteuid())
-    manifest = load_manifest(directory)
+    return view_manifest(load_manifest(directory), assignments, settings)
+
+
+def view_manifest(manifest: Manifest, assignments: Mapping[str, str], settings: Settings) -> ComponentView:
+    """Bind a manifest that was read already; raise `ManifestErrors`."""
     name = manifest.component.name
     values = component_parameters(manifest, settings, assignments)
     missing = stand_ins(manifest, values)

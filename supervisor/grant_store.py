@@ -15,6 +15,21 @@ from collections.abc import Sequence
 
 from ipc.errors import ConfigError
 from ipc.policy.capability import Grant
+from ipc.struct import Struct, replace
+
+_KEY_LENGTH = 64
+_MAX_RECORD_BYTES = 1024 * 1024
+
+
+class RememberedGrant(Struct, frozen=True):
+    """One yes, as it was written down; a digest is empty where it was remembered before digests were."""
+
+    key: str
+    component: str
+    granted_at: str
+    grants: tuple[str, ...]
+    wasm_sha256: str = ""
+    manifest_sha256: str = ""
 
 
 def request_key(manifest_digest: str, wasm_sha256: str, grants: Sequence[Grant]) -> str:
@@ -22,6 +37,17 @@ def request_key(manifest_digest: str, wasm_sha256: str, grants: Sequence[Grant])
     asked = sorted((grant.action, grant.pattern_text, *sorted(grant.methods)) for grant in grants)
     material = json.dumps([manifest_digest, wasm_sha256, asked], ensure_ascii=True)
     return hashlib.sha256(material.encode()).hexdigest()
+
+
+def lasting_grants(grants: Sequence[Grant], tmp: str) -> tuple[Grant, ...]:
+    """Return the grants with `${tmp}` by its name: it is another directory at each start, and the same request."""
+
+    def lasting(grant: Grant) -> Grant:
+        if grant.pattern_text != tmp and not grant.pattern_text.startswith(f"{tmp}/"):
+            return grant
+        return replace(grant, pattern_text="${tmp}" + grant.pattern_text[len(tmp) :])
+
+    return tuple(lasting(grant) for grant in grants)
 
 
 class GrantStore:
@@ -40,15 +66,55 @@ class GrantStore:
     def remembered(self, key: str) -> bool:
         """Whether this very request was granted before."""
         try:
-            status = os.lstat(os.path.join(self._directory, key))
+            return _is_ours(os.lstat(os.path.join(self._directory, key)))
         except FileNotFoundError:
             return False
-        return stat.S_ISREG(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
 
-    def remember(self, key: str, component: str, grants: Sequence[Grant]) -> None:
+    def remembered_grants(self) -> tuple[RememberedGrant, ...]:
+        """Return every yes that counts, the oldest first; one that can't be read is there with what is known."""
+        found = []
+        for name in os.listdir(self._directory):
+            if _is_key(name) and self.remembered(name):
+                found.append(self._read(name))
+        return tuple(sorted(found, key=lambda each: (each.granted_at, each.component, each.key)))
+
+    def forget(self, key: str) -> bool:
+        """Take one yes back, durable; whether there was one. What runs already goes on."""
+        try:
+            os.unlink(os.path.join(self._directory, key))
+        except FileNotFoundError:
+            return False
+        descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        return True
+
+    def _read(self, key: str) -> RememberedGrant:
+        try:
+            descriptor = os.open(os.path.join(self._directory, key), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            with os.fdopen(descriptor, "rb") as stream:
+                document = json.loads(stream.read(_MAX_RECORD_BYTES))
+        except (OSError, ValueError, RecursionError):
+            document = None
+        fields = document if isinstance(document, dict) else {}
+        texts = {
+            name: value if isinstance(value := fields.get(name), str) else ""
+            for name in ("component", "granted_at", "wasm_sha256", "manifest_sha256")
+        }
+        grants = fields.get("grants")
+        lines = tuple(line for line in grants if isinstance(line, str)) if isinstance(grants, list) else ()
+        return RememberedGrant(key=key, grants=lines, **texts)
+
+    def remember(
+        self, key: str, component: str, grants: Sequence[Grant], wasm_sha256: str = "", manifest_sha256: str = ""
+    ) -> None:
         """Record a yes, for this tool to find and for a person to read."""
         document = {
             "component": component,
+            "wasm_sha256": wasm_sha256,
+            "manifest_sha256": manifest_sha256,
             "granted_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "grants": [f"{grant.action} {grant.pattern_text}" for grant in grants],
         }
@@ -59,3 +125,11 @@ class GrantStore:
             stream.flush()
             os.fsync(stream.fileno())
         os.rename(f"{path}.new", path)
+
+
+def _is_key(name: str) -> bool:
+    return len(name) == _KEY_LENGTH and all(character in "0123456789abcdef" for character in name)
+
+
+def _is_ours(status: os.stat_result) -> bool:
+    return stat.S_ISREG(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022

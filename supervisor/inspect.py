@@ -7,8 +7,8 @@ import os
 import ipc
 from ipc.errors import AirssysError
 from ipc.messages import ConfinementPlan, EngineSettings
-from ipc.struct import Struct
-from supervisor.artifacts import ArtifactCache
+from ipc.struct import Struct, replace
+from supervisor.artifacts import ArtifactCache, cache_key, wasmtime_version
 from supervisor.compilation import CompileLimits, Program, obtain
 from supervisor.host import DEFAULT_REQUIRED
 from supervisor.identity import worker_uid
@@ -23,6 +23,8 @@ class WasmSummary(Struct, frozen=True):
     imports: tuple[str, ...]
     exports: tuple[str, ...]
     error: str = ""
+    sha256: str = ""
+    size_bytes: int = 0
 
 
 def inspect_wasm(path: str) -> WasmSummary:
@@ -32,6 +34,26 @@ def inspect_wasm(path: str) -> WasmSummary:
         program = Program.open(path)
     except AirssysError as error:
         return WasmSummary("", (), (), str(error))
+    sha256, size_bytes = program.sha256, os.fstat(program.descriptor).st_size
+    summary = _known(program, state) or _inspect(program, state)
+    program.close()
+    return replace(summary, sha256=sha256, size_bytes=size_bytes)
+
+
+def _known(program: Program, state: str) -> WasmSummary | None:
+    """What a compiler said of these bytes before; to know it takes no process."""
+    version = wasmtime_version()
+    try:
+        cache = ArtifactCache(os.path.join(state, "cache"))
+    except AirssysError:
+        return None  # `_inspect` tells
+    record = cache.describe(cache_key(program.sha256, version, EngineSettings()))
+    if record is None or (record.wasm_sha256, record.wasmtime_version) != (program.sha256, version):
+        return None
+    return WasmSummary(record.wasm_kind, record.imports, record.exports)
+
+
+def _inspect(program: Program, state: str) -> WasmSummary:
     zygote = Zygote()
     try:
         zygote.start()
@@ -45,7 +67,6 @@ def inspect_wasm(path: str) -> WasmSummary:
         return WasmSummary("", (), (), str(error))
     finally:
         zygote.close()
-        program.close()
 
 
 def _summary(program: Program, state: str, zygote: Zygote, uid: int | None) -> WasmSummary:

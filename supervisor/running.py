@@ -17,6 +17,7 @@ from ipc.struct import Struct, replace
 from supervisor.artifacts import ArtifactCache
 from supervisor.compilation import Artifact, CompileLimits, Program, obtain
 from supervisor.host import Host, new_worker_id
+from supervisor.policy_archive import keep_policy
 from supervisor.run_loop import RunLoop
 from supervisor.run_report import DecisionTally, RunReport
 from supervisor.run_request import RunRequest
@@ -91,6 +92,8 @@ def _run(
         approval=request.approval,
     )
     prepared = _prepare(host, request, artifact, instance, digest)
+    # Before any record names it; while the warden gets ready, this costs nothing.
+    keep_policy(host.options.audit_directory, request.document, digest)
     tally = DecisionTally(instance)
     if request.learn:
         from supervisor.usage import Uses

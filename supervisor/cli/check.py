@@ -131,9 +131,11 @@ def _head(view: ComponentView) -> list[str]:
 def _body(view: ComponentView, asks: Sequence[Ask], findings: Sequence[Finding]) -> list[str]:
     lines = [""]
     required, optional = [ask for ask in asks if ask.required], [ask for ask in asks if not ask.required]
-    lines += ["it asks to:", *_asks(required)] if required else ["it asks for nothing: no file, no network, no peer"]
+    lines += (
+        ["it asks to:", *ask_lines(required)] if required else ["it asks for nothing: no file, no network, no peer"]
+    )
     if optional:
-        lines += ["", "it would also like to, and starts without:", *_asks(optional)]
+        lines += ["", "it would also like to, and starts without:", *ask_lines(optional)]
     if view.manifest.parameters:
         lines += ["", "parameters:", *(_parameter(view, each) for each in view.manifest.parameters)]
     if findings:
@@ -144,7 +146,8 @@ def _body(view: ComponentView, asks: Sequence[Ask], findings: Sequence[Finding])
     return lines
 
 
-def _asks(asks: Sequence[Ask]) -> list[str]:
+def ask_lines(asks: Sequence[Ask]) -> list[str]:
+    """Return what is asked for in words, a line or two each."""
     lines = []
     for ask in asks:
         word = paint(f"{ask.danger.word:<8}", _COLOURS[ask.danger], sys.stdout)

@@ -1,4 +1,7 @@
-"""`airssys explain DIR ACTION RESOURCE`: would this be allowed, by which rule, and if not, what came nearest."""
+"""`airssys explain DIR ACTION RESOURCE`: would this be allowed, by which rule, and if not, what came nearest.
+
+`airssys explain --event SEQ` answers the same of what is in the audit log (`supervisor.cli.explain_event`).
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,11 @@ _EPILOG = """examples:
   airssys explain ./log-summary filesystem.read /var/log/app/a.log --set logs=/var/log/app
   airssys explain ./log-summary filesystem.write out.json
   airssys explain ./fetcher network.connect 'GET https://api.example.com/v1/items'
+  airssys explain --event 48211             why that was decided, by the policy that was in force then
 
 Exit: 0 allowed, 77 denied, 64 wrong usage. The answer is the policy's, with everything granted that the manifest asks
-for; where it allows, the operating system may still refuse (missing file, ownership).
+for; where it allows, the operating system may still refuse (missing file, ownership). With --event: 0 explained, 65 no
+such event or its policy isn't kept, 73 the log can't be read.
 """
 
 
@@ -29,17 +34,38 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "explain",
         help="say whether an action would be allowed, and by which rule",
         epilog=_EPILOG,
+        usage="airssys explain DIR ACTION RESOURCE [options]\n       airssys explain --event SEQ [options]",
     )
-    parser.add_argument("directory", metavar="DIR", help="a directory with a Component.toml")
-    parser.add_argument("action", metavar="ACTION", help="such as filesystem.read")
-    parser.add_argument("resource", metavar="RESOURCE", help="a path of this host, or a name in the action's own form")
+    parser.add_argument("directory", nargs="?", metavar="DIR", help="a directory with a Component.toml")
+    parser.add_argument("action", nargs="?", metavar="ACTION", help="such as filesystem.read")
+    parser.add_argument(
+        "resource", nargs="?", metavar="RESOURCE", help="a path of this host, or a name in the action's own form"
+    )
+    parser.add_argument("--event", type=_sequence_number, metavar="SEQ", help="the number of a record of the audit log")
+    parser.add_argument("--audit-log", metavar="DIR", help="where the log is (with --event)")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="bind a parameter")
     parser.add_argument("--config", metavar="FILE", help="the host's airssys.toml")
 
 
+def _sequence_number(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 17 and int(text)):
+        raise argparse.ArgumentTypeError(f"expected the number of a record, got {text!r}")
+    return int(text)
+
+
 def run(args: argparse.Namespace) -> int:
     """Print the decision; 0 where it is allowed, 77 where it is not."""
+    if args.event is not None:
+        from supervisor.cli.explain_event import run_event
+
+        if args.directory is not None or args.set:
+            raise UsageError("--event stands alone: the component and the policy are those of the record")
+        return run_event(args)
+    if args.audit_log is not None:
+        raise UsageError("--audit-log is for --event SEQ")
+    if args.resource is None:
+        raise UsageError("what is to be explained?", hint="airssys explain DIR ACTION RESOURCE, or --event SEQ")
     if not is_action(args.action):
         verbs = "filesystem.read, filesystem.write, filesystem.list, network.connect, … or custom.NAME.ACTION"
         raise UsageError(f"{args.action!r} is no action", hint=f"actions are {verbs}")

@@ -28,7 +28,10 @@ EX_NOPERM = 77
 COMMANDS = {
     "run": ("supervisor.cli.run", "run a component or a bare WebAssembly program, confined"),
     "check": ("supervisor.cli.check", "say what a component asks for, and what is wrong with it"),
+    "show": ("supervisor.cli.show", "say what a component is, asks for and imports"),
+    "diff": ("supervisor.cli.diff", "say what a new version of a component could do more"),
     "explain": ("supervisor.cli.explain", "say whether an action would be allowed, and by which rule"),
+    "grants": ("supervisor.cli.grants", "list and forget what was granted and is remembered"),
     "audit": ("supervisor.cli.audit", "read and verify the audit log"),
     "doctor": ("supervisor.cli.doctor", "say what this machine offers for confinement, and how to mend what it lacks"),
     "help": ("supervisor.cli.help_code", "explain a denial or error code such as A1203"),

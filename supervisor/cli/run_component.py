@@ -15,7 +15,7 @@ from supervisor.cli.run_setup import dev_directories, memory_bytes, refuse_broad
 from supervisor.compilation import Program
 from supervisor.component_view import parse_assignments
 from supervisor.dev_grants import dev_grants, hidden_denials
-from supervisor.grant_store import GrantStore, request_key
+from supervisor.grant_store import GrantStore, lasting_grants, request_key
 from supervisor.host import Host
 from supervisor.host_policy import component_parameters, data_directory, policy_document, resolve_quota
 from supervisor.manifest import BoundManifest, ParameterValue, Variables, bind, load_manifest, not_enforced
@@ -124,7 +124,8 @@ def decide_grants(
         return granted, f"--grant {os.path.basename(args.grant)}", ""
     program = Program.open(manifest.wasm_path)
     program.close()
-    key = request_key(manifest.digest, program.sha256, bound.grants)
+    lasting = lasting_grants(bound.grants, bound.variables.tmp)
+    key = request_key(manifest.digest, program.sha256, lasting)
     store = GrantStore(os.path.join(host.options.state_directory, "grants"))
     if store.remembered(key):
         return bound.grants, "remembered", program.sha256
@@ -142,7 +143,7 @@ def decide_grants(
     if not _confirm("Grant this? [y/N] "):
         print("airssys: not granted; nothing was run", file=sys.stderr)
         return None
-    store.remember(key, manifest.component.name, bound.grants)
+    store.remember(key, manifest.component.name, lasting, program.sha256, manifest.digest)
     return bound.grants, "asked", program.sha256
 
 

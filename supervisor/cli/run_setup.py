@@ -13,7 +13,7 @@ from ipc.errors import ConfigError
 from ipc.messages import EngineSettings, WorkerLimits
 from ipc.policy.capability import Grant
 from ipc.policy.document import PolicyDocument
-from supervisor import units
+from supervisor import places, units
 from supervisor.broad_grants import is_broad_allowed, is_too_broad_grant
 from supervisor.dev_grants import dev_grants, hidden_denials
 from supervisor.host import Host, HostOptions
@@ -39,8 +39,7 @@ if TYPE_CHECKING:
 def host_options(args: argparse.Namespace, settings: Settings) -> HostOptions:
     """Return where things are kept and how strictly to confine, from flags over settings over defaults."""
     own_uid = os.getuid()
-    state = args.state_dir or os.environ.get("AIRSSYS_STATE") or settings.directories.state
-    state = os.path.realpath(state)
+    state = places.state_directory(args.state_dir, os.environ, settings)
     own_state = state != os.path.realpath(settings.directories.state)
     required = settings.required_layers
     if args.require is not None:
@@ -55,10 +54,8 @@ def host_options(args: argparse.Namespace, settings: Settings) -> HostOptions:
         state_directory=state,
         # Root's is one for the whole machine: worker uids are handed out there, and the warden's uid must reach it.
         run_directory=os.path.join(state, "run") if own_state and own_uid != 0 else settings.directories.run,
-        data_directory=os.path.join(os.path.dirname(state), os.path.basename(state) + "-data")
-        if own_state
-        else settings.directories.data,
-        audit_directory=os.path.join(state, "audit") if own_state else os.path.join(settings.directories.log, "audit"),
+        data_directory=places.data_directory(state, settings),
+        audit_directory=places.audit_directory(state, settings),
         run_as=resolve_run_as(args.run_as, own_uid, os.environ),
         required_layers=required,
         layers_off=tuple(args.layer_off),

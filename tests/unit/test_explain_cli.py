@@ -50,6 +50,8 @@ def ask(component: Path, action: str, resource: str, *assignments: str, as_json:
         directory=str(component),
         action=action,
         resource=resource,
+        event=None,
+        audit_log=None,
         set=list(assignments),
         config=str(empty),
         json=as_json,

@@ -1,0 +1,200 @@
+"""`airssys show TARGET`: what a component is, asks for, imports and exports, and whether it was granted before."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+from collections.abc import Sequence
+
+from ipc.errors import ConfigError
+from ipc.struct import Struct, replace
+from supervisor import analysis, places
+from supervisor.analysis import Ask
+from supervisor.cli.check import ask_lines
+from supervisor.cli.grants import open_store
+from supervisor.component_view import ComponentView, parse_assignments, view_manifest
+from supervisor.grant_store import RememberedGrant, lasting_grants, request_key
+from supervisor.inspect import WasmSummary, inspect_wasm
+from supervisor.manifest import load_manifest
+from supervisor.settings import Settings, format_quota, load_settings
+from supervisor.terminal import visible
+
+EX_DATAERR = 65
+_KINDS = {"module": "a core module (WASI preview 1)", "component": "a component (WASI preview 2)"}
+_EPILOG = """examples:
+  airssys show ./log-summary                          what it asks, its imports, its hashes, whether it was granted
+  airssys show ./log-summary --set logs=/var/log/app  with the real paths
+  airssys show prog.wasm                              a bare program: what it imports and exports
+
+A confined process reads the program; what it says of it is kept with the compiled code. Exit: 65 where the program
+can't be read.
+"""
+
+
+class _Answer(Struct, frozen=True):
+    """Whether this very request was granted before; `known` is False while parameters have no value."""
+
+    known: bool
+    remembered: RememberedGrant | None
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the `show` command."""
+    parser = subparsers.add_parser("show", help="say what a component is, asks for and imports", epilog=_EPILOG)
+    parser.add_argument("target", metavar="TARGET", help="a directory with a Component.toml, or a .wasm file")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="bind a parameter")
+    parser.add_argument("--config", metavar="FILE", help="the host's airssys.toml")
+    parser.add_argument("--state-dir", metavar="DIR", help="where grants are remembered (or $AIRSSYS_STATE)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print it; 65 where the program can't be read."""
+    if not os.path.exists(args.target):
+        raise ConfigError(f"{visible(args.target)}: no such file or directory")
+    view, answer = None, _Answer(True, None)
+    if os.path.isdir(args.target):
+        settings = load_settings(args.config, os.environ, os.geteuid())
+        state = places.state_directory(args.state_dir, os.environ, settings)
+        view = view_manifest(load_manifest(args.target), parse_assignments(args.set), _with_data(settings, state))
+    elif args.set:
+        raise ConfigError("--set is for a component directory; a bare program has no parameters")
+    summary = inspect_wasm(args.target if view is None else view.manifest.wasm_path)
+    if view is not None:
+        answer = _answer(view, summary, args)
+    if args.json:
+        print(json.dumps(to_json(args.target, view, summary, answer), indent=2))
+    else:
+        print("\n".join(_lines(args.target, view, summary, answer)))
+    return EX_DATAERR if summary.error else 0
+
+
+def _with_data(settings: Settings, state: str) -> Settings:
+    """The settings with `${data}` where a run with this state directory would have it."""
+    data = places.data_directory(state, settings)
+    return replace(settings, directories=replace(settings.directories, data=data))
+
+
+def _answer(view: ComponentView, summary: WasmSummary, args: argparse.Namespace) -> _Answer:
+    if view.unset or not summary.sha256:
+        return _Answer(False, None)
+    store = open_store(args.state_dir, args.config)
+    if store is None:
+        return _Answer(True, None)
+    grants = lasting_grants(view.bound.grants, view.bound.variables.tmp)
+    key = request_key(view.manifest.digest, summary.sha256, grants)
+    return _Answer(True, next((each for each in store.remembered_grants() if each.key == key), None))
+
+
+def _asks(view: ComponentView) -> tuple[Ask, ...]:
+    return analysis.describe_asks(view.manifest, view.bound, view.unset)
+
+
+def _lines(target: str, view: ComponentView | None, summary: WasmSummary, answer: _Answer) -> list[str]:
+    if view is None:
+        return [visible(os.path.basename(target)), *_program(summary), "", "a bare program: the flags are the grant"]
+    component = view.manifest.component
+    description = f": {component.description}" if component.description else ""
+    lines = [visible(f"{component.name} {component.version}{description}")]
+    lines += [*_program(summary, component.wasm), visible(f"  manifest sha256 {view.manifest.digest}")]
+    if component.env:
+        lines.append(visible("  environment " + " ".join(f"{name}={value}" for name, value in component.env)))
+    lines += [visible(f"  {mount.host} is seen as {mount.guest}") for mount in component.mounts]
+    limits = analysis.describe_limits(view.manifest)
+    if limits:
+        lines.append(f"  limits {', '.join(limits)}")
+    asks = _asks(view)
+    optional = [ask for ask in asks if not ask.required]
+    required = [ask for ask in asks if ask.required]
+    lines += ["", "it asks to:", *ask_lines(required)] if required else ["", "it asks for nothing that it needs"]
+    if optional:
+        lines += ["", "it would also like to, and starts without:", *ask_lines(optional)]
+    for finding in analysis.uncovered_imports(summary.imports, view.manifest):
+        lines.append(visible(f"  {finding.severity}: {finding.message}"))
+    return [*lines, "", _granted(view, answer)]
+
+
+def _granted(view: ComponentView, answer: _Answer) -> str:
+    if not view.bound.grants:
+        return "nothing has to be granted"
+    if view.unset:
+        return f"whether it was granted depends on parameters: --set {view.unset[0]}=VALUE"
+    if not answer.known:
+        return "whether it was granted can't be said: its program can't be read"
+    if answer.remembered is None:
+        return "not granted yet: `airssys run` asks"
+    when = answer.remembered.granted_at.replace("T", " ").replace("Z", " UTC")
+    return visible(f"granted {when}, and remembered (airssys grants forget {answer.remembered.key[:12]})")
+
+
+def _program(summary: WasmSummary, name: str = "") -> list[str]:
+    if summary.error:
+        return [visible(f"  program {name} can't be read: {summary.error}")]
+    kind = _KINDS.get(summary.kind, summary.kind)
+    size = f"{summary.size_bytes:,} bytes"
+    lines = [visible(f"  program {name}, {kind}, {size}" if name else f"  {kind}, {size}")]
+    lines.append(f"  program sha256 {summary.sha256}")
+    for title, names in (("imports", summary.imports), ("exports", summary.exports)):
+        lines.append(f"  {title} {'nothing' if not names else ''}".rstrip())
+        lines += [visible(f"    {line}") for line in grouped(names)]
+    return lines
+
+
+def grouped(names: Sequence[str]) -> list[str]:
+    """Return the names with those of one module or package on one line: `wasi:io@0.2.0: error, poll`."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        interface = re.fullmatch(r"([^/]+)/([^@]+)(@.+)?", name)
+        if interface:
+            group, member = f"{interface[1]}{interface[3] or ''}", interface[2]
+        else:
+            # Core imports are `module.name`; an export has a name alone.
+            module, dot, function = name.partition(".")
+            group, member = (module, function) if dot else (name, "")
+        groups.setdefault(group, []).append(member)
+    return [f"{group}: {', '.join(members)}" if any(members) else group for group, members in groups.items()]
+
+
+def to_json(target: str, view: ComponentView | None, summary: WasmSummary, answer: _Answer) -> dict[str, object]:
+    """Return everything under stable keys; null is what isn't there, or isn't known."""
+    component = None if view is None else view.manifest.component
+    remembered = answer.remembered
+    return {
+        "target": target,
+        "name": None if component is None else component.name,
+        "version": None if component is None else component.version,
+        "description": None if component is None else component.description,
+        "program": {
+            "path": target if view is None else view.manifest.wasm_path,
+            "kind": summary.kind or None,
+            "sha256": summary.sha256 or None,
+            "size_bytes": summary.size_bytes if summary.sha256 else None,
+            "imports": list(summary.imports),
+            "exports": list(summary.exports),
+            "error": summary.error or None,
+        },
+        "manifest": None if view is None else {"path": view.manifest.file, "sha256": view.manifest.digest},
+        "asks": None if view is None else [_ask_json(ask) for ask in _asks(view)],
+        "env": None if component is None else dict(component.env),
+        "mounts": None if component is None else {mount.guest: mount.host for mount in component.mounts},
+        "quota": None if view is None else format_quota(view.manifest.quota),
+        "limits": None if view is None else list(analysis.describe_limits(view.manifest)),
+        "unset_parameters": [] if view is None else list(view.unset),
+        "granted": None if view is None or not answer.known else remembered is not None,
+        "granted_at": None if remembered is None else remembered.granted_at,
+        "grant_key": None if remembered is None else remembered.key,
+    }
+
+
+def _ask_json(ask: Ask) -> dict[str, object]:
+    return {
+        "action": ask.action,
+        "resource": ask.resource,
+        "danger": ask.danger.word,
+        "sentence": ask.sentence,
+        "required": ask.required,
+        "rationale": ask.rationale,
+        "line": ask.line,
+    }

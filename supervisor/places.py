@@ -1,0 +1,28 @@
+"""Where this host keeps its state and its audit log, from what was named over the environment over airssys.toml. Pure
+but for real paths."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from supervisor.settings import Settings
+
+
+def state_directory(named: str | None, environment: Mapping[str, str], settings: Settings) -> str:
+    """Return the real path of the state directory: `--state-dir`, else $AIRSSYS_STATE, else the settings'."""
+    return os.path.realpath(named or environment.get("AIRSSYS_STATE") or settings.directories.state)
+
+
+def audit_directory(state: str, settings: Settings) -> str:
+    """Return where the log is: in a state directory that was named, else in the settings' log directory."""
+    if state != os.path.realpath(settings.directories.state):
+        return os.path.join(state, "audit")
+    return os.path.join(settings.directories.log, "audit")
+
+
+def data_directory(state: str, settings: Settings) -> str:
+    """Return where components' own directories are: beside a state directory that was named, else the settings'."""
+    if state != os.path.realpath(settings.directories.state):
+        return os.path.join(os.path.dirname(state), os.path.basename(state) + "-data")
+    return settings.directories.data
