@@ -39,16 +39,10 @@ def open_segment(directory: str, name: str, flags: int = os.O_RDONLY) -> int:
 
 
 def default_audit_directory(environ: Mapping[str, str], uid: int) -> str:
-    """Return where the log is kept unless told otherwise: $AIRSSYS_STATE, root's, else by the XDG base directories."""
-    if environ.get("AIRSSYS_STATE"):
-        return os.path.join(environ["AIRSSYS_STATE"], "audit")
-    if uid == 0:
-        return "/var/lib/airssys/audit"
-    state = environ.get("XDG_STATE_HOME", "")
-    if not state.startswith("/"):
-        # The specification has relative paths ignored (XDG Base Directory Specification 0.8).
-        state = os.path.join(environ.get("HOME") or "/", ".local", "state")
-    return os.path.join(state, "airssys", "audit")
+    """Return where `airssys run` keeps the log unless told otherwise: $AIRSSYS_STATE, else as airssys.toml says."""
+    from supervisor.settings import audit_directory, load_settings
+
+    return audit_directory(load_settings(None, environ, uid).directories, environ.get("AIRSSYS_STATE"))
 
 
 def prepare_directory(path: str) -> int:

@@ -204,7 +204,10 @@ def _session_directory(options: HostOptions, stack: contextlib.ExitStack) -> str
         os.chmod(session, 0o711)  # noqa: S103 # the warden passes through; nobody but us lists it
         os.chmod(options.run_directory, 0o711)  # noqa: S103 # likewise
     if len(os.path.join(session, "audit.sock")) > 100:
-        raise ConfigError(f"{session}: too long for a unix socket (unix(7): 108 bytes); choose a shorter --run-dir")
+        raise ConfigError(
+            f"{session}: too long for a unix socket (unix(7): 108 bytes)",
+            hint="choose a shorter [host] run in airssys.toml, or a shorter --state-dir",
+        )
     return session
 
 

@@ -158,6 +158,14 @@ def default_directories(environment: Mapping[str, str], uid: int) -> HostDirecto
     return HostDirectories(state, data, run, f"{state}/log")
 
 
+def audit_directory(directories: HostDirectories, state: str | None) -> str:
+    """Return where the audit log is: beneath a state directory of one's own, else beneath the host's log directory."""
+    own = state and os.path.realpath(state)
+    if own and own != os.path.realpath(directories.state):
+        return os.path.join(own, "audit")
+    return os.path.join(directories.log, "audit")
+
+
 def _xdg(environment: Mapping[str, str], variable: str, fallback: str) -> str:
     # The specification has relative values ignored.
     value = environment.get(variable, "")

@@ -27,7 +27,7 @@ from supervisor.run_request import (
     flag_mount,
     merge_mounts,
 )
-from supervisor.settings import ComponentSettings, Settings, load_settings, settings_not_enforced
+from supervisor.settings import ComponentSettings, Settings, audit_directory, load_settings, settings_not_enforced
 from supervisor.surroundings import home_directories, path_directories
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def host_options(args: argparse.Namespace, settings: Settings) -> HostOptions:
         data_directory=os.path.join(os.path.dirname(state), os.path.basename(state) + "-data")
         if own_state
         else settings.directories.data,
-        audit_directory=os.path.join(state, "audit") if own_state else os.path.join(settings.directories.log, "audit"),
+        audit_directory=audit_directory(settings.directories, state),
         run_as=resolve_run_as(args.run_as, own_uid, os.environ),
         required_layers=required,
         layers_off=tuple(args.layer_off),
