@@ -249,7 +249,7 @@ def _remove_tree(path: str) -> None:
 
 @contextlib.contextmanager
 def _needed_for_records() -> Iterator[None]:
-    """Tell an OSError about a directory of the host's own as what it means: nothing could be recorded, so nothing runs."""
+    """Tell what an OSError about a directory of the host's own means: nothing could be recorded, so nothing runs."""
     try:
         yield
     except OSError as error:

@@ -96,12 +96,13 @@ _EPILOG = """examples:
 
 
 def _parser(command: str | None) -> argparse.ArgumentParser:
-    parser = _Parser(
+    root = _Parser(
         prog="airssys",
         description="Run WebAssembly components that you did not write, each in a process that can do nothing itself.",
         epilog=_EPILOG,
     )
-    parser.help_of = f"airssys {command}" if command else ""
+    root.help_of = f"airssys {command}" if command else ""
+    parser: argparse.ArgumentParser = root
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, (module_name, summary) in COMMANDS.items():
