@@ -60,7 +60,7 @@ def prepare_directory(path: str) -> int:
         os.close(descriptor)
         raise AuditLogError(
             f"the audit log directory {path} belongs to uid {status.st_uid}, not to uid {os.geteuid()}",
-            hint="give it to this user, or name another with --audit-log DIR",
+            hint="give it to this user, or keep another with --state-dir DIR",
         )
     if stat.S_IMODE(status.st_mode) & 0o077:
         os.fchmod(descriptor, 0o700)

@@ -49,7 +49,7 @@ def steps_of(page: str, tools: bool) -> Iterator[Step]:
             continue
         kind, rest = mark[1], mark[2] or ""
         if kind == "setup":
-            yield Step(rest)
+            yield Step(rest, ("…",))
             continue
         block = _block(lines)
         if kind == "file":
@@ -58,7 +58,7 @@ def steps_of(page: str, tools: bool) -> Iterator[Step]:
             instead = rest.partition(", else ")[2]
             if not instead:
                 return
-            yield Step(instead)
+            yield Step(instead, ("…",))
         else:
             yield from _commands(block, rest)
 
