@@ -39,16 +39,12 @@ def open_segment(directory: str, name: str, flags: int = os.O_RDONLY) -> int:
 
 
 def default_audit_directory(environ: Mapping[str, str], uid: int) -> str:
-    """Return where the log is kept unless told otherwise: $AIRSSYS_STATE, root's, else by the XDG base directories."""
-    if environ.get("AIRSSYS_STATE"):
-        return os.path.join(environ["AIRSSYS_STATE"], "audit")
-    if uid == 0:
-        return "/var/lib/airssys/audit"
-    state = environ.get("XDG_STATE_HOME", "")
-    if not state.startswith("/"):
-        # The specification has relative paths ignored (XDG Base Directory Specification 0.8).
-        state = os.path.join(environ.get("HOME") or "/", ".local", "state")
-    return os.path.join(state, "airssys", "audit")
+    """Return where `airssys run` keeps the log unless told otherwise: $AIRSSYS_STATE, else as airssys.toml says."""
+    from supervisor.places import audit_directory, state_directory
+    from supervisor.settings import load_settings
+
+    settings = load_settings(None, environ, uid)
+    return audit_directory(state_directory(None, environ, settings), settings)
 
 
 def prepare_directory(path: str) -> int:
@@ -66,7 +62,7 @@ def prepare_directory(path: str) -> int:
         os.close(descriptor)
         raise AuditLogError(
             f"the audit log directory {path} belongs to uid {status.st_uid}, not to uid {os.geteuid()}",
-            hint="give it to this user, or name another with --audit-log DIR",
+            hint="give it to this user, or keep another with --state-dir DIR",
         )
     if stat.S_IMODE(status.st_mode) & 0o077:
         os.fchmod(descriptor, 0o700)

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 
 import ipc
 from ipc.audit.event import AuditEvent
-from ipc.errors import AuditError, ConfigError
+from ipc.errors import AuditError, ConfigError, ConfinementError
 from ipc.messages import ConfinementPlan, WardenSetup
 from ipc.struct import Struct, field
 from supervisor.audit_log import AuditLog
@@ -70,9 +70,16 @@ class Host(Struct):
         self.writer.local_durable(event)
 
     def wait_ready(self) -> None:
-        """Wait until the warden is what it must be; raises ConfinementError when it can't be."""
-        if self.warden is not None:
+        """Wait until the warden is what it must be; raises ConfinementError or AuditError when it can't be."""
+        if self.warden is None:
+            return
+        try:
             self.warden.wait_ready()
+        except ConfinementError:
+            # It doesn't start unless its start is recorded: where the log is what's wrong, that is what has to be said.
+            if self.writer.trouble is not None:
+                raise self.writer.trouble from None
+            raise
 
     def own_paths(self) -> tuple[str, ...]:
         """Return the host's own directories, which no component may touch whatever it is granted."""
@@ -132,8 +139,9 @@ def open_host(options: HostOptions, processes: Processes | None = None) -> Host:
         workers.start_ahead()
         stack.callback(workers.close)
         signals = _signal_socket(stack)
-        session = _session_directory(options, stack)
-        tmp = _tmp_directory(options, stack)
+        with _needed_for_records():
+            session = _session_directory(options, stack)
+            tmp = _tmp_directory(options, stack)
         # Made before the writer, so that it is closed after it: the writer's thread writes to it until it ends.
         records_ready = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         for descriptor in records_ready:
@@ -204,7 +212,10 @@ def _session_directory(options: HostOptions, stack: contextlib.ExitStack) -> str
         os.chmod(session, 0o711)  # noqa: S103 # the warden passes through; nobody but us lists it
         os.chmod(options.run_directory, 0o711)  # noqa: S103 # likewise
     if len(os.path.join(session, "audit.sock")) > 100:
-        raise ConfigError(f"{session}: too long for a unix socket (unix(7): 108 bytes); choose a shorter --run-dir")
+        raise ConfigError(
+            f"{session}: too long for a unix socket (unix(7): 108 bytes)",
+            hint="choose a shorter [host] run in airssys.toml, or a shorter --state-dir",
+        )
     return session
 
 
@@ -236,14 +247,20 @@ def _remove_tree(path: str) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _own_directory(path: str) -> None:
-    """Make a directory of the host's own if it isn't there; without one nothing could be recorded, so nothing runs."""
+@contextlib.contextmanager
+def _needed_for_records() -> Iterator[None]:
+    """Tell what an OSError about a directory of the host's own means: nothing could be recorded, so nothing runs."""
     try:
-        os.makedirs(path, mode=0o700, exist_ok=True)
+        yield
     except OSError as error:
-        raise AuditError(
-            f"{path}: {os.strerror(error.errno or 0)}; nothing runs without a place for its records"
-        ) from None
+        reason = os.strerror(error.errno or 0)
+        raise AuditError(f"{error.filename}: {reason}; nothing runs without a place for its records") from None
+
+
+def _own_directory(path: str) -> None:
+    """Make a directory of the host's own if it isn't there."""
+    with _needed_for_records():
+        os.makedirs(path, mode=0o700, exist_ok=True)
 
 
 def _private_directory(path: str, owner: Identity) -> str:

@@ -58,7 +58,7 @@ def _inspect(program: Program, state: str) -> WasmSummary:
     try:
         zygote.start()
         if os.getuid() == 0:
-            run = default_directories(os.environ, 0).run if "AIRSSYS_STATE" not in os.environ else f"{state}/run"
+            run = default_directories(os.environ, 0).run  # one for the whole machine, or a run could get the same uid
             os.makedirs(run, mode=0o711, exist_ok=True)
             with worker_uid(run) as uid:
                 return _summary(program, state, zygote, uid)

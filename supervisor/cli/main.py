@@ -71,6 +71,9 @@ def _terminal_columns() -> int:
 class _Parser(argparse.ArgumentParser):
     """argparse with the exit code of sysexits.h for a usage error, and a pointer to the help."""
 
+    help_of = ""
+    """Whose help is pointed to, where not this parser's own: argparse tells the root of a command's stray arguments."""
+
     def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=_Formatter, **options)
 
@@ -81,7 +84,7 @@ class _Parser(argparse.ArgumentParser):
         stray = message.removeprefix("unrecognized arguments: ")
         if stray != message and not stray.startswith("-"):
             print("  if your shell expanded a pattern, quote it; the guest's own arguments follow --", file=sys.stderr)
-        print(f"see: {self.prog} --help", file=sys.stderr)
+        print(f"see: {self.help_of or self.prog} --help", file=sys.stderr)
         raise SystemExit(EX_USAGE)
 
 
@@ -96,11 +99,13 @@ _EPILOG = """examples:
 
 
 def _parser(command: str | None) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = _Parser(
+    root = _Parser(
         prog="airssys",
         description="Run WebAssembly components that you did not write, each in a process that can do nothing itself.",
         epilog=_EPILOG,
     )
+    root.help_of = f"airssys {command}" if command else ""
+    parser: argparse.ArgumentParser = root
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, (module_name, summary) in COMMANDS.items():

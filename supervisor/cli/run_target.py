@@ -17,7 +17,7 @@ from supervisor.cli.run_setup import bare_request, host_options, read_settings
 from supervisor.compilation import CompileError, CompileLimits
 from supervisor.host import Host, HostOptions, open_host
 from supervisor.processes import Processes
-from supervisor.report import DenialPrinter, paint, summary_line
+from supervisor.report import DenialPrinter, paint, print_error, summary_line
 from supervisor.run_report import RunReport
 from supervisor.run_request import RunRequest
 from supervisor.running import RunStreams, run_request
@@ -48,6 +48,8 @@ def run_target(args: argparse.Namespace, processes: Processes) -> int:
 
             request = component_request(args, host, settings)
             if request is None:
+                if args.json:
+                    print_error(ConfigError("nobody granted what it asks for"), "not_granted", EX_NOPERM, args)
                 return EX_NOPERM
         else:
             request = bare_request(args, host, settings)

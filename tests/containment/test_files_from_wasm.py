@@ -315,3 +315,13 @@ def test_list_alone_gives_names_and_no_content(sealed: World, tree: Path) -> Non
     ran = sealed.run("ls", "in", ",", "cat", "in/a.txt", flags=["--list", "in"], cwd=tree)
     assert ran.text.splitlines()[:3] == ["a.txt", "b.csv", "sub/"]
     assert "cat in/a.txt: EACCES" in ran.text
+
+
+def test_setting_times_without_the_right_is_refused_and_no_violation(sealed: World, tree: Path) -> None:
+    """With names alone granted the engine tries each of its ways to set times: all are refused, and none ends it."""
+    before = (tree / "out/old.txt").stat().st_mtime_ns
+    ran = sealed.run("utimes", "out/old.txt", "1", flags=["--list", "out"], cwd=tree)
+    assert (ran.report.verdict.outcome, ran.report.verdict.exit_code) == ("exited", 1), ran.report.verdict.message
+    assert "utimes out/old.txt: E" in ran.text
+    assert {action for action, *_ in ran.denied()} <= {"filesystem.read", "filesystem.write"}
+    assert (tree / "out/old.txt").stat().st_mtime_ns == before

@@ -22,6 +22,7 @@ from supervisor.audit_query import Filter, last_records, parse_moment
 from supervisor.audit_segments import Head, default_audit_directory, segment_names
 from supervisor.audit_verify import verify_log
 
+GUESTS = Path(__file__).resolve().parents[1] / "guests"
 APPENDER = """
 import os, sys
 from ipc.audit.event import AuditEvent, SUPERVISOR
@@ -354,8 +355,22 @@ def test_moments_and_the_default_directory() -> None:
     assert parse_moment("2026-01-31T12:00:00.5Z", 0) == "2026-01-31T12:00:00.500000000Z"
     with pytest.raises(ValueError, match="is no time"):
         parse_moment("soon", 0)
-    assert default_audit_directory({}, 0) == "/var/lib/airssys/audit"
-    assert (
-        default_audit_directory({"HOME": "/home/a", "XDG_STATE_HOME": "rel"}, 1) == "/home/a/.local/state/airssys/audit"
-    )
-    assert default_audit_directory({"XDG_STATE_HOME": "/s"}, 1) == "/s/airssys/audit"
+    assert default_audit_directory({"AIRSSYS_STATE": "/s"}, 1) == "/s/audit"
+    assert default_audit_directory({}, 0) == "/var/log/airssys/audit"
+    user = {"HOME": "/home/a", "XDG_STATE_HOME": "rel"}
+    assert default_audit_directory(user, 1) == "/home/a/.local/state/airssys/log/audit"
+    assert default_audit_directory({"XDG_STATE_HOME": "/s"}, 1) == "/s/airssys/log/audit"
+
+
+def test_the_log_is_read_where_a_run_wrote_it(airssys) -> None:
+    """Without a state directory of one's own, `run` and `audit` mean the same log: the host's, wherever it is."""
+    names = ("state", "data", "run", "log")
+    config = airssys.directory / "airssys.toml"
+    config.write_text("schema = 1\n[host]\n" + "".join(f'{name} = "{airssys.directory}/{name}"\n' for name in names))
+    config.chmod(0o600)
+    surroundings = {"AIRSSYS_STATE": "", "AIRSSYS_CONFIG": str(config)}
+    ran = airssys("run", GUESTS / "hello.wasm", **surroundings)
+    assert ran.code == 0, ran.stderr
+    told = airssys("audit", "query", "--event", "worker_ended", "--json", **surroundings)
+    assert (told.code, told.stdout.count('"component":"hello"')) == (0, 1), told.stderr
+    assert f"{airssys.directory}/log/audit" in ran.stderr

@@ -63,3 +63,10 @@ def test_explain_answers_for_one_resource(run) -> None:
     assert f"{logs}/**/*.log" in allowed.stdout.decode()
     denied = run.other_command(*base, "filesystem.read", f"{logs}/a.txt")
     assert "A1203" in denied.stdout.decode()
+
+
+@pytest.mark.needs_root
+def test_the_inspecting_process_gets_its_uid_where_runs_do(airssys) -> None:
+    """Uids of workers are handed out in one place for the machine, whatever the state directory is."""
+    assert airssys("check", EXAMPLES / "log-summary").code == 0
+    assert not (airssys.state / "run").exists()

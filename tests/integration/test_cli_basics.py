@@ -78,6 +78,7 @@ def test_an_unknown_flag_is_a_usage_error(command: str) -> None:
     assert done.returncode == 64, done.stderr
     assert done.stdout == ""
     assert done.stderr.startswith("airssys: ")
+    assert f"see: airssys {command}" in done.stderr
     assert "--help" in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import os
+import resource
+import subprocess
+import sys
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
+from ipc.audit.event import SUPERVISOR, AuditEvent
+from supervisor.audit_log import AuditLog
+
+AIRSSYS = os.path.join(os.path.dirname(sys.executable), "airssys")
+HELLO = Path(__file__).resolve().parents[1] / "guests" / "hello.wasm"
 TOOL = Path(__file__).resolve().parents[1] / "guests" / "tool.wasm"
 NOBODY = 65534
 MANIFEST = """schema = 1
@@ -69,6 +77,38 @@ def test_without_an_audit_log_nothing_runs(airssys: CommandLine, out: Path) -> N
     (airssys.state / "audit").unlink()
     assert _write(airssys, out).code == 0
     assert (out / "made.txt").read_text() == "text"
+
+
+def test_a_full_log_is_named_as_what_is_wrong(airssys: CommandLine) -> None:
+    """Without room for a record nothing runs, and the log is named with the command that helps; with room it runs."""
+    log = AuditLog(str(airssys.state / "audit"))
+    log.append([(AuditEvent("made", detail={"text": "x" * 5000}), SUPERVISOR)] * 40)
+    log.close()
+    size = sum(segment.stat().st_size for segment in (airssys.state / "audit").glob("*.jsonl"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        refused = airssys("run", HELLO)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (refused.code, refused.stdout) == (73, "")
+    assert "can't be written" in refused.stderr
+    assert f"df -h {airssys.state}/audit" in refused.stderr
+    assert airssys("run", HELLO).stdout == "hello\n"
+
+
+@pytest.mark.needs_root
+def test_a_read_only_place_is_no_bug_of_ours(airssys: CommandLine) -> None:
+    """Where the host's directories are on a read-only file system a run ends with 73 and says which."""
+    mount = 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" && exec "$2" run "$3" --state-dir "$1/state"'
+    place = airssys.directory / "place"
+    place.mkdir()
+    airssys("run", HELLO, "--state-dir", place / "state")
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", mount, "-", place, AIRSSYS, HELLO], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 73, done.stderr
+    assert "Read-only file system; nothing runs" in done.stderr
 
 
 def test_a_missing_required_layer_means_no_start(airssys: CommandLine, out: Path) -> None:
