@@ -242,9 +242,9 @@ def _remove_tree(path: str) -> None:
         os.rmdir(path)
     except OSError:
         # Only here, where something was left in it: the import costs more than most runs spend on clearing up.
-        import shutil
+        from supervisor.clearing import remove_tree
 
-        shutil.rmtree(path, ignore_errors=True)
+        remove_tree(path)
 
 
 @contextlib.contextmanager

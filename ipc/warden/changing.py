@@ -19,10 +19,10 @@ from ipc.warden.decide import (
     decide_actions,
     decide_directory_rename,
     decide_kind,
-    decide_link_target,
     decide_widening,
 )
 from ipc.warden.files import Found, Place, Unresolved, raw, text, through
+from ipc.warden.links import refuse_link, refuse_links_beneath
 from ipc.warden.notify import CallFails
 
 _AT_CWD: Final = -100
@@ -156,13 +156,13 @@ def _moved(context: Context, found: Found, old: Place, new: Place) -> Refusal | 
     """Refuse what may not come under the new name."""
     facts = found.facts
     if facts.is_symlink and not facts.forbidden_as:
-        target = os.readlink(old.name, dir_fd=old.parent.descriptor)
-        return decide_link_target(context.policy, new.parent.path, text(new.name), text(target))
+        return refuse_link(context, new, os.readlink(old.name, dir_fd=old.parent.descriptor))
     unfit = decide_kind(facts, WRITE, old.path, writing=False)
     if unfit is not None:
         return unfit
     if facts.is_directory:
-        return decide_directory_rename(context.policy, old.path, new.path)
+        refusal = decide_directory_rename(context.policy, old.path, new.path)
+        return refusal or refuse_links_beneath(context, found, old, new)
     return decide_widening(context.policy, old.path, new.path)
 
 
@@ -254,7 +254,7 @@ def _symlink(context: Context, target: bytes, directory: int, path: bytes) -> An
     if isinstance(placed, Refusal):
         return placed
     place, allowed = placed
-    refusal = decide_link_target(context.policy, place.parent.path, text(place.name), text(target))
+    refusal = refuse_link(context, place, target)
     if refusal is not None:
         return refusal
     if place.must_be_directory:
@@ -275,6 +275,9 @@ def answer_truncate(context: Context) -> Answer:
         return found
     if found.facts.is_directory:
         raise CallFails(errno.EISDIR)
+    if length > os.stat(through(found.descriptor)).st_size:
+        # By path it only gets shorter: the worker's own RLIMIT_FSIZE bounds how far it grows, in ftruncate(2).
+        raise CallFails(errno.EFBIG)
     os.truncate(through(found.descriptor), length)
     return 0
 

@@ -178,6 +178,11 @@ class Context:
         """Answer for a path that leads to nothing, or out of its base."""
         action = actions[-1] if actions else LIST if directory else READ
         if unresolved.escaped:
+            if unresolved.link:
+                # Only who may know of the link hears where it leads; for others it is not told from nothing at all.
+                answer = decide_missing(self.policy, unresolved.link, actions, directory, unresolved.errno)
+                if answer.code:
+                    return answer
             reason = "it leaves the directory that the path starts from, by `..` or by a symbolic link"
             return Refusal(errno.EXDEV, action, unresolved.path, "A1204", reason)
         answer = decide_missing(self.policy, unresolved.path, actions, directory, unresolved.errno)

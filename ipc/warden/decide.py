@@ -203,7 +203,7 @@ class FilePolicy(Protocol):
     def reaches(self, directory: str) -> bool:
         """Answer whether some grant covers the directory, something beneath it, or lies on the way to one."""
 
-    def rights(self, resource: str) -> frozenset[str]:
+    def rights(self, resource: str, is_directory: bool = False) -> frozenset[str]:
         """Return which of read, write, list are allowed."""
 
     def shows(self, path: str, is_directory: bool) -> bool:
@@ -389,28 +389,40 @@ def decide_directory_rename(policy: FilePolicy, source: str, target: str) -> Ref
     return Refusal(errno.EXDEV, WRITE, source, "A1206", reason)
 
 
-def decide_link_target(policy: FilePolicy, parent: str, name: str, target: str) -> Refusal | None:
-    """Refuse a symbolic link that is absolute, climbs after it went down, or leads where no grant can be reached."""
-    path = f"{parent.rstrip('/')}/{name}"
-    refusal = Refusal(
-        errno.EACCES, WRITE, path, "A1204", f"a symbolic link to {target!r}: absolute or escaping targets are refused"
-    )
+def link_leads_to(parent: str, target: str) -> str | None:
+    """Return the path that a symbolic link in `parent` names; None for one that is absolute or climbs after going down.
+
+    By its words: what it leads to may itself be a link.
+    """
     parts = [part for part in target.split("/") if part not in ("", ".")]
     climbs = 0
     while climbs < len(parts) and parts[climbs] == "..":
         climbs += 1
-    if target.startswith("/") or ".." in parts[climbs:]:
-        return refusal
     at = [part for part in parent.split("/") if part]
-    if climbs > len(at):
-        return refusal
-    leads_to = "/" + "/".join(at[: len(at) - climbs] + parts[climbs:])
-    if not (policy.rights(leads_to) or policy.reaches(leads_to)):
-        return refusal
+    if target.startswith("/") or ".." in parts[climbs:] or climbs > len(at):
+        return None
+    return "/" + "/".join(at[: len(at) - climbs] + parts[climbs:])
+
+
+def decide_link_target(policy: FilePolicy, path: str, target: str, leads_to: str | None) -> Refusal | None:
+    """Refuse a symbolic link `path` that leads where nothing is granted, or where its own name would spare from a rule.
+
+    That a grant lies further down isn't enough: by a link to `/` everything would have a name in here, and whoever else
+    follows links beneath a directory that a component may write in would follow it out.
+    """
+    if leads_to is None or not _is_granted(policy, leads_to):
+        reason = f"a symbolic link to {target!r}: absolute or escaping targets are refused"
+        return Refusal(errno.EACCES, WRITE, path, "A1204", reason)
     if not policy.may_stand_for(path, leads_to):
         reason = f"as a symbolic link to {target!r} it would give files there names that are forbidden to write"
         return Refusal(errno.EACCES, WRITE, path, "A1101", reason)
     return None
+
+
+def _is_granted(policy: FilePolicy, path: str) -> bool:
+    """Whether something is granted on an object, as a file or a directory, or on what lies directly beneath."""
+    beneath = f"{path.rstrip('/')}/x"
+    return bool(policy.rights(path) or policy.rights(path, True) or policy.rights(beneath))
 
 
 DT_DIR: Final = 4

@@ -28,6 +28,9 @@ _DELETED: Final = " (deleted)"
 _HANDLE: Final = os.O_PATH | os.O_CLOEXEC
 _LINKS_MAX: Final = 40
 """As many symbolic links are followed in one path as Linux follows."""
+_CLIMBS_MAX: Final = 40
+"""`..` after a name, in one path: each is judged, and holds a descriptor of ours until the call is answered."""
+_PATH_MAX: Final = 4096
 _RETRIES: Final = 16
 
 
@@ -53,11 +56,15 @@ class Found(Struct, frozen=True):
 
 
 class Unresolved(Struct, frozen=True):
-    """A path that leads to nothing: `errno`, and the real path that it would have. `escaped`: it leaves its base."""
+    """A path that leads to nothing: `errno`, and the real path that it would have.
+
+    `escaped`: it leaves its base, and `link` is the symbolic link by which it does; empty where `..` in the path does.
+    """
 
     errno: int
     path: str
     escaped: bool = False
+    link: str = ""
 
 
 class Place(Struct, frozen=True):
@@ -233,7 +240,7 @@ class Files:
             return Unresolved(number, base.path)
         parent = self.look(base, directory or b".", nofollow=False)
         if isinstance(parent, Unresolved):
-            return Unresolved(parent.errno, join(parent.path, text(name)), parent.escaped)
+            return Unresolved(parent.errno, join(parent.path, text(name)), parent.escaped, parent.link)
         if not parent.facts.is_directory:
             return Unresolved(errno.ENOTDIR, join(parent.path, text(name)))
         return Place(parent, name, join(parent.path, text(name)), slash)
@@ -248,13 +255,16 @@ class Files:
         return Found(found.descriptor, place.path, found.facts, found.identity)
 
     def climbs(self, base: Base, path: bytes) -> list[Found | Unresolved]:
-        """Return every directory that `path` leaves again by `..`: passing through tells that it exists."""
+        """Return every directory that `path` leaves again by `..`: passing through tells that it exists.
+
+        Raises OSError with ENAMETOOLONG for more than `_CLIMBS_MAX` of them.
+        """
         parts = path.split(b"/")
-        left = []
-        for position, part in enumerate(parts):
-            if part == b".." and any(before not in (b"", b".", b"..") for before in parts[:position]):
-                left.append(self.look(base, b"/".join(parts[:position]) or b".", nofollow=False))
-        return left
+        first = next((position for position, part in enumerate(parts) if part not in (b"", b".", b"..")), len(parts))
+        left = [position for position, part in enumerate(parts) if part == b".." and position > first]
+        if len(left) > _CLIMBS_MAX:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        return [self.look(base, b"/".join(parts[:position]), nofollow=False) for position in left]
 
     def close(self) -> None:
         """Close everything."""
@@ -289,12 +299,11 @@ class Files:
                     return error
 
     def _unresolved(self, base: Base, path: bytes, nofollow: bool, resolve: int, number: int) -> Unresolved:
-        if number == errno.EXDEV:
-            return Unresolved(number, self._escaped_to(base, path, nofollow), escaped=True)
-        located = self._locate(base, path, resolve, _LINKS_MAX)
-        if located is None:
-            return Unresolved(errno.EXDEV, self._escaped_to(base, path, nofollow), escaped=True)
-        return Unresolved(number, located)
+        located = None if number == errno.EXDEV else self._locate(base, path, resolve, number, _LINKS_MAX)
+        if located is not None:
+            return located
+        link = self._escapes_by(base, path, resolve)
+        return Unresolved(errno.EXDEV, self._escaped_to(base, path, nofollow), escaped=True, link=link)
 
     def _escaped_to(self, base: Base, path: bytes, nofollow: bool) -> str:
         """Name where an escaping path leads, for the record only: the object is held for a moment, never used."""
@@ -304,36 +313,73 @@ class Files:
                 return real_path(descriptor)
         return os.path.normpath(os.path.join(base.path, text(path)))
 
-    def _locate(self, base: Base, path: bytes, resolve: int, links: int) -> str | None:
-        """Return the real path that an unresolvable path would have; None when it would leave its base.
+    def _escapes_by(self, base: Base, path: bytes, resolve: int) -> str:
+        """Return the symbolic link by which a path leaves its base; empty where it does so by its own `..`."""
+        parts = path.split(b"/")
+        longest = self._longest(base, parts, resolve)
+        if longest is None:
+            return ""
+        count, descriptor = longest
+        with contextlib.closing(_Closing(descriptor)):
+            rest = [part for part in parts[count:] if part not in (b"", b".")]
+            return "" if not rest or rest[0] == b".." else join(real_path(descriptor), text(rest[0]))
+
+    def _longest(self, base: Base, parts: list[bytes], resolve: int) -> tuple[int, int] | None:
+        """Return how many of these parts lead somewhere, not all of them, and a descriptor of that place.
+
+        Found by halving: where some parts lead somewhere, so do fewer. None when not even the start can be had.
+        """
+        found: tuple[int, int] | None = None
+        low, high = 0, len(parts) - 1
+        count = high  # mostly it is the last name that isn't there
+        while low <= high:
+            prefix = b"/".join(parts[:count]) or (b"." if parts[0] or len(parts) == 1 else b"/")
+            descriptor = self._open(base.descriptor, prefix, False, resolve)
+            if isinstance(descriptor, OSError):
+                high = count - 1
+            else:
+                if found is not None:
+                    os.close(found[1])
+                found = (count, descriptor)
+                low = count + 1
+            count = (low + high) // 2
+        return found
+
+    def _locate(self, base: Base, path: bytes, resolve: int, number: int, links: int) -> Unresolved | None:
+        """Say which real path an unresolvable path would have; None when it would leave its base.
 
         The longest part that resolves is followed by the kernel, a symbolic link that leads nowhere by hand.
         """
         parts = path.split(b"/")
-        absolute = not parts[0] and len(parts) > 1
-        for count in range(len(parts) - 1, -1, -1):
-            prefix = b"/".join(parts[:count]) or (b"/" if absolute else b".")
-            descriptor = self._open(base.descriptor, prefix, False, resolve)
-            if isinstance(descriptor, OSError):
-                continue
-            with contextlib.closing(_Closing(descriptor)):
-                real = real_path(descriptor)
-                rest = [part for part in parts[count:] if part not in (b"", b".")]
-                if not rest:
-                    return real
-                target = self._link(descriptor, rest[0])
-            if target is not None:
-                if not links:
-                    return join(real, text(rest[0]))
-                if target.startswith(b"/") and not resolve & RESOLVE_IN_ROOT:
-                    return None
-                onward = target if target.startswith(b"/") else prefix + b"/" + target
-                return self._locate(base, b"/".join([onward, *rest[1:]]), resolve, links - 1)
+        longest = self._longest(base, parts, resolve)
+        if longest is None:
+            # Even the start may not be passed through by this identity: nothing was followed, the name is as it was
+            # said.
+            named = [part for part in parts if part not in (b"", b".")]
+            if b".." in named:
+                return None
+            return Unresolved(number, join(base.path, text(b"/".join(named))) if named else base.path)
+        count, descriptor = longest
+        with contextlib.closing(_Closing(descriptor)):
+            real = real_path(descriptor)
+            rest = [part for part in parts[count:] if part not in (b"", b".")]
+            if not rest:
+                return Unresolved(number, real)
+            target = self._link(descriptor, rest[0])
+        if target is None:
             known = rest[: rest.index(b"..")] if b".." in rest else rest
-            return join(real, text(b"/".join(known))) if known else real
-        # Even the start may not be passed through by this identity: nothing was followed, the name is as it was said.
-        named = [part for part in parts if part not in (b"", b".")]
-        return None if b".." in named else join(base.path, text(b"/".join(named))) if named else base.path
+            return Unresolved(number, join(real, text(b"/".join(known))) if known else real)
+        if not links:
+            return Unresolved(number, join(real, text(rest[0])))
+        if target[:1] == b"/" and not resolve & RESOLVE_IN_ROOT:
+            return None
+        prefix = b"/".join(parts[:count]) or (b"." if parts[0] or len(parts) == 1 else b"/")
+        onward = b"/".join([target if target[:1] == b"/" else prefix + b"/" + target, *rest[1:]])
+        if len(onward) > _PATH_MAX:
+            # The kernel goes on, we don't: links that lead to links could make this as long as they like. What is not
+            # known is answered like what is not granted.
+            return Unresolved(errno.EACCES, join(real, text(rest[0])))
+        return self._locate(base, onward, resolve, number, links - 1)
 
     @staticmethod
     def _link(directory: int, name: bytes) -> bytes | None:
