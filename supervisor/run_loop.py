@@ -47,6 +47,7 @@ START_DEADLINE_NS = 20 * 10**9
 """From the fork to the seal; a worker that hangs before its guest runs is killed."""
 OUTER_GRACE_NS = 250 * 10**6
 """How much later than the inner deadline (an epoch) the outer one kills: the inner one gives the better message."""
+_READS_BEFORE_QUESTION = 4
 DRAIN_DEADLINE_NS = 5 * 10**9
 """How long output is still read, and the warden's last counts awaited, after the worker ended."""
 
@@ -122,7 +123,7 @@ class RunLoop(Struct):
         if self._deadline_ns and now_ns >= self._deadline_ns and self.phase is not Phase.ENDED:
             self._deadline_passed(now_ns)
 
-    def _handlers(self) -> dict[str, Callable[[], None]]:
+    def _handlers(self) -> dict[str, Callable[[], object]]:
         return {
             "keeper": self._on_keeper,
             "worker": self._on_worker,
@@ -300,6 +301,11 @@ class RunLoop(Struct):
         if self.questions is None or self.phase is Phase.ENDED:
             return  # an ending worker's: it waits no longer than it lives
         for stream in self.outputs:
+            # What the guest printed before it called is shown before the question; no more than a pipe holds.
+            reads = _READS_BEFORE_QUESTION
+            while reads and stream.open and self._on_output(stream):
+                stream.settle()
+                reads -= 1
             stream.settle()
         reply = self.questions.ask(question)
         if reply is not None:
@@ -347,13 +353,14 @@ class RunLoop(Struct):
         if self.tally.fresh and (self.questions is None or self.questions.open is None):
             self.on_fresh_denials(self.tally)
 
-    def _on_output(self, stream: OutputStream) -> None:
+    def _on_output(self, stream: OutputStream) -> int:
         limit_bytes = self.job.limits.output_bytes
         seen_bytes = sum(s.seen_bytes for s in self.outputs)
-        stream.read(max(0, limit_bytes - seen_bytes))
+        count = stream.read(max(0, limit_bytes - seen_bytes))
         usage = sum(s.seen_bytes for s in self.outputs)
         if usage > limit_bytes and self.facts.limit_reached is None:
             self._limit_reached("output", limit_bytes, usage, "bytes")
+        return count
 
     def _deadline_passed(self, now_ns: int) -> None:
         if self.phase is Phase.RUNNING and self.timeout_ns is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
 from collections.abc import Callable
@@ -12,7 +13,6 @@ from ipc.audit.event import AuditEvent
 from ipc.errors import ConfigError
 from ipc.messages import PreparePolicy, WorkerJob
 from ipc.policy.decision import compile_policy
-from ipc.policy.document import PolicyDocument
 from ipc.struct import Struct, replace
 from supervisor.artifacts import ArtifactCache
 from supervisor.compilation import Artifact, CompileLimits, Program, obtain
@@ -131,7 +131,8 @@ def _run(
         if request.ask:
             from supervisor.questions import Questions
 
-            loop.questions = Questions(terminal, request.document, base, host.record, _keep_nothing)
+            keep = functools.partial(keep_policy, host.options.audit_directory)
+            loop.questions = Questions(terminal, request.document, base, host.record, keep)
         facts = loop.run()
     finally:
         worker.release()
@@ -154,10 +155,6 @@ def _run(
         stderr=bytes(loop.outputs[1].captured),
         notes=loop.notes,
     )
-
-
-def _keep_nothing(document: PolicyDocument, digest: str) -> None:
-    del document, digest
 
 
 def _prepare(host: Host, request: RunRequest, artifact: Artifact, instance: str, digest: str) -> bool:
