@@ -155,6 +155,12 @@ def run(args: argparse.Namespace) -> int:
     if args.ask and args.dev:
         print("airssys: --ask and --dev exclude each other: one asks, the other doesn't", file=sys.stderr)
         return EX_USAGE
+    if args.ask and args.raw_output:
+        print(
+            "airssys: --ask and --raw-output exclude each other: what it draws could pass for a question, or answer one",
+            file=sys.stderr,
+        )
+        return EX_USAGE
     if not os.path.exists(args.target):
         raise ConfigError(f"{visible(args.target)}: no such file or directory")
     # The processes first, where they weren't started ahead: they import while this one imports the rest.

@@ -268,8 +268,8 @@ def test_without_a_terminal_it_says_what_to_do(run) -> None:
     assert result.code == 65
     assert "no terminal" in result.stderr
     assert "--read" in result.stderr
-    both = run.tool("--ask", "--dev", guest=("cat", "in/a.txt"))
-    assert both.code == 64
+    for other in ("--dev", "--raw-output"):
+        assert run.tool("--ask", other, guest=("cat", "in/a.txt")).code == 64
 
 
 def test_ctrl_c_at_a_question_ends_everything(run, ask: Start) -> None:
