@@ -157,7 +157,7 @@ def run(args: argparse.Namespace) -> int:
         return EX_USAGE
     if args.ask and args.raw_output:
         print(
-            "airssys: --ask and --raw-output exclude each other: what it draws could pass for a question, or answer one",
+            "airssys: --ask and --raw-output exclude each other: what it draws could pass for a question",
             file=sys.stderr,
         )
         return EX_USAGE
