@@ -100,3 +100,16 @@ def test_the_directories_are_the_defaults(column: int, uid: int) -> None:
         "run": directories.run,
     }
     assert {name: rows[name] for name in expected} == {name: path.replace("/$", "$") for name, path in expected.items()}
+
+
+def test_every_invariant_says_what_would_break_it() -> None:
+    """The threat model has a row for each invariant of the architecture, in the same words."""
+
+    def first_cells(page: str, header: str) -> set[str]:
+        lines = (ROOT / "docs" / page).read_text().splitlines()
+        start = next(number for number, line in enumerate(lines) if line.startswith(header))
+        return {line.split(" | ")[0] for line in lines[start + 2 :][: lines[start:].index("") - 2]}
+
+    invariants = first_cells("ARCHITECTURE.md", "| invariant |")
+    assert invariants == first_cells("explanation/threat-model.md", "| invariant ([the tests]")
+    assert len(invariants) > 10
