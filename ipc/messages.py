@@ -169,6 +169,19 @@ class CompileFailed(Message, frozen=True):
     message: str
 
 
+class AuditBudget(Message, frozen=True):
+    """How many records of its own one component may cause: so many at once, then so many a second; above, it is paced.
+
+    Who goes on being refused new things above that for `refused_tolerated_ns` is ended.
+    """
+
+    refused_at_once: int = 5_000
+    refused_per_s: int = 50
+    refused_tolerated_ns: int = 60_000_000_000
+    allowed_at_once: int = 100_000
+    allowed_per_s: int = 500
+
+
 class WardenSetup(Message, frozen=True):
     """Supervisor → warden, first: whose files, where to report. `scratch_directory` is private to `uid`."""
 
@@ -182,6 +195,7 @@ class WardenSetup(Message, frozen=True):
     audit_secret_key: bytes
     scratch_directory: str
     calls_per_second: int = 100_000
+    audit_budget: AuditBudget = AuditBudget()
 
 
 class WardenReady(Message, frozen=True):

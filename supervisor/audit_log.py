@@ -16,24 +16,25 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from ipc import libc
 from ipc.audit.errors import AuditLogError
-from ipc.audit.event import GENESIS_HASH, SUPERVISOR, AuditEvent, AuditRecord, Origin, parse_line, stamp
-from ipc.struct import Struct
+from ipc.audit.event import SUPERVISOR, AuditEvent, AuditRecord, Origin, format_time, parse_line, stamp
 from supervisor import audit_segments as segments
-from supervisor.audit_segments import Head, default_audit_directory
+from supervisor.audit_heads import Head, HeadsFile
+from supervisor.audit_journal import journal_socket, tell_journal
+from supervisor.audit_prune import PrunePlan, plan_prune, release_reserve, remove, set_reserve_aside, survey
+from supervisor.audit_retention import KEEP_ALL, AuditRetention, decide_prune, segment_age_ns
+from supervisor.audit_retention import segment_bytes as _segment_bytes
+from supervisor.audit_tail import FULL_DISK, Tail, cut_torn, find_tail, first_time
 
-__all__ = ["AuditLog", "Entry", "default_audit_directory", "default_host"]
+__all__ = ["AuditLog", "Entry", "default_host"]
 
-SEGMENT_BYTES = 64 * 1024 * 1024
 PREALLOCATED_BYTES = 1024 * 1024
 SEAL_RESERVE_BYTES = 2048
 LOCK_TIMEOUT_S = 10.0
-SEALED = "segment_sealed"
+_PROBE_BYTES = 4096
 
 Entry = tuple[AuditEvent, Origin]
-
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_AUTOMATICALLY = "more than is to be kept: [audit] in airssys.toml"
 
 
 def default_host() -> str:
@@ -46,24 +47,6 @@ def default_host() -> str:
     return os.uname().nodename
 
 
-class _Tail(Struct):
-    """Where the next line goes: the open segment (or none yet), its good length, and what the chain hangs on."""
-
-    descriptor: int = -1
-    name: str = ""
-    length_bytes: int = 0
-    allocated_bytes: int = 0
-    first_seq: int = 0
-    seq: int = 0
-    prev: str = GENESIS_HASH
-    sealed: bool = False
-
-    def close(self) -> None:
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-        self.descriptor = -1
-
-
 class AuditLog:
     """One log, open for appending. Thread-safe. Errors are AuditLogError; a `fatal` one stays."""
 
@@ -71,28 +54,39 @@ class AuditLog:
         self,
         directory: str,
         *,
+        retention: AuditRetention = KEEP_ALL,
+        journal: str | None = None,
         host: str | None = None,
-        segment_bytes: int = SEGMENT_BYTES,
+        segment_bytes: int | None = None,
         sync: Callable[[int], None] = os.fdatasync,
         clock_ns: Callable[[], int] = time.time_ns,
         lock_timeout_s: float = LOCK_TIMEOUT_S,
     ) -> None:
-        """Open the log in `directory`, making it if need be, and repair its tail; a full disk is no error yet."""
+        """Open the log in `directory`, making it if need be, and repair its tail; a full disk is no error yet.
+
+        What is beyond `retention` is pruned now and whenever a segment was sealed. `journal`: syslog(3)'s socket.
+        """
         self.directory = directory
+        self._retention = retention
+        self._journal = journal_socket(os.environ) if journal is None else journal
         self._host = default_host() if host is None else host
-        self._segment_bytes = segment_bytes
+        self._segment_bytes = _segment_bytes(retention) if segment_bytes is None else segment_bytes
+        self._ahead_bytes = min(PREALLOCATED_BYTES, self._segment_bytes)
+        self._segment_age_ns = segment_age_ns(retention)
         self._sync = sync
         self._clock_ns = clock_ns
         self._lock_timeout_s = lock_timeout_s
         self._mutex = threading.Lock()
         self._dead: AuditLogError | None = None
-        self._tail = _Tail()
+        self._tail = Tail()
         self._own: list[AuditEvent] = []
+        self._untold: list[AuditRecord] = []  # durable, and not returned by `append` yet
+        self._prune_due = retention != KEEP_ALL
         self._directory_fd = segments.prepare_directory(directory)
-        flags = os.O_RDWR | os.O_CREAT
         try:
-            self._lock_fd = segments.open_segment(directory, segments.LOCK_NAME, flags)
-            self._head_fd = segments.open_segment(directory, segments.HEAD_NAME, flags)
+            self._lock_fd = segments.open_segment(directory, segments.LOCK_NAME, os.O_RDWR | os.O_CREAT)
+            self._heads = HeadsFile(directory)
+            set_reserve_aside(directory)
         except OSError as error:
             os.close(self._directory_fd)
             raise self._unwritable(error) from None
@@ -105,7 +99,7 @@ class AuditLog:
     @property
     def head(self) -> Head:
         """The last durable record that this object has seen; number 0 for an empty log."""
-        return Head(self._tail.seq, self._tail.prev)
+        return self._tail.head
 
     @property
     def segment(self) -> str:
@@ -118,7 +112,8 @@ class AuditLog:
             if self._dead is None:
                 self._dead = AuditLogError("the audit log was closed", fatal=True)
                 self._tail.close()
-                for descriptor in (self._lock_fd, self._head_fd, self._directory_fd):
+                self._heads.close()
+                for descriptor in (self._lock_fd, self._directory_fd):
                     os.close(descriptor)
 
     def append(self, entries: Sequence[Entry]) -> tuple[AuditRecord, ...]:
@@ -126,26 +121,34 @@ class AuditLog:
 
         Events must be within bounds. AuditLogError: nothing of the batch is in the log; try again unless it is fatal.
         """
-        with self._mutex:
-            if self._dead is not None:
-                raise self._dead
-            with self._locked():
-                try:
-                    self._follow()
-                    batch = [(event, SUPERVISOR) for event in self._own] + list(entries)
-                    if not batch:
-                        return ()
-                    records = self._write(batch)
-                except OSError as error:
-                    raise self._unwritable(error) from None
-                self._own.clear()
-                return records
+        with self._writing():
+            return self._write_and_prune(entries, self._plan_due(), _AUTOMATICALLY, "")
+
+    def prune(self, retention: AuditRetention, why: str, actor: str, *, dry_run: bool = False) -> PrunePlan:
+        """Remove the oldest sealed segments beyond `retention`, behind a durable record of it; returns what went.
+
+        `dry_run` only says what would go. AuditLogError: nothing was removed.
+        """
+        with self._writing():
+            found, rest_bytes = survey(self.directory, self._tail.name)
+            count = decide_prune(found, rest_bytes, retention, self._clock_ns())
+            plan = plan_prune(self.directory, found, count, self._heads.read())
+            if plan.gone and not dry_run:
+                self._write_and_prune((), plan, why, actor)
+            return plan
+
+    def probe(self) -> None:
+        """Find out whether a record could be written now; AuditLogError."""
+        with self._writing():
+            if self._tail.descriptor >= 0:
+                self._tail.preallocate(_PROBE_BYTES, self._ahead_bytes)
 
     def last_position(self, stream: str) -> int:
         """Return the highest position of a producer's stream in the log, 0 for none; reads backwards from the end."""
         wanted = f'"stream":"{stream}","stream_seq":'.encode("ascii")
         for name in reversed(segments.segment_names(self.directory)):
-            with self._reading(name) as (descriptor, size_bytes):
+            # One that is gone meanwhile was pruned.
+            with contextlib.suppress(FileNotFoundError), self._reading(name) as (descriptor, size_bytes):
                 for _, line in segments.lines_backward(descriptor, size_bytes):
                     if wanted not in line:
                         continue
@@ -156,6 +159,19 @@ class AuditLog:
         return 0
 
     # -- under the lock ------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Hold the log, its tail known; OSError within becomes what a person is told."""
+        with self._mutex:
+            if self._dead is not None:
+                raise self._dead
+            with self._locked():
+                try:
+                    self._follow()
+                    yield
+                except OSError as error:
+                    raise self._unwritable(error) from None
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -193,76 +209,15 @@ class AuditLog:
                 return
         known = self.head
         tail.close()
-        self._tail = self._find_tail()
+        self._tail, torn_bytes = find_tail(self.directory)
+        if torn_bytes:
+            self._own.append(cut_torn(self.directory, self._directory_fd, self._tail, torn_bytes, self._synced))
         self._check_head(known)
-
-    def _find_tail(self) -> _Tail:
-        names = segments.segment_names(self.directory)
-        newest = _Tail()
-        for place, name in enumerate(reversed(names)):
-            descriptor = segments.open_segment(self.directory, name, os.O_RDWR | os.O_APPEND)
-            size_bytes = os.fstat(descriptor).st_size
-            first_seq = int(name[len("audit-") : -len(".jsonl")])
-            tail = _Tail(descriptor, name, 0, 0, first_seq)
-            for offset, line in segments.lines_backward(descriptor, size_bytes):
-                if not line.endswith(b"\n"):
-                    continue
-                try:
-                    values = parse_line(line)
-                except ValueError:
-                    continue
-                tail.length_bytes = offset + len(line)
-                tail.seq = int(str(values["seq"]))
-                tail.prev = hashlib.sha256(line).hexdigest()
-                tail.sealed = values["event"] == SEALED
-                break
-            if place == 0:
-                newest = tail
-                if size_bytes > tail.length_bytes:
-                    self._cut(tail, size_bytes)
-            if tail.seq:
-                if place:
-                    # The newest segment has no record yet: a crash came between making it and writing to it.
-                    newest.seq, newest.prev = tail.seq, tail.prev
-                    tail.close()
-                return newest
-            if place:
-                tail.close()
-        return newest
-
-    def _cut(self, tail: _Tail, size_bytes: int) -> None:
-        """Cut a torn tail off the newest segment; the bytes are kept, and the next record says so."""
-        torn = b""
-        while len(torn) < size_bytes - tail.length_bytes:
-            torn += os.pread(tail.descriptor, size_bytes - tail.length_bytes - len(torn), tail.length_bytes + len(torn))
-        digest = hashlib.sha256(torn).hexdigest()
-        side_name = f"torn-{tail.name[len('audit-') : -len('.jsonl')]}-{tail.length_bytes}-{digest[:12]}.bin"
-        # First the copy, durable, then the cut: a crash in between finds the same bytes and makes the same copy.
-        descriptor = segments.open_segment(self.directory, side_name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        try:
-            written = 0
-            while written < len(torn):
-                written += os.write(descriptor, torn[written:])
-            self._synced(descriptor)
-        finally:
-            os.close(descriptor)
-        os.fsync(self._directory_fd)
-        os.ftruncate(tail.descriptor, tail.length_bytes)
-        detail: dict[str, object] = {
-            "segment": tail.name,
-            "offset": tail.length_bytes,
-            "bytes": len(torn),
-            "sha256": digest,
-            "kept_in": side_name,
-        }
-        reason = "the last write to the log was cut short; what was torn was never acknowledged"
-        self._own.append(AuditEvent("log_repaired", decision="info", reason=reason, detail=detail))
 
     def _check_head(self, known: Head) -> None:
         """Compare the tail with the head written last; durable records that are gone leave a gap that stays visible."""
         tail = self._tail
-        written = segments.read_head(self.directory)
-        head = max(known, written or known, key=lambda h: h.seq)
+        head = max(known, self._heads.read().last or known, key=lambda each: each.seq)
         if head.seq < tail.seq or (head.seq == tail.seq and head.hash == tail.prev):
             return
         detail: dict[str, object] = {"found": str(Head(tail.seq, tail.prev)), "expected": str(head)}
@@ -271,19 +226,56 @@ class AuditLog:
         tail.seq, tail.prev = head.seq, head.hash
         self._own.append(AuditEvent("log_records_missing", decision="info", reason=reason, detail=detail))
 
-    def _write(self, batch: Sequence[Entry]) -> tuple[AuditRecord, ...]:
+    def _write_and_prune(
+        self, entries: Sequence[Entry], plan: PrunePlan, why: str, actor: str
+    ) -> tuple[AuditRecord, ...]:
+        own = list(self._own)
+        if not (own or entries or plan.gone):
+            return ()
+        if plan.gone:
+            own.append(plan.event(why, actor))
+            self._prune_due = False
+            # On a full disk, too: what stands for the segments is written before they go.
+            release_reserve(self.directory)
+        try:
+            self._write([(event, SUPERVISOR) for event in own] + list(entries))
+        except BaseException:
+            self._prune_due = self._prune_due or bool(plan.gone)
+            raise
+        self._own.clear()
+        if plan.gone:
+            with contextlib.suppress(OSError):
+                remove(self.directory, self._directory_fd, plan)
+            self._heads.forget_before(plan.last.seq)
+            set_reserve_aside(self.directory)
+        records = tuple(self._untold)
+        self._untold.clear()
+        if entries and self._prune_due:
+            # Behind a seal at once, so that the log is never larger than it may be. The batch is durable whatever
+            # becomes of this: what fails is tried again with the next one.
+            with contextlib.suppress(OSError):
+                self._untold += self._write_and_prune((), self._plan_due(), _AUTOMATICALLY, "")
+        return records
+
+    def _write(self, batch: Sequence[Entry]) -> None:
         tail = self._tail
         stamped = self._stamped(batch)
-        sealed: list[AuditRecord] = []
         if tail.descriptor >= 0 and not tail.sealed and tail.length_bytes:
             end_bytes = tail.length_bytes + sum(len(record.line) for record in stamped)
-            if end_bytes + SEAL_RESERVE_BYTES > self._segment_bytes:
-                sealed = self._seal()
+            if end_bytes + SEAL_RESERVE_BYTES > self._segment_bytes or self._is_old():
+                self._seal()
                 stamped = self._stamped(batch)  # they come behind the seal now
         if tail.descriptor < 0 or tail.sealed:
             self._start_segment()
         self._commit(stamped)
-        return (*sealed, *stamped)
+
+    def _is_old(self) -> bool:
+        """Whether the segment's first record is so old that pruning by age would wait for the rest of it."""
+        if self._segment_age_ns is None:
+            return False
+        tail = self._tail
+        tail.begun = tail.begun or first_time(tail.descriptor)
+        return "" < tail.begun < format_time(max(0, self._clock_ns() - self._segment_age_ns))
 
     def _stamped(self, batch: Sequence[Entry]) -> list[AuditRecord]:
         seq, prev = self._tail.seq, self._tail.prev
@@ -295,83 +287,60 @@ class AuditLog:
             records.append(record)
         return records
 
-    def _seal(self) -> list[AuditRecord]:
+    def _seal(self) -> None:
         tail = self._tail
         detail: dict[str, object] = {
             "segment": tail.name,
             "records": tail.seq - tail.first_seq + 1,
-            "head": str(Head(tail.seq, tail.prev)),
+            "head": str(tail.head),
         }
-        sealed = self._stamped([(AuditEvent(SEALED, decision="info", detail=detail), SUPERVISOR)])
-        self._commit(sealed)
+        self._commit(self._stamped([(AuditEvent(segments.SEALED, decision="info", detail=detail), SUPERVISOR)]))
         tail.sealed = True
         # Gives back the space that was set aside: ftruncate(2) to the same size frees what lies behind it.
         os.ftruncate(tail.descriptor, tail.length_bytes)
-        return sealed
+        self._heads.add_sealed(tail.head)
+        tell_journal(f"audit segment sealed in {self.directory}, head {tail.head}", self._journal)
+        self._prune_due = self._retention != KEEP_ALL
 
     def _start_segment(self) -> None:
         tail = self._tail
         name = segments.segment_name(tail.seq + 1)
         descriptor = segments.open_segment(self.directory, name, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL)
-        try:
-            os.fchmod(descriptor, 0o600)
-            os.fsync(self._directory_fd)
-        except OSError:
-            os.close(descriptor)
-            raise
+        os.fchmod(descriptor, 0o600)
         tail.close()
-        self._tail = _Tail(descriptor, name, 0, 0, tail.seq + 1, tail.seq, tail.prev)
+        self._tail = Tail(descriptor, name, first_seq=tail.seq + 1, seq=tail.seq, prev=tail.prev)
+        self._synced(self._directory_fd, os.fsync)
 
     def _commit(self, records: Sequence[AuditRecord]) -> None:
         """Write and sync; on any failure the file is as long as it was."""
         tail = self._tail
         data = b"".join(record.line for record in records)
-        try:
-            self._preallocate(len(data))
-            written = os.write(tail.descriptor, data)
-            while written < len(data):
-                # A short write is how a full disk begins; writing on tells its errno, or finishes.
-                written += os.write(tail.descriptor, data[written:])
-        except OSError:
-            self._roll_back()
-            raise
+        tail.write(data, self._ahead_bytes)
         self._synced(tail.descriptor)
         tail.length_bytes += len(data)
         tail.seq, tail.prev = records[-1].seq, records[-1].hash
-        with contextlib.suppress(OSError):
-            # Only a check on what is durable already; a head that lags behind is no error.
-            segments.write_head(self._head_fd, self.head)
+        self._untold += records
+        self._heads.write_last(tail.head)
 
-    def _preallocate(self, size_bytes: int) -> None:
-        """Set space aside ahead of need: a full disk shows before the write, and a sync has no blocks to allocate."""
-        tail = self._tail
-        end_bytes = tail.length_bytes + size_bytes
-        if end_bytes <= tail.allocated_bytes:
-            return
-        for length_bytes in (max(PREALLOCATED_BYTES, size_bytes), size_bytes):
-            try:
-                libc.fallocate(tail.descriptor, libc.FALLOC_FL_KEEP_SIZE, tail.length_bytes, length_bytes)
-            except OSError as error:
-                if error.errno in (errno.EOPNOTSUPP, errno.ENOSYS):
-                    return
-                if length_bytes == size_bytes or error.errno not in _FULL:
-                    raise
-                continue
-            tail.allocated_bytes = tail.length_bytes + length_bytes
-            return
+    def _plan_due(self) -> PrunePlan:
+        """Return what is to be pruned by itself; looked for when the log was opened or a segment was sealed."""
+        if not self._prune_due:
+            return PrunePlan()
+        found, rest_bytes = survey(self.directory, self._tail.name)
+        # As much as the segment that is written to may still grow.
+        room_bytes = max(0, self._segment_bytes - self._tail.length_bytes)
+        count = decide_prune(found, rest_bytes + room_bytes, self._retention, self._clock_ns())
+        with contextlib.suppress(AuditLogError):
+            # A log that is not intact is written to, and kept whole.
+            plan = plan_prune(self.directory, found, count, self._heads.read())
+            self._prune_due = bool(plan.gone)
+            return plan
+        self._prune_due = False
+        return PrunePlan()
 
-    def _roll_back(self) -> None:
-        tail = self._tail
-        tail.allocated_bytes = 0
+    def _synced(self, descriptor: int, sync: Callable[[int], None] | None = None) -> None:
         try:
-            os.ftruncate(tail.descriptor, tail.length_bytes)
-        except OSError:
-            # The next append reads the tail again and repairs it.
-            tail.close()
-
-    def _synced(self, descriptor: int) -> None:
-        try:
-            self._sync(descriptor)
+            (sync or self._sync)(descriptor)
         except OSError as error:
             # The kernel may have dropped the pages and marked them clean (fsync(2), EIO): a second fsync would lie.
             self._dead = AuditLogError(
@@ -384,5 +353,11 @@ class AuditLog:
             raise self._dead from None
 
     def _unwritable(self, error: OSError) -> AuditLogError:
-        hint = f"make room: df -h {self.directory}" if error.errno in _FULL else f"look at it: ls -la {self.directory}"
-        return AuditLogError(f"the audit log {self.directory} can't be written: {error.strerror}", hint=hint)
+        directory, number = self.directory, error.errno or errno.EIO
+        if number in FULL_DISK:
+            hint = f"make room: df -h {directory}; airssys audit prune --keep SIZE"
+        elif number == errno.EROFS:
+            hint = f"make it writable: mount -o remount,rw $(findmnt -n -o TARGET -T {directory})"
+        else:
+            hint = f"look at it: ls -la {directory}; dmesg --level=err | tail"
+        return AuditLogError(f"the audit log {directory} can't be written: {os.strerror(number)}", hint=hint)

@@ -1,8 +1,8 @@
-"""The files of an audit log: which segments there are, how to read lines from either end, and what the head file says.
+"""The files of an audit log: which segments there are, and how to read lines from either end.
 
 A log is a directory (0700) of segments `audit-<first seq, 16 digits>.jsonl` (0600), of which the last is written to.
-`head` holds the last durable record's number and hash, `torn-*.bin` what was cut off by a repair, `lock` is locked by
-whoever writes.
+`torn-*.bin` is what was cut off by a repair, `lock` is locked by whoever writes; the heads are kept apart
+(`supervisor.audit_heads`).
 """
 
 from __future__ import annotations
@@ -10,22 +10,29 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from ipc.audit.errors import AuditLogError
-from ipc.struct import Struct
 
 SEGMENT_NAME = re.compile(r"audit-([0-9]{16})\.jsonl")
 LOCK_NAME = "lock"
-HEAD_NAME = "head"
+SEALED = "segment_sealed"
+PRUNED = "log_pruned"
 MAX_LINE_BYTES = 160 * 1024
 """No line is longer: 16 KiB of text, each byte at most seven characters once escaped, and the keys."""
 _CHUNK_BYTES = 256 * 1024
+_FIRST_CHUNK_BYTES = 16 * 1024
+"""Who reads backwards mostly wants the last line."""
 
 
 def segment_name(first_seq: int) -> str:
     """Return the name of the segment that begins with record `first_seq`."""
     return f"audit-{first_seq:016}.jsonl"
+
+
+def first_seq_of(name: str) -> int:
+    """Return the number of the first record of a segment."""
+    return int(name[len("audit-") : -len(".jsonl")])
 
 
 def segment_names(directory: str) -> list[str]:
@@ -36,15 +43,6 @@ def segment_names(directory: str) -> list[str]:
 def open_segment(directory: str, name: str, flags: int = os.O_RDONLY) -> int:
     """Open a segment, never through a symlink; OSError as open(2)."""
     return os.open(os.path.join(directory, name), flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
-
-
-def default_audit_directory(environ: Mapping[str, str], uid: int) -> str:
-    """Return where `airssys run` keeps the log unless told otherwise: $AIRSSYS_STATE, else as airssys.toml says."""
-    from supervisor.places import audit_directory, state_directory
-    from supervisor.settings import load_settings
-
-    settings = load_settings(None, environ, uid)
-    return audit_directory(state_directory(None, environ, settings), settings)
 
 
 def prepare_directory(path: str) -> int:
@@ -92,9 +90,10 @@ def lines_forward(descriptor: int) -> Iterator[tuple[int, bytes]]:
 
 def lines_backward(descriptor: int, size_bytes: int) -> Iterator[tuple[int, bytes]]:
     """Yield (offset, line) from the end of the first `size_bytes`; the first may lack its newline."""
-    position, held = size_bytes, b""
+    position, held, chunk_bytes = size_bytes, b"", _FIRST_CHUNK_BYTES
     while position > 0:
-        start = max(0, position - _CHUNK_BYTES)
+        start = max(0, position - chunk_bytes)
+        chunk_bytes = _CHUNK_BYTES
         chunk = os.pread(descriptor, position - start, start)
         held = chunk + held
         position = start
@@ -110,40 +109,3 @@ def lines_backward(descriptor: int, size_bytes: int) -> Iterator[tuple[int, byte
             held = held[: cut + 1]
     if held:
         yield 0, held
-
-
-class Head(Struct, frozen=True):
-    """The last durable record: its number and the SHA-256 of its line (hex)."""
-
-    seq: int
-    hash: str
-
-    def __str__(self) -> str:
-        return f"{self.seq}:{self.hash}"
-
-    @staticmethod
-    def parse(text: str) -> Head:
-        """Read `SEQ:HASH`; ValueError for anything else."""
-        match = re.fullmatch(r"([0-9]{1,16}):([0-9a-f]{64})", text.strip())
-        if match is None:
-            raise ValueError("expected SEQ:SHA256")
-        return Head(int(match[1]), match[2])
-
-
-def read_head(directory: str) -> Head | None:
-    """Return what the head file says; None when there is none or it was cut short by a crash."""
-    try:
-        descriptor = open_segment(directory, HEAD_NAME)
-    except FileNotFoundError:
-        return None
-    try:
-        return Head.parse(os.read(descriptor, 256).decode("ascii", "replace"))
-    except ValueError:
-        return None
-    finally:
-        os.close(descriptor)
-
-
-def write_head(descriptor: int, head: Head) -> None:
-    """Write the head in one write of a fixed length: it is either the old one or the new one, for a reader too."""
-    os.pwrite(descriptor, f"{head.seq:016}:{head.hash}\n".encode("ascii"), 0)

@@ -9,21 +9,25 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
+import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import ipc
+from ipc.audit.errors import AuditLogError
 from ipc.audit.event import AuditEvent
 from ipc.errors import AuditError, ConfigError, ConfinementError
-from ipc.messages import ConfinementPlan, WardenSetup
+from ipc.messages import AuditBudget, ConfinementPlan, WardenSetup
 from ipc.struct import Struct, field
 from supervisor.audit_log import AuditLog
+from supervisor.audit_retention import AuditRetention
 from supervisor.audit_writer import AuditWriter
 from supervisor.identity import Identity, worker_uid
 from supervisor.processes import Processes
-from supervisor.warden_client import WardenClient
+from supervisor.warden_client import START_TIMEOUT_S, WardenClient
 from supervisor.workers import Workers
 from supervisor.zygote import Zygote
 
@@ -38,6 +42,8 @@ class HostOptions(Struct, frozen=True):
     audit_directory: str
     data_directory: str
     run_as: Identity
+    retention: AuditRetention = AuditRetention()
+    audit_budget: AuditBudget = AuditBudget()
     required_layers: tuple[str, ...] = DEFAULT_REQUIRED
     layers_off: tuple[str, ...] = ()
     namespaces: bool = True
@@ -57,6 +63,7 @@ class Host(Struct):
     signals: socket.socket
     records: deque[Mapping[str, object]] = field(default_factory=deque)
     records_ready: tuple[int, int] = (-1, -1)
+    started: bool = False
     _cleanup: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def __enter__(self) -> Host:
@@ -71,15 +78,19 @@ class Host(Struct):
 
     def wait_ready(self) -> None:
         """Wait until the warden is what it must be; raises ConfinementError or AuditError when it can't be."""
-        if self.warden is None:
-            return
-        try:
-            self.warden.wait_ready()
-        except ConfinementError:
+        if self.warden is not None:
+            until_s = time.monotonic() + START_TIMEOUT_S
             # It doesn't start unless its start is recorded: where the log is what's wrong, that is what has to be said.
-            if self.writer.trouble is not None:
-                raise self.writer.trouble from None
-            raise
+            while not select.select([self.warden.channel], [], [], 0.05)[0] and time.monotonic() < until_s:
+                if self.writer.trouble is not None:
+                    raise self.writer.trouble
+            try:
+                self.warden.wait_ready()
+            except ConfinementError:
+                if self.writer.trouble is not None:
+                    raise self.writer.trouble from None
+                raise
+        self.started = True
 
     def own_paths(self) -> tuple[str, ...]:
         """Return the host's own directories, which no component may touch whatever it is granted."""
@@ -117,10 +128,15 @@ def _confinement(
         yield ConfinementPlan(required, layers_off, uid, uid, namespaces, ptracer_pid)
 
 
-def open_host(options: HostOptions, processes: Processes | None = None) -> Host:
+def open_host(
+    options: HostOptions,
+    processes: Processes | None = None,
+    on_trouble: Callable[[AuditLogError | None], None] | None = None,
+) -> Host:
     """Bind `processes` (by default new ones) to an audit log and directories; on any failure nothing is left running.
 
     Closing the host ends the processes first: the audit writer must outlive the warden, whose last counts it takes.
+    `on_trouble` is called, from another thread, when a started host can't write its log, and with None when it can.
     """
     with contextlib.ExitStack() as stack:
         if processes is None:
@@ -151,7 +167,7 @@ def open_host(options: HostOptions, processes: Processes | None = None) -> Host:
             with contextlib.suppress(BlockingIOError):
                 os.write(records_ready[1], b"r")
 
-        log = AuditLog(options.audit_directory)
+        log = AuditLog(options.audit_directory, retention=options.retention)
         # The warden connects as its own uid: the socket is its property, and its directory may only be passed through.
         endpoint = os.path.join(session, "audit.sock")
         owner = options.run_as.uid if os.getuid() == 0 else None
@@ -175,6 +191,11 @@ def open_host(options: HostOptions, processes: Processes | None = None) -> Host:
             host.records.append(record)
             wake()
 
+        def tell(trouble: AuditLogError | None) -> None:
+            if host.started and on_trouble is not None:
+                on_trouble(trouble)
+
+        writer.on_trouble = tell
         writer.subscribe(keep)
         if warden is not None:
             scratch = _private_directory(os.path.join(session, "scratch"), options.run_as)
@@ -201,6 +222,7 @@ def _warden_setup(options: HostOptions, writer: AuditWriter, scratch: str) -> Wa
         audit_public_key=keys[0],
         audit_secret_key=keys[1],
         scratch_directory=scratch,
+        audit_budget=options.audit_budget,
     )
 
 

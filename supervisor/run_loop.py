@@ -292,6 +292,9 @@ class RunLoop(Struct):
                 self._event(Event.ATTACHED)
             case Detached():
                 self._detached = True
+            case EndWorker(_, "A3004", reason):
+                self.facts = replace(self.facts, unrecorded=reason)
+                self._event(Event.WARDEN_ORDERED_END)
             case EndWorker(_, code, reason):
                 self.facts = replace(self.facts, refused_code=code, refused_reason=reason)
                 self._event(Event.WARDEN_ORDERED_END)
@@ -345,8 +348,8 @@ class RunLoop(Struct):
     def _on_records(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.read(self.records_ready, 4096)
-        if self.audit_lost() and not self.facts.broken:
-            self.facts = replace(self.facts, broken="the audit log was lost; nothing may go on unrecorded")
+        if self.audit_lost() and not self.facts.unrecorded:
+            self.facts = replace(self.facts, unrecorded="the audit log was lost; nothing may go on unrecorded")
             self._event(Event.PROTOCOL_BROKEN)
         while self.records:
             self.tally.note(self.records.popleft())
@@ -433,7 +436,7 @@ class RunLoop(Struct):
         try:
             self.record_durable(replace(self.base_event, event="worker_confined", decision="info", detail=detail))
         except AuditError as error:
-            self.facts = replace(self.facts, broken=f"no audit record, no action: {error}")
+            self.facts = replace(self.facts, unrecorded=f"no audit record, no action: {error}")
             self._event(Event.PROTOCOL_BROKEN)
             return
         self._started_ns = time.monotonic_ns()
@@ -474,6 +477,8 @@ class RunLoop(Struct):
                 self._detached = True
         else:
             self._detached = True
+        # No counts will come where nothing can be recorded any more.
+        self._detached = self._detached or self.audit_lost()
         self._lost.add(Event.WORKER_LOST)
         while True:
             undelivered = any(s.open or s.pending for s in self.outputs)

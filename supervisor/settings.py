@@ -10,9 +10,11 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
+from ipc.messages import AuditBudget
 from ipc.policy.access import AclEntry, Role
 from ipc.struct import Struct, field
 from supervisor import units
+from supervisor.audit_retention import AuditRetention
 from supervisor.quota import Quota
 from supervisor.toml_source import ConfigFileError, KeyPath, Origin, Problem, TomlSource, read_toml
 
@@ -77,13 +79,6 @@ class Control(Struct, frozen=True):
     admins: tuple[str, ...] = ()
 
 
-class AuditRetention(Struct, frozen=True):
-    """How long and how much of the audit log is kept; None means no bound."""
-
-    keep_ns: int | None = None
-    max_size_bytes: int | None = None
-
-
 class TrustSource(Struct, frozen=True):
     """Where components that are trusted come from: a pattern of git URLs, and the branch."""
 
@@ -131,6 +126,7 @@ class Settings(Struct, frozen=True):
     quota_maxima: Quota = DEFAULT_MAXIMA
     control: Control = Control()
     audit: AuditRetention = AuditRetention()
+    audit_budget: AuditBudget = AuditBudget()
     trust_sources: tuple[TrustSource, ...] = ()
     approval_rules: tuple[ApprovalRule, ...] = ()
     acl: tuple[AclEntry, ...] = ()
@@ -217,8 +213,6 @@ def settings_not_enforced(settings: Settings) -> tuple[str, ...]:
     """Return each section or key that is written and that nothing in this version enforces."""
     written = {
         "control": settings.control != Control(),
-        "audit.keep": settings.audit.keep_ns is not None,
-        "audit.max_size": settings.audit.max_size_bytes is not None,
         "trust.sources": bool(settings.trust_sources),
         "approvals.rules": bool(settings.approval_rules),
     }

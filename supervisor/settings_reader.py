@@ -5,11 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from ipc.errors import ConfigError
+from ipc.messages import AuditBudget
 from ipc.policy.access import AclEntry, Role, find_role_cycle, is_action_family, parse_permission
 from ipc.policy.capability import is_action, pattern_problem, separator_of
 from ipc.policy.forbidden import GUARDED_TREES
 from ipc.policy.patterns import PatternError, parse_pattern
 from supervisor import units
+from supervisor.audit_retention import DEFAULT_MAX_SIZE_BYTES, MIN_KEEP_NS, MIN_MAX_SIZE_BYTES, AuditRetention
 from supervisor.manifest import checks
 from supervisor.manifest.parse import read_quota
 from supervisor.manifest.values import ParameterValue, Quota
@@ -19,7 +21,6 @@ from supervisor.settings import (
     LAYERS,
     REQUIRED_LAYERS,
     ApprovalRule,
-    AuditRetention,
     ComponentSettings,
     Control,
     HostDirectories,
@@ -116,13 +117,15 @@ class _SettingsReader:
         defaults = _under(_over(DEFAULT_QUOTA, read_quota(quota.section("defaults"))), maxima)
         quota.finish()
         roles = self._roles(root.section("roles"))
+        audit = root.section("audit")
         settings = Settings(
             directories=self._host(root.section("host"), directories),
             required_layers=self._confinement(root.section("confinement")),
             quota_defaults=defaults,
             quota_maxima=maxima,
             control=self._control(root.section("control")),
-            audit=self._audit(root.section("audit")),
+            audit=self._audit(audit),
+            audit_budget=self._audit_budget(audit),
             trust_sources=self._trust(root.section("trust")),
             approval_rules=self._approvals(root.section("approvals")),
             acl=self._acl(root),
@@ -170,12 +173,36 @@ class _SettingsReader:
         return control
 
     def _audit(self, section: Section) -> AuditRetention:
-        retention = AuditRetention(
-            section.quantity("keep", units.parse_duration_ns),
-            section.quantity("max_size", units.parse_size_bytes),
+        keep_ns = section.quantity("keep", units.parse_duration_ns)
+        size_bytes = section.quantity("max_size", units.parse_size_bytes)
+        if keep_ns is not None and keep_ns < MIN_KEEP_NS:
+            section.problem("keep", f'at least "{units.format_duration(MIN_KEEP_NS)}"', units.format_duration(keep_ns))
+        if size_bytes is not None and size_bytes < MIN_MAX_SIZE_BYTES:
+            least = units.format_size(MIN_MAX_SIZE_BYTES)
+            section.problem("max_size", f'at least "{least}", or "unlimited"', units.format_size(size_bytes))
+        if size_bytes is None:
+            size_bytes = DEFAULT_MAX_SIZE_BYTES
+        return AuditRetention(keep_ns, None if size_bytes == units.UNLIMITED else size_bytes)
+
+    def _audit_budget(self, audit: Section) -> AuditBudget:
+        section, default = audit.section("budget"), AuditBudget()
+        most = 10**9
+        budget = AuditBudget(
+            refused_at_once=section.integer("refused", minimum=1, maximum=most) or default.refused_at_once,
+            refused_per_s=self._rate(section, "refused_rate") or default.refused_per_s,
+            refused_tolerated_ns=section.quantity("tolerated", units.parse_duration_ns) or default.refused_tolerated_ns,
+            allowed_at_once=section.integer("allowed", minimum=1, maximum=most) or default.allowed_at_once,
+            allowed_per_s=self._rate(section, "allowed_rate") or default.allowed_per_s,
         )
         section.finish()
-        return retention
+        audit.finish()
+        return budget
+
+    def _rate(self, section: Section, key: str) -> int | None:
+        rate = section.quantity(key, units.parse_rate_per_s)
+        if rate is not None and not 0 < rate <= 10**6:
+            section.problem(key, 'a rate between "1/s" and "1000000/s"', units.format_rate(rate))
+        return rate
 
     def _trust(self, section: Section) -> tuple[TrustSource, ...]:
         sources: list[TrustSource] = []

@@ -15,6 +15,7 @@ EX_OK = 0
 EX_DATAERR = 65
 EX_UNAVAILABLE = 69
 EX_SOFTWARE = 70
+EX_CANTCREAT = 73
 EX_LIMIT = 75
 EX_NOPERM = 77
 TRAP_EXIT_CODE = 134
@@ -63,10 +64,14 @@ class Facts(Struct, frozen=True):
     refused_reason: str = ""
     interrupted_by: int = 0
     broken: str = ""
+    unrecorded: str = ""
+    """Why something could not be recorded: what is not on record may not happen, whatever else did."""
 
 
 def decide_verdict(facts: Facts) -> Verdict:
     """Return the verdict for `facts`; every combination has one."""
+    if facts.unrecorded:
+        return Verdict("host_error", EX_CANTCREAT, facts.unrecorded, "A3004")
     if facts.refused_code:
         return Verdict("refused", EX_NOPERM, facts.refused_reason, facts.refused_code)
     if facts.limit_reached:

@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 from ipc.audit.event import AuditEvent
 from ipc.audit.folding import Folder, Key
+from ipc.messages import AuditBudget
 from ipc.struct import replace
 from ipc.warden.decide import Refusal
 from ipc.warden.pace import Pace
@@ -26,16 +27,10 @@ HANDED_OVER_TOGETHER: Final = 64
 UNCONFIRMED_MAX: Final = 256
 """Allowed actions that may be performed before their records are known to be durable, after the first of their rule."""
 
-ALLOWED_PER_S: Final = 500
-ALLOWED_AT_ONCE: Final = 100_000
-"""Individual records of allowed actions: what comes above is paced, for as long as it lasts."""
-REFUSED_PER_S: Final = 50
-REFUSED_AT_ONCE: Final = 5_000
-REFUSED_TOLERATED_NS: Final = 60_000_000_000
-"""Individual records of refusals: what comes above is paced, and ended after this. Else a program that was granted
-nothing could fill the disk with names that it asks for, and nothing is allowed when the log can't be written."""
 USED_MAX: Final = 100_000
 """Distinct looks that are recorded of one worker for its manifest."""
+
+DEFAULT_BUDGET: Final = AuditBudget()
 
 
 class BudgetSpent(Exception):  # noqa: N818 # an outcome: the worker ends
@@ -76,14 +71,19 @@ class Recorder:
         "refused_count",
     )
 
-    def __init__(self, sink: Sink, stamp: AuditEvent) -> None:
-        """`stamp` holds the fields that all events of this worker share."""
+    def __init__(self, sink: Sink, stamp: AuditEvent, budget: AuditBudget = DEFAULT_BUDGET) -> None:
+        """`stamp` holds the fields that all events of this worker share.
+
+        Beyond its budget allowed actions are paced for as long as it lasts; refusals are paced, and then it is ended:
+        else a program that was granted nothing could fill the disk with names that it asks for, and nothing is allowed
+        when the log can't be written.
+        """
         self._sink = sink
         self._stamp = stamp
         self._allowed = Folder(ALLOWED_WINDOW_NS)
         self._refused = Folder()
-        self._allowed_pace = Pace(ALLOWED_PER_S, ALLOWED_AT_ONCE * 10**9 // ALLOWED_PER_S, None)
-        self._refused_pace = Pace(REFUSED_PER_S, REFUSED_AT_ONCE * 10**9 // REFUSED_PER_S, REFUSED_TOLERATED_NS)
+        self._allowed_pace = _pace(budget.allowed_per_s, budget.allowed_at_once, None)
+        self._refused_pace = _pace(budget.refused_per_s, budget.refused_at_once, budget.refused_tolerated_ns)
         self._durable: set[tuple[str, str]] = set()
         self._waiting: list[AuditEvent] = []
         self._used: set[tuple[str, str, str]] = set()
@@ -224,6 +224,10 @@ class Recorder:
     def _begin(self, folder: Folder, key: Key, event: AuditEvent, now_ns: int) -> None:
         for closed in folder.begin(key, event, now_ns):
             self._sink.record(closed)
+
+
+def _pace(per_s: int, at_once: int, tolerated_ns: int | None) -> Pace:
+    return Pace(per_s, at_once * 10**9 // max(per_s, 1), tolerated_ns)
 
 
 def _keep_pace(pace: Pace, now_ns: int) -> None:

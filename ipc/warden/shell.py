@@ -226,7 +226,8 @@ class Warden:
             policy=told.policy_digest,
             correlation=worker_id,
         )
-        return _Place(policy, files, Recorder(self._sink, stamp), tuple(warnings), told.ask, told.learn)
+        recorder = Recorder(self._sink, stamp, self._setup.audit_budget)
+        return _Place(policy, files, recorder, tuple(warnings), told.ask, told.learn)
 
 
 def _enter(setup: WardenSetup) -> tuple[AuditClient, list[LayerReport]]:

@@ -1,27 +1,29 @@
-"""`airssys audit tail|query|verify`: what is in the audit log, and whether it is all there.
+"""`airssys audit tail|query|verify|export|prune`: what is in the audit log, whether it is all there, how much is kept.
 
-Exit codes: 0; 1 when `verify` finds the log not intact; 64 usage; 73 when the log can't be read.
+Exit codes: 0; 1 when `verify` or `export` finds the log not intact; 64 usage; 73 when the log can't be read or written.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
-EX_NOT_INTACT = 1
+if TYPE_CHECKING:
+    from supervisor.audit_query import Filter
+
 EX_USAGE = 64
 DEFAULT_TAIL = 20
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the `audit` command with its own three."""
+    """Add the `audit` command with its own."""
     parser = subparsers.add_parser(
         "audit",
-        help="read and verify the audit log",
+        help="read, verify, export and prune the audit log",
         epilog="example: airssys audit query --decision denied --since 1h",
     )
     commands = parser.add_subparsers(dest="audit_command", metavar="COMMAND", required=True)
@@ -32,20 +34,57 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "query", help="the records that fit", epilog="example: airssys audit query --code A1203"
     )
     query.add_argument("--limit", type=_count, default=None, metavar="N", help="the last N of them")
-    for reading in (tail, query):
-        for name in ("component", "event", "decision", "code", "action"):
-            reading.add_argument(f"--{name}", metavar="PATTERN", help=f"{name}; may hold * and ?")
-        reading.add_argument("--since", metavar="TIME", help="10m, 2h, 7d ago, or 2026-01-31T12:00:00Z")
-        reading.add_argument("--until", metavar="TIME", help="as --since; records before it")
     verify = commands.add_parser(
         "verify", help="whether the log is what was written", epilog="exit code: 0 intact, 1 not intact"
     )
     verify.add_argument(
         "--head", metavar="SEQ:SHA256", help="a record's hash that was noted elsewhere, to be found again"
     )
-    for command in (tail, query, verify):
+    verify.add_argument("--export", metavar="FILE", help="verify what `audit export` wrote as jsonl instead of the log")
+    export = commands.add_parser(
+        "export",
+        help="write records to a file, with what chains them",
+        epilog="example: airssys audit export --since 7d --format csv -o week.csv",
+    )
+    export.add_argument("--format", choices=("jsonl", "csv"), default="jsonl", help="jsonl: the lines as they are")
+    export.add_argument("-o", "--output", required=True, metavar="FILE", help="a new file (0600), or - for stdout")
+    prune = commands.add_parser(
+        "prune",
+        help="remove the oldest sealed segments, leaving a record of it",
+        epilog="example: airssys audit prune --older-than 90d --dry-run",
+    )
+    prune.add_argument("--keep", type=_size, metavar="SIZE", help="keep at most this much, such as 1GB")
+    prune.add_argument("--older-than", type=_duration, metavar="AGE", help="remove what is older, such as 90d")
+    prune.add_argument("--dry-run", action="store_true", help="only say what would go")
+    for reading in (tail, query, export):
+        for name in ("component", "event", "decision", "code", "action"):
+            reading.add_argument(f"--{name}", metavar="PATTERN", help=f"{name}; may hold * and ?")
+        reading.add_argument("--since", metavar="TIME", help="10m, 2h, 7d ago, or 2026-01-31T12:00:00Z")
+        reading.add_argument("--until", metavar="TIME", help="as --since; records before it")
+    for command in (tail, query, verify, export, prune):
         command.add_argument("--audit-log", metavar="DIR", help="where the log is")
+        command.add_argument("--state-dir", metavar="DIR", help="the state directory that it is in (or $AIRSSYS_STATE)")
+        command.add_argument("--config", metavar="FILE", help="the host's airssys.toml")
         command.add_argument("--json", action="store_true", help="print JSON: one record a line")
+
+
+def _quantity(parse: Callable[[str], int], text: str) -> int:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _size(text: str) -> int:
+    from supervisor.units import parse_size_bytes
+
+    return _quantity(parse_size_bytes, text)
+
+
+def _duration(text: str) -> int:
+    from supervisor.units import parse_duration_ns
+
+    return _quantity(parse_duration_ns, text)
 
 
 def _count(text: str) -> int:
@@ -58,11 +97,16 @@ def _count(text: str) -> int:
 def run(args: argparse.Namespace) -> int:
     """Carry out the command and return the exit code."""
     from ipc.audit.errors import AuditLogError
-    from supervisor.audit_segments import default_audit_directory
 
-    directory = args.audit_log or default_audit_directory(os.environ, os.getuid())
+    directory = _directory(args)
     try:
-        return _verify(args, directory) if args.audit_command == "verify" else _read(args, directory)
+        if args.audit_command in ("tail", "query"):
+            return _read(args, directory)
+        from supervisor.cli import audit_keep
+
+        return {"verify": audit_keep.verify, "export": audit_keep.export, "prune": audit_keep.prune}[
+            args.audit_command
+        ](args, directory)
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise
@@ -70,20 +114,42 @@ def run(args: argparse.Namespace) -> int:
         raise AuditLogError(f"no audit log can be read in {directory}: {error.strerror}", hint=hint) from None
 
 
-def _usage(message: str) -> int:
+def _directory(args: argparse.Namespace) -> str:
+    """Return where the log is: by the same rule as a run finds it."""
+    if args.audit_log:
+        return str(args.audit_log)
+    from supervisor.places import audit_directory, state_directory
+    from supervisor.settings import load_settings
+
+    settings = load_settings(args.config, os.environ, os.getuid())
+    return audit_directory(state_directory(args.state_dir, os.environ, settings), settings)
+
+
+def usage(message: str) -> int:
+    """Say what is wrong with the arguments; returns the exit code."""
     print(f"airssys: {message}\nsee: airssys audit --help", file=sys.stderr)
     return EX_USAGE
 
 
-def _read(args: argparse.Namespace, directory: str) -> int:
-    from supervisor.audit_query import Filter, Found, follow, last_records, parse_moment
+def wanted_records(args: argparse.Namespace) -> Filter | None:
+    """Return the filter that the arguments describe; None when a time can't be read, which was said."""
+    from supervisor.audit_query import Filter, parse_moment
 
     now_ns = time.time_ns()
     try:
         since, until = (text and parse_moment(text, now_ns) for text in (args.since, args.until))
     except ValueError as error:
-        return _usage(str(error))
-    wanted = Filter(args.component, args.event, args.decision, args.code, args.action, since, until)
+        usage(str(error))
+        return None
+    return Filter(args.component, args.event, args.decision, args.code, args.action, since, until)
+
+
+def _read(args: argparse.Namespace, directory: str) -> int:
+    from supervisor.audit_query import Filter, Found, follow, last_records
+
+    wanted = wanted_records(args)
+    if wanted is None:
+        return EX_USAGE
     found = last_records(directory, wanted, args.limit)
     if args.json:
 
@@ -132,36 +198,3 @@ def _table_row(record: dict[str, object]) -> str:
     count = str(record["count"]) if record["count"] != 1 else ""
     moment = text("time")[:23].replace("T", " ")
     return _row(str(record["seq"]), moment, text("component") or f"({text('producer')})", what, count, rest)
-
-
-def _verify(args: argparse.Namespace, directory: str) -> int:
-    from ipc.audit.text import escape
-    from supervisor.audit_segments import Head
-    from supervisor.audit_verify import verify_log
-
-    try:
-        anchor = Head.parse(args.head) if args.head else None
-    except ValueError:
-        return _usage(f"--head {args.head}: expected SEQ:SHA256, as `airssys audit verify` prints it")
-    report = verify_log(directory, anchor)
-    fault = report.fault
-    if args.json:
-        document: dict[str, object] = {
-            "intact": fault is None,
-            "directory": report.directory,
-            "segments": report.segments,
-            "records": report.records,
-            "repairs": report.repairs,
-            "head": str(report.head),
-            "fault": None
-            if fault is None
-            else {"file": fault.file, "line": fault.line, "kind": fault.kind, "reason": fault.reason},
-        }
-        print(json.dumps(document))
-    elif fault is None:
-        repaired = f", repaired {report.repairs} times after a crash" if report.repairs else ""
-        print(f"intact: {report.records} records in {report.segments} segments{repaired}\nhead: {report.head}")
-    else:
-        print(f"NOT INTACT: {escape(fault.file)}, line {fault.line}: {escape(fault.reason)} [{fault.kind}]")
-        print(f"the {report.records} records before it are intact; the last of them: {report.head}")
-    return 0 if fault is None else EX_NOT_INTACT

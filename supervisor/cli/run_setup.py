@@ -56,6 +56,8 @@ def host_options(args: argparse.Namespace, settings: Settings) -> HostOptions:
         run_directory=os.path.join(state, "run") if own_state and own_uid != 0 else settings.directories.run,
         data_directory=places.data_directory(state, settings),
         audit_directory=places.audit_directory(state, settings),
+        retention=settings.audit,
+        audit_budget=settings.audit_budget,
         run_as=resolve_run_as(args.run_as, own_uid, os.environ),
         required_layers=required,
         layers_off=tuple(args.layer_off),

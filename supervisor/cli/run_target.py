@@ -11,6 +11,7 @@ import contextlib
 import os
 import sys
 
+from ipc.audit.errors import AuditLogError
 from ipc.errors import ConfigError
 from supervisor.cli.main import EX_LIMIT, EX_NOPERM
 from supervisor.cli.run_setup import bare_request, host_options, read_settings
@@ -42,7 +43,7 @@ def run_target(args: argparse.Namespace, processes: Processes) -> int:
             from supervisor.questions import own_terminal
 
             terminal = stack.enter_context(own_terminal())
-        host = stack.enter_context(open_host(options, processes))
+        host = stack.enter_context(open_host(options, processes, None if args.quiet else _tell_trouble))
         if directory:
             from supervisor.cli.run_component import component_request
 
@@ -92,6 +93,15 @@ def _run(
         if not (args.quiet or args.json):
             print(f"airssys: {said}", file=sys.stderr)
     return exit_code
+
+
+def _tell_trouble(trouble: AuditLogError | None) -> None:
+    """Say on stderr that a running component is being held up, by what, and what helps; and that it goes on."""
+    if trouble is None:
+        print("airssys: the audit log can be written again; it goes on", file=sys.stderr, flush=True)
+    else:
+        text = f"airssys: {visible(trouble.message)}; nothing is allowed meanwhile\n  {visible(trouble.hint)}"
+        print(text, file=sys.stderr, flush=True)
 
 
 class _CompileLimitError(ConfigError):

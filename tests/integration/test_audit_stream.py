@@ -24,9 +24,9 @@ from ipc.audit.event import AuditEvent, ComponentStamp
 from ipc.audit.protocol import Batch, Reply, pack_batch, pack_event, unpack_reply
 from ipc.audit.stream import AuditClient
 from ipc.errors import AuditError
+from supervisor.audit_heads import Head
 from supervisor.audit_log import AuditLog
 from supervisor.audit_query import Filter, last_records
-from supervisor.audit_segments import Head
 from supervisor.audit_verify import verify_log
 from supervisor.audit_writer import AuditWriter
 
@@ -424,8 +424,8 @@ def test_sealed_heads_go_to_the_journal(site: Site) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
         journal.bind(path)
         journal.settimeout(GUARD_S)
-        log = AuditLog(site.directory, segment_bytes=6000)
-        writer = AuditWriter(log, f"{site.sockets}/s", journal=path)
+        log = AuditLog(site.directory, segment_bytes=6000, journal=path)
+        writer = AuditWriter(log, f"{site.sockets}/s")
         site.writers.append(writer)
         writer.start()
         for _ in range(12):

@@ -96,8 +96,6 @@ def test_every_section_is_read() -> None:
     assert (component.enabled, component.run_as, component.lift_guarded) == (False, "acme", ("/proc/cpuinfo",))
     assert settings_not_enforced(settings) == (
         "control",
-        "audit.keep",
-        "audit.max_size",
         "trust.sources",
         "approvals.rules",
         "quota.maxima.storage",

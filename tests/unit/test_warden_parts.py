@@ -9,6 +9,7 @@ import pytest
 from ipc import syscalls
 from ipc.audit.event import AuditEvent
 from ipc.errors import AuditError
+from ipc.messages import AuditBudget
 from ipc.warden import recorder as recording
 from ipc.warden.context import signed
 from ipc.warden.decide import Refusal
@@ -157,11 +158,9 @@ def _refuse(recorder: Recorder, resource: str) -> None:
 
 def test_ever_new_refusals_end_a_worker_and_repeated_ones_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     """Over the budget of records new names are paced, then an end; the same name again and again costs nothing."""
-    monkeypatch.setattr(recording, "REFUSED_PER_S", 1_000_000)
-    monkeypatch.setattr(recording, "REFUSED_AT_ONCE", 10)
-    monkeypatch.setattr(recording, "REFUSED_TOLERATED_NS", -1)
     log = Log()
-    recorder = Recorder(log, AuditEvent("stamp"))
+    budget = AuditBudget(refused_at_once=10, refused_per_s=1_000_000, refused_tolerated_ns=-1)
+    recorder = Recorder(log, AuditEvent("stamp"), budget)
     monkeypatch.setattr(recording.time, "monotonic_ns", lambda: SECOND_NS)
     for _ in range(1000):
         _refuse(recorder, "/x")

@@ -1,0 +1,173 @@
+"""`airssys audit verify|export|prune`: whether the log is all there, records for somebody else, how much is kept.
+
+Exit codes: 0; 1 when the log is not intact; 64 usage; 73 when something can't be read or written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+
+from ipc.audit.errors import AuditLogError
+from ipc.audit.text import escape
+from supervisor import units
+from supervisor.audit_chain import Fault
+from supervisor.audit_heads import Head
+from supervisor.audit_verify import VerifyReport, verify_log
+from supervisor.cli.audit import usage, wanted_records
+
+EX_NOT_INTACT = 1
+EX_USAGE = 64
+
+
+def verify(args: argparse.Namespace, directory: str) -> int:
+    """Verify the log, or an export of it."""
+    if args.export:
+        return _verify_export(args)
+    try:
+        anchor = Head.parse(args.head) if args.head else None
+    except ValueError:
+        return usage(f"--head {args.head}: expected SEQ:SHA256, as `airssys audit verify` prints it")
+    report = verify_log(directory, anchor)
+    fault, pruned = report.fault, report.pruned
+    if args.json:
+        document: dict[str, object] = {
+            "intact": fault is None,
+            "directory": report.directory,
+            "segments": report.segments,
+            "records": report.records,
+            "repairs": report.repairs,
+            "first_seq": report.first_seq,
+            "pruned": None if pruned is None else {"last_seq": pruned.last.seq, "by_record": pruned.seq},
+            "heads_recorded": report.heads,
+            "head": str(report.head),
+            "fault": _fault_document(fault),
+        }
+        print(json.dumps(document))
+    else:
+        _print_report(report)
+    return 0 if fault is None else EX_NOT_INTACT
+
+
+def _fault_document(fault: Fault | None) -> dict[str, object] | None:
+    if fault is None:
+        return None
+    return {"file": fault.file, "line": fault.line, "kind": fault.kind, "reason": fault.reason}
+
+
+def _print_report(report: VerifyReport) -> None:
+    fault, pruned = report.fault, report.pruned
+    if fault is not None:
+        print(f"NOT INTACT: {escape(fault.file)}, line {fault.line}: {escape(fault.reason)} [{fault.kind}]")
+        print(f"the {report.records} records before it are intact; the last of them: {report.head}")
+        return
+    repaired = f", repaired {report.repairs} times after a crash" if report.repairs else ""
+    print(f"intact: {report.records} records in {report.segments} segments{repaired}")
+    if pruned is not None:
+        print(f"pruned: records 1 to {pruned.last.seq}, as record {pruned.seq} says")
+    if not report.heads:
+        print("no heads are recorded beside it: whether its end is missing can't be told")
+    print(f"head: {report.head}")
+
+
+def _verify_export(args: argparse.Namespace) -> int:
+    from supervisor.audit_export import verify_export
+
+    try:
+        with open(args.export, "rb") as lines:
+            check = verify_export(lines, args.export)
+    except OSError as error:
+        raise AuditLogError(f"{args.export} can't be read: {error.strerror}") from None
+    fault = check.fault
+    if args.json:
+        document = {"intact": fault is None, "records": check.records, "runs": check.runs}
+        print(json.dumps({**document, "fault": _fault_document(fault)}))
+    elif fault is None:
+        print(f"intact: {check.records} records in {check.runs} unbroken runs")
+    else:
+        print(f"NOT INTACT: {escape(fault.file)}, line {fault.line}: {escape(fault.reason)} [{fault.kind}]")
+    return 0 if fault is None else EX_NOT_INTACT
+
+
+def export(args: argparse.Namespace, directory: str) -> int:
+    """Write the wanted records to a new file, which is complete or isn't there."""
+    from supervisor.audit_export import export as export_records
+
+    wanted = wanted_records(args)
+    if wanted is None:
+        return EX_USAGE
+    if args.output == "-":
+        report = export_records(directory, wanted, args.format, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+    else:
+        unfinished = f"{args.output}.unfinished-{os.getpid()}"
+        if os.path.lexists(args.output):
+            raise AuditLogError(f"{args.output} exists already", hint="name a new file, or remove that one")
+        os.stat(directory)  # what is missing is the log, not the file
+        try:
+            descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                with open(descriptor, "wb") as file:
+                    report = export_records(directory, wanted, args.format, file)
+                    file.flush()
+                    os.fsync(descriptor)
+                os.link(unfinished, args.output)  # unlike rename(2) it replaces nothing
+            finally:
+                os.unlink(unfinished)
+        except OSError as error:
+            raise AuditLogError(f"{args.output} can't be written: {error.strerror}") from None
+    if args.json and args.output != "-":
+        keys = ("records", "runs", "first_seq", "last_seq", "last_hash", "unreadable")
+        document: dict[str, object] = {key: getattr(report, key) for key in keys}
+        print(json.dumps({**document, "intact": not report.broken}))
+    else:
+        span = f", {report.first_seq} to {report.last_seq}, in {report.runs} unbroken runs" if report.records else ""
+        print(f"airssys: exported {report.records} records{span}", file=sys.stderr)
+    if report.broken:
+        print(f"airssys: the log is not intact: {escape(report.broken)}\n  airssys audit verify", file=sys.stderr)
+    return EX_NOT_INTACT if report.broken else 0
+
+
+def prune(args: argparse.Namespace, directory: str) -> int:
+    """Remove the oldest sealed segments beyond what is to be kept: the arguments', else the settings'."""
+    from supervisor.audit_log import AuditLog
+    from supervisor.audit_retention import AuditRetention
+    from supervisor.settings import load_settings
+
+    if args.keep is None and args.older_than is None:
+        retention = load_settings(args.config, os.environ, os.getuid()).audit
+        why = "by hand: more than is to be kept by [audit] in airssys.toml"
+    else:
+        retention = AuditRetention(args.older_than, args.keep)
+        asked = [] if args.keep is None else [f"at most {units.format_size(args.keep)} kept"]
+        asked += [] if args.older_than is None else [f"older than {units.format_duration(args.older_than)}"]
+        why = f"by hand: {', '.join(asked)}"
+    os.stat(directory)  # pruning makes no log where there is none
+    log = AuditLog(directory)
+    try:
+        plan = log.prune(retention, why, f"uid {os.getuid()}", dry_run=args.dry_run)
+    finally:
+        log.close()
+    count, last = len(plan.gone), plan.last
+    if args.json:
+        document = {
+            "dry_run": args.dry_run,
+            "segments": count,
+            "bytes": plan.size_bytes,
+            "first_seq": plan.gone[0].first_seq if count else None,
+            "last_seq": last.seq if count else None,
+            "last_hash": last.hash if count else None,
+            "sealed_segments_left": plan.kept_segments,
+        }
+        print(json.dumps(document))
+    elif not count:
+        print(f"nothing to prune: {plan.kept_segments} sealed segments are within what is kept, the open one stays")
+    else:
+        verb = "would be pruned" if args.dry_run else "pruned"
+        print(
+            f"{verb}: records {plan.gone[0].first_seq} to {last.seq} in {count} segments, "
+            f"{plan.size_bytes / 1e6:.1f} MB; {plan.kept_segments} sealed segments left"
+        )
+    return 0
