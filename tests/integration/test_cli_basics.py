@@ -11,7 +11,20 @@ from pathlib import Path
 import pytest
 
 AIRSSYS = os.path.join(os.path.dirname(sys.executable), "airssys")
-COMMANDS = ("run", "check", "show", "diff", "explain", "grants", "audit", "config", "doctor", "help", "completion")
+COMMANDS = (
+    "run",
+    "check",
+    "show",
+    "diff",
+    "explain",
+    "grants",
+    "audit",
+    "config",
+    "schema",
+    "doctor",
+    "help",
+    "completion",
+)
 
 
 def _airssys(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
