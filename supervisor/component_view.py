@@ -3,9 +3,8 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Final
+from typing import Final
 
-from ipc.errors import ConfigError
 from ipc.policy.document import PolicyDocument
 from ipc.policy.forbidden import ForbiddenPaths
 from ipc.struct import Struct
@@ -13,16 +12,11 @@ from supervisor.host_policy import component_parameters, data_directory, host_pa
 from supervisor.manifest import BoundManifest, Manifest, Variables, bind, load_manifest, stand_ins
 from supervisor.settings import ComponentSettings, Settings, load_settings
 from supervisor.surroundings import home_directories, path_directories
+from supervisor.usage_error import UsageError as UsageError
 
 TMP_STAND_IN: Final = "/<tmp>"
 """Where nothing runs there is no `${tmp}` yet; no real directory has this name."""
 _ASSIGNMENT: Final = re.compile(r"([A-Za-z][A-Za-z0-9_-]{0,62})=(.*)", re.DOTALL)
-
-
-class UsageError(ConfigError):
-    """The command line itself is wrong."""
-
-    exit_code: ClassVar[int] = 64  # EX_USAGE
 
 
 class ComponentView(Struct, frozen=True):
