@@ -8,6 +8,7 @@ from typing import Final
 from ipc.policy.document import PolicyDocument
 from ipc.policy.forbidden import ForbiddenPaths
 from ipc.struct import Struct
+from supervisor import places
 from supervisor.host_policy import component_parameters, data_directory, host_paths, policy_document
 from supervisor.manifest import BoundManifest, Manifest, Variables, bind, load_manifest, stand_ins
 from supervisor.settings import ComponentSettings, Settings, load_settings
@@ -62,7 +63,8 @@ def view_component(directory: str, assignments: Mapping[str, str], config: str |
         hint = "name the directory that holds Component.toml"
         raise UsageError(f"{directory!r} is not a directory", hint=hint)
     settings = load_settings(config, os.environ, os.geteuid())
-    return view_manifest(load_manifest(directory), assignments, settings)
+    state = places.state_directory(None, os.environ, settings)
+    return view_manifest(load_manifest(directory), assignments, places.with_data(settings, state))
 
 
 def view_manifest(manifest: Manifest, assignments: Mapping[str, str], settings: Settings) -> ComponentView:
