@@ -1,4 +1,4 @@
-"""Where this host keeps its state, log and components' data: what was named, else the environment, else airssys.toml."""
+"""Where this host keeps state, log and components' data: what was named, else the environment, else airssys.toml."""
 
 from __future__ import annotations
 

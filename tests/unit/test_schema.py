@@ -11,8 +11,9 @@ import pytest
 
 from supervisor.manifest import ManifestErrors, parse_manifest
 from supervisor.schema import component_schema, host_schema
-from supervisor.settings import HostDirectories, SettingsError
+from supervisor.settings import HostDirectories, Settings, SettingsError
 from supervisor.settings_reader import read_settings
+from supervisor.settings_view import effective_settings
 from supervisor.toml_source import parse_toml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,6 +56,10 @@ HOST = """schema = 1
 state = "/s"
 [confinement]
 require = ["seccomp"]
+[control]
+viewers = ["@ops"]
+[audit]
+keep = "90d"
 [quota.maxima]
 memory = "1GB"
 [[acl]]
@@ -72,8 +77,8 @@ permissions = ["filesystem.read:/a"]
 [components."tool@a"]
 roles = ["r"]
 parameters = { in = "/srv", n = 1 }
-secrets = { TOKEN = { file = "/t" } }
-quota = { memory = "1MB" }
+secrets = { TOKEN = { file = "/t" }, KEY = { credential = "k" } }
+quota = { memory = "1MB", storage = "1MB", message_rate = "1/s", network_bandwidth = "1MB/s", cpu_time = "1ms/s" }
 """
 
 
@@ -199,8 +204,8 @@ def test_what_the_host_reader_refuses_the_schema_refuses(old: str, new: str) -> 
     assert problems(tomllib.loads(text), host_schema()) != []
 
 
-def _read_host(text: str) -> None:
-    read_settings([parse_toml(text.encode(), "airssys.toml")], HostDirectories("/s", "/d", "/r", "/l"))
+def _read_host(text: str) -> Settings:
+    return read_settings([parse_toml(text.encode(), "airssys.toml")], HostDirectories("/s", "/d", "/r", "/l"))
 
 
 def keys_of(schema: Schema, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -210,7 +215,7 @@ def keys_of(schema: Schema, path: tuple[str, ...] = ()) -> Iterator[tuple[str, .
             if each.get("type") == "object":
                 yield from keys_of(each, path)
     for key, inner in schema.get("properties", {}).items():
-        if not (inner.get("properties") or _named_tables(inner)):
+        if not (inner.get("properties") or _named_tables(inner) or inner.get("items", {}).get("properties")):
             yield (*path, key)
         yield from keys_of(inner, (*path, key))
     others = schema.get("additionalProperties")
@@ -274,6 +279,21 @@ def test_no_page_names_a_key_that_is_not_there(page: str, schema) -> None:
         for row in table.splitlines():
             for name in re.findall(r"`([a-z_]+)`", row.split("|")[1]):
                 assert name in known, row
+
+
+def test_config_show_shows_every_key() -> None:
+    """What can be written in airssys.toml is among what `airssys config show` shows."""
+
+    def general(path: tuple[str | int, ...]) -> tuple[str, ...]:
+        named = [str(part) for part in path if isinstance(part, str)]
+        if named[0] in ("roles", "components"):
+            named[1] = "NAME"
+        if named[2:3] == ["secrets"]:
+            named[3] = "NAME"
+        return tuple(named[:3] if named[2:3] == ["parameters"] else named)
+
+    shown = {general(each.path) for each in effective_settings(_read_host(HOST), {}, 0, None)}
+    assert set(keys_of(host_schema())) - shown == {("schema",)}
 
 
 def test_the_schemas_name_their_dialect() -> None:
