@@ -10,6 +10,21 @@ from typing import Final
 
 from ipc.struct import Struct
 
+FAMILIES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "A11": "Forbidden and guarded paths",
+        "A12": "Grants and names",
+        "A13": "The host's access control list",
+        "A14": "Roles",
+        "A15": "Quotas",
+        "A16": "The operating system",
+        "A17": "System calls",
+        "A20": "Limits",
+        "A30": "Confinement and hosting",
+    }
+)
+"""The beginning of a code → what such codes are about."""
+
 
 class Code(Struct, frozen=True):
     """One entry: a title of a few words, an explanation in sentences, and what a person can do."""

@@ -3,26 +3,21 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Final
+from typing import Final
 
-from ipc.errors import ConfigError
 from ipc.policy.document import PolicyDocument
 from ipc.policy.forbidden import ForbiddenPaths
 from ipc.struct import Struct
+from supervisor import places
 from supervisor.host_policy import component_parameters, data_directory, host_paths, policy_document
 from supervisor.manifest import BoundManifest, Manifest, Variables, bind, load_manifest, stand_ins
 from supervisor.settings import ComponentSettings, Settings, load_settings
 from supervisor.surroundings import home_directories, path_directories
+from supervisor.usage_error import UsageError as UsageError
 
 TMP_STAND_IN: Final = "/<tmp>"
 """Where nothing runs there is no `${tmp}` yet; no real directory has this name."""
 _ASSIGNMENT: Final = re.compile(r"([A-Za-z][A-Za-z0-9_-]{0,62})=(.*)", re.DOTALL)
-
-
-class UsageError(ConfigError):
-    """The command line itself is wrong."""
-
-    exit_code: ClassVar[int] = 64  # EX_USAGE
 
 
 class ComponentView(Struct, frozen=True):
@@ -68,7 +63,8 @@ def view_component(directory: str, assignments: Mapping[str, str], config: str |
         hint = "name the directory that holds Component.toml"
         raise UsageError(f"{directory!r} is not a directory", hint=hint)
     settings = load_settings(config, os.environ, os.geteuid())
-    return view_manifest(load_manifest(directory), assignments, settings)
+    state = places.state_directory(None, os.environ, settings)
+    return view_manifest(load_manifest(directory), assignments, places.with_data(settings, state))
 
 
 def view_manifest(manifest: Manifest, assignments: Mapping[str, str], settings: Settings) -> ComponentView:

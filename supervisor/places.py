@@ -1,11 +1,11 @@
-"""Where this host keeps its state and its audit log, from what was named over the environment over airssys.toml. Pure
-but for real paths."""
+"""Where this host keeps state, log and components' data: what was named, else the environment, else airssys.toml."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 
+from ipc.struct import replace
 from supervisor.settings import Settings
 
 
@@ -26,3 +26,9 @@ def data_directory(state: str, settings: Settings) -> str:
     if state != os.path.realpath(settings.directories.state):
         return os.path.join(os.path.dirname(state), os.path.basename(state) + "-data")
     return settings.directories.data
+
+
+def with_data(settings: Settings, state: str) -> Settings:
+    """Return the settings with `${data}` where a run with this state directory has it."""
+    data = data_directory(state, settings)
+    return replace(settings, directories=replace(settings.directories, data=data))

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import stat
+import time
 
 from ipc.audit.errors import AuditLogError
 from ipc.errors import ConfigError, LocalProtocolError
@@ -20,6 +21,7 @@ from ipc.policy.document import PolicyDocument
 DIRECTORY_NAME = "policies"
 MAX_POLICY_BYTES = 32 * 1024 * 1024
 """More than any document has that a run could start with: one frame to the warden is smaller."""
+_USE_NOTED_EVERY_NS = 86_400 * 10**9
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -41,6 +43,8 @@ def keep_policy(audit_directory: str, document: PolicyDocument, digest: str) -> 
         try:
             if _read(directory, digest, len(data) + 1) != data:
                 _write(directory, digest, data)
+            else:
+                _note_use(directory, digest)
         finally:
             os.close(directory)
     except OSError as error:
@@ -73,6 +77,45 @@ def read_policy(audit_directory: str, digest: str) -> PolicyDocument:
             hint="look at the log: airssys audit verify",
         )
     return document
+
+
+def forget_policies(audit_directory: str, unused_since_ns: int) -> int:
+    """Remove the documents that no record after this moment (UTC, ns) names, for who prunes the log; return how many.
+
+    `unused_since_ns` is the time of the oldest record that is kept. What was used in the two days before stays, too:
+    the day of the last use is noted, not its second.
+    """
+    path = os.path.join(audit_directory, DIRECTORY_NAME)
+    try:
+        directory = _open_directory(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    removed = 0
+    try:
+        for name in os.listdir(directory):
+            # What a crash left half written begins with a dot, and goes like the others.
+            if _DIGEST.fullmatch(name) is None and not name.startswith("."):
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                if status.st_mtime_ns < unused_since_ns - 2 * _USE_NOTED_EVERY_NS:
+                    os.unlink(name, dir_fd=directory)
+                    removed += 1
+    finally:
+        os.close(directory)
+    return removed
+
+
+def _note_use(directory: int, name: str) -> None:
+    """Note, once a day and durable, that records still name it: `forget_policies` goes by that."""
+    now_ns = time.time_ns()
+    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        if abs(now_ns - os.fstat(descriptor).st_mtime_ns) > _USE_NOTED_EVERY_NS:
+            os.utime(descriptor, ns=(now_ns, now_ns))
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _to_bytes(document: PolicyDocument) -> bytes:

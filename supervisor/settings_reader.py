@@ -32,6 +32,7 @@ from supervisor.settings import (
 from supervisor.toml_reader import Document, Section, describe, one_of
 from supervisor.toml_source import KeyPath, Origin, TomlSource
 
+SCHEMA: Final = 1
 _IDENTITY: Final = re.compile(r"[a-z][a-z0-9-]{0,62}(?:@[A-Za-z0-9][A-Za-z0-9_.-]{0,62})?")
 _PRINCIPAL: Final = re.compile(r"@?[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?")
 _CREDENTIAL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
@@ -44,12 +45,17 @@ def read_settings(sources: Sequence[TomlSource], directories: HostDirectories) -
     for source in sources:
         if "schema" not in source.values:
             alone = Document(source)
-            alone.root.problem("schema", "schema = 1 as the first line", "nothing")
+            alone.root.fixed("schema", SCHEMA, missing=f"schema = {SCHEMA} as the first line")
             document.problems.extend(alone.problems)
-    settings = _SettingsReader(document).read(directories, tuple(source.file for source in sources))
+    settings = read_document(document, directories, tuple(source.file for source in sources))
     if document.problems:
         raise SettingsError(tuple(document.problems))
     return settings
+
+
+def read_document(document: Document, directories: HostDirectories, files: tuple[str, ...]) -> Settings:
+    """Read every key of the settings; what is wrong is noted in the document. `supervisor.schema` reads along."""
+    return _SettingsReader(document).read(directories, files)
 
 
 def merge_sources(sources: Sequence[TomlSource]) -> TomlSource:
@@ -108,9 +114,7 @@ class _SettingsReader:
 
     def read(self, directories: HostDirectories, files: tuple[str, ...]) -> Settings:
         root = self._document.root
-        schema = root.raw("schema")
-        if schema is not None and (isinstance(schema, bool) or schema != 1):
-            root.problem("schema", "schema 1, the only one that this version reads", describe(schema))
+        root.fixed("schema", SCHEMA)
         quota = root.section("quota")
         maxima = _over(DEFAULT_MAXIMA, read_quota(quota.section("maxima")))
         # A host that lowers only the maxima means it for those who ask for nothing, too.
@@ -216,9 +220,7 @@ class _SettingsReader:
     def _approvals(self, section: Section) -> tuple[ApprovalRule, ...]:
         rules: list[ApprovalRule] = []
         for rule in section.array_of_sections("rules"):
-            when = rule.texts("when", _check_family)
-            if not when:
-                rule.problem("when", "the actions that need approval", "none")
+            when = rule.texts("when", _check_family, needed="the actions that need approval")
             rules.append(ApprovalRule(when, rule.integer("approvers", minimum=1, maximum=100) or 1))
             rule.finish()
         section.finish()
@@ -287,11 +289,9 @@ class _SettingsReader:
     def _parameters(self, section: Section) -> tuple[tuple[str, ParameterValue], ...]:
         found: list[tuple[str, ParameterValue]] = []
         for name in section.values:
-            value = section.raw(name)
-            if isinstance(value, str | int | bool):
+            value = section.scalar(name)
+            if value is not None:
                 found.append((name, value))
-            else:
-                section.problem(name, "a string, an integer or a boolean", describe(value))
         return tuple(found)
 
     def _secrets(self, section: Section) -> tuple[SecretSource, ...]:

@@ -28,7 +28,11 @@ class Document:
     @property
     def root(self) -> "Section":
         """The top-level table."""
-        return Section(self, (), self.source.values)
+        return self.section_at((), self.source.values)
+
+    def section_at(self, path: KeyPath, values: Mapping[str, object]) -> "Section":
+        """Return the reader of the table that stands at `path`."""
+        return Section(self, path, values)
 
     def add(self, path: KeyPath, expected: str, got: str, hint: str = "") -> None:
         """Note one problem at a key."""
@@ -61,7 +65,7 @@ class Section:
         value = self._take(key)
         if value is not None and not isinstance(value, dict):
             self.problem(key, "a table", describe(value))
-        return Section(self.document, (*self.path, key), value if isinstance(value, dict) else {})
+        return self.document.section_at((*self.path, key), value if isinstance(value, dict) else {})
 
     def sections(self) -> "Iterator[tuple[str, Section]]":
         """Yield every key of this table, each of which has to be a table."""
@@ -73,7 +77,7 @@ class Section:
         found: list[Section] = []
         for path, value in self._elements(key, "an array of tables"):
             if isinstance(value, dict):
-                found.append(Section(self.document, path, value))
+                found.append(self.document.section_at(path, value))
             else:
                 self.document.add(path, "a table", describe(value))
         return found
@@ -93,8 +97,10 @@ class Section:
         """Return a string, None where it is absent or wrong."""
         return self.text(key, check) if self._take(key) is not None else None
 
-    def texts(self, key: str, check: Check | None = None, *, distinct: bool = True) -> tuple[str, ...]:
-        """Return an array of strings; those that are wrong are left out."""
+    def texts(
+        self, key: str, check: Check | None = None, *, distinct: bool = True, needed: str = ""
+    ) -> tuple[str, ...]:
+        """Return an array of strings; those that are wrong are left out. `needed` says what an empty one lacks."""
         found: list[str] = []
         for path, value in self._elements(key, "an array of strings"):
             if not isinstance(value, str):
@@ -103,6 +109,8 @@ class Section:
                 self.document.add(path, "each string once", f"{describe(value)} again")
             elif self._passes(path, value, check):
                 found.append(value)
+        if needed and not found:
+            self.problem(key, needed, "none")
         return tuple(found)
 
     def text_map(
@@ -158,6 +166,22 @@ class Section:
             return None if text in choices else one_of(choices)
 
         return self.text(key, check, default=default, required=required)
+
+    def fixed(self, key: str, value: int, *, missing: str = "") -> None:
+        """Require one value; `missing` says what was expected where nothing is written, "" allows that."""
+        found = self._take(key)
+        if found is None and missing:
+            self.problem(key, missing, "nothing")
+        elif found is not None and (isinstance(found, bool) or found != value):
+            self.problem(key, f"{key} {value}, the only one that this version reads", describe(found))
+
+    def scalar(self, key: str) -> str | int | bool | None:
+        """Return a string, an integer or a boolean, None where it is absent or wrong."""
+        value = self._take(key)
+        if value is None or isinstance(value, str | int | bool):
+            return value
+        self.problem(key, "a string, an integer or a boolean", describe(value))
+        return None
 
     def raw(self, key: str) -> object:
         """Return whatever stands at the key, None where it is absent; the caller judges it."""

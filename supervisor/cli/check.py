@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from ipc.policy.access import entry_of, permission_of
 from supervisor import analysis
 from supervisor.analysis import Ask, Danger, Finding
+from supervisor.cli.problems import print_problems
 from supervisor.component_view import ComponentView, parse_assignments, view_component
 from supervisor.host_policy import resolve_quota
 from supervisor.manifest import Manifest, Parameter, not_enforced
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         view = view_component(args.directory, parse_assignments(args.set), args.config)
     except ConfigFileError as error:
-        return _print_problems(error, args.json)
+        return print_problems(error, args.json)
     asks = analysis.describe_asks(view.manifest, view.bound, view.unset)
     findings = find_all(view)
     if args.json:
@@ -96,21 +97,6 @@ def _symbolic_links(view: ComponentView) -> list[Finding]:
             message = f'{request.action} "{grant.pattern_text}" covers nothing: {prefix} is really {real}; write that'
             findings.append(Finding("warning", "symbolic_link", message, request.key, request.line))
     return findings
-
-
-def _print_problems(error: ConfigFileError, as_json: bool) -> int:
-    if as_json:
-        problems = [problem.to_json() for problem in error.problems]
-        print(
-            json.dumps(
-                {"error": {"code": "config", "message": str(error), "hint": None, "problems": problems}}, indent=2
-            )
-        )
-    else:
-        print(str(error), file=sys.stderr)
-        count = len(error.problems)
-        print(f"airssys: {count} {'problem' if count == 1 else 'problems'}", file=sys.stderr)
-    return error.exit_code
 
 
 def _head(view: ComponentView) -> list[str]:

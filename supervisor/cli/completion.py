@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import importlib
 
+from ipc.struct import Struct
+
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the `completion` command."""
@@ -14,44 +16,60 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("shell", choices=("bash", "zsh", "fish"))
 
 
-def _flags() -> dict[str, list[str]]:
-    """Return command → its long options, read from the parsers."""
+class _Words(Struct, frozen=True):
+    """What can follow a command: its own commands, and the long options of all of them."""
+
+    commands: list[str]
+    options: list[str]
+
+
+def _words() -> dict[str, _Words]:
+    """Return command → what can follow it, read from the parsers."""
     from supervisor.cli.main import COMMANDS
 
-    found: dict[str, list[str]] = {}
+    found: dict[str, _Words] = {}
     for name, (module_name, _) in COMMANDS.items():
         root = argparse.ArgumentParser()
         subparsers = root.add_subparsers()
         importlib.import_module(module_name).register(subparsers)
         parser = subparsers.choices[name]
-        found[name] = sorted(
-            option for action in parser._actions for option in action.option_strings if option.startswith("--")
-        )
+        parsers = {"": parser}
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                parsers.update(action.choices)
+        options = {option for each in parsers.values() for a in each._actions for option in a.option_strings}
+        long = sorted(option for option in options if option.startswith("--"))
+        found[name] = _Words(sorted(parsers.keys() - {""}), long)
     return found
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the script for one shell."""
-    flags = _flags()
+    found = _words()
     match args.shell:
         case "bash":
-            print(_bash(flags))
+            print(_bash(found))
         case "zsh":
-            print("autoload -U +X bashcompinit && bashcompinit\n" + _bash(flags))
+            print("autoload -U +X bashcompinit && bashcompinit\n" + _bash(found))
         case _:
-            for command, options in flags.items():
+            for command, words in found.items():
                 print(f"complete -c airssys -n __fish_use_subcommand -a {command}")
-                for option in options:
+                for inner in words.commands:
+                    print(f"complete -c airssys -n '__fish_seen_subcommand_from {command}' -a {inner}")
+                for option in words.options:
                     print(f"complete -c airssys -n '__fish_seen_subcommand_from {command}' -l {option[2:]}")
     return 0
 
 
-def _bash(flags: dict[str, list[str]]) -> str:
-    cases = "\n".join(f"        {command}) words='{' '.join(options)}' ;;" for command, options in flags.items())
+def _bash(found: dict[str, _Words]) -> str:
+    cases = "\n".join(
+        f"        {command}) words='{' '.join(words.options)}' commands='{' '.join(words.commands)}' ;;"
+        for command, words in found.items()
+    )
     return f"""_airssys() {{
-    local current=${{COMP_WORDS[COMP_CWORD]}} words
+    local current=${{COMP_WORDS[COMP_CWORD]}} words commands
     if [ "$COMP_CWORD" -eq 1 ]; then
-        COMPREPLY=($(compgen -W '{" ".join(flags)}' -- "$current"))
+        COMPREPLY=($(compgen -W '{" ".join(found)}' -- "$current"))
         return
     fi
     case ${{COMP_WORDS[1]}} in
@@ -59,7 +77,11 @@ def _bash(flags: dict[str, list[str]]) -> str:
     esac
     case $current in
         -*) COMPREPLY=($(compgen -W "$words" -- "$current")) ;;
-        *) COMPREPLY=($(compgen -f -- "$current")) ;;
+        *) if [ "$COMP_CWORD" -eq 2 ] && [ -n "$commands" ]; then
+               COMPREPLY=($(compgen -W "$commands" -- "$current"))
+           else
+               COMPREPLY=($(compgen -f -- "$current"))
+           fi ;;
     esac
 }}
 complete -o filenames -F _airssys airssys"""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Sequence
 
 from ipc.policy.capability import FILE_ACTIONS, is_action
 from ipc.policy.decision import Allow, Decision, compile_policy
@@ -36,22 +37,33 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         epilog=_EPILOG,
         usage="airssys explain DIR ACTION RESOURCE [options]\n       airssys explain --event SEQ [options]",
     )
-    parser.add_argument("directory", nargs="?", metavar="DIR", help="a directory with a Component.toml")
-    parser.add_argument("action", nargs="?", metavar="ACTION", help="such as filesystem.read")
-    parser.add_argument(
-        "resource", nargs="?", metavar="RESOURCE", help="a path of this host, or a name in the action's own form"
-    )
-    parser.add_argument("--event", type=_sequence_number, metavar="SEQ", help="the number of a record of the audit log")
+    parser.add_argument("directory", metavar="DIR", help="a directory with a Component.toml")
+    parser.add_argument("action", metavar="ACTION", help="such as filesystem.read")
+    parser.add_argument("resource", metavar="RESOURCE", help="a path of this host, or a name in the action's own form")
+    parser.add_argument("--event", action=_Event, metavar="SEQ", help="the number of a record of the audit log")
     parser.add_argument("--audit-log", metavar="DIR", help="where the log is (with --event)")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="bind a parameter")
     parser.add_argument("--config", metavar="FILE", help="the host's airssys.toml")
 
 
-def _sequence_number(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) < 17 and int(text)):
-        raise argparse.ArgumentTypeError(f"expected the number of a record, got {text!r}")
-    return int(text)
+class _Event(argparse.Action):
+    """The number of a record, which stands in place of the three words; `nargs="?"` would split those at an option."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[object] | None,
+        option_string: str | None = None,
+    ) -> None:
+        """Check the number, and require no words any more."""
+        text = str(values)
+        if not (text.isascii() and text.isdecimal() and len(text) < 17 and int(text)):
+            parser.error(f"argument {option_string}: expected the number of a record, got {text!r}")
+        for action in parser._get_positional_actions():
+            action.required = False
+        setattr(namespace, self.dest, int(text))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -64,8 +76,6 @@ def run(args: argparse.Namespace) -> int:
         return run_event(args)
     if args.audit_log is not None:
         raise UsageError("--audit-log is for --event SEQ")
-    if args.resource is None:
-        raise UsageError("what is to be explained?", hint="airssys explain DIR ACTION RESOURCE, or --event SEQ")
     if not is_action(args.action):
         verbs = "filesystem.read, filesystem.write, filesystem.list, network.connect, … or custom.NAME.ACTION"
         raise UsageError(f"{args.action!r} is no action", hint=f"actions are {verbs}")

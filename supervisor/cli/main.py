@@ -33,6 +33,8 @@ COMMANDS = {
     "explain": ("supervisor.cli.explain", "say whether an action would be allowed, and by which rule"),
     "grants": ("supervisor.cli.grants", "list and forget what was granted and is remembered"),
     "audit": ("supervisor.cli.audit", "read and verify the audit log"),
+    "config": ("supervisor.cli.config", "check and show the host's settings"),
+    "schema": ("supervisor.cli.schema", "print the JSON Schema of Component.toml or airssys.toml"),
     "doctor": ("supervisor.cli.doctor", "say what this machine offers for confinement, and how to mend what it lacks"),
     "help": ("supervisor.cli.help_code", "explain a denial or error code such as A1203"),
     "completion": ("supervisor.cli.completion", "print the shell completion script"),

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 
 from ipc.errors import ConfigError
-from ipc.struct import Struct, replace
+from ipc.struct import Struct
 from supervisor import analysis, places
 from supervisor.analysis import Ask
 from supervisor.cli.check import ask_lines
@@ -18,7 +18,7 @@ from supervisor.component_view import ComponentView, parse_assignments, view_man
 from supervisor.grant_store import RememberedGrant, lasting_grants, request_key
 from supervisor.inspect import WasmSummary, inspect_wasm
 from supervisor.manifest import load_manifest
-from supervisor.settings import Settings, format_quota, load_settings
+from supervisor.settings import format_quota, load_settings
 from supervisor.terminal import visible
 
 EX_DATAERR = 65
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     if os.path.isdir(args.target):
         settings = load_settings(args.config, os.environ, os.geteuid())
         state = places.state_directory(args.state_dir, os.environ, settings)
-        view = view_manifest(load_manifest(args.target), parse_assignments(args.set), _with_data(settings, state))
+        view = view_manifest(load_manifest(args.target), parse_assignments(args.set), places.with_data(settings, state))
     elif args.set:
         raise ConfigError("--set is for a component directory; a bare program has no parameters")
     summary = inspect_wasm(args.target if view is None else view.manifest.wasm_path)
@@ -69,12 +69,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         print("\n".join(_lines(args.target, view, summary, answer)))
     return EX_DATAERR if summary.error else 0
-
-
-def _with_data(settings: Settings, state: str) -> Settings:
-    """The settings with `${data}` where a run with this state directory would have it."""
-    data = places.data_directory(state, settings)
-    return replace(settings, directories=replace(settings.directories, data=data))
 
 
 def _answer(view: ComponentView, summary: WasmSummary, args: argparse.Namespace) -> _Answer:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from ipc.policy.capability import pattern_problem
+from ipc.struct import Struct
 from supervisor.manifest.template import DIRECTORY_VARIABLES, TemplateError, Variable, parse_template
 from supervisor.manifest.values import BOOLEAN, DIRECTORY, FILE, INTEGER, Parameter
 from supervisor.toml_reader import Check
@@ -32,29 +33,31 @@ _RESOURCES: Final = {
 MAX_TEXT_CHARACTERS: Final = 4096
 
 
-def check_name(text: str) -> str | None:
-    """A component's or custom capability's name."""
-    return None if NAME.fullmatch(text) else "a name of lower-case letters, digits and -, at most 63, a letter first"
+class TextForm(Struct, frozen=True):
+    """A check by one regular expression, which `airssys schema` shows as well."""
+
+    expression: re.Pattern[str]
+    expected: str
+    most_characters: int = MAX_TEXT_CHARACTERS
+
+    def __call__(self, text: str) -> str | None:
+        """Return what was expected instead, None where the whole text is of this form."""
+        return None if self.expression.fullmatch(text) and len(text) <= self.most_characters else self.expected
 
 
-def check_version(text: str) -> str | None:
-    """A version by semver.org."""
-    return None if _SEMVER.fullmatch(text) and len(text) <= 128 else 'a semantic version such as "1.0.0"'
-
-
-def check_action(text: str) -> str | None:
-    """The verb of a custom action."""
-    return None if _ACTION.fullmatch(text) else "an action of lower-case letters, digits, _ and -, a letter first"
-
-
-def check_parameter_name(text: str) -> str | None:
-    """The name of a parameter."""
-    return None if _PARAMETER_NAME.fullmatch(text) else "a parameter name of letters, digits, _ and -, a letter first"
-
-
-def check_environment_name(text: str) -> str | None:
-    """The name of an environment variable (POSIX.1-2017, 8.1)."""
-    return None if _ENVIRONMENT_NAME.fullmatch(text) else "the name of an environment variable: letters, digits and _"
+check_name: Final = TextForm(NAME, "a name of lower-case letters, digits and -, at most 63, a letter first")
+"""A component's or custom capability's name."""
+check_version: Final = TextForm(_SEMVER, 'a semantic version such as "1.0.0"', 128)
+"""A version by semver.org."""
+check_action: Final = TextForm(_ACTION, "an action of lower-case letters, digits, _ and -, a letter first")
+"""The verb of a custom action."""
+check_parameter_name: Final = TextForm(_PARAMETER_NAME, "a parameter name of letters, digits, _ and -, a letter first")
+check_environment_name: Final = TextForm(
+    _ENVIRONMENT_NAME, "the name of an environment variable: letters, digits and _"
+)
+"""The name of an environment variable (POSIX.1-2017, 8.1)."""
+check_method: Final = TextForm(re.compile(r"[A-Z][A-Z-]{0,31}"), 'an HTTP method in upper case, such as "GET"')
+"""An HTTP method (RFC 9110, 9.1), in the upper case in which they are compared."""
 
 
 def check_one_line(text: str) -> str | None:
@@ -112,11 +115,6 @@ def check_request(action: str) -> Check:
         return None if reason is None else f"a pattern of {_RESOURCES[action.partition('.')[0]]} ({reason})"
 
     return check
-
-
-def check_method(text: str) -> str | None:
-    """An HTTP method (RFC 9110, 9.1), in the upper case in which they are compared."""
-    return None if re.fullmatch(r"[A-Z][A-Z-]{0,31}", text) else 'an HTTP method in upper case, such as "GET"'
 
 
 def check_variables(parameters: Mapping[str, Parameter], *, path: bool) -> Check:

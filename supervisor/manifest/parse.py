@@ -69,10 +69,15 @@ def parse_manifest(data: bytes, *, file: str, directory: str) -> Manifest:
     except ConfigFileError as error:
         raise ManifestErrors(error.problems) from None
     document = Document(source)
-    manifest = _ManifestReader(document).read(source, directory, hashlib.sha256(data).hexdigest())
+    manifest = read_document(document, directory, hashlib.sha256(data).hexdigest())
     if document.problems:
         raise ManifestErrors(tuple(document.problems))
     return manifest
+
+
+def read_document(document: Document, directory: str, digest: str) -> Manifest:
+    """Read every key of a manifest; what is wrong is noted in the document. `supervisor.schema` reads along."""
+    return _ManifestReader(document).read(document.source, directory, digest)
 
 
 def _require_wasm_beneath(manifest: Manifest) -> None:
@@ -99,7 +104,7 @@ class _ManifestReader:
 
     def read(self, source: TomlSource, directory: str, digest: str) -> Manifest:
         root = self._document.root
-        self._schema(root)
+        root.fixed("schema", SCHEMA, missing=f"schema = {SCHEMA} as the first line")
         component = root.section("component")
         self._read_parameters(root.section("parameters"))
         capabilities = root.section("capabilities")
@@ -122,13 +127,6 @@ class _ManifestReader:
         root.finish()
         self._cross_checks(manifest, capabilities)
         return manifest
-
-    def _schema(self, root: Section) -> None:
-        value = root.raw("schema")
-        if value is None:
-            root.problem("schema", "schema = 1 as the first line", "nothing")
-        elif isinstance(value, bool) or value != SCHEMA:
-            root.problem("schema", "schema 1, the only one that this version reads", describe(value))
 
     def _component(self, section: Section) -> Component:
         anywhere = self._text(checks.check_no_nul)
@@ -177,9 +175,8 @@ class _ManifestReader:
 
     def _parameter(self, name: str, section: Section) -> Parameter:
         kind = section.choice("type", PARAMETER_TYPES, default=STRING, required=True)
-        choices = section.texts("choices", checks.check_one_line) if kind == CHOICE else ()
-        if kind == CHOICE and not choices:
-            section.problem("choices", "the choices, at least one", "none")
+        needed = "the choices, at least one"
+        choices = section.texts("choices", checks.check_one_line, needed=needed) if kind == CHOICE else ()
         bounds = {
             key: section.integer(key, minimum=-MAX_INTEGER, maximum=MAX_INTEGER)
             for key in ("minimum", "maximum")
@@ -294,7 +291,7 @@ class _ManifestReader:
         found: list[Request] = []
         for path, value in section.elements("connect"):
             if isinstance(value, dict):
-                inner = Section(self._document, path, value)
+                inner = self._document.section_at(path, value)
                 url = inner.text("url", check, required=True)
                 methods = inner.texts("methods", checks.check_method)
                 if methods and url and "://" not in url and not variables_in(url):
@@ -314,17 +311,13 @@ class _ManifestReader:
         expected = checks.check_name(name)
         if expected is not None:
             section.problem(None, expected, f'the key "{name}"')
-        actions = section.texts("actions", checks.check_action)
-        if not actions:
-            section.problem("actions", "the actions that are asked for", "none")
+        actions = section.texts("actions", checks.check_action, needed="the actions that are asked for")
         metadata: list[tuple[str, ParameterValue]] = []
         inner = section.section("metadata")
         for key in inner.values:
-            value = inner.raw(key)
-            if isinstance(value, str | int | bool):
+            value = inner.scalar(key)
+            if value is not None:
                 metadata.append((key, value))
-            else:
-                inner.problem(key, "a string, an integer or a boolean", describe(value))
         section.finish()
         path = (*section.path, "actions")
         requests = tuple(self._request(f"custom.{name}.{action}", "**", required, path) for action in actions)

@@ -11,7 +11,20 @@ from pathlib import Path
 import pytest
 
 AIRSSYS = os.path.join(os.path.dirname(sys.executable), "airssys")
-COMMANDS = ("run", "check", "explain", "audit", "doctor", "help", "completion")
+COMMANDS = (
+    "run",
+    "check",
+    "show",
+    "diff",
+    "explain",
+    "grants",
+    "audit",
+    "config",
+    "schema",
+    "doctor",
+    "help",
+    "completion",
+)
 
 
 def _airssys(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -135,8 +148,10 @@ def test_a_code_is_explained() -> None:
 
 
 def test_all_codes_are_listed() -> None:
-    """`help` alone lists the codes, the same in both forms."""
+    """`help` alone and `help --list` list the codes, the same in both forms."""
     lines = _airssys("help").stdout.splitlines()
+    assert _airssys("help", "--list").stdout.splitlines() == lines
+    assert _airssys("help", "A1203", "--list").returncode == 64
     document = json.loads(_airssys("help", "--json").stdout)
     assert [line.split()[0] for line in lines] == list(document)
     assert {"A1203", "A1701", "A2001", "A3001"} <= set(document)
@@ -146,7 +161,7 @@ def test_an_unknown_code_is_a_usage_error() -> None:
     """A code that doesn't exist ends with 64 and says where they are listed."""
     done = _airssys("help", "A0000\x1b[2J")
     assert done.returncode == 64
-    assert "`airssys help` lists them" in done.stderr
+    assert "`airssys help --list` lists them" in done.stderr
     assert "\x1b" not in done.stderr
 
 
@@ -161,16 +176,18 @@ def test_completion_knows_every_command(shell: str) -> None:
 
 
 def test_completion_in_a_real_shell() -> None:
-    """bash, with the script loaded, completes a command's beginning and a flag's."""
+    """bash, with the script loaded, completes the beginning of a command, of a command's own, and of a flag."""
     script = _airssys("completion", "bash").stdout
     probe = """
 COMP_WORDS=(airssys doc); COMP_CWORD=1; _airssys; echo "${COMPREPLY[*]}"
 COMP_WORDS=(airssys run --mem); COMP_CWORD=2; _airssys; echo "${COMPREPLY[*]}"
+COMP_WORDS=(airssys grants ""); COMP_CWORD=2; _airssys; echo "${COMPREPLY[*]}"
+COMP_WORDS=(airssys config show --or); COMP_CWORD=3; _airssys; echo "${COMPREPLY[*]}"
 """
     done = subprocess.run(
         ["bash", "--norc", "-c", f"{script}\n{probe}"], capture_output=True, text=True, check=True, timeout=30
     )
-    assert done.stdout == "doctor\n--memory\n"
+    assert done.stdout == "doctor\n--memory\nforget list\n--origin\n"
 
 
 def test_an_interpreter_that_is_not_isolated_is_refused(tmp_path: Path) -> None:

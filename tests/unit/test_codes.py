@@ -1,11 +1,15 @@
 """The table of codes: complete, well formed, and every code that decisions use is in it."""
 
 import re
+from pathlib import Path
 
 import pytest
 
-from ipc.codes import CODES, find_code
+from ipc.codes import CODES, FAMILIES, find_code
 from ipc.errors import AirssysError, AuditError, ConfigError, ConfinementError, LocalProtocolError, PeerProtocolError
+from supervisor.codes_page import codes_page, families
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_every_entry_is_complete() -> None:
@@ -81,3 +85,28 @@ def test_a_confinement_error_names_layer_call_and_errno() -> None:
     assert "landlock: landlock_restrict_self failed with EPERM" in str(error)
     assert "no new privileges" in str(error)
     assert str(ConfinementError("seccomp", "check", 0, "mode is 0")) == "seccomp: check: mode is 0"
+
+
+def test_every_code_that_is_given_has_a_page() -> None:
+    """Each code that the sources name is in the table."""
+    named = set()
+    for package in ("ipc", "worker", "supervisor"):
+        for path in (ROOT / package).rglob("*.py"):
+            named |= set(re.findall(r'"(A[1-3]\d{3})"', path.read_text()))
+    assert named - set(CODES) == set()
+
+
+def test_every_code_belongs_to_one_family() -> None:
+    """The families are those of the table: none is empty, no code is left out or listed twice."""
+    listed = [each.code for _, codes in families() for each in codes]
+    assert sorted(listed) == sorted(CODES)
+    assert all(codes for _, codes in families())
+    assert len(list(families())) == len(FAMILIES)
+
+
+def test_the_reference_page_is_that_of_the_table() -> None:
+    """docs/reference/codes.md is what scripts/generate-docs makes; each code has a heading to link to."""
+    page = (ROOT / "docs/reference/codes.md").read_text()
+    assert page == codes_page(), "scripts/generate-docs makes it anew"
+    for code in CODES:
+        assert f"\n### {code}\n" in page

@@ -11,7 +11,9 @@ import pytest
 from ipc.errors import ConfigError
 from ipc.policy.capability import Grant
 from ipc.struct import replace
-from supervisor.grant_store import GrantStore, request_key
+from supervisor.cli.grants import NotRememberedError, find
+from supervisor.component_view import UsageError
+from supervisor.grant_store import GrantStore, lasting_grants, request_key
 
 READ = Grant("filesystem.read", "/in/**", "Component.toml")
 WRITE = Grant("filesystem.write", "/out/*", "Component.toml")
@@ -116,3 +118,61 @@ def test_a_store_that_others_may_write_is_refused(tmp_path: Path, mode: int) -> 
         GrantStore(str(tmp_path / "grants"))
     (tmp_path / "grants").chmod(0o700)
     GrantStore(str(tmp_path / "grants"))
+
+
+def test_what_is_remembered_is_listed(tmp_path: Path) -> None:
+    """Each yes with its digests; what isn't ours, isn't a key or can't be read is left out or shown as unknown."""
+    store = GrantStore(str(tmp_path / "grants"))
+    assert store.remembered_grants() == ()
+    store.remember(KEY, "demo", [READ], "a" * 64, "b" * 64)
+    (tmp_path / "grants" / "note.txt").write_text("{}")
+    broken = tmp_path / "grants" / ("0" * 64)
+    broken.write_text("[" * 100_000)
+    foreign = tmp_path / "grants" / ("1" * 64)
+    foreign.write_text("{}")
+    foreign.chmod(0o666)
+    unknown, known = store.remembered_grants()
+    assert (unknown.key, unknown.component, unknown.grants) == ("0" * 64, "", ())
+    assert (known.key, known.component, known.grants) == (KEY, "demo", ("filesystem.read /in/**",))
+    assert (known.wasm_sha256, known.manifest_sha256) == ("a" * 64, "b" * 64)
+
+
+def test_what_is_forgotten_is_asked_again(tmp_path: Path) -> None:
+    """A yes taken back doesn't count any more, and can be taken back once."""
+    store = GrantStore(str(tmp_path / "grants"))
+    store.remember(KEY, "demo", [READ])
+    assert store.forget(KEY)
+    assert not store.remembered(KEY)
+    assert not store.forget(KEY)
+
+
+def test_a_name_or_the_beginning_of_a_digest_finds_it(tmp_path: Path) -> None:
+    """A component's name comes first; a beginning that several components share is refused, an unknown one too."""
+    store = GrantStore(str(tmp_path / "grants"))
+    store.remember("a" * 64, "demo", [READ], "c" * 64, "d" * 64)
+    store.remember("b" * 64, "abcdef", [READ], "c" * 6 + "e" * 58, "f" * 64)
+    remembered = store.remembered_grants()
+    assert [each.key[0] for each in find(remembered, "demo")] == ["a"]
+    assert [each.key[0] for each in find(remembered, "abcdef")] == ["b"]
+    assert [each.key[0] for each in find(remembered, "dddddd")] == ["a"]
+    assert [each.key[0] for each in find(remembered, "ccccccc")] == ["a"]
+    with pytest.raises(UsageError, match="several"):
+        find(remembered, "cccccc")
+    for nothing in ("aaaaa", "999999", "", "de"):
+        with pytest.raises(NotRememberedError):
+            find(remembered, nothing)
+
+
+def test_a_fresh_directory_at_each_start_is_the_same_request() -> None:
+    """`${tmp}` stands in the request by its name; a directory that only begins alike doesn't."""
+
+    def request(tmp: str) -> str:
+        texts = (f"{tmp}/**", tmp, f"{tmp}-other/x")
+        return request_key("m", "w", lasting_grants([replace(READ, pattern_text=text) for text in texts], "/d/tmp-1"))
+
+    (whole, itself, other) = lasting_grants(
+        [replace(READ, pattern_text=text) for text in ("/d/tmp-1/**", "/d/tmp-1", "/d/tmp-1-other/x")], "/d/tmp-1"
+    )
+    assert [whole.pattern_text, itself.pattern_text] == ["${tmp}/**", "${tmp}"]
+    assert other.pattern_text == "/d/tmp-1-other/x"
+    assert request("/d/tmp-1") != request("/d/tmp-2")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from ipc.audit.errors import AuditLogError
 from ipc.policy.access import AclEntry, Role
 from ipc.policy.capability import Grant
 from ipc.policy.document import PolicyDocument
-from supervisor.policy_archive import PolicyNotKeptError, keep_policy, read_policy
+from supervisor.policy_archive import PolicyNotKeptError, forget_policies, keep_policy, read_policy
 
 DOCUMENT = PolicyDocument(
     component="demo",
@@ -28,6 +29,7 @@ DOCUMENT = PolicyDocument(
     home_directories=("/home/a",),
 )
 DIGEST = DOCUMENT.digest()
+DAY_NS = 86_400 * 10**9
 
 
 def test_what_is_kept_is_found_again(tmp_path: Path) -> None:
@@ -107,3 +109,31 @@ def test_a_directory_that_others_may_write_is_refused(tmp_path: Path) -> None:
     (tmp_path / "policies").chmod(0o777)
     with pytest.raises(AuditLogError, match="writable by nobody else"):
         keep_policy(str(tmp_path), DOCUMENT, DIGEST)
+
+
+def test_a_policy_stays_as_long_as_records_can_name_it(tmp_path: Path) -> None:
+    """What was used since the oldest record that is kept stays, with two days more; what wasn't, and debris, goes."""
+    keep_policy(str(tmp_path), DOCUMENT, DIGEST)
+    kept = tmp_path / "policies" / DIGEST
+    debris = tmp_path / "policies" / f".{DIGEST}-0123"
+    debris.write_bytes(b"{")
+    (tmp_path / "policies" / "README").write_text("somebody's own")
+    now_ns = time.time_ns()
+    for path, days in ((kept, 10), (debris, 10), (tmp_path / "policies" / "README", 10)):
+        os.utime(path, ns=(now_ns - days * DAY_NS, now_ns - days * DAY_NS))
+    assert forget_policies(str(tmp_path), now_ns - 9 * DAY_NS) == 0
+    assert forget_policies(str(tmp_path), now_ns - 7 * DAY_NS) == 2
+    assert os.listdir(tmp_path / "policies") == ["README"]
+    assert forget_policies(str(tmp_path / "none"), now_ns) == 0
+
+
+def test_use_is_noted(tmp_path: Path) -> None:
+    """A policy that is used again after days counts as used now, so it isn't forgotten."""
+    keep_policy(str(tmp_path), DOCUMENT, DIGEST)
+    kept = tmp_path / "policies" / DIGEST
+    now_ns = time.time_ns()
+    os.utime(kept, ns=(now_ns - 100 * DAY_NS, now_ns - 100 * DAY_NS))
+    keep_policy(str(tmp_path), DOCUMENT, DIGEST)
+    assert kept.stat().st_mtime_ns > now_ns - DAY_NS
+    assert forget_policies(str(tmp_path), now_ns) == 0
+    assert read_policy(str(tmp_path), DIGEST) == DOCUMENT

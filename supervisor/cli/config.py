@@ -1,0 +1,81 @@
+"""`airssys config check|show`: what is wrong with airssys.toml, and what is in force, with where it came from."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+
+from supervisor.cli.problems import print_problems
+from supervisor.settings import Settings, load_settings, settings_not_enforced
+from supervisor.terminal import visible
+from supervisor.toml_source import ConfigFileError
+
+_EPILOG = """examples:
+  airssys config check                        every problem of airssys.toml and airssys.d, with file and line
+  airssys config check --config new.toml      of another file, before it is put in place
+  airssys config show --origin                what is in force, and which file, variable or flag says so
+"""
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the `config` command with its own two."""
+    parser = subparsers.add_parser("config", help="check and show the host's settings", epilog=_EPILOG)
+    commands = parser.add_subparsers(dest="config_command", metavar="COMMAND", required=True)
+    check = commands.add_parser(
+        "check",
+        help="what is wrong with airssys.toml",
+        epilog="example: airssys config check --config new.toml\nexit code: 0 right, 65 not",
+    )
+    show = commands.add_parser("show", help="what is in force", epilog="example: airssys config show --origin")
+    show.add_argument("--origin", action="store_true", help="say where each setting came from")
+    show.add_argument("--state-dir", metavar="DIR", help="as for `airssys run` (or $AIRSSYS_STATE)")
+    for command in (check, show):
+        command.add_argument("--json", action="store_true", help="print one JSON document")
+        command.add_argument("--config", metavar="FILE", help="another airssys.toml")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check, or show; 65 where the files can't be used."""
+    try:
+        settings = load_settings(args.config, os.environ, os.geteuid())
+    except ConfigFileError as error:
+        return print_problems(error, args.json)
+    return _check(settings, args) if args.config_command == "check" else _show(settings, args)
+
+
+def _check(settings: Settings, args: argparse.Namespace) -> int:
+    unsupported = settings_not_enforced(settings)
+    if args.json:
+        print(json.dumps({"files": list(settings.files), "not_enforced": list(unsupported)}, indent=2))
+        return 0
+    if settings.files:
+        print("\n".join(visible(f"{file}: right") for file in settings.files))
+    else:
+        print("no file: the defaults are in force")
+    if unsupported:
+        print("not enforced by this version, so `airssys run` refuses it:")
+        print("\n".join(visible(f"  {key}") for key in unsupported))
+    return 0
+
+
+def _show(settings: Settings, args: argparse.Namespace) -> int:
+    from supervisor.settings_view import effective_settings
+
+    effective = effective_settings(settings, os.environ, os.geteuid(), args.state_dir)
+    if args.json:
+        found = {
+            each.key: {
+                "value": each.value,
+                "origin": {"kind": each.kind, "place": each.place or None, "line": each.line or None},
+            }
+            for each in effective
+        }
+        print(json.dumps({"files": list(settings.files), "settings": found}, indent=2))
+        return 0
+    for each in effective:
+        # What isn't set has no form in TOML; of all else JSON's is TOML's too.
+        written = json.dumps(each.value, ensure_ascii=False)
+        line = f"# {each.key} is not set" if each.value is None else f"{each.key} = {written}"
+        print(visible(f"{line}  # {each.origin}" if args.origin else line))
+    return 0

@@ -1,0 +1,144 @@
+"""The effective settings of this host, key by key, each with where it came from. Pure."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+
+from ipc.struct import Struct
+from supervisor import places, units
+from supervisor.quota import Quota
+from supervisor.settings import ComponentSettings, HostDirectories, Settings, format_quota
+from supervisor.toml_source import KeyPath, key_name
+
+QUOTA_KEYS = ("memory", "storage", "message_rate", "network_bandwidth", "cpu_time")
+_XDG = {"state": "XDG_STATE_HOME", "data": "XDG_DATA_HOME", "run": "XDG_RUNTIME_DIR", "log": "XDG_STATE_HOME"}
+
+
+class Setting(Struct, frozen=True):
+    """One key. `kind` of its origin: default, file, environment or flag; `place` is the file, variable or flag."""
+
+    path: KeyPath
+    value: object
+    kind: str
+    place: str = ""
+    line: int = 0
+
+    @property
+    def key(self) -> str:
+        """The key as TOML writes it."""
+        return key_name(self.path)
+
+    @property
+    def origin(self) -> str:
+        """Where it came from, for a person."""
+        if self.kind == "file":
+            return f"{self.place}:{self.line}" if self.line else self.place
+        return f"{self.kind}, {self.place}" if self.place else self.kind
+
+
+def effective_settings(
+    settings: Settings, environment: Mapping[str, str], uid: int, state_dir: str | None
+) -> tuple[Setting, ...]:
+    """Return every setting in force, in the order of the reference page."""
+    view = _View(settings)
+    return (
+        *view.directories(environment, uid, state_dir),
+        view.setting(("confinement", "require"), list(settings.required_layers)),
+        *view.quota("defaults", settings.quota_defaults),
+        *view.quota("maxima", settings.quota_maxima),
+        *view.control(),
+        *view.rules(),
+        *(each for component in settings.components for each in view.component(component)),
+    )
+
+
+class _View:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def setting(self, path: KeyPath, value: object) -> Setting:
+        """Return a setting that a file or the default gives."""
+        origin = self._settings.origins.get(path)
+        if origin is None:
+            return Setting(path, value, "default")
+        return Setting(path, value, "file", origin.file, origin.line)
+
+    def directories(self, environment: Mapping[str, str], uid: int, state_dir: str | None) -> Iterator[Setting]:
+        settings = self._settings
+        state = places.state_directory(state_dir, environment, settings)
+        named = state != os.path.realpath(settings.directories.state)
+        flag = ("flag", "--state-dir") if state_dir else ("environment", "$AIRSSYS_STATE")
+        moved = HostDirectories(
+            state=state,
+            data=places.data_directory(state, settings),
+            # Root's is one for the whole machine (`supervisor.cli.run_setup`).
+            run=os.path.join(state, "run") if uid != 0 else settings.directories.run,
+            log=os.path.dirname(places.audit_directory(state, settings)),
+        )
+        for name in ("state", "data", "run", "log"):
+            path, own = ("host", name), getattr(settings.directories, name)
+            value = getattr(moved, name) if named else own
+            if named and value != own:
+                yield Setting(path, value, *flag)
+            elif path not in settings.origins and uid != 0:
+                variable = _XDG[name]
+                used = variable if environment.get(variable, "").startswith("/") else "HOME"
+                yield Setting(path, value, "environment", f"${used}")
+            else:
+                yield self.setting(path, value)
+
+    def quota(self, table: str, quota: Quota) -> Iterator[Setting]:
+        amounts = format_quota(quota)
+        for key in QUOTA_KEYS:
+            path: KeyPath = ("quota", table, key)
+            maximum: KeyPath = ("quota", "maxima", key)
+            lowered = table == "defaults" and amounts.get(key) == format_quota(self._settings.quota_maxima).get(key)
+            # A maximum lowers the default, too: then that is where it came from.
+            origin_path = maximum if lowered and path not in self._settings.origins else path
+            found = self.setting(origin_path, amounts.get(key))
+            yield Setting(path, found.value, found.kind, found.place, found.line)
+
+    def control(self) -> Iterator[Setting]:
+        control, audit = self._settings.control, self._settings.audit
+        for name in ("viewers", "operators", "approvers", "admins"):
+            yield self.setting(("control", name), list(getattr(control, name)))
+        keep = None if audit.keep_ns is None else units.format_duration(audit.keep_ns)
+        size = None if audit.max_size_bytes is None else units.format_size(audit.max_size_bytes)
+        yield self.setting(("audit", "keep"), keep)
+        yield self.setting(("audit", "max_size"), size)
+
+    def rules(self) -> Iterator[Setting]:
+        settings = self._settings
+        for index, source in enumerate(settings.trust_sources):
+            yield self.setting(("trust", "sources", index, "git"), source.git)
+            yield self.setting(("trust", "sources", index, "branch"), source.branch)
+        for index, rule in enumerate(settings.approval_rules):
+            yield self.setting(("approvals", "rules", index, "when"), list(rule.when))
+            yield self.setting(("approvals", "rules", index, "approvers"), rule.approvers)
+        for index, entry in enumerate(settings.acl):
+            written = {
+                "effect": entry.effect,
+                "who": entry.identity,
+                "action": entry.action,
+                "resource": entry.resource,
+            }
+            for key, value in written.items():
+                yield self.setting(("acl", index, key), value)
+        for role in settings.roles:
+            yield self.setting(("roles", role.name, "permissions"), list(role.permissions))
+            yield self.setting(("roles", role.name, "inherits"), list(role.inherits))
+
+    def component(self, own: ComponentSettings) -> Iterator[Setting]:
+        at: KeyPath = ("components", f"{own.name}@{own.instance}" if own.instance else own.name)
+        for name in ("version", "enabled", "run_as"):
+            yield self.setting((*at, name), getattr(own, name))
+        for name in ("roles", "allow_broad", "lift_guarded"):
+            yield self.setting((*at, name), list(getattr(own, name)))
+        for key, value in own.parameters:
+            yield self.setting((*at, "parameters", key), value)
+        for secret in own.secrets:
+            source = "file" if secret.file is not None else "credential"
+            yield self.setting((*at, "secrets", secret.name, source), secret.file or secret.credential)
+        for key, amount in format_quota(own.quota).items():
+            yield self.setting((*at, "quota", key), amount)
