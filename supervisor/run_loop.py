@@ -93,6 +93,7 @@ class RunLoop(Struct):
     _started_ns: int = 0
     _kill_sent: bool = False
     _end_expected: bool = False
+    _said_go: bool = False
     _watch_due_ns: int = 0
     _memory_bound_bytes: int = 0
     _left_ns: int = 0
@@ -252,6 +253,11 @@ class RunLoop(Struct):
             case Sealed(layers):
                 self.layers = layers
                 self._event(Event.SEALED)
+            case StartFailed() if self._said_go:
+                # Only who speaks for a component that ran could have an interest in saying that it never did.
+                self._lost.add(Event.WORKER_LOST)
+                self.facts = replace(self.facts, broken="start_failed came after the start; the run was ended")
+                self._event(Event.PROTOCOL_BROKEN)
             case StartFailed():
                 self.facts = replace(self.facts, start_failed=message)
                 self._event(Event.START_FAILED)
@@ -445,6 +451,7 @@ class RunLoop(Struct):
             self._watch_due_ns = self._started_ns + watch.INTERVAL_NS
         timeout_ns = self.timeout_ns
         self._deadline_ns = 0 if timeout_ns is None else self._started_ns + timeout_ns + OUTER_GRACE_NS
+        self._said_go = True
         self._send(Go())
 
     def _kill(self) -> None:

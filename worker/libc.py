@@ -262,6 +262,11 @@ def raw_call(number: int, arguments: Sequence[int]) -> tuple[int, int]:
     return result, ctypes.get_errno() if result == -1 else 0
 
 
+def code_address() -> int:
+    """Return the address of a function of the C library: executable code that nothing may write to."""
+    return ctypes.cast(_C.getpid, _pointer).value or 0
+
+
 def _six(arguments: Sequence[int]) -> list[int]:
     return [argument & (1 << 64) - 1 for argument in (*arguments, *[0] * (6 - len(arguments)))]
 
@@ -269,7 +274,7 @@ def _six(arguments: Sequence[int]) -> list[int]:
 class Gadgets:
     """Machine code that makes system calls the C library has no function for (x86_64); map it before the seal."""
 
-    _CALL_AND_END_CHILD: Final = bytes.fromhex(
+    _CALL: Final = bytes.fromhex(
         "4889f8"  # mov rax, rdi         long f(number, a, b, c, d, e)
         "4889f7"  # mov rdi, rsi
         "4889d6"  # mov rsi, rdx
@@ -280,9 +285,21 @@ class Gadgets:
         "4885c0"  # test rax, rax
         "7401"  #   jz child
         "c3"  #     ret
-        "b83c000000"  # child: mov eax, 60 (exit); it has touched no stack, which after a vfork is the parent's too
+    )
+    # In the child; it touches no stack, which after a vfork, or in a thread that was given none, is the parent's too.
+    _END: Final = bytes.fromhex(
+        "b83c000000"  # mov eax, 60 (exit)
         "31ff"  #   xor edi, edi
         "0f05"  #   syscall
+    )
+    _STAY: Final = bytes.fromhex(
+        "31ff"  #   xor edi, edi
+        "31f6"  #   xor esi, esi
+        "31d2"  #   xor edx, edx
+        "4d31d2"  # xor r10, r10
+        "b80f010000"  # mov eax, 271 (ppoll: of nothing, for ever)
+        "0f05"  #   syscall
+        "ebee"  #   jmp to the start
     )
     _CALL_I386: Final = bytes.fromhex(
         "53"  #     push rbx             long f(number, a, b, c)
@@ -298,22 +315,28 @@ class Gadgets:
     )
 
     def __init__(self) -> None:
-        """Map one page with both; on another architecture there is none, and calls answer ENOSYS."""
-        self._end_child = self._i386 = 0
+        """Map one page with all of it; on another architecture there is none, and calls answer ENOSYS."""
+        self._end_child = self._keep_child = self._i386 = 0
         if _MACHINE != "x86_64":
             return
         page: int = _mmap(None, _GADGET_BYTES, PROT_READ_WRITE, _MAP_PRIVATE_ANONYMOUS_NORESERVE, -1, 0)
         if page == _size(-1).value:
             _fail("mmap")
-        ctypes.memmove(page, self._CALL_AND_END_CHILD, len(self._CALL_AND_END_CHILD))
-        self._end_child, self._i386 = page, page + len(self._CALL_AND_END_CHILD)
-        ctypes.memmove(self._i386, self._CALL_I386, len(self._CALL_I386))
+        pieces = (self._CALL + self._END, self._CALL + self._STAY, self._CALL_I386)
+        addresses = [page + sum(map(len, pieces[:n])) for n in range(len(pieces))]
+        for address, piece in zip(addresses, pieces, strict=True):
+            ctypes.memmove(address, piece, len(piece))
+        self._end_child, self._keep_child, self._i386 = addresses
         if _mprotect(page, _GADGET_BYTES, PROT_READ_EXECUTE):
             _fail("mprotect")
 
     def call_and_end_child(self, number: int, arguments: Sequence[int]) -> tuple[int, int]:
         """Make a system call with five arguments at most; a process in which it returns 0 ends at once."""
         return self._call(self._end_child, number, arguments)
+
+    def call_and_keep_child(self, number: int, arguments: Sequence[int]) -> tuple[int, int]:
+        """Make a system call with five arguments at most; a thread in which it returns 0 waits for ever."""
+        return self._call(self._keep_child, number, arguments)
 
     def call_i386(self, number: int, arguments: Sequence[int]) -> tuple[int, int]:
         """Make a call of the 32-bit table with three arguments at most, by `int 0x80`."""

@@ -6,11 +6,12 @@ no power of its own: what it may do is what any code in a sealed worker may do.
 
 A program is lines of tab-separated fields, `LABEL CALL ARGUMENT...`:
 
-- CALL: a system call's number; `fork:N` for one that may return in a new process (which ends there and then); `i386:N`
-  for the 32-bit table by `int 0x80` (x86_64 only);
+- CALL: a system call's number; `fork:N` for one that may return in a new process or thread (which ends there and then),
+  `stay:N` for one whose new thread waits for ever; `i386:N` for the 32-bit table by `int 0x80` (x86_64 only);
 - ARGUMENT: an integer, `s:TEXT` a C string, `x:HEX` bytes, `b:N` N zero bytes, `m:NAME:N` N zero bytes that later steps
   find under that name, `v:NAME` a `struct iovec` of them, `r:LABEL` the result of an earlier step, `e:path` the address
-  of the engine's empty path (`worker.empty_path`), `e:page` and `e:next` its page and the one behind.
+  of the engine's empty path (`worker.empty_path`), `e:page` and `e:next` its page and the one behind, `e:text` the
+  address of executable code.
 
 For each step `LABEL RESULT ERRNO` is printed before the next is made.
 """
@@ -28,6 +29,7 @@ _MAX_ARGUMENTS = 6
 _PAGE_BYTES = 4096
 I386 = "i386:"
 FORK = "fork:"
+STAY = "stay:"
 
 
 class ProbeError(Exception):
@@ -59,7 +61,7 @@ class Probe(Struct):
         for line in filter(None, text.split("\n")):
             label, call, *arguments = line.split("\t")
             kind, colon, number = call.rpartition(":")
-            if kind + colon not in ("", FORK, I386) or len(arguments) > _MAX_ARGUMENTS:
+            if kind + colon not in ("", FORK, STAY, I386) or len(arguments) > _MAX_ARGUMENTS:
                 raise ProbeError(f"step {line!r}")
             parsed = tuple(probe._argument(argument) for argument in arguments)
             steps.append(Step(label, kind + colon, int(number, 0), parsed))
@@ -74,6 +76,8 @@ class Probe(Struct):
         if not colon:
             return int(kind, 0)
         match kind:
+            case "e" if value == "text":
+                return libc.code_address()
             case "e":
                 address = seccomp.compile_all().empty_path
                 page = address & ~(_PAGE_BYTES - 1)
@@ -117,4 +121,6 @@ class Probe(Struct):
         assert self.gadgets is not None
         if step.kind == I386:
             return self.gadgets.call_i386(step.number, arguments)
+        if step.kind == STAY:
+            return self.gadgets.call_and_keep_child(step.number, arguments)
         return self.gadgets.call_and_end_child(step.number, arguments)
