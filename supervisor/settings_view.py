@@ -107,6 +107,12 @@ class _View:
         size = None if audit.max_size_bytes is None else units.format_size(audit.max_size_bytes)
         yield self.setting(("audit", "keep"), keep)
         yield self.setting(("audit", "max_size"), size)
+        budget = self._settings.audit_budget
+        yield self.setting(("audit", "budget", "refused"), budget.refused_at_once)
+        yield self.setting(("audit", "budget", "refused_rate"), units.format_rate(budget.refused_per_s))
+        yield self.setting(("audit", "budget", "tolerated"), units.format_duration(budget.refused_tolerated_ns))
+        yield self.setting(("audit", "budget", "allowed"), budget.allowed_at_once)
+        yield self.setting(("audit", "budget", "allowed_rate"), units.format_rate(budget.allowed_per_s))
 
     def rules(self) -> Iterator[Setting]:
         settings = self._settings

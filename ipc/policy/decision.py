@@ -223,7 +223,9 @@ class Policy:
         path = "/" + "/".join(segments)
         if self._forbidden.refuses_all_beneath(path, segments, fold_segments(segments, path)):
             return False
-        return any(self._files[action].reaches(segments) for action in actions)
+        # Implied listings too: a role that permits reading permits them, and need not permit listing itself.
+        rules = (*(self._files[action] for action in actions), self._implied_list, self._walked_list)
+        return any(rule.reaches(segments) for rule in rules)
 
 
 def _remember(seen: dict[str, Value], resource: str, value: Value) -> None:

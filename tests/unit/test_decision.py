@@ -261,6 +261,16 @@ def test_reaches(directory: str, expected: bool) -> None:
     assert policy.reaches(directory) is expected, "and the same from the cache"
 
 
+def test_what_a_role_lets_be_listed_by_reading_is_reached() -> None:
+    """A listing that only a permission to read implies has a way to it: each directory above may be opened."""
+    roles = (Role("r", ("filesystem.read:/a/b/",)),)
+    policy = policy_of("filesystem.list /a/", roles=roles, assigned_roles=("r",))
+    assert policy.rights("/a/b") == {"list"}
+    assert policy.reaches("/a")
+    assert policy.reaches("/")
+    assert not policy.reaches("/c")
+
+
 def test_nothing_is_reached_without_grants() -> None:
     """Not even the root."""
     assert not policy_of().reaches("/")
