@@ -16,6 +16,9 @@ import psutil
 import pytest
 
 from ipc.struct import Struct
+from supervisor import run_loop
+from supervisor.run_machine import Command, Event, Phase, advance
+from supervisor.verdict import Verdict
 
 if TYPE_CHECKING:
     import subprocess
@@ -205,3 +208,33 @@ def test_a_host_whose_warden_died_between_two_runs_starts_another(sealed: World)
     assert sealed.host.warden.pid != warden.pid
     assert (after.report.verdict, after.report.warden_restarts) == (before.report.verdict, 0)
     assert list(after.report.tally.denials) == list(before.report.tally.denials) != []
+
+
+@pytest.mark.parametrize("phase", [phase for phase in Phase if phase is not Phase.LAUNCHING])
+def test_a_warden_may_die_in_any_phase_of_a_run(
+    sealed: World, tree: Path, phase: Phase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed at each step of a run, from the fork to the last byte: the guest's result is the same, and its own."""
+    lost = []
+
+    def advance_and_kill(before: Phase, event: Event) -> tuple[Phase, Command]:
+        after, command = advance(before, event)
+        if after is phase and before is not phase and not lost:
+            assert sealed.host.warden is not None
+            lost.append(sealed.host.warden.pid)
+            pidfd = os.pidfd_open(lost[0])
+            os.kill(lost[0], signal.SIGKILL)
+            assert select.select([pidfd], [], [], HANG_S)[0]
+            os.close(pidfd)
+        return after, command
+
+    file = next(path for path in tree.rglob("*") if path.is_file())
+    monkeypatch.setattr(sealed.host.supply, "_deaths_ns", ())  # those of the other phases
+    monkeypatch.setattr(run_loop, "advance", advance_and_kill)
+    ran = sealed.run("cat", file, flags=("--read", file))
+    assert lost
+    assert (ran.report.verdict, ran.report.stdout) == (Verdict("exited", 0), file.read_bytes())
+    ending = phase in (Phase.ENDING, Phase.ENDED)
+    assert ran.report.warden_restarts == (0 if ending else 1)
+    (told,) = [r["detail"]["worker"] for r in ran.records if r["event"] == "warden_lost"]
+    assert told == ("was ending" if ending else "waits for another")
