@@ -125,7 +125,7 @@ def judge_notification(observed: Observed, host: Host) -> Finding:
         return Finding("not", f"without {', '.join(needed)}", observed.names, _UPGRADE)
     if observed.names:
         return Finding("partial", "all but the synchronous wake-up (Linux 6.6)", observed.names, _UPGRADE)
-    return Finding("found", "ADDFD with SEND, WAIT_KILLABLE_RECV, synchronous wake-up")
+    return Finding("found", "ADDFD, WAIT_KILLABLE_RECV, synchronous wake-up")
 
 
 def judge_landlock(observed: Observed, host: Host) -> Finding:

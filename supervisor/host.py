@@ -28,6 +28,7 @@ from supervisor.audit_writer import AuditWriter
 from supervisor.identity import Identity, worker_uid
 from supervisor.processes import Processes
 from supervisor.warden_client import START_TIMEOUT_S, WardenClient
+from supervisor.warden_recovery import WardenSupply
 from supervisor.workers import Workers
 from supervisor.zygote import Zygote
 
@@ -59,6 +60,7 @@ class Host(Struct):
     tmp_directory: str
     writer: AuditWriter
     warden: WardenClient | None
+    supply: WardenSupply
     origin: str
     signals: socket.socket
     records: deque[Mapping[str, object]] = field(default_factory=deque)
@@ -75,6 +77,11 @@ class Host(Struct):
     def record(self, event: AuditEvent) -> None:
         """Have an event of the supervisor's own made durable; raises AuditError when it can't be."""
         self.writer.local_durable(event)
+
+    def ensure_warden(self) -> None:
+        """Start another warden where an earlier run has lost the one there was; raises ConfinementError."""
+        if self.warden is not None and not self.supply.is_alive():
+            self.warden = self.supply.start()
 
     def wait_ready(self) -> None:
         """Wait until the warden is what it must be; raises ConfinementError or AuditError when it can't be."""
@@ -145,12 +152,11 @@ def open_host(
         for directory in own:
             _own_directory(directory)
         warden = None if processes.warden is None else WardenClient(processes.warden)
-        ptracer_pid = None if warden is None else warden.pid
         origin = os.path.dirname(os.path.dirname(os.path.abspath(str(ipc.__file__))))
         workers = Workers(
             processes.zygote,
             origin,
-            lambda: _confinement(options, processes.zygote, options.layers_off, ptracer_pid),
+            lambda: _confinement(options, processes.zygote, options.layers_off, processes.warden_pid),
         )
         workers.start_ahead()
         stack.callback(workers.close)
@@ -174,6 +180,7 @@ def open_host(
         writer = AuditWriter(log, endpoint, socket_owner_uid=owner, on_fatal=wake)
         stack.callback(writer.close)
         writer.start()
+        scratch = os.path.join(session, "scratch")
         host = Host(
             options,
             processes.zygote,
@@ -182,6 +189,7 @@ def open_host(
             tmp,
             writer,
             warden,
+            WardenSupply(processes, lambda: _warden_setup(options, writer, scratch)),
             origin,
             signals,
             records_ready=records_ready,
@@ -198,7 +206,7 @@ def open_host(
         writer.on_trouble = tell
         writer.subscribe(keep)
         if warden is not None:
-            scratch = _private_directory(os.path.join(session, "scratch"), options.run_as)
+            _private_directory(scratch, options.run_as)
             stack.callback(_remove_tree, scratch)
             warden.set_up(_warden_setup(options, writer, scratch))
         stack.callback(processes.close)
@@ -285,11 +293,10 @@ def _own_directory(path: str) -> None:
         os.makedirs(path, mode=0o700, exist_ok=True)
 
 
-def _private_directory(path: str, owner: Identity) -> str:
+def _private_directory(path: str, owner: Identity) -> None:
     os.mkdir(path, 0o700)
     if os.getuid() == 0:
         os.chown(path, owner.uid, owner.gid)
-    return path
 
 
 def _signal_socket(stack: contextlib.ExitStack) -> socket.socket:

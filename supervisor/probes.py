@@ -26,7 +26,6 @@ _FLAG_NEW_LISTENER = 1 << 3
 _FLAG_TSYNC_ESRCH = 1 << 4
 _FLAG_WAIT_KILLABLE_RECV = 1 << 5
 _NOTIF_ADDFD = 0x40182103  # SECCOMP_IOW(3, struct seccomp_notif_addfd), 24 bytes
-_ADDFD_FLAG_SEND = 1 << 1
 _SYNC_WAKE_UP = 1
 _LANDLOCK_ACCESS_FS_ABI_1 = (1 << 13) - 1
 _NAMESPACES = {
@@ -94,10 +93,10 @@ def _seccomp_notify() -> Observed:
         missing.append("WAIT_KILLABLE_RECV")
     # No call is waiting, so a kernel that knows the request answers that there is none with this id (ENOENT).
     try:
-        fcntl.ioctl(listener, _NOTIF_ADDFD, struct.pack("=QIIII", 1, _ADDFD_FLAG_SEND, 0, 0, os.O_CLOEXEC))
+        fcntl.ioctl(listener, _NOTIF_ADDFD, struct.pack("=QIIII", 1, 0, 0, 0, os.O_CLOEXEC))
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.EINPROGRESS):
-            missing.append("ADDFD with SEND")
+            missing.append("ADDFD")
     try:
         libc.set_notification_flags(listener, _SYNC_WAKE_UP)
     except OSError:

@@ -44,6 +44,11 @@ class WardenProcess:
         """Tell it to end, by closing the channel; waits for nothing."""
         self.endpoint.close()
 
+    def see_gone(self) -> bool:
+        """Kill it if it still lives and wait until every thread of it has ended; False when one hangs in the kernel."""
+        self.process.send_signal(signal.SIGKILL)
+        return self.process.wait(_END_TIMEOUT_S)
+
     def close(self) -> None:
         """Dismiss it and wait; a warden that doesn't leave is killed."""
         self.dismiss()
@@ -75,6 +80,19 @@ class Processes:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def warden_pid(self) -> int | None:
+        """The warden's process, if there is one."""
+        return None if self.warden is None else self.warden.process.pid
+
+    def restart_warden(self) -> WardenProcess:
+        """Start another warden, in the place of one that was killed or has ended; raises ConfinementError."""
+        previous, self.warden = self.warden, None
+        if previous is not None:
+            previous.close()
+        self.warden = WardenProcess.start(self.zygote.user_namespace)
+        return self.warden
 
     def close(self) -> None:
         """End both at the same time, then wait for both."""

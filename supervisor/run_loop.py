@@ -31,6 +31,7 @@ from ipc.messages import (
     Sealed,
     Spawned,
     StartFailed,
+    WardenReady,
     WorkerJob,
 )
 from ipc.struct import Struct, field, replace
@@ -42,6 +43,8 @@ from supervisor.streams import InputStream, OutputStream
 from supervisor.verdict import LIMIT_CODES, Facts, LimitReached
 from supervisor.verify import Expected, memory_bound_bytes, verify_and_bound
 from supervisor.warden_client import WardenClient
+from supervisor.warden_recovery import Recovery
+from supervisor.warden_restart import NOT_READY, EndRun
 
 START_DEADLINE_NS = 20 * 10**9
 """From the fork to the seal; a worker that hangs before its guest runs is killed."""
@@ -81,6 +84,7 @@ class RunLoop(Struct):
     facts: Facts
     timeout_ns: int | None = None
     questions: Questions | None = None
+    recovery: Recovery | None = None
     phase: Phase = Phase.LAUNCHING
     layers: tuple[LayerReport, ...] = ()
     notes: tuple[str, ...] = ()
@@ -114,13 +118,15 @@ class RunLoop(Struct):
     # -- one turn of the loop ------------------------------------------------------------------------------------------
 
     def _turn(self) -> None:
-        wakes_ns = [due_ns for due_ns in (self._deadline_ns, self._watch_due_ns) if due_ns]
+        wakes_ns = [due_ns for due_ns in (self._deadline_ns, self._watch_due_ns, self._warden_due_ns()) if due_ns]
         for name in self._wait(min(wakes_ns, default=0)):
             if self.phase is not Phase.ENDED:
                 self._handlers()[name]()
         now_ns = time.monotonic_ns()
         if self._watch_due_ns and now_ns >= self._watch_due_ns and self.phase is not Phase.ENDED:
             self._watch(now_ns)
+        if 0 < self._warden_due_ns() <= now_ns and self.phase is not Phase.ENDED:
+            self._give_warden_up(NOT_READY)
         if self._deadline_ns and now_ns >= self._deadline_ns and self.phase is not Phase.ENDED:
             self._deadline_passed(now_ns)
 
@@ -279,14 +285,10 @@ class RunLoop(Struct):
         try:
             message = self.warden.receive(None)
         except (EOFError, OSError):
-            self._lost.add(Event.WARDEN_LOST)
-            if not self.facts.broken:
-                self.facts = replace(self.facts, broken="the warden ended; file calls can't be decided without it")
-            self._event(Event.WARDEN_LOST)
-            # What it had handed over unacknowledged can't be known: the log says so itself instead of staying silent.
-            reason = "the warden ended; its last counts and records of allowed actions may be missing"
-            with contextlib.suppress(AuditError):
-                self.record_durable(replace(self.base_event, event="warden_lost", decision="info", reason=reason))
+            self._on_warden_lost()
+            return
+        if isinstance(message, WardenReady):
+            self._note_recovery(message)
             return
         if message.worker_id != self.job.worker_id:
             return
@@ -294,8 +296,11 @@ class RunLoop(Struct):
             case Question():
                 self._ask(message)
             case Attached(_, warnings):
-                self.notes += warnings
-                self._event(Event.ATTACHED)
+                self.notes += tuple(warning for warning in warnings if warning not in self.notes)
+                again = self.phase is not Phase.ATTACHING and self.recovery is not None and self.recovery.under_way
+                self._note_recovery(message)
+                if not again:
+                    self._event(Event.ATTACHED)
             case Detached():
                 self._detached = True
             case EndWorker(_, "A3004", reason):
@@ -340,11 +345,44 @@ class RunLoop(Struct):
             self.facts = replace(self.facts, refused_code="A1212", refused_reason="ended by you, at a question")
             self._event(Event.LIMIT_REACHED)
         elif self.warden is not None:
-            try:
+            if self.recovery is not None:
+                self.recovery.learn(reply.policy, reply.last)
+            # One that is gone is met as the end of its channel; the call that it held ends the run.
+            with contextlib.suppress(OSError):
                 self.warden.reply(self.job.worker_id, reply.policy, reply.last)
-            except OSError:
-                self._lost.add(Event.WARDEN_LOST)
-                self._event(Event.WARDEN_LOST)
+
+    def _on_warden_lost(self) -> None:
+        """Go on with another warden, unless that can't be or nothing needs one."""
+        assert self.recovery is not None
+        outcome = self.recovery.begin(self.phase, self.plan, self._listener, self._pid, self._pidfd)
+        if isinstance(outcome, WardenClient):
+            self.warden = outcome
+            self.prepared = True
+        elif isinstance(outcome, EndRun):
+            self._give_warden_up(outcome.reason)
+        else:
+            self._lost.add(Event.WARDEN_LOST)
+            # What the worker may still call while it ends is to fail, not to wait.
+            if self._listener >= 0:
+                os.close(self._listener)
+                self._listener = -1
+
+    def _note_recovery(self, message: WardenReady | Attached) -> None:
+        assert self.warden is not None
+        if self.recovery is not None:
+            try:
+                self.recovery.note(message, self.warden.layers)
+            except AuditError as error:
+                self._give_warden_up(f"no audit record, no action: {error}")
+
+    def _warden_due_ns(self) -> int:
+        return 0 if self.recovery is None or Event.WARDEN_LOST in self._lost else self.recovery.due_ns
+
+    def _give_warden_up(self, reason: str) -> None:
+        self._lost.add(Event.WARDEN_LOST)
+        if not self.facts.broken and self.phase is not Phase.ENDING:
+            self.facts = replace(self.facts, broken=reason)
+        self._event(Event.WARDEN_LOST)
 
     def _on_signal(self) -> None:
         number = os.read(self.signals, 1)[0]
@@ -423,11 +461,9 @@ class RunLoop(Struct):
             # Seccomp is off (a test of the other layers): nobody to attach.
             self._event(Event.ATTACHED)
             return
-        try:
+        # One that is gone is met as the end of its channel, and then the next one is told of the worker.
+        with contextlib.suppress(OSError):
             self.warden.attach(self.job.worker_id, self._listener, self._pidfd)
-        except OSError:
-            self._lost.add(Event.WARDEN_LOST)
-            self._event(Event.WARDEN_LOST)
 
     def _verify_and_go(self) -> None:
         outside, problems = verify_and_bound(self._pid, self.expected, self.job.limits)
@@ -486,6 +522,9 @@ class RunLoop(Struct):
             self._detached = True
         # No counts will come where nothing can be recorded any more.
         self._detached = self._detached or self.audit_lost()
+        if self.recovery is not None and self.recovery.under_way:
+            # It has counted nothing of this worker.
+            self._detached = True
         self._lost.add(Event.WORKER_LOST)
         while True:
             undelivered = any(s.open or s.pending for s in self.outputs)

@@ -113,6 +113,7 @@ class RunReport(Struct, frozen=True):
     stdout: bytes = b""
     stderr: bytes = b""
     notes: tuple[str, ...] = ()
+    warden_restarts: int = 0
 
     def to_json(self) -> dict[str, object]:
         """Return the document of `--json` and `--report` (stable keys)."""
@@ -139,6 +140,7 @@ class RunReport(Struct, frozen=True):
                 {"layer": layer.layer, "status": layer.status, "detail": layer.detail} for layer in self.confinement
             ],
             "audit_log": self.audit_log,
+            "warden_restarts": self.warden_restarts,
             "notes": list(self.notes),
         }
         document.update(_stream("stdout", self.stdout))

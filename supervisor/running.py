@@ -25,6 +25,7 @@ from supervisor.streams import InputStream, OutputStream, terminal_filter
 from supervisor.terminal import visible
 from supervisor.verdict import Facts, Verdict, decide_verdict
 from supervisor.verify import Expected
+from supervisor.warden_recovery import Recovery
 from supervisor.workers import Worker
 
 
@@ -91,7 +92,19 @@ def _run(
         policy=digest,
         approval=request.approval,
     )
-    prepared = _prepare(host, request, artifact, instance, digest)
+    policy = PreparePolicy(
+        document=codec.pack_map(request.document.to_wire()),
+        component=request.component,
+        instance=instance,
+        component_digest=artifact.record.wasm_sha256,
+        trust=request.trust,
+        policy_digest=digest,
+        mounts=request.mounts,
+        ask=request.ask,
+        learn=request.learn,
+    )
+    host.ensure_warden()
+    prepared = _prepare(host, request, artifact, policy)
     # Before any record names it; while the warden gets ready, this costs nothing.
     keep_policy(host.options.audit_directory, request.document, digest)
     tally = DecisionTally(instance)
@@ -124,9 +137,10 @@ def _run(
         limits=replace(request.limits, timeout_ns=None) if request.ask else request.limits,
     )
     started = time.monotonic()
+    recovery = Recovery(host.supply, policy, instance, artifact.descriptor, base, host.record)
     worker = host.workers.take(request.kind, request.engine)
     try:
-        loop = _loop(host, job, worker, prepared, artifact, streams, base, tally, on_denials)
+        loop = _loop(host, job, worker, prepared, recovery, artifact, streams, base, tally, on_denials)
         loop.timeout_ns = request.limits.timeout_ns
         if request.ask:
             from supervisor.questions import Questions
@@ -134,6 +148,7 @@ def _run(
             keep = functools.partial(keep_policy, host.options.audit_directory)
             loop.questions = Questions(terminal, request.document, base, host.record, keep)
         facts = loop.run()
+        host.warden = loop.warden
     finally:
         worker.release()
     host.writer.flush()
@@ -153,35 +168,25 @@ def _run(
         audit_log=host.options.audit_directory,
         stdout=bytes(loop.outputs[0].captured),
         stderr=bytes(loop.outputs[1].captured),
-        notes=loop.notes,
+        notes=loop.notes + recovery.notes(),
+        warden_restarts=recovery.restarts,
     )
 
 
-def _prepare(host: Host, request: RunRequest, artifact: Artifact, instance: str, digest: str) -> bool:
+def _prepare(host: Host, request: RunRequest, artifact: Artifact, policy: PreparePolicy) -> bool:
     """Have the warden read the policy, which is checked here meanwhile; raises ConfigError when it is wrong."""
-    policy = PreparePolicy(
-        document=codec.pack_map(request.document.to_wire()),
-        component=request.component,
-        instance=instance,
-        component_digest=artifact.record.wasm_sha256,
-        trust=request.trust,
-        policy_digest=digest,
-        mounts=request.mounts,
-        ask=request.ask,
-        learn=request.learn,
-    )
     prepared = False
     if host.warden is not None:
         # A warden that is gone is met by the run loop, as the end of its channel.
         with contextlib.suppress(OSError):
-            host.warden.prepare(instance, policy, artifact.descriptor)
+            host.warden.prepare(policy.instance, policy, artifact.descriptor)
             prepared = True
     try:
         compile_policy(request.document)
     except ConfigError:
         if host.warden is not None and prepared:
             with contextlib.suppress(OSError):
-                host.warden.detach(instance)
+                host.warden.detach(policy.instance)
         raise
     return prepared
 
@@ -191,6 +196,7 @@ def _loop(
     job: WorkerJob,
     worker: Worker,
     prepared: bool,
+    recovery: Recovery,
     artifact: Artifact,
     streams: RunStreams,
     base: AuditEvent,
@@ -223,6 +229,7 @@ def _loop(
         on_fresh_denials=on_denials,
         signals=host.signals.fileno(),
         facts=Facts(job.limits),
+        recovery=recovery,
     )
 
 

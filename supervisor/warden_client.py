@@ -31,7 +31,7 @@ from supervisor.processes import WardenProcess
 
 START_TIMEOUT_S = 15.0
 
-WardenMessage = Attached | Detached | EndWorker | Question
+WardenMessage = Attached | Detached | EndWorker | Question | WardenReady
 
 
 class WardenClient:
@@ -63,14 +63,17 @@ class WardenClient:
             number = getattr(error, "errno", 0) or 0
             raise ConfinementError("warden", "start", number, "the warden did not start") from error
         assert isinstance(message, WardenReady)
-        self.layers = message.layers
-        self._ready = True
+        self._take(message)
 
-    def prepare(self, worker_id: str, policy: PreparePolicy, artifact: int) -> None:
-        """Have it read a policy and hold its roots while the worker is being started; nothing is answered."""
+    def prepare(self, worker_id: str, policy: PreparePolicy, artifact: int | None) -> None:
+        """Have it read a policy and hold its roots while the worker is being started; nothing is answered.
+
+        `artifact` is None for a worker that has loaded its code.
+        """
         policy_file = memory_file.from_bytes("policy", codec.pack(policy))
         try:
-            self.channel.send(Prepare(worker_id), (policy_file, artifact))
+            files = (policy_file,) if artifact is None else (policy_file, artifact)
+            self.channel.send(Prepare(worker_id), files)
         finally:
             os.close(policy_file)
 
@@ -94,7 +97,17 @@ class WardenClient:
         self.channel.send(Detach(worker_id))
 
     def receive(self, timeout_s: float | None) -> WardenMessage:
-        """Return the next message; raises EOFError when the warden is gone."""
-        message, _ = self.channel.receive((Attached, Detached, EndWorker, Question), timeout_s)
-        assert isinstance(message, Attached | Detached | EndWorker | Question)
+        """Return the next message; raises EOFError when the warden is gone.
+
+        The first of a warden that was not waited for is `WardenReady`.
+        """
+        allowed = (Attached, Detached, EndWorker, Question) if self._ready else (WardenReady,)
+        message, _ = self.channel.receive(allowed, timeout_s)
+        assert isinstance(message, Attached | Detached | EndWorker | Question | WardenReady)
+        if isinstance(message, WardenReady):
+            self._take(message)
         return message
+
+    def _take(self, ready: WardenReady) -> None:
+        self.layers = ready.layers
+        self._ready = True

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import hashlib
 import os
 import stat
 from typing import Final
@@ -26,6 +27,7 @@ from ipc.warden.identities import ForbiddenIdentities
 
 _DELETED: Final = " (deleted)"
 _HANDLE: Final = os.O_PATH | os.O_CLOEXEC
+STAND_IN: Final = "stand-in-"
 _LINKS_MAX: Final = 40
 """As many symbolic links are followed in one path as Linux follows."""
 _CLIMBS_MAX: Final = 40
@@ -121,6 +123,11 @@ def _is_unlinked(path: str, status: os.stat_result) -> bool:
     return (named.st_dev, named.st_ino) != (status.st_dev, status.st_ino)
 
 
+def _stand_in_prefix(path: str) -> str:
+    """Return how the name of a stand-in for the mount of this host path begins."""
+    return f"{STAND_IN}{hashlib.blake2b(raw(path), digest_size=16).hexdigest()}-"
+
+
 def through(descriptor: int) -> str:
     """Return a name that leads to the very object behind one of our descriptors: a magic link, proc(5)."""
     return f"/proc/self/fd/{descriptor}"
@@ -170,7 +177,7 @@ class Files:
         for stand_in in self._stand_ins.values():
             if stand_in.directory == root:
                 return stand_in.descriptor
-        name = f"{self._scratch}/stand-in-{os.urandom(8).hex()}"
+        name = f"{self._scratch}/{_stand_in_prefix(self._host_path(root))}{os.urandom(8).hex()}"
         os.mkdir(name, 0o700)
         try:
             descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -190,6 +197,8 @@ class Files:
         if not stat.S_ISDIR(status.st_mode):
             return Unresolved(errno.ENOTDIR, real_path(descriptor))
         stand_in = self._stand_ins.get((status.st_dev, status.st_ino))
+        if stand_in is None and not status.st_nlink:
+            stand_in = self._adopt(descriptor, status)
         if stand_in is not None:
             return Base(stand_in.directory)
         if not status.st_nlink:
@@ -203,8 +212,31 @@ class Files:
         status = os.fstat(descriptor)
         if status.st_nlink:
             return None
-        found = self._stand_ins.get((status.st_dev, status.st_ino))
+        found = self._stand_ins.get((status.st_dev, status.st_ino)) or self._adopt(descriptor, status)
         return found.directory if found else None
+
+    def _adopt(self, descriptor: int, status: os.stat_result) -> StandIn | None:
+        """Recognise a stand-in that a warden before this one made, by the name that it had; None for all else.
+
+        Nobody but a warden makes anything in the scratch directory: it is private, and no grant covers it.
+        """
+        directory, _, name = real_path(descriptor).rpartition("/")
+        if not name.startswith(STAND_IN) or directory != self._real_scratch():
+            return None
+        for path, root in self.roots.items():
+            if name.startswith(_stand_in_prefix(path)):
+                stand_in = StandIn(os.dup(descriptor), root)
+                self._stand_ins[status.st_dev, status.st_ino] = stand_in
+                return stand_in
+        return None
+
+    def _host_path(self, root: int) -> str:
+        return next((path for path, descriptor in self.roots.items() if descriptor == root), "")
+
+    def _real_scratch(self) -> str:
+        descriptor = os.open(self._scratch, _HANDLE | os.O_DIRECTORY)
+        with contextlib.closing(_Closing(descriptor)):
+            return real_path(descriptor)
 
     def held(self, descriptor: int) -> Found:
         """Describe the object behind one of our descriptors."""

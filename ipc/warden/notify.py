@@ -28,7 +28,6 @@ _ID_VALID: Final = _ioctl(1, 2, _ID.size)
 _ADD: Final = _ioctl(1, 3, _ADDFD.size)
 _SET_FLAGS: Final = _ioctl(1, 4, 8)
 _ADDFD_FLAG_SETFD: Final = 1
-_ADDFD_FLAG_SEND: Final = 2
 _SYNC_WAKE_UP: Final = 1
 _NOTHING: Final = bytes(_NOTIFICATION.size)
 
@@ -70,12 +69,13 @@ class WardenFault(Exception):  # noqa: N818 # ends the worker, never the warden
 class Listener:
     """Owns a listener descriptor; used by one thread."""
 
-    __slots__ = ("_buffer", "descriptor", "synchronous")
+    __slots__ = ("_adding", "_buffer", "descriptor", "synchronous")
 
     def __init__(self, descriptor: int) -> None:
         """Take over the descriptor; asks for synchronous wake-ups where the kernel (6.6) has them."""
         self.descriptor = descriptor
         self._buffer = bytearray(_NOTIFICATION.size)
+        self._adding = bytearray(_ADDFD.size)
         try:
             fcntl.ioctl(descriptor, _SET_FLAGS, _SYNC_WAKE_UP)
             self.synchronous = True
@@ -114,18 +114,22 @@ class Listener:
         return True
 
     def inject(self, call: Call, descriptor: int) -> bool:
-        """Give the worker a duplicate of `descriptor` and make the call return its number, in one step.
+        """Give the worker a duplicate of `descriptor`, then make the call return its number.
 
         False when nobody waits any more. Raises OSError EMFILE when the worker has too many.
+
+        In two steps: with SECCOMP_ADDFD_FLAG_SEND the call counts as answered before its thread has taken the
+        descriptor, and if we are killed or stopped in between it returns 0, somebody else's number (docs/adr/0010).
         """
-        request = _ADDFD.pack(call.id, _ADDFD_FLAG_SEND, descriptor, 0, os.O_CLOEXEC)
+        _ADDFD.pack_into(self._adding, 0, call.id, 0, descriptor, 0, os.O_CLOEXEC)
         try:
-            fcntl.ioctl(self.descriptor, _ADD, request)
+            # A mutable argument: only then is the ioctl's own result returned.
+            number: int = fcntl.ioctl(self.descriptor, _ADD, self._adding, True)
         except OSError as error:
             if error.errno == errno.ENOENT:
                 return False
             raise
-        return True
+        return self.answer(call, number)
 
     def put(self, call: Call, descriptor: int, number: int) -> None:
         """Make `number` of the worker a duplicate of `descriptor`, as dup2(2) would; the call still waits."""

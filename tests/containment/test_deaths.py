@@ -16,10 +16,15 @@ import psutil
 import pytest
 
 from ipc.struct import Struct
+from supervisor import run_loop
+from supervisor.run_machine import Command, Event, Phase, advance
+from supervisor.verdict import Verdict
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable, Iterator
+
+    from conftest import World
 
 GUESTS = Path(__file__).resolve().parents[1] / "guests"
 ASSERTED_S = 1.0
@@ -114,14 +119,13 @@ def test_nothing_survives_its_supervisor(
 ENDINGS = {
     "worker": (137, "crashed", "killed from outside"),
     "keeper": (70, "crashed", "keeper process was killed from outside"),
-    "warden": (70, "host_error", "the warden ended"),
 }
 """Who is killed → exit code, outcome, words."""
 
 
 @pytest.mark.parametrize("who", ENDINGS)
 def test_a_death_from_outside_is_told_in_words(airssys: CommandLine, who: str) -> None:
-    """The worker, its keeper or the warden is killed: the run ends at once, says which it was, and leaves nothing."""
+    """The worker or its keeper is killed: the run ends at once, says which it was, and leaves nothing."""
     exit_code, outcome, words = ENDINGS[who]
     with running(airssys, "spin") as run:
         run.kill(who)
@@ -142,6 +146,18 @@ def test_a_death_from_outside_is_told_in_words(airssys: CommandLine, who: str) -
 def _records(airssys: CommandLine) -> list[dict[str, object]]:
     segments = sorted((airssys.directory / "state/audit").glob("audit-*.jsonl"))
     return [json.loads(line) for segment in segments for line in segment.read_text().splitlines()]
+
+
+def test_the_wardens_death_takes_nobody_along(airssys: CommandLine) -> None:
+    """With another warden in its place the guest goes on, ends as it would have, and nothing is left of either."""
+    with running(airssys, "wait-stdin") as run:
+        run.kill("warden")
+        assert select.select([run.pidfds[run.warden]], [], [], HANG_S)[0]
+        out, stderr = run.process.communicate(b"x", timeout=20)
+        document = json.loads(run.report_path.read_text())
+        assert (document["outcome"], run.process.returncode) == ("exited", 0), (document, stderr, out)
+        assert run.seconds_until_all_are_gone() < ASSERTED_S
+    assert [r["event"] for r in _records(airssys) if r["event"] == "warden_lost"] == ["warden_lost"]
 
 
 def test_the_zygotes_death_takes_nobody_along(airssys: CommandLine) -> None:
@@ -176,3 +192,49 @@ def test_a_stopped_process_does_not_hold_up_the_end(airssys: CommandLine, who: s
             # It can't act while it is stopped; what ends the worker is its own link to the keeper's parent.
             os.kill(run.keeper, signal.SIGCONT)
         assert run.seconds_until_all_are_gone() < ASSERTED_S
+
+
+def test_a_host_whose_warden_died_between_two_runs_starts_another(sealed: World) -> None:
+    """What runs next on the same host has a warden again, and is decided as before."""
+    before = sealed.run("cat", "/etc/hostname")
+    warden = sealed.host.warden
+    assert warden is not None
+    pidfd = os.pidfd_open(warden.pid)
+    os.kill(warden.pid, signal.SIGKILL)
+    assert select.select([pidfd], [], [], HANG_S)[0]
+    os.close(pidfd)
+    after = sealed.run("cat", "/etc/hostname")
+    assert sealed.host.warden is not None
+    assert sealed.host.warden.pid != warden.pid
+    assert (after.report.verdict, after.report.warden_restarts) == (before.report.verdict, 0)
+    assert list(after.report.tally.denials) == list(before.report.tally.denials) != []
+
+
+@pytest.mark.parametrize("phase", [phase for phase in Phase if phase is not Phase.LAUNCHING])
+def test_a_warden_may_die_in_any_phase_of_a_run(
+    sealed: World, tree: Path, phase: Phase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed at each step of a run, from the fork to the last byte: the guest's result is the same, and its own."""
+    lost = []
+
+    def advance_and_kill(before: Phase, event: Event) -> tuple[Phase, Command]:
+        after, command = advance(before, event)
+        if after is phase and before is not phase and not lost:
+            assert sealed.host.warden is not None
+            lost.append(sealed.host.warden.pid)
+            pidfd = os.pidfd_open(lost[0])
+            os.kill(lost[0], signal.SIGKILL)
+            assert select.select([pidfd], [], [], HANG_S)[0]
+            os.close(pidfd)
+        return after, command
+
+    file = next(path for path in tree.rglob("*") if path.is_file())
+    monkeypatch.setattr(sealed.host.supply, "_deaths_ns", ())  # those of the other phases
+    monkeypatch.setattr(run_loop, "advance", advance_and_kill)
+    ran = sealed.run("cat", file, flags=("--read", file))
+    assert lost
+    assert (ran.report.verdict, ran.report.stdout) == (Verdict("exited", 0), file.read_bytes())
+    ending = phase in (Phase.ENDING, Phase.ENDED)
+    assert ran.report.warden_restarts == (0 if ending else 1)
+    (told,) = [r["detail"]["worker"] for r in ran.records if r["event"] == "warden_lost"]
+    assert told == ("was ending" if ending else "waits for another")

@@ -23,6 +23,7 @@ KEYS = {
     "limit",
     "confinement",
     "audit_log",
+    "warden_restarts",
     "notes",
 }
 

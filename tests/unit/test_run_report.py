@@ -109,7 +109,7 @@ def test_the_documents_keys_are_stable() -> None:
     document = _report().to_json()
     assert list(document) == [
         *("exit_code", "outcome", "message", "code", "duration_s", "peak_memory_bytes", "decisions", "denials"),
-        *("limit", "confinement", "audit_log", "notes", "stdout", "stderr"),
+        *("limit", "confinement", "audit_log", "warden_restarts", "notes", "stdout", "stderr"),
     ]
     assert document["decisions"] == {"allowed": 0, "denied": 1}
     assert document["denials"] == [

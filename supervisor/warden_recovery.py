@@ -1,0 +1,260 @@
+"""Another warden in the place of one that has died, for workers that were in no call; the others are ended and named.
+
+While no warden lives, the supervisor's duplicate of a worker's listener is what makes the worker's calls wait instead
+of failing with ENOSYS. It is only asked for its state by poll(2), here: writable means that a call was received and not
+answered, and such a call is never handed out again (seccomp_unotify(2); docs/adr/0010). Nothing is received through it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import time
+from collections.abc import Callable
+
+from ipc.audit.event import AuditEvent
+from ipc.errors import AuditError, ConfinementError
+from ipc.messages import (
+    Attached,
+    ConfinementPlan,
+    LayerReport,
+    NewPolicy,
+    PreparePolicy,
+    WardenReady,
+    WardenSetup,
+)
+from ipc.struct import replace
+from ipc.syscalls import machine, names_by_number
+from supervisor.processes import Processes
+from supervisor.run_machine import Phase
+from supervisor.warden_client import WardenClient
+from supervisor.warden_restart import (
+    READY_WITHIN_NS,
+    EndRun,
+    LetEnd,
+    Replace,
+    WardenLoss,
+    decide_after_loss,
+    recent_deaths,
+)
+
+_YAMA = "/proc/sys/kernel/yama/ptrace_scope"
+
+
+def has_unanswered_call(listener: int) -> bool:
+    """Whether a call was received through another descriptor of this listener and is not answered (EPOLLOUT).
+
+    EPOLLERR, a state that could not be looked at, counts as one.
+    """
+    poller = select.poll()
+    poller.register(listener, select.POLLOUT)
+    return any(events & (select.POLLOUT | select.POLLERR) for _, events in poller.poll(0))
+
+
+def calls_in_hand(pid: int) -> tuple[str, ...]:
+    """Return the names of the mediated calls that threads of `pid` are in, as far as /proc tells (proc(5), syscall)."""
+    names = names_by_number(machine())
+    found: list[str] = []
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{thread}/syscall", encoding="ascii") as source:
+                number = source.read().split(maxsplit=1)[0]
+                if number.isdecimal() and int(number) in names:
+                    found.append(names[int(number)][1])
+    return tuple(sorted(found))
+
+
+def warden_is_in_reach(plan: ConfinementPlan) -> bool:
+    """Whether a warden that the worker has not named may read it: by its capability, or as Yama doesn't forbid it."""
+    if plan.namespaces or plan.uid is not None:
+        return True
+    try:
+        with open(_YAMA, encoding="ascii") as source:
+            return source.read().strip() == "0"
+    except OSError:
+        return True
+
+
+class WardenSupply:
+    """Starts the wardens of one host after its first, and remembers when they died."""
+
+    __slots__ = ("_deaths_ns", "_new_setup", "_processes")
+
+    def __init__(self, processes: Processes, new_setup: Callable[[], WardenSetup]) -> None:
+        """`new_setup` makes the orders for one warden: each is a producer of the audit stream of its own."""
+        self._processes = processes
+        self._new_setup = new_setup
+        self._deaths_ns: tuple[int, ...] = ()
+
+    def is_alive(self) -> bool:
+        """Whether the warden's process runs."""
+        warden = self._processes.warden
+        return warden is not None and not warden.process.wait(0)
+
+    def bury(self) -> bool:
+        """Note a death, and see that no thread of the warden is left; False when one can't be ended."""
+        now_ns = time.monotonic_ns()
+        self._deaths_ns = (*recent_deaths(self._deaths_ns, now_ns), now_ns)
+        warden = self._processes.warden
+        return warden is None or warden.see_gone()
+
+    def ending(self) -> dict[str, object]:
+        """Return how the last one ended, as details for the log."""
+        warden = self._processes.warden
+        if warden is None:
+            return {}
+        status = warden.process.wait_status
+        detail: dict[str, object] = {"pid": warden.process.pid}
+        if status is not None:
+            detail["signal" if os.WIFSIGNALED(status) else "status"] = abs(os.waitstatus_to_exitcode(status))
+        words = warden.process.last_words()
+        if words:
+            detail["last_words"] = words.splitlines()[-1]
+        return detail
+
+    @property
+    def deaths_ns(self) -> tuple[int, ...]:
+        """When wardens died, on the monotonic clock; old ones are forgotten."""
+        return self._deaths_ns
+
+    def start(self) -> WardenClient:
+        """Start another and tell it who it is; it becomes ready by itself. Raises ConfinementError."""
+        client = WardenClient(self._processes.restart_warden())
+        # One that is gone already is met as the end of its channel, and counts as another death.
+        with contextlib.suppress(ConfinementError):
+            client.set_up(self._new_setup())
+        return client
+
+
+Outcome = WardenClient | EndRun | LetEnd
+"""What a death comes to: another warden, started and told of the worker, whose calls wait for it; or no other."""
+
+
+class Recovery:
+    """What one run needs to outlive its warden. `due_ns` is when a started warden must have answered; 0: none was."""
+
+    __slots__ = (
+        "_artifact",
+        "_awaited",
+        "_base_event",
+        "_policy",
+        "_record_durable",
+        "_since_ns",
+        "_supply",
+        "_worker_id",
+        "due_ns",
+        "longest_ns",
+        "restarts",
+    )
+
+    def __init__(
+        self,
+        supply: WardenSupply,
+        policy: PreparePolicy,
+        worker_id: str,
+        artifact: int,
+        base_event: AuditEvent,
+        record_durable: Callable[[AuditEvent], None],
+    ) -> None:
+        """Bind what a warden is told of this worker; the descriptor stays the caller's."""
+        self._supply = supply
+        self._policy = policy
+        self._worker_id = worker_id
+        self._artifact = artifact
+        self._base_event = base_event
+        self._record_durable = record_durable
+        self._since_ns = 0
+        self._awaited: type[WardenReady | Attached] | None = None
+        self.due_ns = 0
+        self.restarts = 0
+        self.longest_ns = 0
+
+    def begin(self, phase: Phase, plan: ConfinementPlan, listener: int, pid: int, pidfd: int) -> Outcome:
+        """Decide what follows a warden's death, put it on record and do it; `listener` may be -1: not there yet."""
+        lost_ns = time.monotonic_ns()
+        was_under_way, self._awaited, self.due_ns = self.under_way, None, 0
+        gone = self._supply.bury()
+        unanswered = listener >= 0 and has_unanswered_call(listener)
+        loss = WardenLoss(phase, gone, unanswered, warden_is_in_reach(plan))
+        after = decide_after_loss(loss, self._supply.deaths_ns, lost_ns)
+        detail: dict[str, object] = {**self._supply.ending(), "call_unanswered": unanswered}
+        if unanswered:
+            detail["calls"] = calls_in_hand(pid)
+        outcome: Outcome | None = after if not isinstance(after, Replace) else None
+        if outcome is None:
+            # Started first: it imports its modules while the disk is waited for. It knows of nobody yet.
+            try:
+                outcome = self._supply.start()
+            except ConfinementError as error:
+                outcome = EndRun(f"the warden ended, and none can be started in its place: {error}")
+        try:
+            self._put_on_record(outcome, detail)
+        except AuditError as error:
+            if isinstance(outcome, WardenClient):
+                outcome = EndRun(f"no audit record, no action: {error}")
+        if isinstance(outcome, WardenClient):
+            self._introduce(outcome, phase, listener, pidfd)
+            self._since_ns = self._since_ns if was_under_way else lost_ns
+            self.due_ns = lost_ns + READY_WITHIN_NS
+            self.restarts += 1
+        return outcome
+
+    def _put_on_record(self, outcome: Outcome, detail: dict[str, object]) -> None:
+        reason = outcome.reason if isinstance(outcome, EndRun) else "the warden ended"
+        waits = isinstance(outcome, WardenClient)
+        detail["worker"] = "waits for another" if waits else "ended" if isinstance(outcome, EndRun) else "was ending"
+        # What it had handed over unacknowledged can't be known: the log says so itself instead of staying silent.
+        reason += "; its last counts and records of allowed actions may be missing"
+        self._record_durable(
+            replace(self._base_event, event="warden_lost", decision="info", reason=reason, detail=detail)
+        )
+
+    def _introduce(self, warden: WardenClient, phase: Phase, listener: int, pidfd: int) -> None:
+        # One that is loading may have its code already: the same sealed bytes a second time are no gain.
+        artifact = None if phase is Phase.RUNNING else self._artifact
+        attaches = listener >= 0 and phase in (Phase.ATTACHING, Phase.LOADING, Phase.RUNNING)
+        self._awaited = Attached if attaches else WardenReady
+        # One that dies meanwhile is met as the end of its channel.
+        with contextlib.suppress(OSError):
+            warden.prepare(self._worker_id, self._policy, artifact)
+            if attaches:
+                warden.attach(self._worker_id, listener, pidfd)
+
+    def learn(self, policy: NewPolicy | None, last: bool) -> None:
+        """Take over what a question has come to: by this another warden decides, and asks."""
+        if policy is not None:
+            self._policy = replace(self._policy, document=policy.document, policy_digest=policy.policy_digest)
+        if last:
+            self._policy = replace(self._policy, ask=False)
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a warden was started that does not answer this worker's calls yet."""
+        return self._awaited is not None
+
+    def note(self, message: WardenReady | Attached, layers: tuple[LayerReport, ...]) -> None:
+        """Take a warden's word that it is there, or answers the worker; AuditError when that can't be recorded."""
+        if self._awaited is not type(message):
+            return
+        took_ns = time.monotonic_ns() - self._since_ns
+        self.longest_ns = max(self.longest_ns, took_ns)
+        self._awaited = None
+        self.due_ns = 0
+        detail: dict[str, object] = {
+            "restarts": self.restarts,
+            "took_ms": round(took_ns / 1e6, 1),
+            "layers": [{"layer": r.layer, "status": r.status, "detail": r.detail} for r in layers],
+        }
+        reason = "another warden answers; no call was lost, those made meanwhile waited"
+        self._record_durable(
+            replace(self._base_event, event="warden_restarted", decision="info", reason=reason, detail=detail)
+        )
+
+    def notes(self) -> tuple[str, ...]:
+        """Say for the report what happened."""
+        if not self.restarts:
+            return ()
+        times = "once" if self.restarts == 1 else f"{self.restarts} times"
+        took = f" (file calls waited {self.longest_ns / 1e6:.0f} ms at most)" if self.longest_ns else ""
+        return (f"the warden ended and was replaced {times}{took}; counts of decisions may be short",)
