@@ -32,7 +32,11 @@ def print_error(error: Exception, kind: str, exit_code: int, args: argparse.Name
     hint = getattr(error, "hint", None)
     message = str(error)
     if getattr(args, "json", False):
-        sys.stdout.write(json.dumps({"error": {"code": kind, "message": message, "hint": hint}}) + "\n")
+        document: dict[str, object] = {"code": kind, "message": message, "hint": hint}
+        problems = getattr(error, "problems", None)
+        if problems is not None:  # those of a configuration file, each with its place
+            document["problems"] = [problem.to_json() for problem in problems]
+        sys.stdout.write(json.dumps({"error": document}) + "\n")
         return exit_code
     # Several errors are reported together, a line each; whatever else a message quotes can't act on the terminal.
     lines = [visible(line) for line in message.split("\n")]

@@ -7,17 +7,26 @@ A segment that holds `UNKNOWN` stands for text that is not known yet (a paramete
 segments: it is covered by the very same segment and by what covers anything.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 from ipc.policy.capability import Grant, implied_listing, parse_grant_pattern
 from ipc.policy.endpoints import EndpointPattern
+from ipc.policy.index import PatternIndex
 from ipc.policy.patterns import Form, Pattern, PatternError, SegmentGlob, Token
 from ipc.struct import replace
 
 UNKNOWN: Final = "\ue000"
 """Marks a segment whose text isn't known; a private-use character, which the pattern language gives no meaning."""
 
+COMPARISONS_MAX: Final = 200_000
+"""Of two patterns with each other, in one set: what a manifest makes us compare beyond that counts as not proven."""
+
+_FEW: Final = 16
+_WILDCARD: Final = re.compile(r"\*|\?|\[(?P<not>!?)(?P<first>.)[^\]]*\]", re.DOTALL)
+_OTHERWISE_UNUSED: Final = "\ue001"
+"""In place of what may be any character: no honest pattern names this one."""
 _READ: Final = "filesystem.read"
 _LIST: Final = "filesystem.list"
 _SECRET: Final = "secrets.env"  # noqa: S105 - the name of an action
@@ -151,17 +160,18 @@ class Coverage:
 
 
 class _Patterns:
-    """Patterns by the literal text that they begin with, so that a question meets few of them."""
+    """A set of patterns, of which only those are compared that cover one resource that the other pattern covers."""
 
-    __slots__ = ("_by_first", "_others")
+    __slots__ = ("_index", "_left", "_patterns")
 
     def __init__(self) -> None:
-        self._by_first: dict[str, list[Pattern]] = {}
-        self._others: list[Pattern] = []
+        self._patterns: list[Pattern] = []
+        self._index: PatternIndex | None = None
+        self._left = COMPARISONS_MAX
 
     def add(self, pattern: Pattern) -> None:
-        first = pattern.tokens[0] if pattern.tokens else None
-        (self._by_first.setdefault(first, []) if isinstance(first, str) else self._others).append(pattern)
+        self._patterns.append(pattern)
+        self._index = None
 
     def include(self, pattern: Pattern) -> bool:
         """Whether one of them includes the pattern, or one its object and another what lies beneath."""
@@ -172,9 +182,41 @@ class _Patterns:
         )
 
     def _one_includes(self, pattern: Pattern) -> bool:
-        first = pattern.tokens[0] if pattern.tokens else None
-        near = self._by_first.get(first, ()) if isinstance(first, str) else ()
-        return any(pattern_includes(outer, pattern) for outers in (near, self._others) for outer in outers)
+        for outer in self._candidates(pattern):
+            self._left -= 1
+            if self._left < 0:
+                return False
+            if pattern_includes(outer, pattern):
+                return True
+        return False
+
+    def _candidates(self, pattern: Pattern) -> Iterable[Pattern]:
+        sample = _sample(pattern) if len(self._patterns) > _FEW else None
+        if sample is None:
+            return self._patterns
+        if self._index is None:
+            self._index = PatternIndex((each, number) for number, each in enumerate(self._patterns))
+        return (self._patterns[number] for number in self._index.matches_segments(sample))
+
+
+def _sample(pattern: Pattern) -> list[str] | None:
+    """The segments of something that the pattern covers; None where none was found."""
+    segments: list[str] = []
+    for token in pattern.tokens:
+        if isinstance(token, SegmentGlob):
+            name = _WILDCARD.sub(_one_character, token.text) or _OTHERWISE_UNUSED
+            if not token.matches(name):
+                return None
+            segments.append(name)
+        elif token is not None:
+            segments.append(token)
+    return [*segments, _OTHERWISE_UNUSED] if pattern.form is Form.BENEATH else segments
+
+
+def _one_character(wildcard: re.Match[str]) -> str:
+    if wildcard[0] == "*":
+        return ""
+    return wildcard["first"] if wildcard["first"] and not wildcard["not"] else _OTHERWISE_UNUSED
 
 
 _NONE: Final = _Patterns()

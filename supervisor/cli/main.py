@@ -94,6 +94,7 @@ _EPILOG = """examples:
   airssys run ./log-summary                       a directory with a Component.toml: asks once, then runs
   airssys run prog.wasm --read in/ -- in/a.csv    a bare program: the flags are the grant
   airssys check ./log-summary --explain           what it asks for, and the rules that follow
+  airssys diff ./log-summary ./log-summary-1.1    what a new version could do more
   airssys explain ./log-summary filesystem.read /var/log/app.log
   airssys audit query --decision denied           what was refused, and why
   airssys doctor                                  what this kernel offers

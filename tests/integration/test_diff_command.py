@@ -80,4 +80,6 @@ def test_bad_input_is_told(run) -> None:
         result = run.other_command("diff", old, bad, "--json")
         assert result.code == 65, bad
         assert set(result.document()["error"]) >= {"code", "message", "hint"}
+    (problem,) = run.other_command("diff", old, broken, "--json").document()["error"]["problems"]
+    assert (problem["key"], problem["line"]) == ("schema", 1)
     assert run.other_command("diff", old, old / "log-summary.wasm").code == 64

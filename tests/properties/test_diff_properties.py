@@ -76,7 +76,7 @@ def matching_path(data: st.DataObject, text: str) -> str:
     return "/" + "/".join(segments)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(both=versions(), given_values=values, is_directory=st.booleans(), data=st.data())
 def test_what_only_the_new_one_may_is_wider(
     both: tuple[Manifest, Manifest], given_values: dict[str, str], is_directory: bool, data: st.DataObject

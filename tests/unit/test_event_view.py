@@ -82,6 +82,14 @@ def test_a_refusal_that_was_not_the_policys_says_so() -> None:
     assert view.to_allow != ""
 
 
+def test_an_object_that_is_forbidden_under_any_name_says_so() -> None:
+    """A hard link to a key store has a name that the policy allows: the record's own reason stands."""
+    view = explain_record(record(action="filesystem.read", resource="/in/a.csv", code="A1101"), DOCUMENT)
+    assert isinstance(view.decision, Allow)
+    assert "under any name" in view.notes[0]
+    assert "No grant and no option lifts this" in view.to_allow
+
+
 def test_a_record_that_contradicts_its_policy_is_noticed() -> None:
     """Allowed where the policy refuses, or refused where it allows: both are said."""
     allowed = explain_record(record("allowed", action="filesystem.read", resource="/etc/passwd"), DOCUMENT)

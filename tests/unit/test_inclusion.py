@@ -106,3 +106,29 @@ def test_hostile_patterns_take_no_time() -> None:
     assert pattern_includes(long, long)
     assert not pattern_includes(long, parse_pattern("/b/**"))
     assert time.process_time() - started < 5
+
+
+def test_one_of_many_is_found_whatever_its_wildcards() -> None:
+    """Sets, negated sets, question marks and stars in the inner pattern don't hide the one that includes it."""
+    crowd = [Grant("filesystem.write", f"/crowd/{n}/*", "x") for n in range(50)]
+    for wide, narrow in (
+        ("/in/**", "/in/[ab]x/?/[!c]*"),
+        ("/in/*", "/in/[]]"),
+        ("/in/a*", "/in/a[[]*"),
+        ("/in/[!a]/", "/in/[!a]/b"),
+    ):
+        wider = Coverage([*crowd, Grant("filesystem.write", wide, "x")])
+        assert wider.covers(Grant("filesystem.write", narrow, "x")), narrow
+        assert not Coverage(crowd).covers(Grant("filesystem.write", narrow, "x"))
+
+
+def test_hostile_sets_take_no_time() -> None:
+    """Thousands of patterns that all could cover thousands of others: the comparing ends, and proves nothing then."""
+    old = Coverage([Grant("filesystem.write", f"/**/a{n}*b/*", "x") for n in range(10_000)])
+    started = time.process_time()
+    assert old.covers(Grant("filesystem.write", "/x/a7777cb/d", "x"))
+    crowd = Coverage([Grant("filesystem.write", f"/**/x/*{'?' * (n % 40)}*/c{n}*", "x") for n in range(5_000)])
+    for n in range(2_000):
+        crowd.covers(Grant("filesystem.write", f"/x/*/**/{n}", "x"))
+    assert not crowd.covers(Grant("filesystem.write", "/y/x/z/d", "x"))
+    assert time.process_time() - started < 20
