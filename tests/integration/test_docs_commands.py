@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -139,9 +140,20 @@ def follow(page: str, home: Path, tools: bool) -> list[str]:
         "ZIG_GLOBAL_CACHE_DIR": str(ROOT / ".venv-guests" / "zig-cache"),
     }
     marks = {name: value for name, value in os.environ.items() if name == "AIRSSYS_TEST_SESSION"}
-    subprocess.run(
-        ["bash", "-c", script], env=environment | marks, stdin=subprocess.DEVNULL, capture_output=True, check=False
+    shell = subprocess.Popen(
+        ["bash", "-c", script],
+        env=environment | marks,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
+    try:
+        shell.wait(500 if tools else 100)
+    except BaseException:
+        os.killpg(shell.pid, signal.SIGKILL)
+        shell.wait()
+        raise
     problems = []
     for number, step in enumerate(steps):
         if step.file:

@@ -10,6 +10,7 @@ import pytest
 
 from ipc.policy.capability import ACTIONS
 from ipc.warden.dispatch import ANSWERERS
+from supervisor import verdict
 from supervisor.cli import main
 from supervisor.settings import default_directories
 
@@ -64,17 +65,19 @@ def test_the_exit_codes_are_those_of_the_command_line() -> None:
 
 
 def test_the_outcomes_are_those_of_the_verdict() -> None:
-    """Each first argument of a Verdict is a row, and each row is one."""
-    tree = ast.parse((ROOT / "supervisor" / "verdict.py").read_text())
-    made = {
-        node.args[0].value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Name)
-        and node.func.id == "Verdict"
-        and isinstance(node.args[0], ast.Constant)
-    }
-    assert {quoted(row[0])[0] for row in table("exit-codes.md", "## Of `airssys run`")} == made
+    """Each first argument of a Verdict is a row, and each row is one; the exit codes that are constants are in it."""
+    made: dict[str, set[int]] = {}
+    for node in ast.walk(ast.parse((ROOT / "supervisor" / "verdict.py").read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Verdict":
+            outcome, code = node.args[:2]
+            assert isinstance(outcome, ast.Constant)
+            codes = made.setdefault(str(outcome.value), set())
+            if isinstance(code, ast.Name):
+                codes.add(getattr(verdict, code.id))
+    rows = {quoted(row[0])[0]: row[1] for row in table("exit-codes.md", "## Of `airssys run`")}
+    assert set(rows) == set(made)
+    for outcome, codes in made.items():
+        assert codes <= {int(number) for number in re.findall(r"\d+", rows[outcome])}, outcome
 
 
 def test_the_environment_variables_are_those_that_are_read() -> None:
