@@ -25,9 +25,12 @@ class Pace:
         self._next_ns = 0
         self._paced_since_ns = -1
 
-    def note(self, now_ns: int) -> int:
-        """Count one call and return how long to wait before answering it; -1 to end the worker."""
-        self._next_ns = max(self._next_ns, now_ns) + self._interval_ns
+    def note(self, now_ns: int, count: int = 1) -> int:
+        """Count one call, or one that is as dear as `count`, and return how long to wait before answering it.
+
+        -1 to end the worker.
+        """
+        self._next_ns = max(self._next_ns, now_ns) + self._interval_ns * count
         ahead_ns = self._next_ns - now_ns - self._burst_ns
         if ahead_ns <= 0:
             self._paced_since_ns = -1

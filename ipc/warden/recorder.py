@@ -30,6 +30,10 @@ UNCONFIRMED_MAX: Final = 256
 USED_MAX: Final = 100_000
 """Distinct looks that are recorded of one worker for its manifest."""
 
+RECORD_BYTES: Final = 1024
+"""What a record of ordinary length has for the names in it. A longer one counts as several: else names of four thousand
+control characters, which the log writes in six bytes each, fill the disk within any budget of records."""
+
 DEFAULT_BUDGET: Final = AuditBudget()
 
 
@@ -97,7 +101,7 @@ class Recorder:
         key = (action, resource, rule, call)
         if self._allowed.repeat(key, now_ns):
             return
-        _keep_pace(self._allowed_pace, now_ns)
+        _keep_pace(self._allowed_pace, now_ns, resource)
         event = replace(
             self._stamp,
             event="file_access",
@@ -126,7 +130,7 @@ class Recorder:
         key = (refusal.code, refusal.action, refusal.resource, refusal.rule)
         if self._refused.repeat(key, now_ns):
             return
-        _keep_pace(self._refused_pace, now_ns)
+        _keep_pace(self._refused_pace, now_ns, refusal.resource, asked)
         detail: dict[str, object] = {"call": call}
         if asked and asked != refusal.resource:
             detail["asked"] = asked
@@ -154,7 +158,7 @@ class Recorder:
         if key in self._used or len(self._used) >= USED_MAX:
             return
         self._used.add(key)
-        _keep_pace(self._allowed_pace, time.monotonic_ns())
+        _keep_pace(self._allowed_pace, time.monotonic_ns(), resource)
         event = replace(self._stamp, event="file_used", action=action, resource=resource, detail={"call": call})
         self._waiting.append(event)
 
@@ -230,8 +234,9 @@ def _pace(per_s: int, at_once: int, tolerated_ns: int | None) -> Pace:
     return Pace(per_s, at_once * 10**9 // max(per_s, 1), tolerated_ns)
 
 
-def _keep_pace(pace: Pace, now_ns: int) -> None:
-    wait_ns = pace.note(now_ns)
+def _keep_pace(pace: Pace, now_ns: int, *names: str) -> None:
+    length = sum(len(name) if name.isascii() and name.isprintable() else 6 * len(name) for name in names)
+    wait_ns = pace.note(now_ns, 1 + length // RECORD_BYTES)
     if wait_ns < 0:
         raise BudgetSpent
     if wait_ns:

@@ -172,6 +172,20 @@ def test_ever_new_refusals_end_a_worker_and_repeated_ones_do_not(monkeypatch: py
     assert len(log.events) == 10
 
 
+def test_long_names_count_as_many_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes twenty times the room of an ordinary record in the log takes as much of the budget."""
+    monkeypatch.setattr(recording.time, "monotonic_ns", lambda: SECOND_NS)
+    longest = "\x01" * 4000
+    for name, expected in (("/short", 100), (longest, 2)):
+        log = Log()
+        budget = AuditBudget(refused_at_once=100, refused_per_s=1_000_000, refused_tolerated_ns=-1)
+        recorder = Recorder(log, AuditEvent("stamp"), budget)
+        with pytest.raises(BudgetSpent):
+            for number in range(101):
+                _refuse(recorder, f"{number}{name}")
+        assert len(log.events) == expected
+
+
 def test_ever_new_allowed_actions_are_only_paced() -> None:
     """Over a budget without an end each new one waits for its turn, however long that goes on."""
     pace = Pace(10, burst_ns=SECOND_NS, tolerated_ns=None)
