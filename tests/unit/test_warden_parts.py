@@ -180,9 +180,10 @@ def test_long_names_count_as_many_records(monkeypatch: pytest.MonkeyPatch) -> No
         log = Log()
         budget = AuditBudget(refused_at_once=100, refused_per_s=1_000_000, refused_tolerated_ns=-1)
         recorder = Recorder(log, AuditEvent("stamp"), budget)
+        for number in range(expected):
+            _refuse(recorder, f"{number}{name}")
         with pytest.raises(BudgetSpent):
-            for number in range(101):
-                _refuse(recorder, f"{number}{name}")
+            _refuse(recorder, f"{expected}{name}")
         assert len(log.events) == expected
 
 
