@@ -75,10 +75,10 @@ def test_all_problems_are_told_at_once(airssys, config: Path) -> None:
 
 def test_what_is_read_and_not_enforced_is_named(airssys, config: Path) -> None:
     """What `airssys run` would refuse is right, and said."""
-    config.write_text(RIGHT + '[audit]\nkeep = "90d"\n')
+    config.write_text(RIGHT + '[[trust.sources]]\ngit = "https://git.example.com/*"\n')
     result = airssys("config", "check", "--config", config)
     assert result.code == 0
-    assert "audit.keep" in result.stdout.split("not enforced", 1)[1]
+    assert "trust.sources" in result.stdout.split("not enforced", 1)[1]
 
 
 def test_settings_are_shown_with_their_origin(airssys, config: Path) -> None:
