@@ -218,7 +218,7 @@ _ENTRIES: Final = (
         "A2004",
         "out of CPU time",
         "The component used as much processor time as its limit.",
-        "Raise cpu_time in [quota].",
+        "Raise --cpu-time.",
     ),
     Code(
         "A2005",

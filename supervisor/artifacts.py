@@ -64,6 +64,8 @@ class ArtifactCache:
                 f"{directory}: must belong to you and be writable by nobody else (chmod go-w {directory})"
             )
         self._directory = directory
+        self.discarded = ""
+        """Why what was found last was not used, where it wasn't as it had been written."""
 
     def lookup(self, key: str) -> tuple[ArtifactRecord, int] | None:
         """Return the record and a sealed, checked copy of the artifact; None when absent, damaged or tampered with."""
@@ -76,6 +78,7 @@ class ArtifactCache:
             return None
         try:
             if not _owned(source):
+                self.discarded = "the artifact in the cache belongs to somebody else, or others may write it"
                 return None
             sealed = memory_file.from_file("artifact", source, MAX_ARTIFACT_BYTES)
         except ValueError:
@@ -85,6 +88,7 @@ class ArtifactCache:
         if memory_file.sha256(sealed) != record.artifact_sha256:
             os.close(sealed)
             self.discard(key)
+            self.discarded = "the artifact in the cache is not the one that was recorded (sha256)"
             return None
         return record, sealed
 
@@ -116,9 +120,11 @@ class ArtifactCache:
             return None
         try:
             if not _owned(descriptor):
+                self.discarded = "an artifact's record in the cache belongs to somebody else, or others may write it"
                 return None
             return codec.unpack(ArtifactRecord, os.read(descriptor, 1 << 20), max_bytes=1 << 20)
         except PeerProtocolError:
+            self.discarded = "an artifact's record in the cache can't be read"
             return None
         finally:
             os.close(descriptor)

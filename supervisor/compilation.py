@@ -103,6 +103,8 @@ class Artifact(Struct, frozen=True):
     descriptor: int
     from_cache: bool
     compile_s: float = 0.0
+    discarded: str = ""
+    """Why what the cache had was not used, where it had been changed."""
 
 
 def obtain(
@@ -127,6 +129,7 @@ def obtain(
         # A whole entry that was moved under another's name: what it says of itself doesn't fit.
         os.close(descriptor)
         cache.discard(key)
+        cache.discarded = "the artifact in the cache is another program's"
     started = time.monotonic()
     output = os.memfd_create("artifact", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
@@ -150,7 +153,7 @@ def obtain(
         compiled.exports,
     )
     cache.store(key, record, sealed)
-    return Artifact(record, sealed, from_cache=False, compile_s=time.monotonic() - started)
+    return Artifact(record, sealed, from_cache=False, compile_s=time.monotonic() - started, discarded=cache.discarded)
 
 
 def _compile(

@@ -22,6 +22,7 @@ from ipc.audit.event import AuditEvent
 from ipc.errors import AuditError, ConfigError, ConfinementError
 from ipc.messages import AuditBudget, ConfinementPlan, WardenSetup
 from ipc.struct import Struct, field
+from supervisor import session_directories
 from supervisor.audit_log import AuditLog
 from supervisor.audit_retention import AuditRetention
 from supervisor.audit_writer import AuditWriter
@@ -207,7 +208,7 @@ def open_host(
         writer.subscribe(keep)
         if warden is not None:
             _private_directory(scratch, options.run_as)
-            stack.callback(_remove_tree, scratch)
+            stack.callback(session_directories.remove, scratch)
             warden.set_up(_warden_setup(options, writer, scratch))
         stack.callback(processes.close)
         stack.callback(workers.close)
@@ -235,8 +236,7 @@ def _warden_setup(options: HostOptions, writer: AuditWriter, scratch: str) -> Wa
 
 
 def _session_directory(options: HostOptions, stack: contextlib.ExitStack) -> str:
-    session = _fresh_directory(options.run_directory, "run-")
-    stack.callback(_remove_tree, session)
+    session = session_directories.make(options.run_directory, "run-", stack)
     if os.getuid() == 0:
         # Passed through, never listed, by the warden's uid.
         os.chmod(session, 0o711)  # noqa: S103 # the warden passes through; nobody but us lists it
@@ -253,28 +253,10 @@ def _tmp_directory(options: HostOptions, stack: contextlib.ExitStack) -> str:
     """Make `${tmp}`: fresh, removed afterwards, and not beneath the host's own directories, which are forbidden."""
     if os.getuid() == 0:
         os.chmod(options.data_directory, 0o711)  # noqa: S103 # likewise
-    path = _fresh_directory(options.data_directory, "tmp-")
-    stack.callback(_remove_tree, path)
+    path = session_directories.make(options.data_directory, "tmp-", stack)
     if os.getuid() == 0:
         os.chown(path, options.run_as.uid, options.run_as.gid)
     return os.path.realpath(path)
-
-
-def _fresh_directory(parent: str, prefix: str) -> str:
-    """Make a directory that nobody else can have made or named: mkdir(2) fails where a name is taken."""
-    path = os.path.join(parent, prefix + os.urandom(8).hex())
-    os.mkdir(path, 0o700)
-    return path
-
-
-def _remove_tree(path: str) -> None:
-    try:
-        os.rmdir(path)
-    except OSError:
-        # Only here, where something was left in it: the import costs more than most runs spend on clearing up.
-        from supervisor.clearing import remove_tree
-
-        remove_tree(path)
 
 
 @contextlib.contextmanager

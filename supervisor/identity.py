@@ -31,6 +31,11 @@ class Identity(Struct, frozen=True):
     groups: tuple[int, ...]
 
 
+def actor() -> str:
+    """Return who acts, as the audit log names a person: by the uid that the kernel knows."""
+    return f"uid {os.getuid()}"
+
+
 def resolve_run_as(asked: str | None, own_uid: int, environment: Mapping[str, str]) -> Identity:
     """Return the identity for `asked` (a name or uid) or the default; raises ConfigError for root or nobody known."""
     if own_uid != 0:

@@ -26,6 +26,7 @@ from supervisor.asking import (
     parse_answer,
     question_lines,
 )
+from supervisor.identity import actor
 
 _LINE_BYTES_MAX = 4096
 
@@ -122,7 +123,7 @@ class Questions:
                 rule=", ".join(grant.rule for grant in grants),
                 policy=digest,
                 approval="asked",
-                actor=f"uid {os.getuid()}",
+                actor=actor(),
                 detail={
                     "answer": str(answer),
                     "call": question.call,

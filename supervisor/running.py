@@ -113,6 +113,8 @@ def _run(
 
         tally.uses = Uses()
     host.wait_ready()
+    if artifact.discarded:
+        host.writer.local(replace(base, event="artifact_discarded", decision="info", reason=artifact.discarded))
     # Not waited for: the record of its confinement, without which it may not go, is durable after this one.
     host.writer.local(
         replace(

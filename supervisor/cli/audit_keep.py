@@ -17,6 +17,7 @@ from supervisor.audit_chain import Fault
 from supervisor.audit_heads import Head
 from supervisor.audit_verify import VerifyReport, verify_log
 from supervisor.cli.audit import usage, wanted_records
+from supervisor.identity import actor
 
 EX_NOT_INTACT = 1
 EX_USAGE = 64
@@ -147,7 +148,7 @@ def prune(args: argparse.Namespace, directory: str) -> int:
     os.stat(directory)  # pruning makes no log where there is none
     log = AuditLog(directory)
     try:
-        plan = log.prune(retention, why, f"uid {os.getuid()}", dry_run=args.dry_run)
+        plan = log.prune(retention, why, actor(), dry_run=args.dry_run)
     finally:
         log.close()
     count, last = len(plan.gone), plan.last

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 
+from ipc.audit.event import AuditEvent
 from ipc.errors import ConfigError
 from ipc.messages import EngineSettings
 from ipc.policy.capability import Grant
@@ -18,6 +19,7 @@ from supervisor.dev_grants import dev_grants, hidden_denials
 from supervisor.grant_store import GrantStore, lasting_grants, request_key
 from supervisor.host import Host
 from supervisor.host_policy import component_parameters, data_directory, policy_document, resolve_quota
+from supervisor.identity import actor
 from supervisor.manifest import BoundManifest, ParameterValue, Variables, bind, load_manifest, not_enforced
 from supervisor.manifest.parse import ManifestErrors
 from supervisor.run_request import RunRequest, environment_pairs, merge_mounts, read_secret, split_assignment
@@ -55,6 +57,8 @@ def component_request(args: argparse.Namespace, host: Host, settings: Settings) 
     else:
         decision = decide_grants(args, host, bound, parameters)
     if decision is None:
+        reason = "nobody granted what it asks for"
+        host.record(AuditEvent("run_refused", component=name, decision="denied", reason=reason, actor=actor()))
         return None
     granted, approval, granted_sha256 = decision
     refuse_broad(granted, own)

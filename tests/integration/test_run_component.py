@@ -80,6 +80,8 @@ def test_without_a_terminal_nothing_is_granted(run, component: Path) -> None:
     assert f"{run.directory}/data" in result.stderr
     assert "--grant asked" in result.stderr
     assert len([r for r in run.records() if r["event"] == "worker_starting"]) == before
+    refused = [r for r in run.records() if r["event"] == "run_refused"][-1]
+    assert (refused["decision"], refused["actor"]) == ("denied", f"uid {os.getuid()}")
     told = run(component, "--set", "data=data", "--json")
     assert (told.code, told.document()["error"]["code"]) == (77, "not_granted")
 

@@ -125,6 +125,9 @@ def test_a_tampered_artifact_is_never_run(run, wat: Wat) -> None:
     assert run(program, state=state).code == 100
     starts = [r["detail"] for r in run.records(state) if r["event"] == "worker_starting"]
     assert [detail["cached"] for detail in starts] == [False, False, False]
+    told = [r["reason"] for r in run.records(state) if r["event"] == "artifact_discarded"]
+    assert len(told) == 2
+    assert "not the one that was recorded" in told[0]
 
 
 def test_a_cache_that_others_may_write_is_refused(run) -> None:
