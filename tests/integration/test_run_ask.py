@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from ipc.struct import Struct
@@ -125,6 +126,30 @@ def test_a_no_is_a_refusal_and_is_not_asked_again(run, ask: Start) -> None:
     assert person.shown.count("in/a.txt: EACCES") == 2
     assert "second" in person.shown
     assert "first" not in person.shown
+
+
+def test_what_was_answered_outlives_the_warden(run, ask: Start, deadline) -> None:
+    """A warden that is killed between two questions is replaced by one that knows the answers, and asks what is new."""
+    run.file("in/a.txt", "first\n")
+    run.file("in/b.txt", "second\n")
+    person = ask(TOOL, guest=("cat", "in/a.txt", ",", "wait-stdin", ",", "cat", "in/a.txt", ",", "cat", "in/b.txt"))
+    person.answer("f")
+    person.wait_for("first")
+    (warden,) = (p for p in psutil.Process(person.pid).children() if "ipc.warden.shell" in " ".join(p.cmdline()))
+
+    def replaced() -> int:
+        return sum(record["event"] == "warden_restarted" for record in run.records())
+
+    before = replaced()
+    warden.kill()
+    deadline.until(lambda: replaced() > before, "the warden is replaced")
+    person.type("x\n")
+    person.wait_for(f"wants to read {run.directory}/in/b.txt")
+    person.answer("f")
+    assert person.finish() == 0, person.shown
+    assert person.shown.count("[q]uit? ") == 2
+    assert person.shown.count("first") == 2
+    assert "second" in person.shown
 
 
 def test_a_directory_covers_what_lies_beneath(run, ask: Start) -> None:
