@@ -6,14 +6,13 @@ import os
 import socket
 from collections.abc import Mapping
 
-JOURNAL_VARIABLE = "AIRSSYS_JOURNAL"
 JOURNAL_SOCKET = "/dev/log"
 _AUTHPRIV_NOTICE = 10 * 8 + 5  # RFC 3164 §4.1.1
 
 
 def journal_socket(environ: Mapping[str, str]) -> str:
     """Return the datagram socket that is told: $AIRSSYS_JOURNAL, else the one that syslog(3) writes to."""
-    return environ.get(JOURNAL_VARIABLE) or JOURNAL_SOCKET
+    return environ.get("AIRSSYS_JOURNAL") or JOURNAL_SOCKET
 
 
 def tell_journal(text: str, path: str) -> bool:

@@ -17,9 +17,12 @@ from ipc.struct import Struct
 from supervisor import audit_segments as segments
 from supervisor.audit_heads import Head, RecordedHeads
 from supervisor.audit_retention import SegmentFacts
+from supervisor.audit_tail import first_time
 
 RESERVE_NAME = "reserve"
 RESERVE_BYTES = 64 * 1024
+_LONGEST_RUN_NS = 90 * 86_400 * 10**9
+"""A policy's use is noted when a run starts, and its records may come for so long."""
 
 
 class PrunePlan(Struct, frozen=True):
@@ -100,6 +103,27 @@ def remove(directory: str, directory_fd: int, plan: PrunePlan) -> None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(directory, name))
     os.fsync(directory_fd)
+    _forget_policies(directory)
+
+
+def _forget_policies(directory: str) -> None:
+    """Remove the policies that only pruned records named, as far as can be told from when they were last used."""
+    # Only here, where something was pruned: a run that prunes nothing doesn't pay for it.
+    import datetime
+
+    from supervisor.policy_archive import forget_policies
+
+    names = segments.segment_names(directory)
+    if not names:
+        return
+    descriptor = segments.open_segment(directory, names[0])
+    try:
+        oldest = first_time(descriptor)
+    finally:
+        os.close(descriptor)
+    with contextlib.suppress(ValueError, AuditLogError):
+        moment = datetime.datetime.fromisoformat(oldest[:19] + "+00:00")
+        forget_policies(directory, int(moment.timestamp()) * 10**9 - _LONGEST_RUN_NS)
 
 
 def set_reserve_aside(directory: str) -> None:

@@ -89,6 +89,21 @@ def test_what_was_pruned_is_on_record_and_the_rest_verifies(tmp_path: Path) -> N
     assert heads.sealed[0] == plan.last
 
 
+def test_policies_go_with_the_records_that_named_them(tmp_path: Path) -> None:
+    """What was last used long before the oldest record that is kept is removed; what may be named by one stays."""
+    directory = tmp_path / "a"
+    log = filled(directory)
+    policies = directory / "policies"
+    policies.mkdir(mode=0o700)
+    for name in ("a" * 64, "b" * 64):
+        (policies / name).write_text("{}")
+    os.utime(policies / ("a" * 64), (0, 0))
+    age(directory, 2)
+    log.prune(AuditRetention(DAY_NS, None), "", "")
+    log.close()
+    assert os.listdir(policies) == ["b" * 64]
+
+
 def test_segments_that_are_gone_without_a_record_are_missed(tmp_path: Path) -> None:
     """The control: the same files removed by hand, before or after an honest pruning, and verification fails."""
     directory = tmp_path / "a"

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from ipc.messages import AuditBudget
 from supervisor import units
+from supervisor.audit_retention import AuditRetention
 from supervisor.settings import (
     DEFAULT_MAXIMA,
     DEFAULT_QUOTA,
@@ -279,3 +281,31 @@ def test_a_file_of_another_user_is_refused(config: Path) -> None:
     os.chown(config / "airssys.toml", 12345, 12345)
     with pytest.raises(SettingsError, match="uid 12345"):
         load(config)
+
+
+def test_what_is_kept_of_the_audit_log_has_bounds_and_a_default() -> None:
+    """5 GB unless said otherwise, "unlimited" is none; a component's budget is read key by key."""
+    assert settings_of("").audit == AuditRetention(None, 5 * 10**9)
+    kept = settings_of('[audit]\nmax_size = "unlimited"\nkeep = "30d"\n').audit
+    assert kept == AuditRetention(30 * 86400 * 10**9, None)
+    budget = settings_of('[audit.budget]\nrefused = 10\nrefused_rate = "5/s"\ntolerated = "2s"\n').audit_budget
+    assert budget == AuditBudget(refused_at_once=10, refused_per_s=5, refused_tolerated_ns=2 * 10**9)
+    assert settings_not_enforced(settings_of('[audit]\nkeep = "30d"\n[audit.budget]\nallowed = 7\n')) == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('[audit]\nmax_size = "10kB"', "audit.max_size"),
+        ('[audit]\nkeep = "1s"', "audit.keep"),
+        ('[audit]\nkept = "1d"', "audit.kept"),
+        ("[audit.budget]\nrefused = 0", "audit.budget.refused"),
+        ('[audit.budget]\nrefused_rate = "0/s"', "audit.budget.refused_rate"),
+        ('[audit.budget]\nallowed_rate = "unlimited"', "audit.budget.allowed_rate"),
+    ],
+)
+def test_what_would_keep_nothing_of_the_audit_log_is_refused(text: str, key: str) -> None:
+    """A bound below what one segment needs, and a budget of nothing, are errors at their key."""
+    with pytest.raises(SettingsError) as caught:
+        settings_of(text + "\n")
+    assert [problem.key for problem in caught.value.problems] == [key]

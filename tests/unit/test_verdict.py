@@ -70,6 +70,7 @@ START_FAILED = StartFailed("confine", "landlock", "landlock_create_ruleset", 38,
         pytest.param(Facts(LIMITS, _killed(9), interrupted_by=2), "crashed", 130, "", id="Ctrl-C"),
         pytest.param(Facts(LIMITS, _killed(9), interrupted_by=15), "crashed", 143, "", id="SIGTERM"),
         pytest.param(Facts(LIMITS, _killed(9), broken="x"), "host_error", 70, "", id="broken"),
+        pytest.param(Facts(LIMITS, _killed(9), refused_code="A1", unrecorded="x"), "host_error", 73, "A3004", id="log"),
     ],
 )
 def test_verdict(facts: Facts, outcome: str, exit_code: int, code: str) -> None:
