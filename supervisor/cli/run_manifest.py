@@ -6,6 +6,7 @@ import os
 import stat
 
 from ipc.errors import ConfigError
+from supervisor.disk_view import VISITED_MAX
 from supervisor.manifest.checks import check_guest_path
 from supervisor.manifest_writer import (
     Anchor,
@@ -19,7 +20,7 @@ from supervisor.manifest_writer import (
 from supervisor.run_report import DecisionTally
 from supervisor.run_request import DEFAULT_OUTPUT_BYTES, RunRequest
 from supervisor.terminal import visible
-from supervisor.usage import VISITED_MAX, Uses, smallest_patterns
+from supervisor.usage import Uses, smallest_patterns
 
 
 class LocalDisk:
