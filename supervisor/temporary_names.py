@@ -22,8 +22,8 @@ _RANDOM: Final = re.compile(r"(?<=[-_.])(?=[A-Za-z]*[0-9]|[a-z]*[A-Z]|[A-Z]+[a-z
 _TEMPORARY: Final = re.compile(r"(te?mp)[A-Za-z0-9_]{4,}", re.IGNORECASE)
 
 
-def passing_patterns(written: Iterable[str], used: Collection[str], disk: Disk) -> dict[str, str]:
-    """Return path → pattern for what was made under a random name and is gone again, and all that was in it."""
+def passing_patterns(written: Collection[str], used: Iterable[str], disk: Disk) -> dict[str, str]:
+    """Return path → pattern for what was made under a random name and is gone again, and all that was used in it."""
     gone = {path for path in written if disk.kind(path) == "missing"}
     named: dict[tuple[str, str, str], set[str]] = {}
     outermost: set[str] = set()
@@ -34,15 +34,8 @@ def passing_patterns(written: Iterable[str], used: Collection[str], disk: Disk) 
             named.setdefault((directory, name[:start], name[end:]), set()).add(path)
             outermost.add(path)
     passing: dict[str, str] = {}
-    general: dict[str, dict[str, set[str]]] = {}
-    for directory, name_pattern, paths in _general_names(named, used, disk):
-        passing.update((path, within(directory, name_pattern)) for path in paths)
-        general.setdefault(name_pattern, {})[directory] = paths
-    for name_pattern, places in general.items():
-        common = os.path.commonpath(list(places))
-        together = {path for paths in places.values() for path in paths}
-        if len(places) >= ALIKE_MIN and common != "/" and _may_stand(name_pattern, common, together, used, disk):
-            passing.update((path, f"{literal_pattern_text(common)}/**/{name_pattern}") for path in together)
+    for pattern, paths in _general_patterns(named, written, disk):
+        passing.update((path, pattern) for path in paths)
     for path in set(used) - passing.keys():
         outer = next((directory for directory in ancestors(path) if directory in passing), None)
         if outer is not None:
@@ -50,39 +43,67 @@ def passing_patterns(written: Iterable[str], used: Collection[str], disk: Disk) 
     return passing
 
 
-def _general_names(
-    named: Mapping[tuple[str, str, str], set[str]], used: Collection[str], disk: Disk
-) -> Iterator[tuple[str, str, set[str]]]:
-    """Yield (directory, pattern for names in it, paths) from (directory, what precedes the random part, what follows).
+_Name = tuple[str, str, str]
+"""The directory of a name, what precedes its random part, and what follows."""
 
-    Many of one directory that end alike get one pattern; one that would reach too much is of the random part's length,
-    or there is none.
+
+def _general_patterns(
+    named: Mapping[_Name, set[str]], written: Collection[str], disk: Disk
+) -> Iterator[tuple[str, set[str]]]:
+    """Yield a pattern and the paths for which it stands.
+
+    Many that end alike get one pattern, together or at least those of one directory; else each has its own. One that
+    would reach too much is of the random part's length, or there is none.
     """
-    alike: dict[tuple[str, str], list[str]] = {}
-    for directory, start, end in named:
-        alike.setdefault((directory, end), []).append(start)
-    for (directory, end), starts in alike.items():
-        paths = {path for start in starts for path in named[directory, start, end]}
-        if len(starts) >= ALIKE_MIN:
-            first = _common_start(starts)
-            last = _common_start([start[len(first) :][::-1] for start in starts])[::-1]
-            text = "*".join(map(literal_pattern_text, (first, last, end) if last else (first, end)))
-            if _may_stand(text, directory, paths, used, disk, deep=False):
-                yield directory, text, paths
-                continue
-        for start in starts:
-            paths = named[directory, start, end]
-            lengths = {len(os.path.basename(path)) - len(start) - len(end) for path in paths}
-            any_length = "*" if start or end else "[0-9]*"  # only digits are random where nothing else is in the name
-            for random in (any_length, *("?" * length for length in lengths if len(lengths) == 1)):
-                text = f"{literal_pattern_text(start)}{random}{literal_pattern_text(end)}"
-                if _may_stand(text, directory, paths, used, disk, deep=False):
-                    yield directory, text, paths
-                    break
+    alike: dict[str, list[_Name]] = {}
+    for name in named:
+        alike.setdefault(name[2], []).append(name)
+    for names in alike.values():
+        together = _together(named, names, written, disk)
+        if together is not None:
+            yield together
+            continue
+        directories = dict.fromkeys(directory for directory, _, _ in names)
+        for directory in directories:
+            in_one = [name for name in names if name[0] == directory]
+            together = _together(named, in_one, written, disk)
+            yield from [together] if together is not None else _each(named, in_one, written, disk)
+
+
+def _together(
+    named: Mapping[_Name, set[str]], names: Sequence[_Name], written: Collection[str], disk: Disk
+) -> tuple[str, set[str]] | None:
+    """Return one pattern for all of these, which end alike, where they are many and it reaches little else."""
+    directories = {directory for directory, _, _ in names}
+    common = os.path.commonpath(directories)
+    starts, end = [start for _, start, _ in names], names[0][2]
+    first = _common_start(starts)
+    last = _common_start([start[len(first) :][::-1] for start in starts])[::-1]
+    if len(names) < ALIKE_MIN or (common == "/" and len(directories) > 1) or not (first or last or end):
+        return None
+    text = "*".join(map(literal_pattern_text, (first, last, end) if last else (first, end)))
+    paths = {path for name in names for path in named[name]}
+    if not _may_stand(text, common, paths, written, disk, deep=len(directories) > 1):
+        return None
+    return within(common, f"**/{text}" if len(directories) > 1 else text), paths
+
+
+def _each(
+    named: Mapping[_Name, set[str]], names: Iterable[_Name], written: Collection[str], disk: Disk
+) -> Iterator[tuple[str, set[str]]]:
+    for directory, start, end in names:
+        paths = named[directory, start, end]
+        lengths = {len(os.path.basename(path)) - len(start) - len(end) for path in paths}
+        any_length = "*" if start or end else "[0-9]*"  # only digits are random where nothing else is in the name
+        for random in (any_length, *("?" * length for length in lengths if len(lengths) == 1)):
+            text = f"{literal_pattern_text(start)}{random}{literal_pattern_text(end)}"
+            if _may_stand(text, directory, paths, written, disk, deep=False):
+                yield within(directory, text), paths
+                break
 
 
 def _may_stand(
-    name_pattern: str, directory: str, paths: Collection[str], used: Collection[str], disk: Disk, deep: bool = True
+    name_pattern: str, directory: str, paths: Collection[str], written: Collection[str], disk: Disk, deep: bool
 ) -> bool:
     """Whether a pattern for names in a directory, or anywhere beneath, reaches little else that is there now."""
     spare = len(paths) // SPARE_IN
@@ -98,7 +119,7 @@ def _may_stand(
         for inner in (path, *walk(path, disk)):
             if inner is None:
                 return False
-            if disk.kind(inner) == "file" and inner not in used:
+            if disk.kind(inner) == "file" and inner not in written:
                 spare -= 1
             if spare < 0:
                 return False

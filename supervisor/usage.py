@@ -85,30 +85,31 @@ def smallest_patterns(uses: Mapping[str, Mapping[str, Iterable[str]]], disk: Dis
     """Return action → patterns that cover what was used, sorted; actions that were not used are left out."""
     needs = _by_need(uses)
     everything = {path for paths in needs.values() for path in paths}
-    passing = passing_patterns(needs.get(WRITE, ()), everything, disk)
+    passing = passing_patterns(needs[WRITE], everything, disk)
     found: dict[str, Patterns] = {}
     for action in (READ, WRITE):
-        used = [path for path in needs.get(action, {}) if disk.kind(path) != "directory" or action == WRITE]
+        used = [path for path in needs[action] if disk.kind(path) != "directory" or action == WRITE]
         found[action] = _covering(used, passing, disk)
-    # What is passing has its pattern for writing, which gives a look at it too.
-    seen = {path: calls for path, calls in needs.get(LIST, {}).items() if path not in passing}
+    seen = {path: calls for path, calls in needs[LIST].items() if path not in passing}
     looked_for = _looked_for(needs, seen, found, passing, disk)
     found[READ].remove({path for paths in looked_for.values() for path in paths})
     listed = found[LIST] = _listings(seen, looked_for, found, disk)
-    for path in needs.get(LIST, {}):
-        if path in passing and _LISTING_CALL in needs[LIST][path]:
-            listed.texts.add(passing[path] if passing[path].endswith("/**") else f"{passing[path]}/*")
+    for path in needs[LIST].keys() & passing.keys():
+        pattern = passing[path]
+        if _LISTING_CALL in needs[LIST][path]:
+            listed.texts.add(pattern if pattern.endswith("/**") else f"{pattern}/*")
+        elif not any(pattern in found[action].texts for action in (READ, WRITE)):
+            listed.texts.add(pattern)
     return {action: tuple(sorted(patterns.texts)) for action, patterns in found.items() if patterns.texts}
 
 
 def _by_need(uses: Mapping[str, Mapping[str, Iterable[str]]]) -> dict[str, dict[str, set[str]]]:
-    """Turn reads of what was only looked at into listings: any right gives a look, and that one gives no more."""
-    needs = {action: {path: set(calls) for path, calls in paths.items()} for action, paths in uses.items()}
-    for path, calls in list(needs.get(READ, {}).items()):
-        if all(call in _LOOKS or call.endswith(_LOOKING_ONLY) for call in calls):
-            del needs[READ][path]
-            if path not in needs.get(WRITE, {}):
-                needs.setdefault(LIST, {}).setdefault(path, set()).update(calls)
+    """Turn what was only looked at into listings: any right gives a look, and that one is the least."""
+    needs: dict[str, dict[str, set[str]]] = {READ: {}, WRITE: {}, LIST: {}}
+    for action, paths in uses.items():
+        for path, calls in paths.items():
+            looked = all(call in _LOOKS or call.endswith(_LOOKING_ONLY) for call in calls)
+            needs[LIST if looked else action].setdefault(path, set()).update(calls)
     return needs
 
 
@@ -123,7 +124,7 @@ def _looked_for(
 
     So are those that were to be read and aren't there: once all names may be seen, that they are missing may be too.
     """
-    exact = found[READ].exact - passing.keys() - needs.get(WRITE, {}).keys()
+    exact = found[READ].exact - passing.keys() - needs[WRITE].keys()
     wanted = {path for path in exact if disk.kind(path) == "missing"}
     wanted |= {path for path in seen if _only_looked_at(path, seen, found)}
     places: dict[str, set[str]] = {}

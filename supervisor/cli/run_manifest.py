@@ -159,12 +159,13 @@ def _needed_mounts(
     for guest, host in sorted(mounts, key=lambda mount: len(mount[1])):
         if (guest, host) == ("/", "/"):
             continue
+        real = os.path.realpath(host)  # what was used has its real name, and /lib may be a link
         if guest == host:
             told = any(f"{host}/" in f"{text}/" for text in named)
             same = any(other == name and _is_within(host, other) for name, other in needed)
-            if same or not any(_is_within(path, host) for path in (used if told else outside)):
+            if same or not any(_is_within(path, real) for path in (used if told else outside)):
                 continue
-        elif guest != "." and not any(_is_within(path, host) for path in used):
+        elif guest != "." and not any(_is_within(path, real) for path in used):
             continue
         name = guest if guest == "." or guest.startswith("/") else "/" + guest.removeprefix("./")
         name = name.rstrip("/") or "/"
