@@ -12,13 +12,15 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from ipc.policy.patterns import PatternError, parse_pattern
 from ipc.struct import Struct
+from supervisor.manifest import checks
 from supervisor.manifest.template import PATTERN_CHARACTERS
 from supervisor.units import format_duration, format_size
 
 _SECTIONS: Final = (("filesystem.read", "read"), ("filesystem.write", "write"), ("filesystem.list", "list"))
 _UNDECODABLE: Final = re.compile("[\ud800-\udfff]")
-_ROUND_BYTES: Final = 1_000
+_DENIED_SHOWN: Final = 20
 
 
 class Anchor(Struct, frozen=True):
@@ -49,20 +51,39 @@ class Draft(Struct, frozen=True):
     timeout_ns: int | None
     fuel: int | None
     output_bytes: int | None
+    notes: tuple[str, ...] = ()
+    """What else a reader should know, a line each."""
 
 
-def parameter_anchors(directories: Iterable[tuple[str, str]], taken: Iterable[str]) -> tuple[Anchor, ...]:
-    """Return an anchor with a parameter of its own for each (directory, description) that no `taken` one contains."""
+def can_be_a_value(path: str) -> bool:
+    """Whether a variable may stand for this path: nothing in it may mean anything in a pattern."""
+    plain = not any(character in PATTERN_CHARACTERS for character in path) and "${" not in path
+    return plain and checks.check_absolute_path(path) is None
+
+
+def is_text(text: str) -> bool:
+    """Whether TOML, which is UTF-8, can hold it."""
+    return _UNDECODABLE.search(text) is None
+
+
+def parameter_anchors(
+    directories: Iterable[tuple[str, str]], taken: Iterable[str], reserved: Iterable[str] = ()
+) -> tuple[Anchor, ...]:
+    """Return an anchor with a parameter of its own for each (directory, description) that no `taken` one contains.
+
+    `reserved` are names of parameters that something else has.
+    """
+    reserved = frozenset(reserved)
     anchors: list[Anchor] = []
     held = list(taken)
     for directory, description in directories:
         inside = any(directory == other or directory.startswith(other.rstrip("/") + "/") for other in held)
-        if inside or directory == "/" or "${" in directory or any(c in PATTERN_CHARACTERS for c in directory):
+        if inside or directory == "/" or not can_be_a_value(directory):
             continue
         base = re.sub(r"[^a-z0-9]+", "-", os.path.basename(directory).lower()).strip("-")
         base = base if base and base[0].isalpha() else f"dir-{base}".rstrip("-")
         name, number = base[:60], 1
-        while any(anchor.parameter == name for anchor in anchors):
+        while name in reserved or any(anchor.parameter == name for anchor in anchors):
             number += 1
             name = f"{base[:56]}-{number}"
         anchors.append(Anchor(f"${{param.{name}}}", directory, name, description))
@@ -82,10 +103,14 @@ def anchored(path: str, anchors: Iterable[Anchor]) -> str:
 
 def manifest_text(draft: Draft) -> str:
     """Return the whole file."""
+    shown = draft.denied[:_DENIED_SHOWN]
     used = [anchor for anchor in draft.anchors if anchor.parameter and _is_used(anchor, draft)]
+    patterns, unwritten = _written_patterns(draft)
     parts = [
         "# Written by airssys from what one run used. It is a request: review it, then run its directory.",
-        *(f"# Refused in that run, and not asked for: {verb} {_comment(path)}" for verb, path in draft.denied),
+        *(f"# Refused in that run, and not asked for: {verb} {_comment(path)}" for verb, path in shown),
+        *([f"# … and {more} more"] if (more := len(draft.denied) - len(shown)) else []),
+        *(f"# {note}" for note in (*draft.notes, *unwritten)),
         "schema = 1",
         "",
         "[component]",
@@ -95,25 +120,24 @@ def manifest_text(draft: Draft) -> str:
     ]
     if draft.arguments:
         parts.append(f"args = {_strings(_argument(text, draft.anchors) for text in draft.arguments)}")
-    environment = {name: _literal(value) for name, value in draft.environment}
-    environment.update((name, f"${{param.{name}}}") for name in draft.passed_on)
+    environment = {name: _argument(value, draft.anchors) for name, value in draft.environment}
+    environment.update((name, f"${{param.{parameter_of(name)}}}") for name in draft.passed_on)
     parts += _table("component.env", environment)
     mounts = {guest: anchored(host, draft.anchors) for guest, host in draft.mounts}
     parts += _table("component.mounts", mounts, quoted=True)
     if used or draft.passed_on:
         parts += ["", "[parameters]"]
-        parts += [f'{name} = {{ type = "string", description = "as in the environment" }}' for name in draft.passed_on]
+        as_outside = 'type = "string", description = "as in the environment"'
+        parts += [f"{parameter_of(name)} = {{ {as_outside} }}" for name in draft.passed_on]
         for anchor in used:
             default, description = _string(anchor.directory), _string(anchor.description)
             parts.append(
                 f'{anchor.parameter} = {{ type = "directory", default = {default}, description = {description} }}'
             )
-    if draft.patterns:
+    if any(patterns.values()):
         parts += ["", "[capabilities.filesystem]"]
-        for action, verb in _SECTIONS:
-            found = draft.patterns.get(action, ())
-            if found:
-                parts += _list(verb, (_pattern(anchored(text, draft.anchors)) for text in found))
+        for verb, found in patterns.items():
+            parts += _list(verb, found) if found else []
     if draft.secrets:
         parts += ["", "[capabilities.secrets]", f"env = {_strings(draft.secrets)}"]
     parts += ["", "[quota]", f"memory = {_string(format_size(draft.memory_bytes))}"]
@@ -132,6 +156,7 @@ def _is_used(anchor: Anchor, draft: Draft) -> bool:
         *(host for _, host in draft.mounts),
         *(text for found in draft.patterns.values() for text in found),
         *(text for text in draft.arguments if text.startswith("/")),
+        *(value for _, value in draft.environment if value.startswith("/")),
     ]
     return any(anchored(text, draft.anchors).startswith(anchor.variable) for text in texts)
 
@@ -148,9 +173,40 @@ def _literal(text: str) -> str:
     return text.replace("${", "$${")
 
 
-def _pattern(text: str) -> str:
-    # TOML is UTF-8: a byte that isn't stands for any one character.
-    return _UNDECODABLE.sub("?", text)
+def parameter_of(name: str) -> str:
+    """Return the parameter's name for a variable of the environment, which may begin with what a parameter's can't."""
+    return name if checks.check_parameter_name(name) is None else f"env{name}"
+
+
+def _written_patterns(draft: Draft) -> tuple[dict[str, list[str]], list[str]]:
+    """Return verb → the patterns as they are written, and a note on each that none can be written for."""
+    written: dict[str, list[str]] = {}
+    notes = []
+    for action, verb in _SECTIONS:
+        found: dict[str, None] = {}
+        for text in draft.patterns.get(action, ()):
+            pattern = "".join(character if _is_plain(character) else "?" for character in text)
+            try:
+                parse_pattern(pattern)
+            except PatternError as error:
+                notes.append(
+                    f"Not asked for, as no pattern can name it ({error.reason}): {verb} {_comment(text[:200])}"
+                )
+            else:
+                found[anchored(pattern, draft.anchors)] = None
+        written[verb] = list(found)
+    return written, notes
+
+
+def _is_plain(character: str) -> bool:
+    """Whether it may stand in a pattern, and in TOML, which is UTF-8: what may not stands for any one character."""
+    if character.isascii():
+        return character.isprintable()
+    try:
+        parse_pattern(f"/{character}")
+    except PatternError:
+        return False
+    return is_text(character)
 
 
 def _table(name: str, entries: Mapping[str, str], quoted: bool = False) -> list[str]:
@@ -180,4 +236,4 @@ def _string(text: str) -> str:
 
 
 def _comment(text: str) -> str:
-    return json.dumps(text)
+    return json.dumps(text).replace("\x7f", "\\u007f")

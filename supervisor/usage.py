@@ -2,45 +2,34 @@
 
 A file that was used is named exactly. Where nearly all of a directory's files were used, one pattern names them, as
 long as it reaches at most a fifth more than was used. A name that was made and is gone again gets a pattern for its
-random part.
+random part, by the same rule. Names that were looked for and aren't there need no more than that their directory's
+names may be seen.
 """
 
 from __future__ import annotations
 
 import os.path
-import re
-from collections.abc import Iterable, Mapping
-from typing import Final, Protocol
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from typing import Final
 
 from ipc.policy.patterns import literal_pattern_text
 from ipc.policy.rules import PARTLY_LISTED
 from ipc.struct import Struct, field
+from supervisor.disk_view import Disk, ancestors, walk
+from supervisor.temporary_names import SPARE_IN, passing_patterns, within
 
 READ: Final = "filesystem.read"
 WRITE: Final = "filesystem.write"
 LIST: Final = "filesystem.list"
 USES_MAX: Final = 200_000
 GATHERED_MIN: Final = 5
-"""Fewer files of one directory are named one by one."""
-SPARE_IN: Final = 5
-"""A pattern for many may reach one file more for so many that were used: at most 1.2 times as much."""
+"""Fewer names of one directory are written one by one."""
 _LOOKS: Final = frozenset(
     ["stat", "lstat", "newfstatat", "statx", "access", "faccessat", "faccessat2", "readlink", "readlinkat", "statfs"]
 )
 _LOOKING_ONLY: Final = " O_PATH"
 _LISTING_CALL: Final = "getdents64"
-_RANDOM: Final = re.compile(r"(?<=[-_.])(?=[A-Za-z]*[0-9]|[a-z]*[A-Z]|[A-Z]+[a-z])[A-Za-z0-9]{5,}|[0-9]{4,}")
-_TEMPORARY: Final = re.compile(r"(te?mp)[A-Za-z0-9_]{4,}", re.IGNORECASE)
-
-
-class Disk(Protocol):
-    """What is asked about the file system after the run."""
-
-    def kind(self, path: str) -> str:
-        """Return file, directory, other or missing."""
-
-    def files_beneath(self, directory: str, deep: bool) -> int | None:
-        """Count the files in a directory, or in all beneath it; None when there are too many to count."""
 
 
 class Uses(Struct):
@@ -62,120 +51,192 @@ class Uses(Struct):
         calls.add(call)
 
 
+class Patterns(Struct):
+    """The patterns of one action, and how they say yes to a path."""
+
+    texts: set[str] = field(default_factory=set)
+    exact: set[str] = field(default_factory=set)
+    whole: dict[str, bool] = field(default_factory=dict)
+    """Directory → whether all beneath it is covered, or only what is directly in it."""
+
+    def cover(self, path: str) -> bool:
+        """Whether one of them covers this path."""
+        return path in self.exact or os.path.dirname(path) in self.whole or self._deep(path)
+
+    def lists(self, directory: str) -> bool:
+        """Whether all names in this directory may be seen by what covers what is in it."""
+        return directory in self.whole or self._deep(directory)
+
+    def reach(self, path: str) -> bool:
+        """Whether something beneath this path is granted, so that the way there may be walked anyway."""
+        inner = literal_pattern_text(path).rstrip("/") + "/"
+        return any(text.startswith(inner) for text in self.texts)
+
+    def remove(self, paths: set[str]) -> None:
+        """Take back what was named exactly."""
+        self.exact -= paths
+        self.texts -= {literal_pattern_text(path) for path in paths}
+
+    def _deep(self, path: str) -> bool:
+        return any(self.whole.get(directory) for directory in ancestors(path))
+
+
 def smallest_patterns(uses: Mapping[str, Mapping[str, Iterable[str]]], disk: Disk) -> dict[str, tuple[str, ...]]:
     """Return action → patterns that cover what was used, sorted; actions that were not used are left out."""
-    uses = _by_need(uses)
-    passing = _passing_patterns(uses, disk)
-    patterns: dict[str, tuple[str, ...]] = {}
+    needs = _by_need(uses)
+    everything = {path for paths in needs.values() for path in paths}
+    passing = passing_patterns(needs[WRITE], everything, disk)
+    found: dict[str, Patterns] = {}
     for action in (READ, WRITE):
-        used = [path for path in uses.get(action, {}) if disk.kind(path) != "directory" or action == WRITE]
-        if used:
-            patterns[action] = tuple(sorted(_covering(used, passing, disk)))
-    named = [text for found in patterns.values() for text in found]
-    listed: set[str] = set()
-    single: set[str] = set()
-    for path, calls in uses.get(LIST, {}).items():
-        if path in passing:
-            listed.add(passing[path])
-        elif disk.kind(path) == "directory" and _LISTING_CALL in calls:
-            listed.add(f"{literal_pattern_text(path).rstrip('/')}/*")
-        elif not _is_reached(path, named):
-            single.add(path)
-    # A name of which the listing is granted anyway may be looked at by that.
-    listed |= {
-        literal_pattern_text(path)
-        for path in single
-        if f"{literal_pattern_text(os.path.dirname(path)).rstrip('/')}/*" not in listed
-    }
-    if listed:
-        patterns[LIST] = tuple(sorted(listed))
-    return patterns
+        used = [path for path in needs[action] if disk.kind(path) != "directory" or action == WRITE]
+        found[action] = _covering(used, passing, disk)
+    seen = {path: calls for path, calls in needs[LIST].items() if path not in passing}
+    looked_for = _looked_for(needs, seen, found, passing, disk)
+    found[READ].remove({path for paths in looked_for.values() for path in paths})
+    listed = found[LIST] = _listings(seen, looked_for, found, disk)
+    for path in needs[LIST].keys() & passing.keys():
+        pattern = passing[path]
+        if _LISTING_CALL in needs[LIST][path]:
+            listed.texts.add(pattern if pattern.endswith("/**") else f"{pattern}/*")
+        elif not any(pattern in found[action].texts for action in (READ, WRITE)):
+            listed.texts.add(pattern)
+    return {action: tuple(sorted(patterns.texts)) for action, patterns in found.items() if patterns.texts}
 
 
 def _by_need(uses: Mapping[str, Mapping[str, Iterable[str]]]) -> dict[str, dict[str, set[str]]]:
-    """Turn reads of what was only looked at into listings: any right gives a look, and that one gives no more."""
-    needs = {action: {path: set(calls) for path, calls in paths.items()} for action, paths in uses.items()}
-    for path, calls in list(needs.get(READ, {}).items()):
-        if all(call in _LOOKS or call.endswith(_LOOKING_ONLY) for call in calls):
-            del needs[READ][path]
-            if path not in needs.get(WRITE, {}):
-                needs.setdefault(LIST, {}).setdefault(path, set()).update(calls)
+    """Turn what was only looked at into listings: any right gives a look, and that one is the least."""
+    needs: dict[str, dict[str, set[str]]] = {READ: {}, WRITE: {}, LIST: {}}
+    for action, paths in uses.items():
+        for path, calls in paths.items():
+            looked = all(call in _LOOKS or call.endswith(_LOOKING_ONLY) for call in calls)
+            needs[LIST if looked else action].setdefault(path, set()).update(calls)
     return needs
 
 
-def _is_reached(path: str, patterns: list[str]) -> bool:
-    """Whether something that is granted lies beneath, so that the way there may be walked anyway."""
-    inner = literal_pattern_text(path).rstrip("/") + "/"
-    return any(pattern.startswith(inner) for pattern in patterns)
+def _looked_for(
+    needs: Mapping[str, Mapping[str, set[str]]],
+    seen: Mapping[str, set[str]],
+    found: Mapping[str, Patterns],
+    passing: Mapping[str, str],
+    disk: Disk,
+) -> dict[str, set[str]]:
+    """Return directory → names of which only this was wanted: are they there? Where they are many, as in a search path.
+
+    So are those that were to be read and aren't there: once all names may be seen, that they are missing may be too.
+    """
+    exact = found[READ].exact - passing.keys() - needs[WRITE].keys()
+    wanted = {path for path in exact if disk.kind(path) == "missing"}
+    wanted |= {path for path in seen if _only_looked_at(path, seen, found)}
+    places: dict[str, set[str]] = {}
+    for path in wanted:
+        places.setdefault(os.path.dirname(path), set()).add(path)
+    return {place: paths for place, paths in places.items() if len(paths) >= GATHERED_MIN and place != "/"}
 
 
-def _passing_patterns(uses: Mapping[str, Mapping[str, Iterable[str]]], disk: Disk) -> dict[str, str]:
-    """Return path → pattern for what was made under a random name and is gone again, and all that was in it."""
-    gone = {path for path in uses.get(WRITE, {}) if disk.kind(path) == "missing"}
-    passing: dict[str, str] = {}
-    everything = {path for paths in uses.values() for path in paths}
-    for path in sorted(gone):  # a directory before what is in it
-        general = general_name(os.path.basename(path))
-        if path in passing or general is None:
+def _only_looked_at(path: str, seen: Mapping[str, set[str]], found: Mapping[str, Patterns]) -> bool:
+    """Whether a look needs a grant of its own: nothing at or beneath it is granted, which allows one anyway."""
+    if _LISTING_CALL in seen[path]:
+        return False
+    return not any(patterns.cover(path) or patterns.reach(path) for patterns in found.values())
+
+
+def _listings(
+    seen: Mapping[str, set[str]], looked_for: Iterable[str], found: Mapping[str, Patterns], disk: Disk
+) -> Patterns:
+    """Return what has to be listed beside what is read or written anyway."""
+    listed = Patterns()
+    directories = {path for path, calls in seen.items() if _LISTING_CALL in calls and disk.kind(path) == "directory"}
+    directories.update(looked_for)
+    directories = {path for path in directories if not found[READ].lists(path)}
+    beneath = Counter(outer for directory in directories for outer in (directory, *ancestors(directory)))
+    for directory in sorted(directories):
+        if listed.lists(directory):
             continue
-        pattern = f"{literal_pattern_text(os.path.dirname(path)).rstrip('/')}/{general}"
-        passing[path] = pattern
-        for inner in everything:
-            if inner.startswith(path + "/"):
-                passing.setdefault(inner, f"{pattern}/**")
-    return passing
+        deep = directory != "/" and _is_whole_tree(directory, directories, beneath[directory], disk)
+        listed.whole[directory] = deep
+        listed.texts.add(f"{literal_pattern_text(directory).rstrip('/')}/{'' if deep else '*'}")
+    granted = {**found, LIST: listed}
+    for path in sorted(seen, reverse=True):  # what is beneath a directory before the directory
+        if path not in directories and _only_looked_at(path, {path: set()}, granted):
+            listed.texts.add(literal_pattern_text(path))
+    return listed
 
 
-def general_name(name: str) -> str | None:
-    """Return the pattern of a temporary file's name, its random part replaced; None when nothing of it looks random."""
-    temporary = _TEMPORARY.fullmatch(name)
-    if temporary:
-        return f"{temporary[1]}*"
-    found = list(_RANDOM.finditer(name))
-    if not found:
-        return None
-    last = found[-1]
-    return f"{literal_pattern_text(name[: last.start()])}*{literal_pattern_text(name[last.end() :])}"
+def _is_whole_tree(directory: str, listed: Collection[str], beneath: int, disk: Disk) -> bool:
+    """Whether nearly all directories beneath this one were listed, and they are many."""
+    if beneath < GATHERED_MIN:
+        return False
+    more = beneath // SPARE_IN
+    for path in walk(directory, disk):
+        if path is None or (disk.kind(path) == "directory" and path not in listed):
+            more -= 1
+        if path is None or more < 0:
+            return False
+    return True
 
 
-def _covering(used: list[str], passing: Mapping[str, str], disk: Disk) -> set[str]:
-    patterns = {passing[path] for path in used if path in passing}
-    rest = sorted(path for path in used if path not in passing)
-    files = [path for path in rest if disk.kind(path) == "file"]
-    gathered = _gathered(files, disk)
-    for path in rest:
-        home = next((directory for directory in gathered if path.startswith(directory + "/")), None)
-        if home is None or (gathered[home].endswith("/*") and "/" in path[len(home) + 1 :]):
-            patterns.add(literal_pattern_text(path))
+def _covering(used: list[str], passing: Mapping[str, str], disk: Disk) -> Patterns:
+    gathered = _gathered([path for path in used if disk.kind(path) == "file"], disk)
+    patterns = Patterns(whole=gathered)
+    for path in used:
+        parent = os.path.dirname(path)
+        home = next((directory for directory in ancestors(path) if gathered.get(directory)), None)
+        if home is None and parent in gathered:
+            home = parent
+        if home is not None:
+            patterns.texts.add(within(home, "**" if gathered[home] else "*"))
         else:
-            patterns.add(gathered[home])
+            patterns.texts.add(passing.get(path) or literal_pattern_text(path))
+            patterns.exact.add(path)
     return patterns
 
 
-def _gathered(files: list[str], disk: Disk) -> dict[str, str]:
-    """Return directory → the one pattern for it, for those of which nearly every file was used; outer ones first."""
+def _gathered(files: list[str], disk: Disk) -> dict[str, bool]:
+    """Return directory → whether all beneath it or only what is in it, for those of which nearly all was used.
+
+    From the innermost outwards: an outer directory takes the place of the patterns within only where these are many,
+    or where nothing beneath it was left unused.
+    """
     beneath: dict[str, int] = {}
     direct: dict[str, int] = {}
     for path in files:
-        directory = os.path.dirname(path)
-        direct[directory] = direct.get(directory, 0) + 1
-        while directory != "/":
+        parent = os.path.dirname(path)
+        direct[parent] = direct.get(parent, 0) + 1
+        for directory in ancestors(path):
             beneath[directory] = beneath.get(directory, 0) + 1
-            directory = os.path.dirname(directory)
-    found: dict[str, str] = {}
-    for directory in sorted(beneath):
-        if any(directory.startswith(outer + "/") and found[outer].endswith("/**") for outer in found):
-            continue
-        literal = literal_pattern_text(directory)
-        if direct.get(directory, 0) != beneath[directory] and _nearly_all(beneath[directory], disk, directory, True):
-            found[directory] = f"{literal}/**"
-        elif _nearly_all(direct.get(directory, 0), disk, directory, False):
-            found[directory] = f"{literal}/*"
-    return dict(sorted(found.items(), key=lambda item: -len(item[0])))
+    beneath.pop("/", None)
+    found: dict[str, bool] = {}
+    patterns_of: dict[str, int] = {}
+    for directory in sorted(beneath, key=lambda path: -path.count("/")):
+        here = direct.get(directory, 0)
+        inner = patterns_of.get(directory, 0)
+        if _unused(here, disk, directory, False) is not None:
+            found[directory] = False
+            here = 1
+        count = here + inner
+        if inner and count > 1:
+            unused = _unused(beneath[directory], disk, directory, True)
+            if unused is not None and (not unused or count >= GATHERED_MIN):
+                found[directory] = True
+                count = 1
+        outer = os.path.dirname(directory)
+        patterns_of[outer] = patterns_of.get(outer, 0) + count
+    return {
+        directory: deep
+        for directory, deep in found.items()
+        if not any(found.get(outer) for outer in ancestors(directory))
+    }
 
 
-def _nearly_all(used: int, disk: Disk, directory: str, deep: bool) -> bool:
+def _unused(used: int, disk: Disk, directory: str, deep: bool) -> int | None:
+    """Return how many files of a directory weren't used; None where hardly any were, or too many weren't."""
     if used < GATHERED_MIN:
-        return False
-    there = disk.files_beneath(directory, deep)
-    return there is not None and there - used <= used // SPARE_IN
+        return None
+    unused = -used
+    for path in walk(directory, disk, deep):
+        if path is None:
+            return None
+        unused += disk.kind(path) == "file"
+        if unused > used // SPARE_IN:
+            return None
+    return unused

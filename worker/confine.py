@@ -9,11 +9,13 @@ import os
 
 from ipc.errors import ConfinementError
 from ipc.messages import ConfinementPlan, LayerReport, WorkerLimits
-from worker import capabilities, landlock, limits, namespaces, seccomp
+from worker import capabilities, landlock, libc, limits, namespaces, seccomp
 
 OFF = "off"
 RUNTIME_ENVIRONMENT = {"TOKIO_WORKER_THREADS": "1"}
 """For the engine's runtime, not for the guest: it would else look for cgroup files to count processors."""
+ARENAS_MAX = 8
+"""The same for the C library, of which each of the engine's threads may ask for memory."""
 
 
 class Confinement:
@@ -55,6 +57,7 @@ def put_on_layers(plan: ConfinementPlan, parent_pidfd: int, in_pid_namespace: bo
     confinement = Confinement(plan, limits.data_bytes_in_use())
     os.environ.clear()
     os.environ.update(RUNTIME_ENVIRONMENT)
+    libc.bound_arenas(ARENAS_MAX)
     confinement.note(LayerReport("environment", "enforced", "empty"))
     _isolate(confinement, plan, in_pid_namespace)
     capabilities.empty_bounding_set()

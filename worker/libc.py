@@ -6,6 +6,7 @@ Every function has a declared prototype, every result is checked, and an error i
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -50,6 +51,9 @@ PR_SET_NO_NEW_PRIVS: Final = 38
 PR_CAP_AMBIENT: Final = 47
 PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 PR_SET_PTRACER: Final = 0x5961_6D61
+
+# malloc.h
+_M_ARENA_MAX: Final = -8
 
 # linux/capability.h
 CAP_LAST: Final = 63
@@ -166,6 +170,15 @@ def prctl(option: int, argument: int = 0) -> int:
     if result < 0:
         _fail("prctl")
     return result
+
+
+def bound_arenas(count: int) -> None:
+    """Let malloc(3) have so many arenas (mallopt(3), M_ARENA_MAX); nothing where the C library has no such thing.
+
+    Else glibc opens /sys/devices/system/cpu/online and /proc/stat to choose a bound once a ninth thread wants one.
+    """
+    with contextlib.suppress(AttributeError):
+        _C.mallopt(_int(_M_ARENA_MAX), _int(count))
 
 
 def drop_all_capabilities() -> None:

@@ -6,24 +6,33 @@ import os
 import stat
 
 from ipc.errors import ConfigError
-from supervisor.manifest_writer import Anchor, Draft, manifest_text, parameter_anchors
+from supervisor.disk_view import VISITED_MAX
+from supervisor.manifest.checks import check_guest_path
+from supervisor.manifest_writer import (
+    Anchor,
+    Draft,
+    can_be_a_value,
+    is_text,
+    manifest_text,
+    parameter_anchors,
+    parameter_of,
+)
 from supervisor.run_report import DecisionTally
 from supervisor.run_request import DEFAULT_OUTPUT_BYTES, RunRequest
 from supervisor.terminal import visible
 from supervisor.usage import Uses, smallest_patterns
 
-_COUNTED_MAX = 20_000
-
 
 class LocalDisk:
-    """What is on this machine's disk now."""
+    """What is on this machine's disk now; each thing is asked once."""
 
     def __init__(self) -> None:
-        """Ask about each path once."""
+        """Know nothing yet."""
         self._kinds: dict[str, str] = {}
+        self._names: dict[str, tuple[str, ...] | None] = {}
 
     def kind(self, path: str) -> str:
-        """Return file, directory, other or missing."""
+        """Return file, directory, other or missing; a symbolic link is other."""
         found = self._kinds.get(path)
         if found is None:
             try:
@@ -35,16 +44,25 @@ class LocalDisk:
             self._kinds[path] = found
         return found
 
-    def files_beneath(self, directory: str, deep: bool) -> int | None:
-        """Count the files in a directory, or in all beneath it; None when there are too many to count."""
-        count = 0
-        for _, directories, names in os.walk(directory):
-            count += len(names)
-            if count > _COUNTED_MAX:
-                return None
-            if not deep:
-                directories.clear()
-        return count
+    def names(self, directory: str) -> tuple[str, ...] | None:
+        """Return the names in a directory; None where they can't be listed, or are too many to be worth it."""
+        if directory not in self._names:
+            self._names[directory] = self._list(directory)
+        return self._names[directory]
+
+    def _list(self, directory: str) -> tuple[str, ...] | None:
+        names: list[str] = []
+        try:
+            with os.scandir(directory) as entries:
+                for entry in entries:
+                    if len(names) == VISITED_MAX:
+                        return None
+                    names.append(entry.name)
+                    if entry.is_file(follow_symlinks=False):
+                        self._kinds.setdefault(entry.path, "file")
+        except OSError:
+            return None
+        return tuple(names)
 
 
 def check_manifest_place(path: str, wasm_path: str) -> None:
@@ -54,6 +72,11 @@ def check_manifest_place(path: str, wasm_path: str) -> None:
     directory = os.path.realpath(os.path.dirname(path) or ".")
     if not os.path.isdir(directory) or not os.access(directory, os.W_OK):
         raise ConfigError(f"--write-manifest {visible(path)}: {visible(directory)} can't be written")
+    if not can_be_a_value(directory):
+        raise ConfigError(
+            f"--write-manifest {visible(path)}: no component can be in {visible(directory)}",
+            hint="move the program to a place whose name is printable and holds none of *?[] and ${",
+        )
     program = os.path.realpath(wasm_path)
     if not program.startswith(directory.rstrip("/") + "/"):
         raise ConfigError(
@@ -76,18 +99,26 @@ def write_manifest(
     uses = Uses() if tally.uses is None else tally.uses
     patterns = smallest_patterns(uses.by_action, LocalDisk())
     used = [resource for paths in uses.by_action.values() for resource in paths]
-    mounts = tuple(_needed_mounts(request.mounts, used))
+    passed_on = tuple(dict.fromkeys(passed_on))
+    secrets = tuple(dict.fromkeys(secrets))
+    environment = tuple(pair for pair in request.environment if pair[0] not in (*secrets, *passed_on))
+    arguments = request.arguments[1:]
+    named = (*arguments, *(value for _, value in environment))
+    # What was refused is to be refused again, and by its true name.
+    mounts, unnamed = _needed_mounts(request.mounts, [*used, *(d.resource for d in tally.denials.values())], named)
+    notes = [f"Seen in that run as {guest!a}, for which a manifest has no name." for guest in unnamed]
+    notes += [f"Not UTF-8, and so not written as it was: {text!a}" for text in named if not is_text(text)]
     fixed = (Anchor("${component}", directory), Anchor("${tmp}", tmp))
     wanted = [(cwd, "the working directory"), *((host, f"seen as {guest}") for guest, host in mounts if guest != host)]
-    anchors = (*fixed, *parameter_anchors(wanted, (directory, tmp)))
+    anchors = (*fixed, *parameter_anchors(wanted, (directory, tmp), map(parameter_of, passed_on)))
     limits = request.limits
     written = manifest_text(
         Draft(
             name=request.component,
             version=request.version or "0.1.0",
             wasm=os.path.relpath(os.path.realpath(request.wasm_path), directory),
-            arguments=request.arguments[1:],
-            environment=tuple(pair for pair in request.environment if pair[0] not in (*secrets, *passed_on)),
+            arguments=arguments,
+            environment=environment,
             passed_on=passed_on,
             secrets=secrets,
             mounts=mounts,
@@ -98,6 +129,7 @@ def write_manifest(
             timeout_ns=limits.timeout_ns,
             fuel=limits.fuel,
             output_bytes=limits.output_bytes if limits.output_bytes != DEFAULT_OUTPUT_BYTES else None,
+            notes=tuple(notes),
         )
     )
     try:
@@ -107,16 +139,43 @@ def write_manifest(
     except OSError as error:
         raise ConfigError(f"--write-manifest {visible(path)}: {os.strerror(error.errno or 0)}") from None
     count = sum(len(found) for found in patterns.values())
-    return f"wrote {visible(path)}: {count} patterns for {uses.count} things used; review it, then run its directory"
+    written = f"{count} pattern{'s' * (count != 1)} for {uses.count} thing{'s' * (uses.count != 1)} used"
+    return f"wrote {visible(path)}: {written}; review it, then run its directory"
 
 
-def _needed_mounts(mounts: tuple[tuple[str, str], ...], used: list[str]) -> list[tuple[str, str]]:
-    """Return the mounts that a manifest has to name: those beneath which something was used; guest paths absolute."""
-    needed = []
-    for guest, host in mounts:
+def _needed_mounts(
+    mounts: tuple[tuple[str, str], ...], used: list[str], named: tuple[str, ...]
+) -> tuple[tuple[tuple[str, str], ...], list[str]]:
+    """Return the mounts that a manifest has to name, and the guest's names that no manifest can give.
+
+    Those beneath which something was used. A directory that was mounted by its own name is left out where another one
+    gives the same names, and where all that was used in it lies beneath `.` and no argument or variable of `named`
+    tells the program its absolute name.
+    """
+    here = next((host for guest, host in mounts if guest == "."), "/")
+    outside = [path for path in used if not _is_within(path, here)]
+    needed: list[tuple[str, str]] = []
+    unnamed: list[str] = []
+    for guest, host in sorted(mounts, key=lambda mount: len(mount[1])):
         if (guest, host) == ("/", "/"):
             continue
-        if guest == "." or any(path == host or path.startswith(host.rstrip("/") + "/") for path in used):
-            name = guest if guest == "." or guest.startswith("/") else "/" + guest.removeprefix("./")
+        real = os.path.realpath(host)  # what was used has its real name, and /lib may be a link
+        if guest == host:
+            told = any(f"{host}/" in f"{text}/" for text in named)
+            same = any(other == name and _is_within(host, other) for name, other in needed)
+            if same or not any(_is_within(path, real) for path in (used if told else outside)):
+                continue
+        elif guest != "." and not any(_is_within(path, real) for path in used):
+            continue
+        name = guest if guest == "." or guest.startswith("/") else "/" + guest.removeprefix("./")
+        name = name.rstrip("/") or "/"
+        if check_guest_path(name) is None and can_be_a_value(host):
             needed.append((name, host))
-    return needed
+        else:
+            unnamed.append(guest)
+    # `.` comes last: of names of one length it is the last that counts.
+    return tuple(sorted(needed, key=lambda mount: mount[0] == ".")), unnamed
+
+
+def _is_within(path: str, directory: str) -> bool:
+    return path == directory or path.startswith(directory.rstrip("/") + "/")
