@@ -517,6 +517,7 @@ class RunLoop(Struct):
             try:
                 self.warden.detach(self.job.worker_id)
             except OSError:
+                self._on_warden_lost()
                 self._detached = True
         else:
             self._detached = True

@@ -252,7 +252,8 @@ def test_a_worker_in_a_call_is_ended_and_named(place: Runner, deadline: Until) -
         True,
     )
     assert lost["reason"].startswith(UNANSWERED)
-    assert len(lost["detail"]["calls"]) == 1, lost["detail"]
+    # An ordinary user is not told by /proc which call it was.
+    assert len(lost["detail"]["calls"]) == (os.geteuid() == 0), lost["detail"]
     assert (over["event"], over["reason"]) == ("worker_ended", UNANSWERED)
 
 
