@@ -86,7 +86,7 @@ class Host(Struct):
 
     def wait_ready(self) -> None:
         """Wait until the warden is what it must be; raises ConfinementError or AuditError when it can't be."""
-        if self.warden is not None:
+        if self.warden is not None and not self.warden.is_ready:
             until_s = time.monotonic() + START_TIMEOUT_S
             # It doesn't start unless its start is recorded: where the log is what's wrong, that is what has to be said.
             while not select.select([self.warden.channel], [], [], 0.05)[0] and time.monotonic() < until_s:

@@ -53,6 +53,11 @@ class WardenClient:
         except OSError as error:
             raise ConfinementError("warden", "start", error.errno or 0, "the warden did not start") from error
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has said so: it will not say it again."""
+        return self._ready
+
     def wait_ready(self) -> None:
         """Wait until it has dropped to its identity and its audit stream has been acknowledged; once is enough."""
         if self._ready:

@@ -210,6 +210,14 @@ def test_a_host_whose_warden_died_between_two_runs_starts_another(sealed: World)
     assert list(after.report.tally.denials) == list(before.report.tally.denials) != []
 
 
+def test_a_warden_that_is_ready_is_not_waited_for_again(sealed: World) -> None:
+    """The second run on a host starts at once: a warden says only once that it is ready."""
+    sealed.run("exit", "0")
+    started = time.monotonic()
+    sealed.host.wait_ready()
+    assert time.monotonic() - started < HANG_S
+
+
 @pytest.mark.parametrize("phase", [phase for phase in Phase if phase is not Phase.LAUNCHING])
 def test_a_warden_may_die_in_any_phase_of_a_run(
     sealed: World, tree: Path, phase: Phase, monkeypatch: pytest.MonkeyPatch
