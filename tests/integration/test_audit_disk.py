@@ -80,7 +80,7 @@ class Disk(Struct):
 
     def mount(self, options: str) -> None:
         """Mount it again with other options."""
-        command = self.inside("mount", "-o", f"remount,{options}", str(self.audit), as_root=True)
+        command = self.inside("mount", "-o", f"remount,bind,{options}", str(self.audit), as_root=True)
         subprocess.run(command, check=True, timeout=GUARD_S)
 
     def fill(self) -> None:
