@@ -7,7 +7,9 @@ and from nothing that they say. Used by the writer's thread.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -15,13 +17,13 @@ import zmq
 from zmq.utils import z85
 
 from ipc.audit import protocol
+from ipc.audit.errors import AuditLogError
 from ipc.audit.event import AuditEvent, ComponentStamp, Origin
 from ipc.audit.protocol import Batch, Reply
 from ipc.errors import PeerProtocolError
 from ipc.struct import Struct, field
 
 if TYPE_CHECKING:
-    from ipc.audit.errors import AuditLogError
     from supervisor.audit_log import AuditLog, Entry
 
 GROUP_EVENTS = 2048
@@ -163,6 +165,46 @@ class Intake:
             return
         producer.ready_ns = max(producer.ready_ns, now_ns - BURST_NS) + BURST_NS
         self.group.entries.append((_refused(producer, frames, why), Origin(producer.name)))
+
+
+def bind_stream(
+    context: zmq.Context[zmq.Socket[bytes]], path: str, secret_key: bytes, owner_uid: int | None
+) -> tuple[int, zmq.Socket[bytes], zmq.Socket[bytes]]:
+    """Make the socket at `path`, for `owner_uid` alone; returns its lock, the ZAP socket and the router.
+
+    AuditLogError when it can't be made or another writer has it; the context is then gone.
+    """
+    if len(os.fsencode(path)) > 107:
+        raise AuditLogError(f"{path}: too long for a unix socket, at most 107 bytes: unix(7)")
+    lock_fd = -1
+    try:
+        lock_fd = os.open(path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        # libzmq takes over an existing socket file without a word: only one writer gets this far.
+        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        zap = context.socket(zmq.REP)
+        zap.linger = 0
+        zap.bind("inproc://zeromq.zap.01")
+        router = context.socket(zmq.ROUTER)
+        router.curve_server = True
+        router.curve_secretkey = secret_key
+        router.zap_domain = protocol.ZAP_DOMAIN
+        # Without a handler a CURVE server takes any key; with this, it takes none.
+        router.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+        router.maxmsgsize = protocol.MAX_FRAME_BYTES
+        router.rcvhwm = 64
+        router.sndhwm = 1024
+        router.linger = 200
+        router.bind(f"ipc://{path}")
+        # Nobody else could connect since bind(2): that takes write permission, which only the owner was given.
+        os.chmod(path, 0o600)
+        if owner_uid is not None:
+            os.chown(path, owner_uid, -1, follow_symlinks=False)
+    except OSError as error:
+        context.destroy(linger=0)
+        if lock_fd >= 0:
+            os.close(lock_fd)
+        raise AuditLogError(f"the audit socket {path} can't be made: {error.strerror}") from None
+    return lock_fd, zap, router
 
 
 def answer(router: zmq.Socket[bytes], producer: Producer, reply: Reply) -> None:

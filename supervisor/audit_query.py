@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import os
 import re
@@ -65,17 +66,30 @@ def _read(line: bytes) -> Found | None:
         return None
 
 
-def newest_first(directory: str, wanted: Filter) -> Iterator[Found]:
-    """Yield the wanted records from the end of the log backwards, and stop where `since` is passed."""
-    for name in reversed(segment_names(directory)):
+@contextlib.contextmanager
+def _reading(directory: str, name: str) -> Iterator[int | None]:
+    """Open a segment; None where it was pruned since it was listed."""
+    try:
         descriptor = open_segment(directory, name)
-        try:
+    except FileNotFoundError:
+        yield None
+        return
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def newest_first(directory: str, wanted: Filter) -> Iterator[Found]:
+    """Yield the wanted records from the end of the log backwards."""
+    for name in reversed(segment_names(directory)):
+        with _reading(directory, name) as descriptor:
+            if descriptor is None:
+                return
             for _, line in lines_backward(descriptor, os.fstat(descriptor).st_size):
                 found = _read(line)
                 if found is not None and wanted.admits(found.record):
                     yield found
-        finally:
-            os.close(descriptor)
 
 
 def last_records(directory: str, wanted: Filter, limit: int | None) -> list[Found]:
@@ -108,19 +122,10 @@ def follow(directory: str, wanted: Filter, after_seq: int) -> Iterator[Found]:
     while True:
         fresh: list[Found] = []
         for name in reversed(segment_names(directory)):
-            descriptor = open_segment(directory, name)
-            try:
-                reached = False
-                for _, line in lines_backward(descriptor, os.fstat(descriptor).st_size):
-                    found = _read(line) if line.endswith(b"\n") else None
-                    if found is not None:
-                        seq = found.record["seq"]
-                        if isinstance(seq, int) and seq <= after_seq:
-                            reached = True
-                            break
-                        fresh.append(found)
-            finally:
-                os.close(descriptor)
+            reached = True
+            with _reading(directory, name) as descriptor:
+                if descriptor is not None:
+                    reached = _gather(descriptor, after_seq, fresh)
             if reached:
                 break
         for found in reversed(fresh):
@@ -130,3 +135,15 @@ def follow(directory: str, wanted: Filter, after_seq: int) -> Iterator[Found]:
             if wanted.admits(found.record):
                 yield found
         time.sleep(FOLLOW_INTERVAL_S)
+
+
+def _gather(descriptor: int, after_seq: int, fresh: list[Found]) -> bool:
+    """Add the records of a segment behind `after_seq`, newest first; whether that one was reached."""
+    for _, line in lines_backward(descriptor, os.fstat(descriptor).st_size):
+        found = _read(line) if line.endswith(b"\n") else None
+        if found is not None:
+            seq = found.record["seq"]
+            if isinstance(seq, int) and seq <= after_seq:
+                return True
+            fresh.append(found)
+    return False

@@ -8,7 +8,6 @@ taken is kept, and producers are asked to wait; it resumes by itself.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import threading
 import time
@@ -23,7 +22,7 @@ from ipc.audit.event import SUPERVISOR, AuditEvent, AuditRecord, ComponentStamp
 from ipc.audit.protocol import Reply
 from ipc.errors import AirssysError
 from ipc.struct import Struct
-from supervisor.audit_intake import RATE_PER_S, RETRY_MS, Intake, Producer, answer
+from supervisor.audit_intake import RATE_PER_S, RETRY_MS, Intake, Producer, answer, bind_stream
 from supervisor.audit_log import AuditLog
 
 LOCAL_EVENTS = 4096
@@ -207,39 +206,8 @@ class AuditWriter:
             os.eventfd_write(self._wake_fd, 1)
 
     def _bind(self) -> None:
-        path = self.socket_path
-        if len(os.fsencode(path)) > 107:
-            raise AuditLogError(f"{path}: too long for a unix socket, at most 107 bytes: unix(7)")
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        try:
-            self._lock_fd = os.open(path + ".lock", flags, 0o600)
-            # libzmq takes over an existing socket file without a word: only one writer gets this far.
-            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._zap = self._context.socket(zmq.REP)
-            self._zap.linger = 0
-            self._zap.bind("inproc://zeromq.zap.01")
-            self._router = self._context.socket(zmq.ROUTER)
-            router = self._router
-            router.curve_server = True
-            router.curve_secretkey = self._server_secret_key
-            router.zap_domain = protocol.ZAP_DOMAIN
-            # Without a handler a CURVE server takes any key; with this, it takes none.
-            router.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
-            router.maxmsgsize = protocol.MAX_FRAME_BYTES
-            router.rcvhwm = 64
-            router.sndhwm = 1024
-            router.linger = 200
-            router.bind(self.endpoint)
-            # Nobody else could connect since bind(2): that takes write permission, which only the owner was given.
-            os.chmod(path, 0o600)
-            if self._owner_uid is not None:
-                os.chown(path, self._owner_uid, -1, follow_symlinks=False)
-        except OSError as error:
-            self._context.destroy(linger=0)
-            if self._lock_fd >= 0:
-                os.close(self._lock_fd)
-                self._lock_fd = -1
-            raise AuditLogError(f"the audit socket {path} can't be made: {error.strerror}") from None
+        made = bind_stream(self._context, self.socket_path, self._server_secret_key, self._owner_uid)
+        self._lock_fd, self._zap, self._router = made
 
     # -- the thread ----------------------------------------------------------------------------------------------------
 

@@ -332,8 +332,7 @@ class RunLoop(Struct):
         try:
             reply = self.questions.read()
         except AuditError as error:
-            self.facts = replace(self.facts, broken=f"no audit record, no action: {error}")
-            self._event(Event.PROTOCOL_BROKEN)
+            self._unrecorded(error)
             return
         if reply is not None:
             self._reply(reply)
@@ -373,7 +372,12 @@ class RunLoop(Struct):
             try:
                 self.recovery.note(message, self.warden.layers)
             except AuditError as error:
-                self._give_warden_up(f"no audit record, no action: {error}")
+                self._unrecorded(error)
+
+    def _unrecorded(self, error: AuditError) -> None:
+        """End the run, for something could not be put on record: no audit record, no action."""
+        self.facts = replace(self.facts, unrecorded=f"no audit record, no action: {error}")
+        self._event(Event.PROTOCOL_BROKEN)
 
     def _warden_due_ns(self) -> int:
         return 0 if self.recovery is None or Event.WARDEN_LOST in self._lost else self.recovery.due_ns
@@ -478,8 +482,7 @@ class RunLoop(Struct):
         try:
             self.record_durable(replace(self.base_event, event="worker_confined", decision="info", detail=detail))
         except AuditError as error:
-            self.facts = replace(self.facts, unrecorded=f"no audit record, no action: {error}")
-            self._event(Event.PROTOCOL_BROKEN)
+            self._unrecorded(error)
             return
         self._started_ns = time.monotonic_ns()
         if "rlimits" not in self.plan.off:

@@ -80,7 +80,7 @@ class Disk(Struct):
 
     def mount(self, options: str) -> None:
         """Mount it again with other options."""
-        command = self.inside("mount", "-o", f"remount,{options}", str(self.audit), as_root=True)
+        command = self.inside("mount", "-o", f"remount,bind,{options}", str(self.audit), as_root=True)
         subprocess.run(command, check=True, timeout=GUARD_S)
 
     def fill(self) -> None:
@@ -196,18 +196,25 @@ def test_a_read_only_disk_can_be_read_and_nothing_starts(disk: Disk) -> None:
 
 FILL_LOG = """
 import sys
+from ipc.audit.errors import AuditLogError
 from ipc.audit.event import AuditEvent, SUPERVISOR
 from supervisor.audit_log import AuditLog
 log = AuditLog(sys.argv[1], segment_bytes=20_000)
-for number in range(300):
-    log.append([(AuditEvent("made", resource="x" * 300), SUPERVISOR)])
+try:
+    while True:
+        log.append([(AuditEvent("made"), SUPERVISOR)])
+except AuditLogError as error:
+    print(error)
 """
 
 
 def test_a_log_that_filled_its_own_disk_can_still_be_pruned(disk: Disk) -> None:
     """The record that stands for what goes is written into room that was held for it; then there is room for more."""
-    assert disk.run(sys.executable, "-I", "-c", FILL_LOG, str(disk.audit)).returncode == 0
+    filled = disk.run(sys.executable, "-I", "-c", FILL_LOG, str(disk.audit))
+    assert filled.stdout == f"the audit log {disk.audit} can't be written: No space left on device\n"
     disk.fill()
+    refused = disk.run(airssys_path(), "run", TOOL, "--", "exit", "0")
+    assert refused.returncode == 73
     pruned = disk.run(airssys_path(), "audit", "prune", "--keep", "100kB")
     assert (pruned.returncode, pruned.stderr) == (0, "")
     assert len(disk.records("log_pruned")) == 1

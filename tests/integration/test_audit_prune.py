@@ -89,6 +89,24 @@ def test_what_was_pruned_is_on_record_and_the_rest_verifies(tmp_path: Path) -> N
     assert heads.sealed[0] == plan.last
 
 
+def test_nothing_goes_before_the_record_of_it_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the moment when the first file is removed, the record that stands for it is in the log."""
+    directory = tmp_path / "a"
+    log = filled(directory)
+    age(directory, 2)
+    seen: list[int] = []
+
+    def unlink(path: str) -> None:
+        seen.append(len(pruned_events(directory)))
+        real(path)
+
+    real = os.unlink
+    monkeypatch.setattr(os, "unlink", unlink)
+    log.prune(AuditRetention(DAY_NS, None), "", "")
+    log.close()
+    assert seen == [1, 1]
+
+
 def test_policies_go_with_the_records_that_named_them(tmp_path: Path) -> None:
     """What was last used long before the oldest record that is kept is removed; what may be named by one stays."""
     directory = tmp_path / "a"
