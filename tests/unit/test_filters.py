@@ -10,7 +10,7 @@ from worker.filter_compiler import EMPTY_PATH_SENTINEL, SELF_PID_SENTINEL, Progr
 ALLOW, NOTIFY, KILL, ERRNO = 0x7FFF0000, 0x7FC00000, 0x80000000, 0x00050000
 ARCHITECTURES = ("x86_64", "aarch64")
 THREAD_FLAGS = 0x3D0F00
-ENOSYS, ENOTTY, EACCES, ENOMEM = 38, 25, 13, 12
+ENOSYS, ENOTTY, EACCES, ENOMEM, EINVAL = 38, 25, 13, 12, 22
 
 
 def simulate(instructions: bytes, arch: int, number: int, arguments: tuple[int, ...] = ()) -> int:
@@ -156,9 +156,9 @@ def test_without_a_sealed_page_no_path_is_let_by(architecture: str, address: int
         ("clone", (THREAD_FLAGS | 0x10000000,), NOTIFY),  # a new user namespace beside
         ("clone", (THREAD_FLAGS & ~0x10000,), NOTIFY),  # without CLONE_THREAD
         ("clone3", (), ERRNO | ENOSYS),
-        ("fcntl", (3, 1), ALLOW),
+        ("fcntl", (3, 1), NOTIFY),  # F_GETFD
         ("fcntl", (3, 3), ALLOW),
-        ("fcntl", (3, 4, 0x800), ALLOW),
+        ("fcntl", (3, 4, 0x800), NOTIFY),  # F_SETFL
         ("fcntl", (3, 4, 0x2000), NOTIFY),  # O_ASYNC
         ("fcntl", (3, 8), NOTIFY),  # F_SETOWN
         ("fcntl", (3, 10), NOTIFY),  # F_SETSIG
@@ -168,6 +168,7 @@ def test_without_a_sealed_page_no_path_is_let_by(architecture: str, address: int
         ("fcntl", (3, 1033), NOTIFY),  # F_ADD_SEALS
         ("fcntl", (3, 6), NOTIFY),  # F_SETLK
         ("ioctl", (1, 0x5401), ERRNO | ENOTTY),
+        ("ioctl", (1, 0x802C542A), ERRNO | ENOTTY),  # TCGETS2
         ("ioctl", (1, 0x5412), NOTIFY),  # TIOCSTI
         ("ioctl", (1, 0x40086602), NOTIFY),  # FS_IOC_SETFLAGS
         ("mmap", (0, 4096, 3, 0x22), ALLOW),
@@ -176,9 +177,13 @@ def test_without_a_sealed_page_no_path_is_let_by(architecture: str, address: int
         ("mmap", (0, 4096, 1, 0x1), NOTIFY),  # shared
         ("mmap", (0, 4096, 3, 0x122), NOTIFY),  # MAP_GROWSDOWN
         ("mmap", (0, 4096, 3, 0x40022), NOTIFY),  # MAP_HUGETLB
-        ("fallocate", (3, 0, 0, 4096), ALLOW),
-        ("fallocate", (3, 1, 0, 4096), NOTIFY),  # FALLOC_FL_KEEP_SIZE
+        ("fallocate", (3, 0, 0, 4096), NOTIFY),
+        ("pwritev2", (3, 0, 0, 0, 0, 0x10), ALLOW),  # RWF_APPEND
+        ("pwritev2", (3, 0, 0, 0, 0, 0), NOTIFY),
+        ("pwritev2", (3, 0, 0, 0, 0, 0x30), NOTIFY),  # RWF_NOAPPEND
         ("madvise", (0, 4096, 4), ALLOW),
+        ("madvise", (0, 4096, 8), NOTIFY),  # MADV_FREE
+        ("madvise", (0, 4096, 102), ERRNO | EINVAL),  # MADV_GUARD_INSTALL
         ("madvise", (0, 4096, 12), NOTIFY),  # MADV_MERGEABLE
         ("futex", (0, 129), ALLOW),
         ("futex", (0, 6), NOTIFY),  # FUTEX_LOCK_PI
@@ -244,9 +249,17 @@ def test_the_seal(architecture: str, call: str, arguments: tuple[int, ...], expe
         ("write", (6,), ALLOW),
         ("sendmsg", (3,), KILL),
         ("unlinkat", (), KILL),
-        ("mmap", (0, 4096, 1, 1), ALLOW),
-        ("mmap", (0, 4096, 3, 1), KILL),
-        ("mmap", (0, 4096, 1, 0x21), ALLOW),
+        ("mmap", (0, 4096, 3, 0x22), ALLOW),
+        ("mmap", (0, 4096, 1, 1), KILL),  # shared
+        ("mmap", (0, 4096, 3, 0x21), KILL),
+        ("mremap", (0, 4096, 8192, 1), ALLOW),
+        ("mremap", (0, 4096, 8192, 3), KILL),  # MREMAP_FIXED
+        ("futex", (0, 129), ALLOW),
+        ("futex", (0, 6), KILL),  # FUTEX_LOCK_PI
+        ("tgkill", (1, 1, 6), ALLOW),
+        ("tgkill", (2, 2, 6), KILL),
+        ("ioctl", (2, 0x5401), KILL),
+        ("statx", (), KILL),
     ],
 )
 def test_the_compiler(architecture: str, call: str, arguments: tuple[int, ...], expected: int) -> None:
