@@ -18,7 +18,7 @@ _C.ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_vo
 _C.ptrace.restype = ctypes.c_long
 
 # linux/ptrace.h
-_CONT, _POKEUSER, _DETACH, _GETREGSET, _SETREGSET = 7, 6, 17, 0x4204, 0x4205
+_PEEKDATA, _CONT, _POKEUSER, _DETACH, _GETREGSET, _SETREGSET = 2, 7, 6, 17, 0x4204, 0x4205
 _SEIZE, _LISTEN, _GET_SYSCALL_INFO = 0x4206, 0x4208, 0x420E
 _FORK, _VFORK, _CLONE, _EXEC, _SECCOMP, _STOP = 1, 2, 3, 4, 7, 128
 _OPTIONS = sum(1 << event for event in (_FORK, _VFORK, _CLONE, _EXEC, _SECCOMP)) | 1 << 20  # EXITKILL
@@ -48,6 +48,12 @@ def _ptrace(request: int, tid: int, address: int = 0, data: int = 0) -> None:
     if _C.ptrace(request, tid, address, data) < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), "ptrace")
+
+
+def word_at(tid: int, address: int) -> int:
+    """Return eight bytes of a stopped thread's memory; 0 where there are none."""
+    word: int = _C.ptrace(_PEEKDATA, tid, address, 0)
+    return 0 if word == -1 else word & (1 << 64) - 1
 
 
 class _Vector(ctypes.Structure):
