@@ -2,10 +2,10 @@
 
     python -I elsewhere.py SIMULATION COMMAND...
 
-Everything is real where this kernel can be made to do it to the command alone: system call filters around it, a listener
-that is there already, capabilities that are dropped, a user namespace in which no other can be made, files mounted in a
-mount namespace. What a filter can't answer (it can only refuse) a tracer does (`tracer.py`): the version of Landlock,
-and Yama's rule of who may look into whom.
+Everything is real where this kernel can be made to do it to the command alone: system call filters around it, a
+listener that is there already, capabilities that are dropped, a user namespace in which no other can be made, files
+mounted in a mount namespace. What a filter can't answer (it can only refuse) a tracer does (`tracer.py`): the version of
+Landlock, and Yama's rule of who may look into whom.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from tracer import Call, run_traced, word_at  # noqa: E402 # an isolated Python doesn't look beside its script
+from tracer import Call, run_traced, word_at  # an isolated Python doesn't look beside its script
 
-from ipc import codec, libc as ipc_libc  # noqa: E402
-from ipc.struct import Struct  # noqa: E402
-from ipc.syscalls import AUDIT_ARCH, machine  # noqa: E402
-from worker import libc  # noqa: E402
-from worker.filter_compiler import Condition, FilterData, Rule, compile_filter, resolve  # noqa: E402
+from ipc import codec
+from ipc import libc as ipc_libc
+from ipc.struct import Struct
+from ipc.syscalls import AUDIT_ARCH, machine
+from worker import libc
+from worker.filter_compiler import Condition, FilterData, Rule, compile_filter, resolve
 
 _CLONE_NEWUSER = 0x1000_0000
 _NEW_LISTENER = 1 << 3
@@ -124,13 +125,15 @@ class Rules:
         return 0
 
     def _may(self, call: Call, name: str) -> bool:
-        """Yama's rule (Documentation/admin-guide/LSM/Yama.rst) for what needs PTRACE_MODE_ATTACH."""
+        """Yama's rule (Documentation/admin-guide/LSM/Yama.rst) for what needs PTRACE_MODE_ATTACH to another process."""
         caller = _group(call.tid)
-        target = _group(_pid_of(caller, call.arguments[0]) if name == "pidfd_getfd" else call.arguments[0])
-        if caller == target:
-            return True
         if self._yama >= 3:
             return False
+        try:
+            target = _group(_pid_of(caller, call.arguments[0]) if name == "pidfd_getfd" else call.arguments[0])
+        except PermissionError:
+            # Not ours to see whose pidfd it is: who was named by anybody may.
+            return self._yama == 1 and caller in self._may_look.values()
         if _has_capability(caller, target):
             return True
         return self._yama == 1 and (caller in _ancestors(target) or self._may_look.get(target) == caller)
