@@ -165,6 +165,8 @@ class Warden:
             try:
                 check_reach(arrived[1])
                 lane = self._make_lane(worker_id, place, arrived, descriptors[1:], expected)
+            except ConfinementError as error:
+                code, failure = "A3001", f"required layer {error}"
             except Exception as error:  # noqa: BLE001,RUF100 # likewise
                 failure = f"it can't be attached: {type(error).__name__}: {error}"[:512]
         if place is None or lane is None:

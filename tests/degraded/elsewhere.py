@@ -4,8 +4,8 @@
 
 Everything is real where this kernel can be made to do it to the command alone: system call filters around it, a
 listener that is there already, capabilities that are dropped, a user namespace in which no other can be made, files
-mounted in a mount namespace. What a filter can't answer (it can only refuse) a tracer does (`tracer.py`): the version of
-Landlock, and Yama's rule of who may look into whom.
+mounted in a mount namespace. What a filter can't answer (it can only refuse) a tracer does (`tracer.py`): the version
+of Landlock, and Yama's rule of who may look into whom.
 """
 
 from __future__ import annotations
