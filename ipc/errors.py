@@ -6,7 +6,7 @@ Each class carries the exit code (sysexits.h) with which the command line ends w
 
 import errno as errno_names
 import os
-from typing import ClassVar
+from typing import ClassVar, Final
 
 
 class AirssysError(Exception):
@@ -35,10 +35,14 @@ class LocalProtocolError(AirssysError):
     """Our own fault: one of our trusted processes sent or was given something that it must not be given."""
 
 
+DOCTOR_HINT: Final = "`airssys doctor` names what is missing here, what that costs, and a command that mends it"
+
+
 class ConfinementError(AirssysError):
     """A layer of confinement could not be put in place, so the worker must not run (fail closed)."""
 
     exit_code: ClassVar[int] = 69  # EX_UNAVAILABLE
+    hint: ClassVar[str] = DOCTOR_HINT
 
     def __init__(self, layer: str, syscall: str, errno: int, detail: str = "") -> None:
         """Name the layer, the system call that failed and its errno; 0 where a check and not a call failed."""

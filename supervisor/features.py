@@ -35,6 +35,9 @@ class Host(Struct, frozen=True):
     max_user_namespaces: int | None = None
     unprivileged_userns_clone: int | None = None
     apparmor_restricts_userns: int | None = None
+    ptrace_scope: int | None = None
+    filtered: bool = False
+    """Whether this process's own system calls are filtered already (`Seccomp` in /proc/self/status)."""
 
 
 class Finding(Struct, frozen=True):
@@ -56,8 +59,10 @@ class Feature(Struct, frozen=True):
     judge: Callable[[Observed, Host], Finding]
 
 
-MINIMUM_KERNEL = (5, 19)
-"""The first release with SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, the newest thing that is required."""
+MINIMUM_KERNEL = (5, 13)
+"""The first release with Landlock, the newest thing that is required."""
+FULL_KERNEL = (5, 19)
+"""The first release with SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV: before it a call may be notified twice."""
 
 LANDLOCK_ABIS = {
     2: ("renaming and linking across directories",),
@@ -71,6 +76,9 @@ LANDLOCK_ABIS = {
 WASMTIME_BOUNDS = ((50, 0, 1), (51,))
 """The same bounds as in pyproject.toml: at least the first, below the second; a test compares them."""
 
+_YAMA_MEND = "sudo sysctl -w kernel.yama.ptrace_scope=1"
+_YAMA_REBOOT = "echo kernel.yama.ptrace_scope=1 | sudo tee /etc/sysctl.d/99-ptrace.conf && sudo reboot"
+_OUTSIDE = "systemd-run --user --pty airssys ...  # outside of what filters this process's system calls"
 _UPGRADE = "sudo apt-get install --only-upgrade linux-image-amd64  # or your distribution's newest kernel"
 
 
@@ -85,24 +93,45 @@ def version_tuple(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in match.group(0).split(".")) if match else ()
 
 
-def _works(what: str) -> Callable[[Observed, Host], Finding]:
-    """Judge a probe that only works or fails."""
+def _works(what: str, since: tuple[int, ...] = ()) -> Callable[[Observed, Host], Finding]:
+    """Judge a probe that only works or fails; `since` is the first release that has it."""
 
     def judge(observed: Observed, host: Host) -> Finding:
         if not observed.errno:
             return Finding("found", observed.text or what)
-        return Finding(
-            "not", f"{what} failed with {errno_text(observed.errno)}", mend=_blocked_mend(observed.errno, host)
-        )
+        mend = _blocked_mend(observed.errno, host, since)
+        return Finding("not", f"{what} failed with {errno_text(observed.errno)}", mend=mend)
 
     return judge
 
 
-def _blocked_mend(errno: int, host: Host) -> str:
-    """Name who refuses a call: a container's own filter as a rule, an old kernel when the call doesn't exist."""
+def _blocked_mend(errno: int, host: Host, since: tuple[int, ...] = ()) -> str:
+    """Name who refuses a call: an old kernel, a container's own filter as a rule, or another filter around us."""
+    if since and version_tuple(host.release)[:2] < since:
+        return _UPGRADE
     if host.container:
         return f"{_engine(host)} run --security-opt seccomp=unconfined ...  # this container filters system calls"
+    if host.filtered:
+        return _OUTSIDE
     return _UPGRADE if errno in (errno_names.ENOSYS, errno_names.EINVAL) else ""
+
+
+def _reaches(what: str, since: tuple[int, ...]) -> Callable[[Observed, Host], Finding]:
+    """Judge a call by which the warden looks into a worker: it needs a right, which a container may give."""
+
+    def judge(observed: Observed, host: Host) -> Finding:
+        if not observed.errno:
+            return Finding("found", what)
+        detail = f"{what} failed with {errno_text(observed.errno)}"
+        if observed.text:
+            detail += f": {observed.text}"
+        if (host.ptrace_scope or 0) >= 2:
+            return Finding("not", detail, mend=_YAMA_MEND if host.ptrace_scope == 2 else _YAMA_REBOOT)
+        if host.container and observed.errno == errno_names.EPERM:
+            return Finding("not", detail, mend=f"{_engine(host)} run --cap-add SYS_PTRACE ...")
+        return Finding("not", detail, mend=_blocked_mend(observed.errno, host, since))
+
+    return judge
 
 
 def _engine(host: Host) -> str:
@@ -110,22 +139,32 @@ def _engine(host: Host) -> str:
 
 
 def judge_kernel(_observed: Observed, host: Host) -> Finding:
-    """Judge the release: older kernels lack a required flag, so nothing else needs to be explained first."""
-    if version_tuple(host.release)[:2] >= MINIMUM_KERNEL:
+    """Judge the release: older kernels lack a required call, so nothing else needs to be explained first."""
+    release = version_tuple(host.release)[:2]
+    if release >= FULL_KERNEL:
         return Finding("found", host.release)
+    if release >= MINIMUM_KERNEL:
+        return Finding("partial", f"{host.release}, without WAIT_KILLABLE_RECV (Linux 5.19)", mend=_UPGRADE)
     return Finding("not", f"{host.release}; at least {MINIMUM_KERNEL[0]}.{MINIMUM_KERNEL[1]} is needed", mend=_UPGRADE)
 
 
 def judge_notification(observed: Observed, host: Host) -> Finding:
-    """Judge user notification: `names` are the parts that are missing; only the wake-up hint is dispensable."""
+    """Judge user notification: `names` are the parts that are missing; only injecting descriptors is indispensable."""
+    if observed.errno == errno_names.EBUSY:
+        detail = "another program listens to this process's system calls already, and the kernel allows one"
+        return Finding("not", detail, mend=_blocked_mend(observed.errno, host) or _OUTSIDE)
     if observed.errno:
-        return _works("seccomp user notification")(observed, host)
-    needed = tuple(name for name in observed.names if name != "sync wake-up")
+        return _works("seccomp user notification", (5, 9))(observed, host)
+    needed = tuple(name for name in observed.names if name not in _DISPENSABLE)
     if needed:
         return Finding("not", f"without {', '.join(needed)}", observed.names, _UPGRADE)
     if observed.names:
-        return Finding("partial", "all but the synchronous wake-up (Linux 6.6)", observed.names, _UPGRADE)
+        words = ", ".join(f"{name} (Linux {_DISPENSABLE[name]})" for name in observed.names)
+        return Finding("partial", f"without {words}", observed.names, _UPGRADE)
     return Finding("found", "ADDFD, WAIT_KILLABLE_RECV, synchronous wake-up")
+
+
+_DISPENSABLE = {"WAIT_KILLABLE_RECV": "5.19", "sync wake-up": "6.6"}
 
 
 def judge_landlock(observed: Observed, host: Host) -> Finding:
@@ -178,8 +217,10 @@ def judge_namespaces(observed: Observed, host: Host) -> Finding:
 
 
 def judge_yama(observed: Observed, _host: Host) -> Finding:
-    """Judge kernel.yama.ptrace_scope (`number`, -1: no Yama): how far the warden may look into a worker."""
-    mend = "sudo sysctl -w kernel.yama.ptrace_scope=1"
+    """Judge kernel.yama.ptrace_scope (`number`, -1: no Yama): how far the warden may look into a worker.
+
+    `errno` is set where scope 2 asks for a capability that the warden can't have.
+    """
     match observed.number:
         case -1:
             return Finding("found", "no Yama on this kernel: nothing restricted")
@@ -187,16 +228,13 @@ def judge_yama(observed: Observed, _host: Host) -> Finding:
             return Finding("found", "ptrace_scope 0: nothing restricted")
         case 1:
             return Finding("found", "ptrace_scope 1: workers name the warden")
+        case 2 if observed.errno:
+            return Finding("not", "ptrace_scope 2: needs root or user namespaces, and there are none", mend=_YAMA_MEND)
         case 2:
-            return Finding(
-                "partial", "ptrace_scope 2: needs root or user namespaces", ("wardens without capabilities",), mend
-            )
+            return Finding("partial", "ptrace_scope 2: needs root or user namespaces", ("other wardens",), _YAMA_MEND)
         case _:
-            return Finding(
-                "not",
-                f"ptrace_scope {observed.number}: no process may look into another, until the next boot",
-                mend=mend,
-            )
+            scope = f"ptrace_scope {observed.number}"
+            return Finding("not", f"{scope}: no process may look into another, until the next boot", mend=_YAMA_REBOOT)
 
 
 def judge_apparmor(observed: Observed, host: Host) -> Finding:
@@ -255,7 +293,8 @@ FEATURES: tuple[Feature, ...] = (
         "seccomp-notify",
         "seccomp user notification",
         True,
-        "no file call can be decided outside the worker; without the wake-up each call costs some microseconds more",
+        "no file call can be decided outside the worker; without WAIT_KILLABLE_RECV a call of a worker that is stopped "
+        "meanwhile may be made twice, without the wake-up each call costs some microseconds more",
         judge_notification,
     ),
     Feature(
@@ -269,7 +308,8 @@ FEATURES: tuple[Feature, ...] = (
         "user-namespaces",
         "user namespaces",
         False,
-        "an ordinary user's workers see the host's network, processes and mounts, and are not hidden from each other",
+        "an ordinary user's workers see the host's network, processes and mounts, and are not hidden from each other; "
+        "root's warden may look into every process, not only into workers",
         judge_user_namespaces,
     ),
     Feature(
@@ -279,16 +319,20 @@ FEATURES: tuple[Feature, ...] = (
         "workers share the named namespaces with the host; seccomp and Landlock still refuse the calls",
         judge_namespaces,
     ),
-    Feature("openat2", "openat2", True, "paths can't be opened beneath a root safely", _works("openat2")),
+    Feature("openat2", "openat2", True, "paths can't be opened beneath a root safely", _works("openat2", (5, 6))),
     Feature(
-        "pidfd-getfd", "pidfd_getfd", True, "the warden can't see which directory a call names", _works("pidfd_getfd")
+        "pidfd-getfd",
+        "pidfd_getfd",
+        True,
+        "the warden can't see which directory a call names",
+        _reaches("pidfd_getfd", (5, 6)),
     ),
     Feature(
         "process-vm",
         "process_vm_readv",
         True,
         "the warden can't read the path a call names",
-        _works("process_vm_readv"),
+        _reaches("process_vm_readv", (3, 2)),
     ),
     Feature(
         "memfd-seal",
@@ -302,7 +346,7 @@ FEATURES: tuple[Feature, ...] = (
         "sealed mappings",
         False,
         "each file that a component opens costs two calls of the warden",
-        _works("mseal"),
+        _works("mseal", (6, 10)),
     ),
     Feature("yama", "Yama ptrace_scope", True, "the warden can't read the workers' calls", judge_yama),
     Feature(

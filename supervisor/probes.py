@@ -155,14 +155,26 @@ def _openat2() -> Observed:
     return Observed()
 
 
-def _with_a_child(look: Callable[[int], Observed]) -> Observed:
-    """Call `look` with the pid of a child that waits, and end the child."""
+def _with_a_worker(look: Callable[[int], Observed]) -> Observed:
+    """Call `look` with the pid of a child that waits, from where the warden stands, and end the child.
+
+    That is inside a user namespace with the worker, where there is one; else root's warden needs CAP_SYS_PTRACE for a
+    worker of another uid, and an ordinary user's has none.
+    """
+    try:
+        _enter_user_namespace()
+    except OSError:
+        may_trace = ipc.libc.permitted_capabilities() >> ipc.libc.CAP_SYS_PTRACE & 1
+        if os.geteuid() == 0 and not may_trace:
+            return Observed(errno.EPERM, text="root without CAP_SYS_PTRACE, and no user namespaces")
     pid = os.fork()
     if pid == 0:
         signal.pause()
         os._exit(0)
     try:
         return look(pid)
+    except OSError as error:
+        return Observed(error.errno or errno.EIO)
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
@@ -175,7 +187,7 @@ def _pidfd_getfd() -> Observed:
         ipc.libc.pidfd_getfd(os.pidfd_open(pid), descriptor)
         return Observed()
 
-    return _with_a_child(look)
+    return _with_a_worker(look)
 
 
 def _process_vm_readv() -> Observed:
@@ -188,7 +200,7 @@ def _process_vm_readv() -> Observed:
         count = remote.read(pid, there.address, len(content))  # a forked child has it at the same address
         return Observed() if bytes(remote.buffer.view[:count]) == content else Observed(errno.EIO)
 
-    return _with_a_child(look)
+    return _with_a_worker(look)
 
 
 def _memfd_seal() -> Observed:
@@ -216,12 +228,25 @@ def read_number(path: str) -> int | None:
         return None
 
 
-def _sysctl(path: str) -> Callable[[], Observed]:
-    def probe() -> Observed:
-        value = read_number(path)
-        return Observed(number=-1 if value is None else value)
+def _yama() -> Observed:
+    scope = read_number("/proc/sys/kernel/yama/ptrace_scope")
+    if scope == 2 and os.geteuid() != 0:
+        return Observed(_user_namespace_errno(), scope)
+    return Observed(number=-1 if scope is None else scope)
 
-    return probe
+
+def _user_namespace_errno() -> int:
+    """Return 0 where this process can have the capabilities of a user namespace of its own, and enters one."""
+    try:
+        _user_namespaces()
+    except OSError as error:
+        return error.errno or errno.EIO
+    return 0
+
+
+def _apparmor() -> Observed:
+    value = read_number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
+    return Observed(number=-1 if value is None else value)
 
 
 def _cgroup() -> Observed:
@@ -278,6 +303,12 @@ def detect_container() -> str:
     return ""
 
 
+def _is_filtered() -> bool:
+    """Return whether a seccomp filter is on this process: proc(5)."""
+    with open("/proc/self/status", "rb") as lines:
+        return any(line.startswith(b"Seccomp:\t2") for line in lines)
+
+
 PROBES: dict[str, Callable[[], Observed]] = {
     "kernel": Observed,
     "container": Observed,
@@ -292,8 +323,8 @@ PROBES: dict[str, Callable[[], Observed]] = {
     "process-vm": _process_vm_readv,
     "memfd-seal": _memfd_seal,
     "mseal": _mseal,
-    "yama": _sysctl("/proc/sys/kernel/yama/ptrace_scope"),
-    "apparmor": _sysctl("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
+    "yama": _yama,
+    "apparmor": _apparmor,
     "cgroup-v2": _cgroup,
     "libseccomp": _libseccomp,
     "wasmtime": _wasmtime,
@@ -310,6 +341,8 @@ def describe_host() -> Host:
         max_user_namespaces=read_number("/proc/sys/user/max_user_namespaces"),
         unprivileged_userns_clone=read_number("/proc/sys/kernel/unprivileged_userns_clone"),
         apparmor_restricts_userns=read_number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
+        ptrace_scope=read_number("/proc/sys/kernel/yama/ptrace_scope"),
+        filtered=_is_filtered(),
     )
 
 

@@ -473,7 +473,7 @@ class RunLoop(Struct):
         outside, problems = verify_and_bound(self._pid, self.expected, self.job.limits)
         self.layers += outside
         if problems:
-            self.facts = replace(self.facts, refused_code="A3001", refused_reason="; ".join(problems))
+            self.facts = replace(self.facts, refused_code="A3002", refused_reason="; ".join(problems))
             self._event(Event.WARDEN_ORDERED_END)
             return
         detail: dict[str, object] = {

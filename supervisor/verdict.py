@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 
+from ipc.errors import DOCTOR_HINT
 from ipc.messages import PROGRAM, Ended, Finished, StartFailed, WorkerLimits
 from ipc.struct import Struct
 
@@ -20,6 +21,8 @@ EX_LIMIT = 75
 EX_NOPERM = 77
 TRAP_EXIT_CODE = 134
 """128 + SIGABRT: what a shell shows for an aborted program."""
+
+_NOT_CONFINED = ("A3001", "A3002")
 
 LIMIT_CODES = {
     "memory": "A2001",
@@ -72,6 +75,8 @@ def decide_verdict(facts: Facts) -> Verdict:
     """Return the verdict for `facts`; every combination has one."""
     if facts.unrecorded:
         return Verdict("host_error", EX_CANTCREAT, facts.unrecorded, "A3004")
+    if facts.refused_code in _NOT_CONFINED:
+        return _not_confined(facts.refused_reason, facts.refused_code)
     if facts.refused_code:
         return Verdict("refused", EX_NOPERM, facts.refused_reason, facts.refused_code)
     if facts.limit_reached:
@@ -129,9 +134,14 @@ def _start_failed(failure: StartFailed) -> Verdict:
     if failure.layer:
         # The number is the worker's own: strerror(3) takes a C int.
         errno_name = f", {os.strerror(failure.errno)}" if 0 < failure.errno < 4096 else ""
-        text = f"required layer {failure.layer} can't be had ({failure.call}{errno_name}): {failure.message}"
-        return Verdict("refused", EX_UNAVAILABLE, text, "A3001")
+        how = "" if failure.call == "probe" else f" ({failure.call}{errno_name})"
+        detail = failure.message.removeprefix(f"{failure.layer}: ").removeprefix("probe: ")
+        return _not_confined(f"required layer {failure.layer} can't be had{how}: {detail}", "A3001")
     return Verdict("host_error", EX_SOFTWARE, f"{failure.stage}: {failure.message}")
+
+
+def _not_confined(reason: str, code: str) -> Verdict:
+    return Verdict("refused", EX_UNAVAILABLE, f"{reason}\n{DOCTOR_HINT}", code)
 
 
 def _from_wait(facts: Facts, ended: Ended) -> Verdict:

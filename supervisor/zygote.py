@@ -194,7 +194,9 @@ class Zygote:
         return self._process
 
     def _failed(self, error: Exception) -> ConfinementError:
-        words = "" if self._process is None else self._process.last_words()
+        # The last line of a traceback says what it was; the name of the class is for us.
+        words = "" if self._process is None else self._process.last_words().rpartition("\n")[2]
+        words = words.removeprefix("ipc.errors.ConfinementError: ")
         number = getattr(error, "errno", 0) or 0
         return ConfinementError("zygote", "fork", number, words or "it ended while forking")
 

@@ -57,7 +57,10 @@ class Condition(Struct, frozen=True):
 
 
 class Rule(Struct, frozen=True):
-    """What happens to one system call when all conditions hold; `why` is for the reader."""
+    """What happens to one system call when all conditions hold; `why` is for the reader.
+
+    `unseen` says why no program of ours is seen to need it ("another libc"); "" where some are.
+    """
 
     call: str
     action: str
@@ -65,6 +68,7 @@ class Rule(Struct, frozen=True):
     conditions: tuple[Condition, ...]
     architectures: tuple[str, ...]
     why: str
+    unseen: str = ""
 
 
 class FilterData(Struct, frozen=True):
@@ -124,9 +128,9 @@ def load(name: str) -> FilterData:
         action, number = _action(group.get("action", "allow"))
         conditions = tuple(_condition(condition) for condition in group.get("when", ()))
         architectures = tuple(group.get("only", _ARCHITECTURES))
-        why = str(group["why"])
+        why, unseen = str(group["why"]), str(group.get("unseen", ""))
         for call in group["calls"]:
-            rules.append(Rule(call, action, number, conditions, architectures, why))
+            rules.append(Rule(call, action, number, conditions, architectures, why, unseen))
     return FilterData(name, default, default_errno, tuple(rules))
 
 

@@ -101,6 +101,8 @@ def _load(name: str, program: Program) -> LayerReport:
 
 
 def _unavailable(error: OSError) -> LayerReport:
-    if error.errno in (errno.ENOSYS, errno.EACCES, errno.EPERM, errno.EBUSY):
+    if error.errno == errno.EBUSY:
+        return LayerReport(LAYER, "unavailable", "another program listens to this process's system calls already")
+    if error.errno in (errno.ENOSYS, errno.EACCES, errno.EPERM):
         return LayerReport(LAYER, "unavailable", f"seccomp: {os.strerror(error.errno)}")
     raise ConfinementError(LAYER, "seccomp", error.errno or 0) from error

@@ -16,7 +16,7 @@ from ipc import codec, syscalls
 from ipc.audit.event import AuditEvent
 from ipc.audit.stream import AuditClient
 from ipc.channel import Channel
-from ipc.errors import AirssysError, LocalProtocolError
+from ipc.errors import AirssysError, ConfinementError, LocalProtocolError
 from ipc.messages import (
     Attach,
     Attached,
@@ -40,6 +40,7 @@ from ipc.warden.identity import become, check_origin, prepare
 from ipc.warden.lane import Lane, Stop
 from ipc.warden.notify import Listener
 from ipc.warden.opening import prepare_root
+from ipc.warden.reach import check_openat2, check_reach
 from ipc.warden.recorder import Recorder, Sink
 
 _SWITCH_INTERVAL_S: Final = 0.0005
@@ -150,22 +151,28 @@ class Warden:
 
     def _run_lane(self, worker_id: str, descriptors: list[int], expected: _Expected) -> None:
         place: _Place | None = None
-        failure = ""
+        code, failure = "A1705", ""
         try:
+            check_openat2()
             place = self._make_place(worker_id, *descriptors)
+        except ConfinementError as error:
+            code, failure = "A3001", f"required layer {error}"
         except Exception as error:  # noqa: BLE001,RUF100 # whatever it is, it ends this worker and nothing else
             failure = f"it can't be attached: {type(error).__name__}: {error}"[:512]
         arrived = expected.wait()
         lane: Lane | None = None
         if place is not None and arrived is not None:
             try:
+                check_reach(arrived[1])
                 lane = self._make_lane(worker_id, place, arrived, descriptors[1:], expected)
+            except ConfinementError as error:
+                code, failure = "A3001", f"required layer {error}"
             except Exception as error:  # noqa: BLE001,RUF100 # likewise
                 failure = f"it can't be attached: {type(error).__name__}: {error}"[:512]
         if place is None or lane is None:
             with contextlib.suppress(OSError):
                 if arrived is not None:
-                    self.send(EndWorker(worker_id, "A1705", failure, 0))
+                    self.send(EndWorker(worker_id, code, failure, 0))
                     expected.stop.wait()
                 self.send(Detached(worker_id, 0, 0, 0))
             for descriptor in (*(arrived or ()), *descriptors[1:]):

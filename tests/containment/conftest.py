@@ -169,6 +169,7 @@ OFF = {
     "without landlock": ("landlock",),
     "without namespaces": ("namespaces",),
     "without rlimits": ("rlimits",),
+    "seccomp alone": ("landlock", "namespaces"),
     "bare": LAYERS,
 }
 """World → layers that are off. In "bare" an attack works: without that, its failure elsewhere would prove nothing."""
@@ -220,10 +221,34 @@ def worlds(_place: Path) -> Iterator[Worlds]:
         yield Worlds(_place, stack)
 
 
+HELD_BY_SECCOMP_ALONE = {
+    "test_a_listing_shows_only_the_names_that_are_granted",
+    "test_a_new_name_does_not_make_a_read_only_file_writable",
+    "test_a_stat_does_not_become_a_read",
+    "test_dot_dot_and_absolute_paths_lead_nowhere",
+    "test_executing_a_program_ends_the_worker",
+    "test_list_alone_gives_names_and_no_content",
+    "test_no_new_executable_memory",
+    "test_proc_sys_and_dev_are_closed_even_when_granted",
+    "test_renaming_a_directory_does_not_bring_it_under_a_wider_grant",
+    "test_symbolic_links_out_are_judged_on_their_target",
+    "test_what_was_needed_before_the_seal_kills_after_it",
+    "test_with_read_alone_nothing_changes",
+    "test_without_a_grant_nothing_can_be_done",
+}
+"""Attacks that are tried once more with neither Landlock nor namespaces: what an older kernel or a container lacks."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the attacks of `HELD_BY_SECCOMP_ALONE` in two worlds."""
+    if metafunc.function.__name__ in HELD_BY_SECCOMP_ALONE:
+        metafunc.parametrize("sealed", ["sealed", "seccomp alone"], indirect=True)
+
+
 @pytest.fixture
-def sealed(worlds: Worlds) -> World:
-    """The world with every layer on."""
-    return worlds["sealed"]
+def sealed(request: pytest.FixtureRequest, worlds: Worlds) -> World:
+    """The world with every layer on; for some attacks also the one where seccomp has to hold alone."""
+    return worlds[getattr(request, "param", "sealed")]
 
 
 @pytest.fixture

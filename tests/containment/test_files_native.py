@@ -101,14 +101,11 @@ def on_granted(tree: Path, flags: int) -> Steps:
         ("write", "write", "r:open", "s:X", 1),
         ("pwrite", "pwrite64", "r:open", "s:X", 1, 0),
         ("ftruncate", "ftruncate", "r:open", 0),
-        ("fallocate", "fallocate", "r:open", 0, 0, 4096),
         ("mode", "fchmod", "r:open", 0o777),
         ("owner", "fchown", "r:open", -1, -1),
         ("times", "utimensat", "r:open", 0, 0, 0),
         ("attribute", "fsetxattr", "r:open", "s:user.x", "s:y", 1, 0),
         ("lock", "flock", "r:open", 2),
-        ("upgrade", "fcntl", "r:open", 4, RDWR),
-        ("still", "write", "r:open", "s:X", 1),
         ("empty_path", "openat", "r:open", "s:", RDWR),
         ("name_it", "linkat", "r:open", "s:", AT, f"s:{tree}/out/l", AT_EMPTY_PATH),
         ("again", "openat", AT, "s:/proc/self/fd/5", RDWR),
@@ -124,8 +121,7 @@ def test_a_descriptor_for_reading_only_reads(worlds: Worlds, tree: Path, name: s
     before = _snapshot(tree)
     results = worlds[name].probe(on_granted(tree, RDONLY), "--read", tree / "in").results
     worked = {label for label, result in results.items() if result >= 0}
-    # F_SETFL ignores the access mode (fcntl(2)): "still" is what tells.
-    assert worked == {"open", "read", "pread", "map", "upgrade"}
+    assert worked == {"open", "read", "pread", "map"}
     assert results["read"] == 5
     assert _snapshot(tree) == before
 
@@ -136,7 +132,7 @@ def test_a_descriptor_for_a_stat_gives_no_byte(worlds: Worlds, tree: Path, name:
     before = _snapshot(tree)
     results = worlds[name].probe(on_granted(tree, PATH), "--list", tree / "in").results
     assert results["open"] >= 0
-    assert {label for label, result in results.items() if result >= 0} <= {"open", "upgrade"}
+    assert {label for label, result in results.items() if result >= 0} <= {"open"}
     assert _snapshot(tree) == before
 
 
@@ -144,7 +140,7 @@ def test_what_a_descriptor_may_is_the_grants_doing(sealed: World, tree: Path) ->
     """The control of the two tests above: with read and write granted, the same calls read, write and truncate."""
     results = sealed.probe(on_granted(tree, RDWR), "--read", tree / "in", "--write", tree / "in").results
     worked = {label for label, result in results.items() if result >= 0}
-    assert {"open", "read", "map", "write", "pwrite", "ftruncate", "fallocate", "still", "trunc", "creat"} <= worked
+    assert {"open", "read", "map", "write", "pwrite", "ftruncate", "trunc", "creat"} <= worked
 
 
 @pytest.mark.parametrize("name", WITH_WARDEN)

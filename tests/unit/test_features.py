@@ -39,7 +39,9 @@ IN_DOCKER = replace(USER, container="docker")
     ("release", "state"),
     [
         ("5.10.0", "not"),
-        ("5.18.19", "not"),
+        ("5.12.19", "not"),
+        ("5.13", "partial"),
+        ("5.18.19", "partial"),
         ("5.19", "found"),
         ("6.1.0-18-amd64", "found"),
         ("10.0-rc1", "found"),
@@ -99,12 +101,13 @@ def test_landlock_off_at_boot_and_landlock_filtered_have_different_cures() -> No
     [
         ((), "found"),
         (("sync wake-up",), "partial"),
-        (("WAIT_KILLABLE_RECV", "sync wake-up"), "not"),
+        (("WAIT_KILLABLE_RECV", "sync wake-up"), "partial"),
         (("ADDFD",), "not"),
+        (("ADDFD", "sync wake-up"), "not"),
     ],
 )
-def test_notification_needs_all_but_the_wake_up(names: tuple[str, ...], state: str) -> None:
-    """Without WAIT_KILLABLE_RECV a stopped worker's call is notified twice, so its lack isn't merely partial."""
+def test_notification_needs_descriptors_to_be_injected(names: tuple[str, ...], state: str) -> None:
+    """Without WAIT_KILLABLE_RECV a stopped worker's call may be made twice, which is no way out: runs say partial."""
     assert judge_notification(Observed(names=names), USER).state == state
 
 
@@ -135,6 +138,48 @@ def test_namespaces_are_partial_when_some_can_be_made() -> None:
     some = judge_namespaces(Observed(errno.EPERM, names=("pid",)), USER)
     none = judge_namespaces(Observed(errno.EPERM, names=("pid", "net", "mount", "ipc", "uts")), USER)
     assert (some.state, some.missing, none.state) == ("partial", ("pid",), "not")
+
+
+def test_another_listener_is_named() -> None:
+    """The kernel allows one listener; whoever has it first is to be left, not the kernel to be upgraded."""
+    finding = judge_notification(Observed(errno.EBUSY), replace(USER, filtered=True))
+    assert finding.state == "not"
+    assert "another program" in finding.detail
+    assert finding.mend.startswith("systemd-run")
+    assert "seccomp=unconfined" in judge_notification(Observed(errno.EBUSY), IN_DOCKER).mend
+
+
+JUDGES = {feature.name: feature.judge for feature in FEATURES}
+
+
+@pytest.mark.parametrize("name", ["pidfd-getfd", "process-vm"])
+@pytest.mark.parametrize(
+    ("host", "mend"),
+    [
+        (IN_DOCKER, "docker run --cap-add SYS_PTRACE"),
+        (replace(USER, ptrace_scope=2), "sysctl -w kernel.yama.ptrace_scope=1"),
+        (replace(USER, ptrace_scope=3), "reboot"),
+        (replace(USER, filtered=True), "systemd-run"),
+    ],
+)
+def test_who_stands_between_warden_and_worker_has_a_cure(name: str, host: Host, mend: str) -> None:
+    """A container gives a capability, Yama a sysctl or a reboot, a filter is left: the least that helps."""
+    finding = JUDGES[name](Observed(errno.EPERM), host)
+    assert finding.state == "not"
+    assert mend in finding.mend
+
+
+@pytest.mark.parametrize(("release", "mend"), [("6.1.0-18-amd64", "linux-image"), ("6.12", "seccomp=unconfined")])
+def test_a_call_that_is_newer_than_the_kernel_is_not_the_containers_fault(release: str, mend: str) -> None:
+    """mseal came with Linux 6.10: before, even a container is told to have another kernel."""
+    finding = JUDGES["mseal"](Observed(errno.ENOSYS), replace(IN_DOCKER, release=release))
+    assert mend in finding.mend
+
+
+def test_yama_2_without_a_capability_stops_everything() -> None:
+    """Scope 2 asks for a capability, which an ordinary user's warden only has in a user namespace."""
+    finding = judge_yama(Observed(errno.EPERM, 2), USER)
+    assert (finding.state, finding.mend) == ("not", "sudo sysctl -w kernel.yama.ptrace_scope=1")
 
 
 @pytest.mark.parametrize(("scope", "state"), [(-1, "found"), (0, "found"), (1, "found"), (2, "partial"), (3, "not")])

@@ -7,6 +7,7 @@ from itertools import product
 
 import pytest
 
+from ipc.errors import DOCTOR_HINT
 from ipc.messages import Ended, Finished, StartFailed, WorkerLimits
 from ipc.struct import replace
 from supervisor.verdict import LIMIT_CODES, Facts, LimitReached, Verdict, decide_verdict, limit_message
@@ -67,6 +68,8 @@ START_FAILED = StartFailed("confine", "landlock", "landlock_create_ruleset", 38,
         ),
         pytest.param(Facts(LIMITS, limit_reached=REACHED), "limit", 75, "A2002", id="our own timeout"),
         pytest.param(Facts(LIMITS, _killed(9), refused_code="A1701"), "refused", 77, "A1701", id="warden's order"),
+        pytest.param(Facts(LIMITS, _killed(9), refused_code="A3001"), "refused", 69, "A3001", id="out of reach"),
+        pytest.param(Facts(LIMITS, _killed(9), refused_code="A3002"), "refused", 69, "A3002", id="not confirmed"),
         pytest.param(Facts(LIMITS, _killed(9), interrupted_by=2), "crashed", 130, "", id="Ctrl-C"),
         pytest.param(Facts(LIMITS, _killed(9), interrupted_by=15), "crashed", 143, "", id="SIGTERM"),
         pytest.param(Facts(LIMITS, _killed(9), broken="x"), "host_error", 70, "", id="broken"),
@@ -188,9 +191,13 @@ def test_a_limit_in_words(reached: LimitReached, words: str) -> None:
 def test_a_missing_layer_is_named_with_the_call_and_the_error() -> None:
     """The message of a start that failed says which layer, which call and why."""
     message = decide_verdict(Facts(LIMITS, _exited(1), start_failed=START_FAILED)).message
-    assert message == (
-        "required layer landlock can't be had (landlock_create_ruleset, Function not implemented): not built in"
-    )
+    assert message.splitlines() == [
+        "required layer landlock can't be had (landlock_create_ruleset, Function not implemented): not built in",
+        DOCTOR_HINT,
+    ]
+    probed = replace(START_FAILED, call="probe", errno=0, message="landlock: probe: disabled at boot")
+    message = decide_verdict(Facts(LIMITS, _exited(1), start_failed=probed)).message
+    assert message.splitlines() == ["required layer landlock can't be had: disabled at boot", DOCTOR_HINT]
 
 
 def test_a_start_that_hung_and_was_killed_is_still_a_failed_start() -> None:
