@@ -12,7 +12,7 @@ from typing import Final
 
 from ipc.messages import Question
 from ipc.policy.capability import Grant
-from ipc.policy.patterns import literal_pattern_text
+from ipc.policy.patterns import literal_pattern_text, with_any_for_refused
 from ipc.struct import Struct
 from supervisor.broad_grants import is_too_broad_grant
 from supervisor.report import shell_quoted
@@ -52,7 +52,7 @@ class Choice(Struct, frozen=True):
 def choices(question: Question) -> tuple[Choice, ...]:
     """Return what can be granted: the thing itself, and all beneath its directory where that isn't too broad."""
     resource, action = question.resource, question.action
-    literal = literal_pattern_text(resource)
+    literal = with_any_for_refused(literal_pattern_text(resource))
     listing = action == "filesystem.list"
     itself: tuple[Grant, ...] = (Grant(action, literal, SOURCE),)
     if listing:
@@ -60,7 +60,8 @@ def choices(question: Question) -> tuple[Choice, ...]:
         itself += (Grant(action, f"{literal.rstrip('/')}/*", SOURCE),)
     found = [Choice(Answer.FILE, itself, shell_quoted(resource))]
     directory = resource if question.kind == "directory" else os.path.dirname(resource)
-    tree = Grant(action, literal_pattern_text(directory).rstrip("/") + "/", SOURCE)
+    beneath = with_any_for_refused(literal_pattern_text(directory)).rstrip("/") + "/"
+    tree = Grant(action, beneath, SOURCE)
     if directory != "/" and not is_too_broad_grant(tree):
         found.append(Choice(Answer.DIRECTORY, (tree,), f"all beneath {shell_quoted(directory)}"))
     return tuple(found)

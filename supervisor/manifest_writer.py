@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from ipc.policy.patterns import PatternError, parse_pattern
+from ipc.policy.patterns import PatternError, parse_pattern, with_any_for_refused
 from ipc.struct import Struct
 from supervisor.manifest import checks
 from supervisor.manifest.template import PATTERN_CHARACTERS
@@ -185,7 +185,8 @@ def _written_patterns(draft: Draft) -> tuple[dict[str, list[str]], list[str]]:
     for action, verb in _SECTIONS:
         found: dict[str, None] = {}
         for text in draft.patterns.get(action, ()):
-            pattern = "".join(character if _is_plain(character) else "?" for character in text)
+            # What neither a pattern nor TOML, which is UTF-8, may hold stands for any one character.
+            pattern = _UNDECODABLE.sub("?", with_any_for_refused(text))
             try:
                 parse_pattern(pattern)
             except PatternError as error:
@@ -196,17 +197,6 @@ def _written_patterns(draft: Draft) -> tuple[dict[str, list[str]], list[str]]:
                 found[anchored(pattern, draft.anchors)] = None
         written[verb] = list(found)
     return written, notes
-
-
-def _is_plain(character: str) -> bool:
-    """Whether it may stand in a pattern, and in TOML, which is UTF-8: what may not stands for any one character."""
-    if character.isascii():
-        return character.isprintable()
-    try:
-        parse_pattern(f"/{character}")
-    except PatternError:
-        return False
-    return is_text(character)
 
 
 def _table(name: str, entries: Mapping[str, str], quoted: bool = False) -> list[str]:
@@ -231,8 +221,9 @@ def _strings(values: Iterable[str]) -> str:
 
 
 def _string(text: str) -> str:
-    """A basic string of TOML 1.0: JSON's escapes are among its own; DEL has to be escaped too."""
-    return json.dumps(_UNDECODABLE.sub("?", text), ensure_ascii=False).replace("\x7f", "\\u007f")
+    """A basic string of TOML 1.0: JSON's escapes are among its own; what a reader couldn't see is escaped too."""
+    quoted = json.dumps(_UNDECODABLE.sub("?", text), ensure_ascii=False)
+    return "".join(character if character.isprintable() else f"\\U{ord(character):08X}" for character in quoted)
 
 
 def _comment(text: str) -> str:

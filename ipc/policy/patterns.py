@@ -192,6 +192,11 @@ def literal_pattern_text(resource: str) -> str:
     return _MAGIC.sub(lambda found: f"[{found[0]}]", resource).replace("${", "[$]{")
 
 
+def with_any_for_refused(pattern: str) -> str:
+    """A pattern text in which what no pattern may hold stands for any one character: any resource can be named so."""
+    return _NOT_TEXT.sub("?", _DECEPTIVE.sub("?", pattern))
+
+
 def has_wildcards(text: str) -> bool:
     """Whether the text holds any character that a pattern gives a meaning."""
     return _MAGIC.search(text) is not None

@@ -7,7 +7,7 @@ import stat
 
 from ipc.errors import ConfigError
 from supervisor.disk_view import VISITED_MAX
-from supervisor.manifest.checks import check_guest_path
+from supervisor.manifest.checks import check_guest_path, check_wasm_path
 from supervisor.manifest_writer import (
     Anchor,
     Draft,
@@ -83,6 +83,8 @@ def check_manifest_place(path: str, wasm_path: str) -> None:
             f"--write-manifest {visible(path)}: a manifest names a program beneath its own directory",
             hint=f"write it beside the program, as {visible(os.path.join(os.path.dirname(program), 'Component.toml'))}",
         )
+    if check_wasm_path(os.path.relpath(program, directory)) is not None:
+        raise ConfigError(f"--write-manifest {visible(path)}: a manifest can't name a program called {program!a}")
 
 
 def write_manifest(

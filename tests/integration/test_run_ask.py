@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import select
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -263,6 +264,21 @@ def test_a_name_cannot_write_to_the_terminal_or_pass_for_another(run, ask: Start
     assert "\u202e" not in person.shown
     assert "letters that may look like others" in person.shown
     assert "p\\u0430ssword" in person.shown
+
+
+@pytest.mark.parametrize("name", ["[x]*?", "${x}", "esc\x1b[31m", "two\nlines", "no\u200bspace", " "])
+def test_any_name_can_be_allowed(run, ask: Start, name: str) -> None:
+    """[f]ile allows the file that was asked about, whatever its name holds, and a manifest can be written of it."""
+    run.file(f"in/{name}", "content\n")
+    run.file("in/other", "other\n")
+    shutil.copyfile(TOOL, run.directory / "tool.wasm")
+    person = ask("tool.wasm", "--write-manifest", "Component.toml", guest=("cat", f"in/{name}", ",", "cat", "in/other"))
+    person.answer("f", "n")
+    assert person.finish() == 1
+    assert "content" in person.shown
+    assert "other: EACCES" in person.shown
+    again = run(run.directory, "--grant", "asked", guest=("cat", f"in/{name}"))
+    assert again.stdout == b"content\n", again.stderr
 
 
 def test_a_guest_cannot_draw_over_a_question(run, ask: Start) -> None:

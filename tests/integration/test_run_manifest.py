@@ -16,6 +16,24 @@ GUESTS = Path(__file__).resolve().parents[1] / "guests"
 ROOT = Path(__file__).resolve().parents[2]
 BOTH = ["tool.wasm", "tool.component.wasm"]
 REACH_MAX = 1.2
+HOSTILE = [
+    "a b",
+    " ends ",
+    'it\'s "quoted"',
+    "back\\slash",
+    "[x]*?",
+    "${component}",
+    "$${x}",
+    "#1",
+    "-rf",
+    "r\u00e9sum\u00e9-\u65e5\u672c",
+    "esc\x1b[31m",
+    "two\nlines",
+    "tab\t",
+    "del\x7f",
+    "no\u200bspace",
+    "\u202etxt",
+]
 
 
 @pytest.fixture
@@ -80,6 +98,30 @@ def test_many_files_of_one_directory_become_one_pattern(run, program: Path) -> N
     assert '"${component}/all/*"' in text
     assert '"${component}/half/3.txt"' in text
     assert "half/7.txt" not in text
+
+
+@pytest.mark.parametrize("program", BOTH, indirect=True)
+def test_any_name_can_be_written_and_found_again(run, program: Path) -> None:
+    """Names with pattern characters, quotes, variables, controls, invisible characters: each is named, and only it."""
+    for n in range(2 * len(HOSTILE)):
+        run.file(f"in/other-{n}", "not used")
+    for name in HOSTILE:
+        run.file(f"in/{name}", f"{name!a}\n")
+    (run.directory / os.fsdecode(b"in/raw\xff")).write_bytes(b"not used")
+    run.folder("out")
+    guest = [word for name in HOSTILE for word in ("cat", f"in/{name}", ",", "write", f"out/{name}", "x", ",")]
+    first = run(
+        program, "--read", "in", "--write", "out", "--write-manifest", "Component.toml", guest=tuple(guest[:-1])
+    )
+    assert first.code == 0, first.stderr
+    for path in (run.directory / "out").iterdir():
+        path.unlink()
+    document = run(run.directory, "--grant", "asked", "--json").document()
+    assert document["denials"] == []
+    assert document["stdout"] == first.stdout.decode()
+    assert {path.name for path in (run.directory / "out").iterdir()} == set(HOSTILE)
+    used = {f"{run.directory}/{place}/{name}" for name in HOSTILE for place in ("in", "out")}
+    assert reachable(run.directory / "Component.toml", run.directory) == used
 
 
 @pytest.mark.parametrize("program", ["tool.wasm"], indirect=True)

@@ -14,6 +14,7 @@ from ipc.policy.patterns import (
     literal_pattern_text,
     parse_pattern,
     split_resource,
+    with_any_for_refused,
 )
 
 NFC = "/d/caf\u00e9"
@@ -245,6 +246,15 @@ def test_a_literal_pattern_matches_its_resource_only(resource: str) -> None:
     pattern = parse_pattern(literal_pattern_text(resource))
     assert pattern.matches(resource)
     assert not pattern.matches("/a/x")
+
+
+@pytest.mark.parametrize("resource", ["/a/two\nlines", "/a/\x7f", "/a/\u200b[x]", "/\u202e/\ud800", "/a/plain*"])
+def test_any_resource_has_a_pattern(resource: str) -> None:
+    """What no pattern may hold stands for any one character, and what it may hold only for itself."""
+    pattern = parse_pattern(with_any_for_refused(literal_pattern_text(resource)))
+    assert pattern.matches(resource)
+    assert not pattern.matches(resource + "x")
+    assert not pattern.matches(resource.replace("/", "/y", 1))
 
 
 NORMALISED: list[tuple[str, str | None]] = [
