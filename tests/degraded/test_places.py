@@ -59,7 +59,7 @@ DOCKER_CAPABILITIES = (0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31)
 PLACES: dict[str, Simulation] = {
     "nothing is missing": Simulation(),
     "Debian 12: Linux 6.1": Simulation((NO_WAKE_UP,), first_unknown_call=451, landlock_abi=2),
-    "Linux 5.14 to 5.18": Simulation((NO_WAKE_UP, NO_KILLABLE), first_unknown_call=448, landlock_abi=1),
+    "Linux 5.13 to 5.18": Simulation((NO_WAKE_UP, NO_KILLABLE), first_unknown_call=447, landlock_abi=1),
     "no Landlock": Simulation(refused("landlock_create_ruleset", number=errno.ENOSYS)),
     "no Landlock, and not required": Simulation(refused("landlock_create_ruleset", number=errno.ENOSYS)),
     "no seccomp": Simulation(refused("seccomp", number=errno.ENOSYS)),
