@@ -306,13 +306,15 @@ class Gadgets:
         "0f05"  #   syscall
     )
     _STAY: Final = bytes.fromhex(
-        "31ff"  #   xor edi, edi
-        "31f6"  #   xor esi, esi
         "31d2"  #   xor edx, edx
         "4d31d2"  # xor r10, r10
-        "b80f010000"  # mov eax, 271 (ppoll: of nothing, for ever)
+        "be80000000"  # mov esi, 128 (FUTEX_WAIT, private: for ever while a word is 0)
+        "488d3d00000000"  # lea rdi, [here]
+        "4881e700f0ffff"  # and rdi, -4096
+        "4881c7f80f0000"  # add rdi, 4088 (the end of this page, which is empty)
+        "b8ca000000"  # mov eax, 202 (futex)
         "0f05"  #   syscall
-        "ebee"  #   jmp to the start
+        "ebd8"  #   jmp to the start
     )
     _CALL_I386: Final = bytes.fromhex(
         "53"  #     push rbx             long f(number, a, b, c)
