@@ -111,11 +111,15 @@ class DenialPrinter:
     def finish(self) -> None:
         """Say what else was wanted, and how many more there were."""
         if self._wanted:
+            from supervisor.dev_grants import HIDDEN_SOURCE
+
             print("airssys: also wanted, and not allowed:", file=self._stream)
             for denial in self._wanted:
                 verb = visible(denial.action.removeprefix("filesystem."))
                 resource = shell_quoted(denial.resource)
-                print(f"  {verb} {resource} [{visible(denial.code)}] {visible(denial.reason)}", file=self._stream)
+                # The entry that --dev itself has made is told by its purpose.
+                reason = HIDDEN_SOURCE if denial.rule.endswith(f"({HIDDEN_SOURCE})") else denial.reason
+                print(f"  {verb} {resource} [{visible(denial.code)}] {visible(reason)}", file=self._stream)
         hint = self._askable and self._bare and not self._asks and self._wanted is None
         if hint and not self._quiet and self._stream.isatty():
             print("airssys: to be asked about each instead: --ask", file=self._stream)
