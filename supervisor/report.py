@@ -58,6 +58,9 @@ def denial_lines(denial: Denial, bare: bool) -> list[str]:
         flag = f"--{verb} {shell_quoted(denial.resource)}"
         manifest = f"[capabilities.filesystem] {verb} in Component.toml"
         lines.append(f"  to allow: {flag}   or {manifest}" if bare else f"  to allow: {manifest}")
+    elif denial.code == "A1204" and "`..`" in denial.reason:
+        # WASI has no way out of a directory, whatever is granted; the absolute name needs none.
+        lines.append(f"  to reach it: give the program its absolute name, {shell_quoted(denial.resource)}")
     return lines
 
 
@@ -111,11 +114,15 @@ class DenialPrinter:
     def finish(self) -> None:
         """Say what else was wanted, and how many more there were."""
         if self._wanted:
+            from supervisor.dev_grants import HIDDEN_SOURCE
+
             print("airssys: also wanted, and not allowed:", file=self._stream)
             for denial in self._wanted:
                 verb = visible(denial.action.removeprefix("filesystem."))
                 resource = shell_quoted(denial.resource)
-                print(f"  {verb} {resource} [{visible(denial.code)}] {visible(denial.reason)}", file=self._stream)
+                # The entry that --dev itself has made is told by its purpose.
+                reason = HIDDEN_SOURCE if denial.rule.endswith(f"({HIDDEN_SOURCE})") else denial.reason
+                print(f"  {verb} {resource} [{visible(denial.code)}] {visible(reason)}", file=self._stream)
         hint = self._askable and self._bare and not self._asks and self._wanted is None
         if hint and not self._quiet and self._stream.isatty():
             print("airssys: to be asked about each instead: --ask", file=self._stream)

@@ -19,6 +19,9 @@ ALIKE_MIN: Final = 5
 SPARE_IN: Final = 5
 """A pattern for many may reach one file more for so many that were used: at most 1.2 times as much."""
 _RANDOM: Final = re.compile(r"(?<=[-_.])(?=[A-Za-z]*[0-9]|[a-z]*[A-Z]|[A-Z]+[a-z])[A-Za-z0-9]{5,}|[0-9]{4,}")
+_EIGHT: Final = re.compile(r"(?<=[-_.])(?=[a-z_]*[0-9_]|[a-z]*[b-df-hj-np-tv-z]{5})[a-z0-9_]{8}(?=\.|$)")
+"""As Python's tempfile and others make them; letters alone where hardly any word has so many consonants in a row."""
+_NUMBERED: Final = re.compile(r"(?<=[A-Za-z])[0-9]{6,}(?![A-Za-z0-9_])")
 _TEMPORARY: Final = re.compile(r"(te?mp)[A-Za-z0-9_]{4,}", re.IGNORECASE)
 
 
@@ -135,8 +138,10 @@ def _random_part(name: str) -> tuple[int, int]:
     temporary = _TEMPORARY.fullmatch(name)
     if temporary:
         return temporary.end(1), len(name)
-    found = list(_RANDOM.finditer(name))
-    return found[-1].span() if found else (0, 0)
+    for expression in (_EIGHT, _NUMBERED, _RANDOM):
+        if found := list(expression.finditer(name)):
+            return found[-1].span()
+    return 0, 0
 
 
 def _common_start(texts: Sequence[str]) -> str:

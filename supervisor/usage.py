@@ -58,6 +58,16 @@ class Patterns(Struct):
     exact: set[str] = field(default_factory=set)
     whole: dict[str, bool] = field(default_factory=dict)
     """Directory → whether all beneath it is covered, or only what is directly in it."""
+    ways: set[str] = field(default_factory=set)
+    """What leads to them."""
+
+    def add(self, text: str, path: str = "") -> None:
+        """Take one more, which names `path` exactly where that is given."""
+        if text not in self.texts:
+            self.texts.add(text)
+            self.ways.update(ancestors(text))
+        if path:
+            self.exact.add(path)
 
     def cover(self, path: str) -> bool:
         """Whether one of them covers this path."""
@@ -69,8 +79,7 @@ class Patterns(Struct):
 
     def reach(self, path: str) -> bool:
         """Whether something beneath this path is granted, so that the way there may be walked anyway."""
-        inner = literal_pattern_text(path).rstrip("/") + "/"
-        return any(text.startswith(inner) for text in self.texts)
+        return literal_pattern_text(path) in self.ways
 
     def remove(self, paths: set[str]) -> None:
         """Take back what was named exactly."""
@@ -97,9 +106,9 @@ def smallest_patterns(uses: Mapping[str, Mapping[str, Iterable[str]]], disk: Dis
     for path in needs[LIST].keys() & passing.keys():
         pattern = passing[path]
         if _LISTING_CALL in needs[LIST][path]:
-            listed.texts.add(pattern if pattern.endswith("/**") else f"{pattern}/*")
+            listed.add(pattern if pattern.endswith("/**") else f"{pattern}/*")
         elif not any(pattern in found[action].texts for action in (READ, WRITE)):
-            listed.texts.add(pattern)
+            listed.add(pattern)
     return {action: tuple(sorted(patterns.texts)) for action, patterns in found.items() if patterns.texts}
 
 
@@ -154,11 +163,11 @@ def _listings(
             continue
         deep = directory != "/" and _is_whole_tree(directory, directories, beneath[directory], disk)
         listed.whole[directory] = deep
-        listed.texts.add(f"{literal_pattern_text(directory).rstrip('/')}/{'' if deep else '*'}")
+        listed.add(f"{literal_pattern_text(directory).rstrip('/')}/{'' if deep else '*'}")
     granted = {**found, LIST: listed}
     for path in sorted(seen, reverse=True):  # what is beneath a directory before the directory
         if path not in directories and _only_looked_at(path, {path: set()}, granted):
-            listed.texts.add(literal_pattern_text(path))
+            listed.add(literal_pattern_text(path))
     return listed
 
 
@@ -184,10 +193,9 @@ def _covering(used: list[str], passing: Mapping[str, str], disk: Disk) -> Patter
         if home is None and parent in gathered:
             home = parent
         if home is not None:
-            patterns.texts.add(within(home, "**" if gathered[home] else "*"))
+            patterns.add(within(home, "**" if gathered[home] else "*"))
         else:
-            patterns.texts.add(passing.get(path) or literal_pattern_text(path))
-            patterns.exact.add(path)
+            patterns.add(passing.get(path) or literal_pattern_text(path), path)
     return patterns
 
 

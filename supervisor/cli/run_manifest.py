@@ -20,6 +20,7 @@ from supervisor.manifest_writer import (
 from supervisor.run_report import DecisionTally
 from supervisor.run_request import DEFAULT_OUTPUT_BYTES, RunRequest
 from supervisor.terminal import visible
+from supervisor.toml_source import MAX_FILE_BYTES
 from supervisor.usage import Uses, smallest_patterns
 
 
@@ -141,8 +142,16 @@ def write_manifest(
     except OSError as error:
         raise ConfigError(f"--write-manifest {visible(path)}: {os.strerror(error.errno or 0)}") from None
     count = sum(len(found) for found in patterns.values())
-    written = f"{count} pattern{'s' * (count != 1)} for {uses.count} thing{'s' * (uses.count != 1)} used"
-    return f"wrote {visible(path)}: {written}; review it, then run its directory"
+    return _told(path, count, uses.count, len(written.encode()))
+
+
+def _told(path: str, patterns: int, things: int, size_bytes: int) -> str:
+    """Return the line that says what was written."""
+    what = f"{patterns} pattern{'s' * (patterns != 1)} for {things} thing{'s' * (things != 1)} used"
+    if size_bytes > MAX_FILE_BYTES:
+        at_most = f"it is larger than a manifest may be ({MAX_FILE_BYTES // 1024} KiB)"
+        return f"wrote {visible(path)}: {what}; {at_most}: replace names by patterns before you run it"
+    return f"wrote {visible(path)}: {what}; review it, then run its directory"
 
 
 def _needed_mounts(

@@ -221,6 +221,7 @@ def test_dev_allows_the_project_and_lists_the_rest(run, program: Path) -> None:
     wanted = done.stderr.partition("also wanted, and not allowed:")[2]
     for name in (f"{run.directory}/.git/config", f"{run.directory}/in/.env", "/etc/hostname"):
         assert name in wanted
+    assert wanted.count("begin with a dot") == 2
     assert run(program, "--dev", "--json", guest=("cat", "in/a.txt")).document()["denials"] == []
 
 

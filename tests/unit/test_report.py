@@ -88,6 +88,14 @@ def test_no_flag_is_offered_that_would_not_help(code: str, action: str) -> None:
     assert not any("to allow" in line for line in denial_lines(_denial(code=code, action=action), bare=True))
 
 
+def test_a_path_that_climbs_out_is_answered_with_its_absolute_name() -> None:
+    """No grant lets `../x` be reached from a mounted directory, but what it means has a name that can be granted."""
+    reason = "it leaves the directory that the path starts from, by `..` or by a symbolic link"
+    lines = denial_lines(_denial(code="A1204", reason=reason, nearest=""), bare=True)
+    assert lines[2:] == ["  to reach it: give the program its absolute name, /home/me/data/x.csv"]
+    assert len(denial_lines(_denial(code="A1204", reason="a symbolic link to '/x'"), bare=True)) == 2
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 @pytest.mark.parametrize("field", ["action", "resource", "reason", "nearest", "code"])
 def test_a_hostile_denial_keeps_its_lines(name: str, field: str) -> None:

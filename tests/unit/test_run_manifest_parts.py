@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ipc.errors import ConfigError
-from supervisor.cli.run_manifest import LocalDisk, _needed_mounts, check_manifest_place
+from supervisor.cli.run_manifest import LocalDisk, _needed_mounts, _told, check_manifest_place
 
 MOUNTS = (
     ("/", "/"),
@@ -107,3 +107,10 @@ def test_the_local_disk_tells_kinds_and_names(tmp_path: Path) -> None:
     assert sorted(disk.names(str(tmp_path)) or ()) == ["d", "f", "l", "\udcff"]
     assert disk.names(f"{tmp_path}/f") is None
     assert disk.names(f"{tmp_path}/none") is None
+
+
+def test_what_was_written_is_told_with_what_is_to_be_done() -> None:
+    """One is one, and a file that is too large to be read again is told as such."""
+    assert _told("C.toml", 1, 1, 300).startswith("wrote C.toml: 1 pattern for 1 thing used; review it")
+    assert "2 patterns for 9 things" in _told("C.toml", 2, 9, 300)
+    assert "larger than a manifest may be (256 KiB)" in _told("C.toml", 9_000, 9_000, 300_000)

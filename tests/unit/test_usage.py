@@ -146,6 +146,32 @@ def test_what_was_used_becomes_these_patterns(
     assert smallest_patterns(uses, disk) == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "pattern"),
+    [
+        ("report-8kd_f77z.json", "report-*.json"),
+        ("report-kd_f77z8.json", "report-*.json"),
+        ("report-xkcdqrst.json", "report-*.json"),
+        ("tmp8kd_f77z", "tmp*"),
+        ("temp1234", "temp*"),
+        ("etilqs_4a4b51a377bf440d", "etilqs_*"),
+        ("yosys-abc-000000", "yosys-abc-*"),
+        ("my_temp_file_a8f3k2", "my_temp_file_*"),
+        ("cc.aB3dEf.o", "cc.*.o"),
+        ("go-build3245512", "go-build*"),
+        ("[x]-a8f3k2", "[[]x]-*"),
+        # Nothing of these looks random.
+        ("shop.db-journal", "shop.db-journal"),
+        ("x.download", "x.download"),
+        ("out.lock", "out.lock"),
+        ("tmp", "tmp"),
+    ],
+)
+def test_a_random_part_of_a_name_that_is_gone_is_told_from_the_rest(name: str, pattern: str) -> None:
+    """Each row: a name that was made and removed, and its pattern."""
+    assert smallest_patterns({WRITE: use({f"/o/{name}"})}, ModelDisk(set(), {"/o"})) == {WRITE: (f"/o/{pattern}",)}
+
+
 def test_a_directory_that_can_not_be_counted_is_never_named_as_a_whole() -> None:
     """What can't be listed could hold anything."""
     disk = ModelDisk(ALL)
