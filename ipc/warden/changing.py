@@ -27,6 +27,7 @@ from ipc.warden.notify import CallFails
 
 _AT_CWD: Final = -100
 _TIMES_BYTES: Final = 32
+_OWN_DIRECTORY: Final = 0o700
 
 
 def answer_mkdir(context: Context) -> Answer:
@@ -49,8 +50,15 @@ def _mkdir(context: Context, directory: int, path: bytes, mode: int) -> Answer:
     place, allowed = placed
     if context.files.at(place) is not None:
         raise CallFails(errno.EEXIST)
+    storage = context.storage
+    refusal = None if storage is None else storage.refuse_making(place.path)
+    if refusal is not None:
+        return refusal
     context.allow(allowed, place.path)
-    os.mkdir(place.name, mode & PERMISSIONS, dir_fd=place.parent.descriptor)
+    # Never one that can't be listed: what lies in it would not be found when it is counted.
+    os.mkdir(place.name, mode & PERMISSIONS | _OWN_DIRECTORY, dir_fd=place.parent.descriptor)
+    if storage is not None:
+        storage.made(place.name, place.parent.descriptor, place.path)
     return 0
 
 
@@ -92,6 +100,8 @@ def _remove(context: Context, base: int, path: bytes, directory: bool) -> Answer
         os.rmdir(place.name, dir_fd=place.parent.descriptor)
     else:
         os.unlink(place.name, dir_fd=place.parent.descriptor)
+    if context.storage is not None:
+        context.storage.removed(found, place.path)
     return 0
 
 
@@ -146,9 +156,17 @@ def _rename(context: Context, old: tuple[int, int], new: tuple[int, int], flags:
     replaced = context.files.at(new_place)
     if replaced is not None and replaced.facts.forbidden_as:
         return _forbidden(replaced, new_place)
+    storage = context.storage
+    refusal = None if storage is None else storage.refuse_moving(found, old_place.path, new_place.path)
+    if refusal is not None:
+        return refusal
     context.allow(Allowed(new_allowed.by), new_place.path)
     context.allow(Allowed(old_allowed.by), old_place.path)
     rename_at(old_place.parent.descriptor, old_place.name, new_place.parent.descriptor, new_place.name, flags)
+    if storage is not None:
+        if replaced is not None and replaced.identity != found.identity:
+            storage.removed(replaced, new_place.path)
+        storage.moved(found, old_place.path, new_place.path)
     return _after_rename(context, found, old_place, new_place)
 
 
@@ -224,6 +242,10 @@ def _link(context: Context, old: tuple[int, int], new: tuple[int, int], flags: i
     widening = decide_widening(context.policy, found.path, place.path)
     if widening is not None:
         return widening
+    storage = context.storage
+    refusal = None if storage is None else storage.refuse_linking(found, found.path, place.path)
+    if refusal is not None:
+        return refusal
     context.allow(allowed, place.path)
     # AT_SYMLINK_FOLLOW through the magic link: the very object that was judged gets the name.
     os.link(
@@ -232,6 +254,8 @@ def _link(context: Context, old: tuple[int, int], new: tuple[int, int], flags: i
         dst_dir_fd=place.parent.descriptor,
         follow_symlinks=True,
     )
+    if storage is not None:
+        storage.linked(found, found.path, place.path)
     return 0
 
 
@@ -259,8 +283,14 @@ def _symlink(context: Context, target: bytes, directory: int, path: bytes) -> An
         return refusal
     if place.must_be_directory:
         raise CallFails(errno.ENOENT)
+    storage = context.storage
+    refusal = None if storage is None else storage.refuse_making(place.path)
+    if refusal is not None:
+        return refusal
     context.allow(allowed, place.path)
     os.symlink(target, place.name, dir_fd=place.parent.descriptor)
+    if storage is not None:
+        storage.made(place.name, place.parent.descriptor, place.path)
     return 0
 
 
@@ -270,7 +300,7 @@ def answer_truncate(context: Context) -> Answer:
     length = call.a1 - (1 << 64) if call.a1 >> 63 else call.a1
     if length < 0:
         raise CallFails(errno.EINVAL)
-    found = _writable(context, _AT_CWD, context.path(call.a0), nofollow=False)
+    found = _writable(context, _AT_CWD, context.path(call.a0), nofollow=False, length=length)
     if isinstance(found, Refusal):
         return found
     if found.facts.is_directory:
@@ -279,6 +309,8 @@ def answer_truncate(context: Context) -> Answer:
         # By path it only gets shorter: the worker's own RLIMIT_FSIZE bounds how far it grows, in ftruncate(2).
         raise CallFails(errno.EFBIG)
     os.truncate(through(found.descriptor), length)
+    if context.storage is not None:
+        context.storage.opened(found.descriptor, found.path, writes=False)
     return 0
 
 
@@ -303,7 +335,9 @@ def answer_utimensat(context: Context) -> Answer:
     return 0
 
 
-def _writable(context: Context, directory: int, path: bytes, nofollow: bool) -> Found | Refusal:
+def _writable(
+    context: Context, directory: int, path: bytes, nofollow: bool, length: int | None = None
+) -> Found | Refusal:
     if not path:
         raise CallFails(errno.ENOENT)
     base = context.base(directory, path, WRITE)
@@ -314,16 +348,21 @@ def _writable(context: Context, directory: int, path: bytes, nofollow: bool) -> 
         return found
     if isinstance(found, Unresolved):
         return context.missing(found, (WRITE,))
-    return _judged_for_writing(context, found)
+    return _judged_for_writing(context, found, length)
 
 
-def _judged_for_writing(context: Context, found: Found) -> Found | Refusal:
+def _judged_for_writing(context: Context, found: Found, length: int | None = None) -> Found | Refusal:
     answer = decide_actions(context.policy, (WRITE,), found.path)
     if isinstance(answer, Refusal):
         return answer
     unfit = decide_kind(found.facts, WRITE, found.path, writing=True)
     if unfit is not None:
         return unfit
+    if length is not None and found.facts.is_file and context.storage is not None:
+        refusal = context.storage.refuse_writing(found, writes=False, truncate=True, length=length)
+        if refusal is not None:
+            return refusal
+        context.storage.will_truncate(found)
     context.allow(answer, found.path)
     return found
 

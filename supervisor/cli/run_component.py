@@ -12,7 +12,7 @@ from ipc.messages import EngineSettings
 from ipc.policy.capability import Grant
 from ipc.struct import replace
 from supervisor.analysis import describe_asks
-from supervisor.cli.run_setup import dev_directories, memory_bytes, refuse_broad, worker_limits
+from supervisor.cli.run_setup import dev_directories, memory_bytes, refuse_broad, storage_bytes, worker_limits
 from supervisor.compilation import Program
 from supervisor.component_view import parse_assignments
 from supervisor.dev_grants import dev_grants, hidden_denials
@@ -71,7 +71,12 @@ def component_request(args: argparse.Namespace, host: Host, settings: Settings) 
         home_directories=homes,
     )
     document = replace(document, acl=(*document.acl, *hidden_denials(name, dev)))
-    limits = worker_limits(args, memory_bytes(args, settings, resolution.quota.memory_bytes), manifest)
+    limits = worker_limits(
+        args,
+        memory_bytes(args, settings, resolution.quota.memory_bytes),
+        storage_bytes(args, settings, resolution.quota.storage_bytes),
+        manifest,
+    )
     arguments = args.guest_arguments or bound.args
     mounts = tuple((mount.guest, mount.host) for mount in bound.mounts)
     return RunRequest(
@@ -93,6 +98,7 @@ def component_request(args: argparse.Namespace, host: Host, settings: Settings) 
         granted_sha256=granted_sha256,
         ask=args.ask,
         learn=args.write_manifest is not None,
+        own_directories=(data, host.tmp_directory),
     )
 
 

@@ -121,7 +121,7 @@ def test_a_descriptor_for_reading_only_reads(worlds: Worlds, tree: Path, name: s
     before = _snapshot(tree)
     results = worlds[name].probe(on_granted(tree, RDONLY), "--read", tree / "in").results
     worked = {label for label, result in results.items() if result >= 0}
-    assert worked == {"open", "read", "pread", "map"}
+    assert worked == {"open", "read", "pread"}
     assert results["read"] == 5
     assert _snapshot(tree) == before
 
