@@ -227,6 +227,7 @@ def test_arguments_decide(architecture: str, call: str, arguments: tuple[int, ..
         ("mmap", (0, 4096, 5, 2), KILL),
         ("mmap", (0, 4096, 3, 0x22), ALLOW),
         ("mmap", (0, 4096, 1, 2), ERRNO | ENODEV),  # of a file: holds it unseen
+        ("mmap", (0, 4096, 1, 1), ALLOW),  # shared: filter 1 ends the worker
         ("mprotect", (0, 4096, 7), KILL),
         ("mprotect", (0, 4096, 3), ALLOW),
         ("mprotect", (0, 4096, 1), ERRNO | ENOMEM),  # hides filled pages from RLIMIT_DATA
