@@ -24,6 +24,8 @@ Identity = tuple[int, int]
 
 OBJECT_BYTES: Final = 4096
 """The least that a name counts: a block, or about what an inode and a name cost where there are none."""
+INSIDE: Final = "inside"
+OUTSIDE: Final = "outside"
 OBJECTS_MAX: Final = 250_000
 """How many names a component may have that count, however large its quota."""
 
@@ -102,15 +104,20 @@ class StorageAccount:
         """How many names count, about."""
         return self._lying_objects + len(self._followed)
 
-    def follows(self, identity: Identity) -> bool:
-        """Whether this object is followed by itself, so that a walk must not count it."""
-        return identity in self._followed
+    def followed_at(self, identity: Identity) -> str:
+        """Say where an object lies that is followed by itself: inside, outside, or "" if it isn't."""
+        entry = self._followed.get(identity)
+        return "" if entry is None else INSIDE if entry.inside else OUTSIDE
 
     # -- may it? -------------------------------------------------------------------------------------------------------
 
     def has_room(self, more_bytes: int) -> bool:
         """Whether one more object that counts `more_bytes` still fits."""
         return self.usage_bytes + more_bytes <= self.limit_bytes and self.objects < OBJECTS_MAX
+
+    def may_follow(self, identity: Identity) -> bool:
+        """Whether one more object can be followed; those that grew by next to nothing are bounded by their number."""
+        return identity in self._followed or len(self._followed) < OBJECTS_MAX
 
     def usage_with(self, identity: Identity, now: Extent, then: Extent, inside: bool) -> int:
         """What would be used if this object, which is `now`, were `then`."""
@@ -158,6 +165,8 @@ class StorageAccount:
             elif entry.names > 0:
                 entry.names -= 1
                 self._followed_bytes -= OBJECT_BYTES
+            elif inside:
+                self._lying(-OBJECT_BYTES, -1)
             return
         if entry is None:
             if not inside:
@@ -190,10 +199,18 @@ class StorageAccount:
     def closed(self, opened: Collection[Identity], written: Collection[Identity]) -> None:
         """Take what the worker holds open, and holds open for writing; what was waiting to be closed is released."""
         for identity, entry in list(self._followed.items()):
-            if (entry.gone and identity not in opened) or (
-                not entry.gone and not entry.inside and not entry.counted_bytes and identity not in written
-            ):
+            if entry.gone and identity not in opened:
                 self._drop(identity)
+            else:
+                self.forget_idle(identity, written)
+
+    def forget_idle(self, identity: Identity, written: Collection[Identity]) -> None:
+        """Follow an object no longer that counts nothing and isn't open for writing."""
+        entry = self._followed.get(identity)
+        if entry is None or entry.gone or entry.inside or identity in written:
+            return
+        if not entry.counted_bytes:
+            self._drop(identity)
 
     @property
     def waits_for_closing(self) -> bool:
@@ -203,8 +220,12 @@ class StorageAccount:
     def begin_recount(self, written: Collection[Identity]) -> None:
         """Follow no longer what lies inside, has a name and is not open for writing: a walk is about to count it."""
         for identity, entry in list(self._followed.items()):
-            if entry.inside and not entry.gone and identity not in written:
-                self._drop(identity)
+            if entry.inside and not entry.gone:
+                # Its further names are met by the walk.
+                self._followed_bytes -= entry.names * OBJECT_BYTES
+                entry.names = 0
+                if identity not in written:
+                    self._drop(identity)
 
     def recounted(self, lying_bytes: int, lying_objects: int) -> None:
         """Take what a walk found inside, without what is followed."""
@@ -257,15 +278,16 @@ class Walk:
 
     def meet(self, identity: Identity, extent: Extent, links: int, is_directory: bool) -> None:
         """Count one name."""
-        if self._account.follows(identity):
+        followed_at = self._account.followed_at(identity)
+        if followed_at == OUTSIDE:  # it has names on both sides, which are counted where it is followed
+            return
+        further = identity in self._seen
+        if links > 1 and not is_directory:
+            self._seen.add(identity)
+        if followed_at and not further:
             return
         self.lying_objects += 1
-        if links > 1 and not is_directory:
-            if identity in self._seen:
-                self.lying_bytes += OBJECT_BYTES
-                return
-            self._seen.add(identity)
-        self.lying_bytes += extent.counted_bytes
+        self.lying_bytes += OBJECT_BYTES if further else extent.counted_bytes
 
 
 MEASURE_NS: Final = 250_000_000

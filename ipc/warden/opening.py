@@ -155,7 +155,8 @@ def _open_to_change(context: Context, request: OpenRequest, found: Found, allowe
     if request.truncate:
         storage.will_truncate(found)
     descriptor = _reopen(context, found, _flags(request))
-    storage.opened(descriptor, found.path, request.write)
+    if request.write or request.truncate:
+        storage.opened(descriptor, found.path, request.write)
     return Injection(descriptor)
 
 

@@ -106,6 +106,8 @@ class Storage:
         shrinks = truncate and length <= now.size_bytes and not writes
 
         def fits() -> bool:
+            if not self._account.may_follow(seen.identity):
+                return False
             usage = self._account.usage_with(seen.identity, now, then, inside)
             return usage < self._account.limit_bytes if writes else usage <= self._account.limit_bytes
 
@@ -122,12 +124,15 @@ class Storage:
 
     def refuse_moving(self, found: Found, old: str, new: str) -> Refusal | None:
         """Refuse a name that makes an object count which didn't, where there is no room for it."""
-        if self._inside(old) == self._inside(new):
-            return None
+        across = self._inside(old) != self._inside(new)
         if found.facts.is_directory:
+            if not (across or self._holds(old) or self._holds(new)):
+                return None
             # What is beneath would change sides unseen. As for a rename across file systems: copy and delete.
             reason = "a directory is not renamed into or out of what the component's storage quota counts as a whole"
             return Refusal(errno.EXDEV, WRITE, old, "A1206", reason)
+        if not across:
+            return None
         seen = _sighted(os.fstat(found.descriptor))
 
         def fits() -> bool:
@@ -147,6 +152,8 @@ class Storage:
         seen = self._follow(descriptor, path, created)
         if writes and seen.identity not in self._written:
             self._written[seen.identity] = reopen(descriptor, os.O_PATH | os.O_CLOEXEC)
+        elif not writes:
+            self._account.forget_idle(seen.identity, self._written)
         self._schedule(time.monotonic_ns())
 
     def will_truncate(self, found: Found) -> None:
@@ -262,6 +269,10 @@ class Storage:
     def _inside(self, path: str) -> bool:
         return any(path.startswith(directory) for directory in self._directories)
 
+    def _holds(self, path: str) -> bool:
+        """Whether one of the component's own directories is this one, or lies in it."""
+        return any(directory.startswith(path.rstrip("/") + "/") for directory in self._directories)
+
     def _is_over(self) -> bool:
         return self._account.usage_bytes > self._account.limit_bytes
 
@@ -278,8 +289,8 @@ class Storage:
         if fits():
             return None
         level = self.level
-        words = f"its storage quota is used up: {level.words}"
-        if level.usage < level.limit and self._account.objects >= OBJECTS_MAX:
+        words = f"no room is left for it in the storage quota: {level.words} are used"
+        if self._account.objects >= OBJECTS_MAX:
             words = f"it has {OBJECTS_MAX} files and directories, the most that a component may have"
         return Refusal(errno.EDQUOT, WRITE, path, "A1501", words, quota=level)
 

@@ -110,6 +110,10 @@ class Machine(RuleBasedStateMachine):
         file.extent = extent
         self.account.measured(file.identity, extent)
         assert self.account.usage_bytes == expected
+        if not file.writers:
+            self.account.forget_idle(file.identity, ())
+            if file.base is not None and not file.counted_bytes:
+                file.base = extent
 
     @precondition(lambda self: self.files)
     @rule(data=st.data(), inside=st.booleans())
