@@ -217,12 +217,13 @@ class Prepare(Message, frozen=True):
 class StorageBounds(Message, frozen=True):
     """What a component may store. What lies in its own `directories` (real paths) counts, whoever put it there.
 
-    `open_files` is the worker's RLIMIT_NOFILE.
+    `open_files` is the worker's RLIMIT_NOFILE. `running`: it runs, and another warden has answered its calls so far.
     """
 
     limit_bytes: int
     directories: tuple[str, ...]
     open_files: int
+    running: bool = False
 
 
 class PreparePolicy(Message, frozen=True):

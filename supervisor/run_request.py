@@ -52,7 +52,8 @@ class RunRequest(Struct, frozen=True):
     def storage_bounds(self) -> StorageBounds | None:
         """Return what it may store; None where it may store without bound, or may write nowhere."""
         limit_bytes = self.limits.storage_bytes
-        if limit_bytes is None or all(grant.action != "filesystem.write" for grant in self.document.grants):
+        may_write = self.ask or any(grant.action == "filesystem.write" for grant in self.document.grants)
+        if limit_bytes is None or not may_write:
             return None
         return StorageBounds(limit_bytes, self.own_directories, self.limits.open_files)
 

@@ -262,7 +262,7 @@ class StorageAccount:
 class Walk:
     """Adds up what a walk meets: a file with many names once, each further name of it as an object."""
 
-    __slots__ = ("_account", "_seen", "lying_bytes", "lying_objects")
+    __slots__ = ("_account", "_seen", "lying_bytes", "lying_objects", "uncounted")
 
     def __init__(self, account: StorageAccount) -> None:
         """Start at nothing; what `account` follows is left out."""
@@ -270,6 +270,8 @@ class Walk:
         self._seen: set[Identity] = set()
         self.lying_bytes = 0
         self.lying_objects = 0
+        self.uncounted = False
+        """Whether something was there that can't be counted."""
 
     @property
     def full(self) -> bool:

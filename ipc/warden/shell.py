@@ -193,7 +193,7 @@ class Warden:
         listener, recorder = Listener(arrived[0]), place.recorder
         sealed = artifact[0] if artifact else None
         if place.storage is not None:
-            place.storage.pidfd = arrived[1]
+            place.storage.attach(arrived[1])
         context = Context(
             place.policy, place.files, listener, arrived[1], recorder, self._machine, sealed, place.storage
         )

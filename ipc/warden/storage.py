@@ -11,18 +11,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import stat
 import time
 from typing import Final, Protocol
 
-from ipc.libc import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2, pidfd_identities
+from ipc.libc import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2, pidfd_descriptors
 from ipc.messages import StorageBounds
 from ipc.policy.quota import Crossings, QuotaLevel
 from ipc.policy.storage import OBJECT_BYTES, OBJECTS_MAX, Extent, Identity, StorageAccount, Walk, next_measurement_ns
 from ipc.struct import Struct
 from ipc.warden.decide import WRITE, Refusal
-from ipc.warden.files import Found, raw, reopen
+from ipc.warden.files import Found, raw, real_path, reopen
 
 WRITABLE_MAX: Final = 64
 """Files that a worker may hold open for writing at a time: each can grow to RLIMIT_FSIZE between two measurements."""
@@ -35,7 +36,9 @@ RECOUNT_SHARE: Final = 20
 _BLOCK_BYTES: Final = 512
 """The unit of st_blocks, whatever the file system: inode(7)."""
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_WITHIN: Final = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
+_WITHIN: Final = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS
+_OF_MEMORY: Final = "/memfd:"
+"""How proc(5) names a memory file, such as the compiled code."""
 
 
 class Tells(Protocol):
@@ -68,11 +71,12 @@ class Storage:
         "_grew",
         "_looked_ns",
         "_open_files",
+        "_pidfd",
         "_recount_cost_ns",
+        "_running",
         "_tells",
         "_written",
         "due_ns",
-        "pidfd",
     )
 
     def __init__(self, bounds: StorageBounds, tells: Tells) -> None:
@@ -80,6 +84,7 @@ class Storage:
         self._account = StorageAccount(bounds.limit_bytes)
         self._directories = tuple(directory.rstrip("/") + "/" for directory in bounds.directories)
         self._open_files = bounds.open_files
+        self._running = bounds.running
         self._tells = tells
         self._crossings = Crossings()
         self._written: dict[Identity, int] = {}
@@ -87,8 +92,28 @@ class Storage:
         self._looked_ns = self._counted_ns = self._recount_cost_ns = 0
         self.due_ns = 0
         """When to measure next (CLOCK_MONOTONIC); 0 while nothing is open for writing."""
-        self.pidfd = -1
+        self._pidfd = -1
         self._recount(time.monotonic_ns())
+
+    def attach(self, pidfd: int) -> None:
+        """Take the worker over; one that runs already may hold files that it was given by a warden that is gone.
+
+        How much of those outside it wrote isn't known any more: they count from here on.
+        """
+        self._pidfd = pidfd
+        if not self._running:
+            return
+        for descriptor, status in pidfd_descriptors(pidfd, self._open_files):
+            if not stat.S_ISREG(status.st_mode):
+                continue
+            path = real_path(descriptor)
+            if status.st_nlink == 0 and not path.startswith(_OF_MEMORY):
+                seen = _sighted(status)
+                self._account.follow(seen.identity, seen.extent, inside=False, created=True)
+                self._account.unnamed(seen.identity, seen.extent, 0, inside=False, may_be_open=True)
+            if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE in (os.O_WRONLY, os.O_RDWR):
+                self.opened(descriptor, path, writes=True)
+        self._schedule(time.monotonic_ns())
 
     @property
     def level(self) -> QuotaLevel:
@@ -237,10 +262,11 @@ class Storage:
     def _look(self, now_ns: int) -> None:
         """Look through the worker's descriptors, and let go of what it has closed."""
         self._looked_ns = now_ns
-        if self.pidfd < 0 or not (self._written or self._account.waits_for_closing):
+        if self._pidfd < 0 or not (self._written or self._account.waits_for_closing):
             return
         try:
-            opened = pidfd_identities(self.pidfd, self._open_files)
+            held = pidfd_descriptors(self._pidfd, self._open_files)
+            opened = {(status.st_dev, status.st_ino) for _, status in held}
         except PermissionError:  # it is about to end, and has given its memory up already: nobody can look any more
             return
         for identity in [each for each in self._written if each not in opened]:
@@ -259,7 +285,9 @@ class Storage:
             for directory in self._directories:
                 with contextlib.suppress(OSError):
                     _walk(directory.rstrip("/"), walk)
-            self._account.recounted(walk.lying_bytes, walk.lying_objects)
+            # What can't be looked at could be anything: nothing more is stored until it is removed.
+            unknown_bytes = self._account.limit_bytes + 1 if walk.uncounted else 0
+            self._account.recounted(walk.lying_bytes + unknown_bytes, walk.lying_objects)
         self._counted_ns = time.monotonic_ns()
         self._recount_cost_ns = self._counted_ns - now_ns
         self._tell()
@@ -316,16 +344,22 @@ def _walk(directory: str, walk: Walk) -> None:
     """Show `walk` everything beneath `directory`, which may be changed by others meanwhile; links are not followed."""
     base = os.open(raw(directory), _DIRECTORY)
     try:
-        pending = [b"."]
+        # Names and the path that they share: paths by themselves could take far more memory than there are names.
+        pending = [(b".", b".")]
         while pending and not walk.full:
-            path = pending.pop()
-            with contextlib.suppress(OSError):  # removed or replaced meanwhile
-                pending += _walk_one(base, path, walk)
+            parent, name = pending.pop()
+            path = parent + b"/" + name
+            try:
+                pending += [(path, each) for each in _walk_one(base, path, walk)]
+            except OSError as error:  # mostly: removed or replaced meanwhile
+                # Directories that were moved into one another can get deeper than any path can say.
+                walk.uncounted = walk.uncounted or error.errno == errno.ENAMETOOLONG
     finally:
         os.close(base)
 
 
 def _walk_one(base: int, path: bytes, walk: Walk) -> list[bytes]:
+    """Show one directory, and return the names of those in it."""
     descriptor = openat2(base, path, _DIRECTORY, 0, _WITHIN)
     found = []
     try:
@@ -337,7 +371,7 @@ def _walk_one(base: int, path: bytes, walk: Walk) -> list[bytes]:
                     continue
                 walk.meet(seen.identity, seen.extent, seen.links, seen.is_directory)
                 if seen.is_directory:
-                    found.append(path + b"/" + os.fsencode(entry.name))
+                    found.append(os.fsencode(entry.name))
     finally:
         os.close(descriptor)
     return found
