@@ -300,7 +300,7 @@ def answer_truncate(context: Context) -> Answer:
     length = call.a1 - (1 << 64) if call.a1 >> 63 else call.a1
     if length < 0:
         raise CallFails(errno.EINVAL)
-    found = _writable(context, _AT_CWD, context.path(call.a0), nofollow=False, length=length)
+    found = _writable(context, _AT_CWD, context.path(call.a0), nofollow=False)
     if isinstance(found, Refusal):
         return found
     if found.facts.is_directory:
@@ -308,6 +308,8 @@ def answer_truncate(context: Context) -> Answer:
     if length > os.stat(through(found.descriptor)).st_size:
         # By path it only gets shorter: the worker's own RLIMIT_FSIZE bounds how far it grows, in ftruncate(2).
         raise CallFails(errno.EFBIG)
+    if context.storage is not None:
+        context.storage.will_truncate(found)
     os.truncate(through(found.descriptor), length)
     if context.storage is not None:
         context.storage.opened(found.descriptor, found.path, writes=False)
@@ -335,9 +337,7 @@ def answer_utimensat(context: Context) -> Answer:
     return 0
 
 
-def _writable(
-    context: Context, directory: int, path: bytes, nofollow: bool, length: int | None = None
-) -> Found | Refusal:
+def _writable(context: Context, directory: int, path: bytes, nofollow: bool) -> Found | Refusal:
     if not path:
         raise CallFails(errno.ENOENT)
     base = context.base(directory, path, WRITE)
@@ -348,21 +348,16 @@ def _writable(
         return found
     if isinstance(found, Unresolved):
         return context.missing(found, (WRITE,))
-    return _judged_for_writing(context, found, length)
+    return _judged_for_writing(context, found)
 
 
-def _judged_for_writing(context: Context, found: Found, length: int | None = None) -> Found | Refusal:
+def _judged_for_writing(context: Context, found: Found) -> Found | Refusal:
     answer = decide_actions(context.policy, (WRITE,), found.path)
     if isinstance(answer, Refusal):
         return answer
     unfit = decide_kind(found.facts, WRITE, found.path, writing=True)
     if unfit is not None:
         return unfit
-    if length is not None and found.facts.is_file and context.storage is not None:
-        refusal = context.storage.refuse_writing(found, writes=False, truncate=True, length=length)
-        if refusal is not None:
-            return refusal
-        context.storage.will_truncate(found)
     context.allow(answer, found.path)
     return found
 

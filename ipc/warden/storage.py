@@ -37,6 +37,7 @@ _BLOCK_BYTES: Final = 512
 """The unit of st_blocks, whatever the file system: inode(7)."""
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _WITHIN: Final = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS
+_EMPTY: Final = Extent(0, 0)
 _OF_MEMORY: Final = "/memfd:"
 """How proc(5) names a memory file, such as the compiled code."""
 
@@ -122,25 +123,26 @@ class Storage:
 
     # -- before a call takes effect ------------------------------------------------------------------------------------
 
-    def refuse_writing(self, found: Found, writes: bool, truncate: bool, length: int = 0) -> Refusal | None:
-        """Refuse opening a file for writing, or truncating it to `length`, where that finds no room."""
+    def refuse_writing(self, found: Found, writes: bool, truncate: bool) -> Refusal | None:
+        """Refuse opening a file for writing where nothing is left, once it is emptied if it is to be.
+
+        What only makes a file smaller is always allowed.
+        """
+        if not writes:
+            return None
         seen = _sighted(os.fstat(found.descriptor))
         now, inside = seen.extent, self._inside(found.path)
-        then = Extent(length, min(now.allocated_bytes, length + OBJECT_BYTES)) if truncate else now
-        # What makes a file smaller is always allowed; a descriptor for writing is of no use where nothing is left.
-        shrinks = truncate and length <= now.size_bytes and not writes
+        then = _EMPTY if truncate else now
 
         def fits() -> bool:
             if not self._account.may_follow(seen.identity):
                 return False
-            usage = self._account.usage_with(seen.identity, now, then, inside)
-            return usage < self._account.limit_bytes if writes else usage <= self._account.limit_bytes
+            return self._account.usage_with(seen.identity, now, then, inside) < self._account.limit_bytes
 
-        if shrinks or not (writes or truncate):
-            return None
-        return self._refuse(fits, found.path) or (
-            self._too_many_written(found.path) if writes and seen.identity not in self._written else None
-        )
+        refusal = self._refuse(fits, found.path)
+        if refusal is None and seen.identity not in self._written:
+            refusal = self._too_many_written(found.path)
+        return refusal
 
     def refuse_making(self, path: str, writes: bool = False) -> Refusal | None:
         """Refuse one more name of any kind where there is no room; a file that `writes` will be open for writing."""
