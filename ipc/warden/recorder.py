@@ -190,7 +190,7 @@ class Recorder:
         if self._refused.repeat(key, now_ns):
             return
         reason = f"{level.name} is {level.status}: {level.words}"
-        event = replace(self._stamp, event="quota_status", decision="info", reason=reason, quota=level.to_json())
+        event = replace(self._stamp, event="quota_crossed", decision="info", reason=reason, quota=level.to_json())
         self.hand_over()
         self._sink.record(event)
         self._begin(self._refused, key, event, now_ns)

@@ -267,7 +267,7 @@ def test_each_crossing_is_told_once(sealed: World, tree: Path) -> None:
         for step in (opens(label, tree / f"out/{label}"), grows(label, "sparse", length))
     ]
     ran = run(sealed, [*steps, opens("measured", tree / "out/e")], tree)
-    told = [quota_of(record) for record in ran.records if record["event"] == "quota_status"]
+    told = [quota_of(record) for record in ran.records if record["event"] == "quota_crossed"]
     assert [quota["status"] for quota in told] == ["warning", "critical"]
     assert all(quota["limit"] == QUOTA for quota in told)
     assert ran.report.storage.status == "critical"
