@@ -149,8 +149,9 @@ _ENTRIES: Final = (
     Code(
         "A1501",
         "quota",
-        "The component has used up its quota of this kind.",
-        "Delete what is not needed, wait, or raise the quota within the host's maximum.",
+        "The component has used up its quota of this kind, so that this call was refused (EDQUOT for files). The event "
+        "names the quota, its limit and what was used.",
+        "Delete what is not needed, wait, or raise the quota within the host's maximum (--storage, [quota]).",
     ),
     Code(
         "A1601",
@@ -243,6 +244,13 @@ _ENTRIES: Final = (
         "compilation limit",
         "Compiling the program took more time or memory than the compiler process may use. Nothing was run.",
         "If you trust the program, raise the limit for compilation.",
+    ),
+    Code(
+        "A2009",
+        "over the storage quota",
+        "The component made a file that it held open grow until it stored more than its quota, and was ended. What it "
+        "wrote is still there.",
+        "Delete what is not needed, or raise storage in [quota] of the manifest, or with --storage.",
     ),
     Code(
         "A3001",

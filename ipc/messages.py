@@ -41,6 +41,7 @@ class WorkerLimits(Message, frozen=True):
     memories: int = 1_000
     open_files: int = 1_024
     file_size_bytes: int = 1 << 32
+    storage_bytes: int | None = None
 
 
 class ConfinementPlan(Message, frozen=True):
@@ -213,6 +214,18 @@ class Prepare(Message, frozen=True):
     worker_id: str
 
 
+class StorageBounds(Message, frozen=True):
+    """What a component may store. What lies in its own `directories` (real paths) counts, whoever put it there.
+
+    `open_files` is the worker's RLIMIT_NOFILE. `running`: it runs, and another warden has answered its calls so far.
+    """
+
+    limit_bytes: int
+    directories: tuple[str, ...]
+    open_files: int
+    running: bool = False
+
+
 class PreparePolicy(Message, frozen=True):
     """In the sealed policy file of a Prepare: `document` is a packed PolicyDocument.
 
@@ -228,6 +241,7 @@ class PreparePolicy(Message, frozen=True):
     mounts: tuple[tuple[str, str], ...]
     ask: bool = False
     learn: bool = False
+    storage: StorageBounds | None = None
 
 
 class Attach(Message, frozen=True):
@@ -256,6 +270,15 @@ class Detached(Message, frozen=True):
     calls: int
     allowed: int
     denied: int
+    storage_bytes: int | None = None
+
+
+class StorageExceeded(Message, frozen=True):
+    """Warden → supervisor: this worker made what it has open grow beyond its storage quota, and must end."""
+
+    worker_id: str
+    limit_bytes: int
+    usage_bytes: int
 
 
 class Question(Message, frozen=True):

@@ -38,6 +38,7 @@ _FILE_X86_64 = {
     "truncate": 76,
     "getdents64": 217,
     "statfs": 137,
+    "fcntl": 72,
     "inotify_add_watch": 254,
 }
 _FILE_AARCH64 = {
@@ -57,9 +58,10 @@ _FILE_AARCH64 = {
     "truncate": 45,
     "getdents64": 61,
     "statfs": 43,
+    "fcntl": 25,
     "inotify_add_watch": 27,
 }
-"""Calls that name or list files: decided by policy."""
+"""Calls that name or list files: decided by policy. fcntl is F_DUPFD_CLOEXEC, else a violation."""
 
 _METADATA_X86_64 = {
     "chmod": 90,

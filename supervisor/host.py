@@ -33,6 +33,8 @@ from supervisor.warden_recovery import WardenSupply
 from supervisor.workers import Workers
 from supervisor.zygote import Zygote
 
+TMP_PREFIX = "tmp."
+"""With a dot, which no component's name has: its `${data}` lies beside, and what has this prefix is swept."""
 DEFAULT_REQUIRED = ("rlimits", "no_new_privs", "landlock", "seccomp")
 
 
@@ -253,7 +255,7 @@ def _tmp_directory(options: HostOptions, stack: contextlib.ExitStack) -> str:
     """Make `${tmp}`: fresh, removed afterwards, and not beneath the host's own directories, which are forbidden."""
     if os.getuid() == 0:
         os.chmod(options.data_directory, 0o711)  # noqa: S103 # likewise
-    path = session_directories.make(options.data_directory, "tmp-", stack)
+    path = session_directories.make(options.data_directory, TMP_PREFIX, stack)
     if os.getuid() == 0:
         os.chown(path, options.run_as.uid, options.run_as.gid)
     return os.path.realpath(path)

@@ -8,6 +8,7 @@ import os
 import sys
 from typing import TextIO
 
+from ipc.policy.quota import OK
 from supervisor.run_report import DecisionTally, Denial, RunReport
 from supervisor.terminal import visible
 
@@ -139,4 +140,6 @@ def summary_line(report: RunReport, name: str) -> str:
     )
     memory = f"{report.peak_memory_bytes / 1e6:.1f} MB"
     counts = f"{report.tally.allowed} allowed, {report.tally.denied} denied"
+    if report.storage is not None and report.storage.status != OK:
+        counts += f" · storage {report.storage.words} ({report.storage.status})"
     return f"airssys: {name} {ending} · {report.duration_s:.2f} s · {memory} peak · {counts} · {report.audit_log}"

@@ -31,6 +31,7 @@ from ipc.messages import (
     Sealed,
     Spawned,
     StartFailed,
+    StorageExceeded,
     WardenReady,
     WorkerJob,
 )
@@ -89,6 +90,7 @@ class RunLoop(Struct):
     layers: tuple[LayerReport, ...] = ()
     notes: tuple[str, ...] = ()
     peak_memory_bytes: int = 0
+    storage_bytes: int | None = None
     _pid: int = 0
     _pidfd: int = -1
     _listener: int = -1
@@ -303,6 +305,9 @@ class RunLoop(Struct):
                     self._event(Event.ATTACHED)
             case Detached():
                 self._detached = True
+                self.storage_bytes = message.storage_bytes
+            case StorageExceeded(_, limit, usage):
+                self._limit_reached("storage", limit, usage, "bytes")
             case EndWorker(_, "A3004", reason):
                 self.facts = replace(self.facts, unrecorded=reason)
                 self._event(Event.WARDEN_ORDERED_END)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ipc.audit.text import unescape
 from ipc.messages import LayerReport
+from ipc.policy.quota import QuotaLevel
 from ipc.struct import Struct, field
 from supervisor.verdict import Verdict
 
@@ -114,6 +115,7 @@ class RunReport(Struct, frozen=True):
     stderr: bytes = b""
     notes: tuple[str, ...] = ()
     warden_restarts: int = 0
+    storage: QuotaLevel | None = None
 
     def to_json(self) -> dict[str, object]:
         """Return the document of `--json` and `--report` (stable keys)."""
@@ -125,6 +127,13 @@ class RunReport(Struct, frozen=True):
             "code": self.verdict.code or None,
             "duration_s": round(self.duration_s, 6),
             "peak_memory_bytes": self.peak_memory_bytes,
+            "storage": None
+            if self.storage is None
+            else {
+                "used_bytes": self.storage.usage,
+                "limit_bytes": self.storage.limit,
+                "status": self.storage.status,
+            },
             "decisions": {"allowed": self.tally.allowed, "denied": self.tally.denied},
             "denials": [denial.to_json() for denial in self.tally.denials.values()],
             "limit": None

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from itertools import takewhile
 
 from ipc.errors import ConfigError
-from ipc.messages import EngineSettings, WorkerLimits
+from ipc.messages import EngineSettings, StorageBounds, WorkerLimits
 from ipc.policy.capability import Grant
 from ipc.policy.document import PolicyDocument
 from ipc.policy.patterns import Form, has_wildcards, literal_pattern_text, parse_pattern
@@ -21,6 +21,7 @@ _SECRET_BYTES_MAX = 65_536
 _ABSOLUTE = re.compile(r"(?:^|[=:,])(/[^/=:,]+)")
 DEFAULT_MEMORY_BYTES = 256 * 10**6
 DEFAULT_OUTPUT_BYTES = 64 << 20
+FILE_SIZE_BYTES_MAX = 1 << 32
 
 
 class RunRequest(Struct, frozen=True):
@@ -39,12 +40,22 @@ class RunRequest(Struct, frozen=True):
     approval: str
     granted_sha256: str = ""
     """The program's bytes that a person said yes to; empty where nobody was asked."""
+    own_directories: tuple[str, ...] = ()
+    """`${data}` and `${tmp}`: what lies there counts against the storage quota, whoever put it there."""
     kind: str = "run"
     """`probe` makes raw system calls in the guest's place (`worker.probe`), to prove confinement."""
     ask: bool = False
     """What no grant covers is held, and asked about."""
     learn: bool = False
     """What was used is recorded closely enough to write a manifest from it."""
+
+    def storage_bounds(self) -> StorageBounds | None:
+        """Return what it may store; None where it may store without bound, or may write nowhere."""
+        limit_bytes = self.limits.storage_bytes
+        may_write = self.ask or any(grant.action == "filesystem.write" for grant in self.document.grants)
+        if limit_bytes is None or not may_write:
+            return None
+        return StorageBounds(limit_bytes, self.own_directories, self.limits.open_files)
 
 
 def split_assignment(text: str, flag: str) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from ipc.audit.event import AuditEvent
 from ipc.errors import ConfigError
 from ipc.messages import PreparePolicy, WorkerJob
 from ipc.policy.decision import compile_policy
+from ipc.policy.quota import QuotaLevel
 from ipc.struct import Struct, replace
 from supervisor.artifacts import ArtifactCache
 from supervisor.compilation import Artifact, CompileLimits, Program, obtain
@@ -102,6 +103,7 @@ def _run(
         mounts=request.mounts,
         ask=request.ask,
         learn=request.learn,
+        storage=request.storage_bounds(),
     )
     host.ensure_warden()
     prepared = _prepare(host, request, artifact, policy)
@@ -172,6 +174,7 @@ def _run(
         stderr=bytes(loop.outputs[1].captured),
         notes=loop.notes + recovery.notes(),
         warden_restarts=recovery.restarts,
+        storage=_storage_level(loop, request),
     )
 
 
@@ -238,6 +241,12 @@ def _loop(
 def _peak_memory_bytes(loop: RunLoop, facts: Facts) -> int:
     # What the worker says is a claim: it counts only where the kernel's word is missing.
     return facts.ended.max_rss_bytes if facts.ended is not None else loop.peak_memory_bytes
+
+
+def _storage_level(loop: RunLoop, request: RunRequest) -> QuotaLevel | None:
+    """Return how full its storage quota was at the end; None where nothing was counted."""
+    limit = request.limits.storage_bytes
+    return None if limit is None or loop.storage_bytes is None else QuotaLevel("storage", loop.storage_bytes, limit)
 
 
 def _ended_event(base: AuditEvent, verdict: Verdict, facts: Facts, duration_s: float, peak: int) -> AuditEvent:

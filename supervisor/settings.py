@@ -38,6 +38,7 @@ LAYERS: Final = (
 )
 """The layers of confinement that can be required, in the order in which a worker puts them on."""
 REQUIRED_LAYERS: Final = ("rlimits", "no_new_privs", "landlock", "seccomp")
+ENFORCED_QUOTAS: Final = ("memory", "storage")
 NO_QUOTA: Final = Quota()
 DEFAULT_QUOTA: Final = Quota(
     storage_bytes=100 * 10**6,
@@ -220,14 +221,14 @@ def settings_not_enforced(settings: Settings) -> tuple[str, ...]:
     for table in ("defaults", "maxima"):
         keys += [
             f"quota.{table}.{key}"
-            for key in ("storage", "message_rate", "network_bandwidth", "cpu_time")
+            for key in ("message_rate", "network_bandwidth", "cpu_time")
             if ("quota", table, key) in settings.origins
         ]
     keys += [f'components."{each.name}".enabled' for each in settings.components if not each.enabled]
     for path in settings.origins:
         if len(path) == 3 and path[0] == "components" and path[2] in ("version", "run_as"):
             keys.append(f'components."{path[1]}".{path[2]}')
-        if len(path) == 4 and path[0] == "components" and path[2] == "quota" and path[3] != "memory":
+        if len(path) == 4 and path[0] == "components" and path[2] == "quota" and path[3] not in ENFORCED_QUOTAS:
             keys.append(f'components."{path[1]}".quota.{path[3]}')
     return tuple(keys)
 

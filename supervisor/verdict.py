@@ -30,6 +30,7 @@ LIMIT_CODES = {
     "fuel": "A2003",
     "cpu": "A2004",
     "output": "A2005",
+    "storage": "A2009",
     "tables": "A2006",
     "instances": "A2006",
 }
@@ -109,6 +110,7 @@ def limit_message(reached: LimitReached) -> str:
         "fuel": "used up its fuel",
         "cpu": "used more CPU time than its limit",
         "output": "printed more than its output limit",
+        "storage": "stored more than its storage quota",
         "tables": "wanted larger tables than its limit",
         "instances": "wanted more instances than its limit",
     }
@@ -171,6 +173,7 @@ def _claimed_limit(limits: WorkerLimits, finished: Finished) -> LimitReached:
         "tables": (limits.table_elements, "table elements"),
         "instances": (limits.instances, "instances"),
         "output": (limits.output_bytes, "bytes"),
+        "storage": (limits.storage_bytes, "bytes"),
         "cpu": ((limits.cpu_s or 0) * 10**9, "ns"),
     }
     bound, unit = bounds[finished.limit]

@@ -23,6 +23,7 @@ from ipc.messages import (
     PreparePolicy,
     Question,
     Reply,
+    StorageExceeded,
     WardenReady,
     WardenSetup,
 )
@@ -31,7 +32,7 @@ from supervisor.processes import WardenProcess
 
 START_TIMEOUT_S = 15.0
 
-WardenMessage = Attached | Detached | EndWorker | Question | WardenReady
+WardenMessage = Attached | Detached | EndWorker | Question | StorageExceeded | WardenReady
 
 
 class WardenClient:
@@ -106,9 +107,9 @@ class WardenClient:
 
         The first of a warden that was not waited for is `WardenReady`.
         """
-        allowed = (Attached, Detached, EndWorker, Question) if self._ready else (WardenReady,)
+        allowed = (Attached, Detached, EndWorker, Question, StorageExceeded) if self._ready else (WardenReady,)
         message, _ = self.channel.receive(allowed, timeout_s)
-        assert isinstance(message, Attached | Detached | EndWorker | Question | WardenReady)
+        assert isinstance(message, WardenMessage)
         if isinstance(message, WardenReady):
             self._take(message)
         return message

@@ -217,7 +217,10 @@ class Recovery:
         self._awaited = Attached if attaches else WardenReady
         # One that dies meanwhile is met as the end of its channel.
         with contextlib.suppress(OSError):
-            warden.prepare(self._worker_id, self._policy, artifact)
+            policy = self._policy
+            if policy.storage is not None and phase is Phase.RUNNING:
+                policy = replace(policy, storage=replace(policy.storage, running=True))
+            warden.prepare(self._worker_id, policy, artifact)
             if attaches:
                 warden.attach(self._worker_id, listener, pidfd)
 

@@ -27,6 +27,7 @@ from ipc.warden.notify import CallFails
 
 _AT_CWD: Final = -100
 _TIMES_BYTES: Final = 32
+_OWN_DIRECTORY: Final = 0o700
 
 
 def answer_mkdir(context: Context) -> Answer:
@@ -49,8 +50,15 @@ def _mkdir(context: Context, directory: int, path: bytes, mode: int) -> Answer:
     place, allowed = placed
     if context.files.at(place) is not None:
         raise CallFails(errno.EEXIST)
+    storage = context.storage
+    refusal = None if storage is None else storage.refuse_making(place.path)
+    if refusal is not None:
+        return refusal
     context.allow(allowed, place.path)
-    os.mkdir(place.name, mode & PERMISSIONS, dir_fd=place.parent.descriptor)
+    # Never one that can't be listed: what lies in it would not be found when it is counted.
+    os.mkdir(place.name, mode & PERMISSIONS | _OWN_DIRECTORY, dir_fd=place.parent.descriptor)
+    if storage is not None:
+        storage.made(place.name, place.parent.descriptor, place.path)
     return 0
 
 
@@ -92,6 +100,8 @@ def _remove(context: Context, base: int, path: bytes, directory: bool) -> Answer
         os.rmdir(place.name, dir_fd=place.parent.descriptor)
     else:
         os.unlink(place.name, dir_fd=place.parent.descriptor)
+    if context.storage is not None:
+        context.storage.removed(found, place.path)
     return 0
 
 
@@ -146,9 +156,17 @@ def _rename(context: Context, old: tuple[int, int], new: tuple[int, int], flags:
     replaced = context.files.at(new_place)
     if replaced is not None and replaced.facts.forbidden_as:
         return _forbidden(replaced, new_place)
+    storage = context.storage
+    refusal = None if storage is None else storage.refuse_moving(found, old_place.path, new_place.path)
+    if refusal is not None:
+        return refusal
     context.allow(Allowed(new_allowed.by), new_place.path)
     context.allow(Allowed(old_allowed.by), old_place.path)
     rename_at(old_place.parent.descriptor, old_place.name, new_place.parent.descriptor, new_place.name, flags)
+    if storage is not None:
+        if replaced is not None and replaced.identity != found.identity:
+            storage.removed(replaced, new_place.path)
+        storage.moved(found, old_place.path, new_place.path)
     return _after_rename(context, found, old_place, new_place)
 
 
@@ -224,6 +242,10 @@ def _link(context: Context, old: tuple[int, int], new: tuple[int, int], flags: i
     widening = decide_widening(context.policy, found.path, place.path)
     if widening is not None:
         return widening
+    storage = context.storage
+    refusal = None if storage is None else storage.refuse_linking(found, found.path, place.path)
+    if refusal is not None:
+        return refusal
     context.allow(allowed, place.path)
     # AT_SYMLINK_FOLLOW through the magic link: the very object that was judged gets the name.
     os.link(
@@ -232,6 +254,8 @@ def _link(context: Context, old: tuple[int, int], new: tuple[int, int], flags: i
         dst_dir_fd=place.parent.descriptor,
         follow_symlinks=True,
     )
+    if storage is not None:
+        storage.linked(found, found.path, place.path)
     return 0
 
 
@@ -259,8 +283,14 @@ def _symlink(context: Context, target: bytes, directory: int, path: bytes) -> An
         return refusal
     if place.must_be_directory:
         raise CallFails(errno.ENOENT)
+    storage = context.storage
+    refusal = None if storage is None else storage.refuse_making(place.path)
+    if refusal is not None:
+        return refusal
     context.allow(allowed, place.path)
     os.symlink(target, place.name, dir_fd=place.parent.descriptor)
+    if storage is not None:
+        storage.made(place.name, place.parent.descriptor, place.path)
     return 0
 
 
@@ -278,7 +308,11 @@ def answer_truncate(context: Context) -> Answer:
     if length > os.stat(through(found.descriptor)).st_size:
         # By path it only gets shorter: the worker's own RLIMIT_FSIZE bounds how far it grows, in ftruncate(2).
         raise CallFails(errno.EFBIG)
+    if context.storage is not None:
+        context.storage.will_truncate(found)
     os.truncate(through(found.descriptor), length)
+    if context.storage is not None:
+        context.storage.opened(found.descriptor, found.path, writes=False)
     return 0
 
 

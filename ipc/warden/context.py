@@ -24,6 +24,7 @@ from ipc.warden.decide import (
 from ipc.warden.files import Base, Files, Found, Place, Unresolved, text
 from ipc.warden.memory import WorkerMemory
 from ipc.warden.notify import Call, CallFails, Listener, WardenFault
+from ipc.warden.storage import Storage
 
 _REGISTER_SIGN: Final = 1 << 31
 
@@ -73,6 +74,7 @@ class Context:
         "pidfd",
         "policy",
         "recorder",
+        "storage",
         "subject",
     )
 
@@ -85,8 +87,9 @@ class Context:
         recorder: Recorder,
         machine: str,
         artifact: int | None,
+        storage: Storage | None = None,
     ) -> None:
-        """Bind the parts; `artifact` is the sealed file that the worker loads, once."""
+        """Bind the parts; `artifact` is the sealed file that the worker loads, once. No `storage`: no quota of it."""
         self.policy = policy
         self.files = files
         self.listener = listener
@@ -95,6 +98,7 @@ class Context:
         self.recorder = recorder
         self.machine = machine
         self.artifact = artifact
+        self.storage = storage
         self.buffer = Buffer(64 * 1024)
         self.name = ""
         self.asked = ""

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Final, Protocol
 
 from ipc.policy.decision import Allow, Deny
+from ipc.policy.quota import QuotaLevel
 from ipc.struct import Struct, force_setattr
 
 READ: Final = "filesystem.read"
@@ -157,6 +158,7 @@ class Refusal(Struct, frozen=True):
     reason: str
     rule: str = ""
     nearest: str | None = None
+    quota: QuotaLevel | None = None
 
 
 _KIND: Final = 0o170000

@@ -27,6 +27,7 @@ ANSWERERS: Final[dict[str, Answerer]] = {
     "readlinkat": looking.answer_readlinkat,
     "getdents64": looking.answer_getdents64,
     "statfs": looking.answer_statfs,
+    "fcntl": opening.answer_duplicate,
     "mkdir": changing.answer_mkdir,
     "mkdirat": changing.answer_mkdirat,
     "rmdir": changing.answer_rmdir,

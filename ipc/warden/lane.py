@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ipc.errors import AuditError
-from ipc.messages import Detached, EndWorker
+from ipc.messages import Detached, EndWorker, StorageExceeded
 from ipc.policy.decision import compile_policy
 from ipc.syscalls import AUDIT_ARCH
 from ipc.warden.asking import Asker
@@ -23,9 +23,10 @@ from ipc.warden.context import Answer, Context, Injection
 from ipc.warden.decide import LIST, Refusal
 from ipc.warden.dispatch import Answerer
 from ipc.warden.forbidden_calls import name_of
-from ipc.warden.notify import Call, CallFails, CallGone, Listener, WardenFault
+from ipc.warden.notify import Call, CallFails, CallGone, ForbiddenCall, Listener, WardenFault
 from ipc.warden.pace import Pace
 from ipc.warden.recorder import BudgetSpent, Recorder
+from ipc.warden.storage import Storage
 
 _COUNTS_CLOSE_MS: Final = 10_000
 _HAND_OVER_MS: Final = 5
@@ -132,8 +133,17 @@ class Lane:
         poll = select.poll()
         poll.register(self._listener.descriptor, select.POLLIN)
         poll.register(self._stop.reader, select.POLLIN)
+        storage = self._context.storage
         while True:
-            ready = poll.poll(_HAND_OVER_MS if self._recorder.waiting else _COUNTS_CLOSE_MS)
+            patience_ms = _HAND_OVER_MS if self._recorder.waiting else _COUNTS_CLOSE_MS
+            if storage is not None and storage.due_ns:
+                left_ns = storage.due_ns - time.monotonic_ns()
+                if left_ns <= 0:
+                    if not self._measure(storage):
+                        return
+                    continue
+                patience_ms = min(patience_ms, left_ns // 10**6 + 1)
+            ready = poll.poll(patience_ms)
             if not ready:
                 self._recorder.close_due()
             for descriptor, events in ready:
@@ -144,6 +154,14 @@ class Lane:
                 call = self._listener.receive()
                 if call is not None and not self._handle(call):
                     return
+
+    def _measure(self, storage: Storage) -> bool:
+        """Measure what the worker stores; False when it has to end for that."""
+        level = storage.measure()
+        if level is not None:
+            with contextlib.suppress(OSError):  # as in _end
+                self._send(StorageExceeded(self.worker_id, level.limit, level.usage))
+        return level is None
 
     def _handle(self, call: Call) -> bool:
         """Answer one call; False when the worker has to end instead."""
@@ -156,8 +174,7 @@ class Lane:
             time.sleep(wait_ns / 1e9)
         entry = self._answerers.get(call.number) if call.architecture == self._architecture else None
         if entry is None:
-            name = name_of(call.number, self._context.machine)
-            self._refuse_forever("A1701", f"system call {call.number} ({name})", call.number)
+            self._refuse_call(call)
             return False
         context = self._context
         context.begin(call, entry[0])
@@ -170,6 +187,9 @@ class Lane:
             self._deliver(call, answer)
         except CallGone:
             self._undelivered()
+        except ForbiddenCall:
+            self._refuse_call(call)
+            return False
         except BudgetSpent:
             self._refuse_forever("A1707", "it is refused new things faster than can be recorded", call.number)
             return False
@@ -247,6 +267,10 @@ class Lane:
         if self._context.done is not None:
             self._recorder.undelivered(*self._context.done, self._context.name)
 
+    def _refuse_call(self, call: Call) -> None:
+        name = name_of(call.number, self._context.machine)
+        self._refuse_forever("A1701", f"system call {call.number} ({name})", call.number)
+
     def _refuse_forever(self, code: str, reason: str, number: int) -> None:
         with contextlib.suppress(AuditError):  # the worker ends either way, and the supervisor hears why
             self._recorder.violation(code, reason, number)
@@ -258,7 +282,10 @@ class Lane:
 
     def _finish(self) -> None:
         recorder = self._recorder
+        storage_bytes = None
         try:
+            if self._context.storage is not None:
+                storage_bytes = self._context.storage.finish().usage
             recorder.close()
         except AuditError as error:
             self._end("A3004", f"the last counts can't be recorded: {error}", 0)
@@ -270,4 +297,5 @@ class Lane:
                 os.close(descriptor)
         self._stop.close()
         with contextlib.suppress(OSError):
-            self._send(Detached(self.worker_id, self._calls, recorder.allowed_count, recorder.refused_count))
+            allowed, refused = recorder.allowed_count, recorder.refused_count
+            self._send(Detached(self.worker_id, self._calls, allowed, refused, storage_bytes))

@@ -62,6 +62,10 @@ class CallFails(Exception):  # noqa: N818 # an outcome of judging the arguments,
         self.errno = number
 
 
+class ForbiddenCall(Exception):  # noqa: N818 # an outcome: the worker ends
+    """A call that no working component causes, though the warden answers others of its number."""
+
+
 class WardenFault(Exception):  # noqa: N818 # ends the worker, never the warden
     """A call can't be answered in a defined way."""
 

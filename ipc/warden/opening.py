@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import struct
 from typing import Final
 
 from ipc.messages import ARTIFACT_PATH
 from ipc.policy.decision import Policy
-from ipc.warden.context import Answer, Context, Injection
+from ipc.warden.context import Answer, Context, Injection, signed
 from ipc.warden.decide import (
     O_CREAT,
     O_TRUNC,
@@ -30,7 +31,8 @@ from ipc.warden.decide import (
     parse_open,
 )
 from ipc.warden.files import Base, Files, Found, Place, Unresolved, real_path, reopen, text
-from ipc.warden.notify import CallFails
+from ipc.warden.notify import CallFails, ForbiddenCall
+from ipc.warden.storage import Storage
 
 _ALWAYS: Final = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 """O_NONBLOCK: should the object turn out to be a pipe after all, nobody waits for its other end."""
@@ -42,6 +44,8 @@ _OPEN_HOW_MAX: Final = 4096
 _RACES_MAX: Final = 3
 LOOKING_ONLY: Final = " O_PATH"
 """What the record of a call says of an opening that gives a look at the object and not into it."""
+_DUPLICATES_FROM_MAX: Final = 4
+"""The least number that a duplicate may be asked to have. A worker's streams and its channel have the first four."""
 
 
 def answer_open(context: Context) -> Answer:
@@ -76,6 +80,20 @@ def answer_openat2(context: Context) -> Answer:
         raise CallFails(errno.E2BIG)
     flags, mode, resolve = _OPEN_HOW.unpack_from(how)
     return _open(context, call.a0, path, flags, mode, resolve, True)
+
+
+def answer_duplicate(context: Context) -> Answer:
+    """fcntl(2) with F_DUPFD_CLOEXEC: WASI keeps a second handle of a directory; same open file, same rights.
+
+    Not left to the kernel, so that descriptors get into a worker one way only (`ipc.warden.storage`). What else comes
+    here as fcntl its filter would have allowed, if anything that works made that call.
+    """
+    call = context.call
+    if signed(call.a1) != fcntl.F_DUPFD_CLOEXEC:
+        raise ForbiddenCall
+    if not 0 <= signed(call.a2) <= _DUPLICATES_FROM_MAX:
+        raise CallFails(errno.EINVAL)
+    return Injection(context.duplicate(call.a0))
 
 
 def _open(context: Context, directory: int, path: bytes, flags: int, mode: int, resolve: int, strict: bool) -> Answer:
@@ -117,15 +135,34 @@ def _open_found(context: Context, request: OpenRequest, found: Found) -> Answer:
         # No descriptor can stand for a link (ADDFD takes no O_PATH descriptor). EPERM and not ELOOP: cap-std then asks
         # by statx(2) instead, which is decided and answered like everything else.
         raise CallFails(errno.EPERM)
+    if request.changes and context.storage is not None:
+        return _open_to_change(context, request, found, answer, context.storage)
     context.allow(answer, found.path, did=request.truncate)
     if found.facts.is_directory:
         context.subject = context.subject or ("filesystem.list", found.path)
         return Injection(_reopen(context, found, os.O_RDONLY | os.O_DIRECTORY))
     if request.path_only:
         return Injection(_reopen_to_look(context, found))
+    return Injection(_reopen(context, found, _flags(request)))
+
+
+def _open_to_change(context: Context, request: OpenRequest, found: Found, allowed: Allowed, storage: Storage) -> Answer:
+    """Open a file that exists for what may make it larger, if there is room."""
+    refusal = storage.refuse_writing(found, request.write, request.truncate)
+    if refusal is not None:
+        return refusal
+    context.allow(allowed, found.path, did=request.truncate)
+    if request.truncate:
+        storage.will_truncate(found)
+    descriptor = _reopen(context, found, _flags(request))
+    if request.write or request.truncate:
+        storage.opened(descriptor, found.path, request.write)
+    return Injection(descriptor)
+
+
+def _flags(request: OpenRequest) -> int:
     access = os.O_RDWR if request.read and request.write else os.O_WRONLY if request.write else os.O_RDONLY
-    truncate = os.O_TRUNC if request.truncate else 0
-    return Injection(_reopen(context, found, access | truncate | request.kept_flags))
+    return access | request.kept_flags | (os.O_TRUNC if request.truncate else 0)
 
 
 def _reopen(context: Context, found: Found, flags: int) -> int:
@@ -142,8 +179,14 @@ def _reopen_to_look(context: Context, found: Found) -> int:
     if "write" in rights and not found.facts.mode & 0o6000:
         choices.append(os.O_WRONLY)
     for access in choices:
+        storage = context.storage if access == os.O_WRONLY else None
+        if storage is not None and storage.refuse_writing(found, writes=True, truncate=False):
+            continue
         try:
-            return _reopen(context, found, access)
+            descriptor = _reopen(context, found, access)
+            if storage is not None:
+                storage.opened(descriptor, found.path, writes=True)
+            return descriptor
         except OSError as error:
             # EROFS, ETXTBSY: access mode 3 is checked as if it could write.
             if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ETXTBSY):
@@ -174,6 +217,10 @@ def _create(context: Context, request: OpenRequest, base: Base, path: bytes) -> 
 
 
 def _create_at(context: Context, request: OpenRequest, place: Place, allowed: Allowed) -> Answer | None:
+    storage = context.storage
+    refusal = None if storage is None else storage.refuse_making(place.path, request.write)
+    if refusal is not None:
+        return refusal
     context.allow(allowed, place.path)
     access = os.O_RDWR if request.read and request.write else os.O_WRONLY if request.write else os.O_RDONLY
     flags = access | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | request.kept_flags | _ALWAYS
@@ -189,6 +236,8 @@ def _create_at(context: Context, request: OpenRequest, place: Place, allowed: Al
         os.unlink(place.name, dir_fd=place.parent.descriptor)
         context.done = None
         return Refusal(errno.EACCES, WRITE, place.path, "A1204", "its directory was moved while it was being created")
+    if storage is not None:
+        storage.opened(descriptor, place.path, request.write, created=True)
     return Injection(descriptor)
 
 

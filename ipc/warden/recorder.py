@@ -15,6 +15,7 @@ from typing import Final, Protocol
 from ipc.audit.event import AuditEvent
 from ipc.audit.folding import Folder, Key
 from ipc.messages import AuditBudget
+from ipc.policy.quota import QuotaLevel
 from ipc.struct import replace
 from ipc.warden.decide import Refusal
 from ipc.warden.pace import Pace
@@ -146,6 +147,7 @@ class Recorder:
             reason=refusal.reason,
             rule=refusal.rule,
             layer="operating system" if refusal.code == "A1601" else "policy",
+            quota=None if refusal.quota is None else refusal.quota.to_json(),
             detail=detail,
         )
         self.hand_over()
@@ -180,6 +182,18 @@ class Recorder:
         )
         self.hand_over()
         self._sink.record(event)
+
+    def crossed(self, level: QuotaLevel) -> None:
+        """Put on record that a quota is in another status now; one that goes to and fro is counted."""
+        now_ns = time.monotonic_ns()
+        key = ("quota", level.name, level.status)
+        if self._refused.repeat(key, now_ns):
+            return
+        reason = f"{level.name} is {level.status}: {level.words}"
+        event = replace(self._stamp, event="quota_crossed", decision="info", reason=reason, quota=level.to_json())
+        self.hand_over()
+        self._sink.record(event)
+        self._begin(self._refused, key, event, now_ns)
 
     def violation(self, code: str, reason: str, number: int) -> None:
         """Put on record, durable, why the worker must end."""

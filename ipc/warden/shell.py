@@ -42,6 +42,7 @@ from ipc.warden.notify import Listener
 from ipc.warden.opening import prepare_root
 from ipc.warden.reach import check_openat2, check_reach
 from ipc.warden.recorder import Recorder, Sink
+from ipc.warden.storage import Storage
 
 _SWITCH_INTERVAL_S: Final = 0.0005
 """How long one lane's Python may run before another gets its turn: a tenth of the default."""
@@ -58,6 +59,7 @@ class _Place(NamedTuple):
     warnings: tuple[str, ...]
     ask: bool
     learn: bool
+    storage: Storage | None
 
 
 class _Expected:
@@ -190,7 +192,11 @@ class Warden:
     ) -> Lane:
         listener, recorder = Listener(arrived[0]), place.recorder
         sealed = artifact[0] if artifact else None
-        context = Context(place.policy, place.files, listener, arrived[1], recorder, self._machine, sealed)
+        if place.storage is not None:
+            place.storage.attach(arrived[1])
+        context = Context(
+            place.policy, place.files, listener, arrived[1], recorder, self._machine, sealed, place.storage
+        )
         context.partly = set() if place.ask else None
         pace = self._setup.calls_per_second
         return Lane(
@@ -234,7 +240,8 @@ class Warden:
             correlation=worker_id,
         )
         recorder = Recorder(self._sink, stamp, self._setup.audit_budget)
-        return _Place(policy, files, recorder, tuple(warnings), told.ask, told.learn)
+        storage = None if told.storage is None else Storage(told.storage, recorder)
+        return _Place(policy, files, recorder, tuple(warnings), told.ask, told.learn, storage)
 
 
 def _enter(setup: WardenSetup) -> tuple[AuditClient, list[LayerReport]]:

@@ -96,6 +96,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     limits = parser.add_argument_group("limits")
     limits.add_argument("--memory", type=_size, metavar="SIZE", help="memory, such as 256MB (the default)")
     limits.add_argument(
+        "--storage", type=_size, metavar="SIZE", help="what it may store in files, such as 100MB (the default)"
+    )
+    limits.add_argument(
         "--timeout", type=_duration, metavar="TIME", help="wall clock time, such as 30s (default: none)"
     )
     limits.add_argument(

@@ -12,8 +12,9 @@ from ipc.messages import EngineSettings
 from ipc.policy.capability import Grant
 from ipc.struct import replace
 from supervisor.analysis import describe_asks
-from supervisor.cli.run_setup import dev_directories, memory_bytes, refuse_broad, worker_limits
+from supervisor.cli.run_setup import dev_directories, memory_bytes, refuse_broad, storage_bytes, worker_limits
 from supervisor.compilation import Program
+from supervisor.component_directories import make_data_directory
 from supervisor.component_view import parse_assignments
 from supervisor.dev_grants import dev_grants, hidden_denials
 from supervisor.grant_store import GrantStore, lasting_grants, request_key
@@ -43,7 +44,7 @@ def component_request(args: argparse.Namespace, host: Host, settings: Settings) 
     name = manifest.component.name
     own = settings.component(name)
     parameters = component_parameters(manifest, settings, parse_assignments(args.set))
-    data = _owned_directory(host, data_directory_of(host, settings, name))
+    data = make_data_directory(data_directory_of(host, settings, name), host.options.run_as)
     variables = Variables(component=os.path.realpath(manifest.directory), data=data, tmp=host.tmp_directory)
     bound = bind(manifest, parameters, variables, cwd=os.getcwd(), real_path=os.path.realpath)
     resolution = resolve_quota(manifest, settings)
@@ -71,7 +72,12 @@ def component_request(args: argparse.Namespace, host: Host, settings: Settings) 
         home_directories=homes,
     )
     document = replace(document, acl=(*document.acl, *hidden_denials(name, dev)))
-    limits = worker_limits(args, memory_bytes(args, settings, resolution.quota.memory_bytes), manifest)
+    limits = worker_limits(
+        args,
+        memory_bytes(args, settings, resolution.quota.memory_bytes),
+        storage_bytes(args, settings, resolution.quota.storage_bytes),
+        manifest,
+    )
     arguments = args.guest_arguments or bound.args
     mounts = tuple((mount.guest, mount.host) for mount in bound.mounts)
     return RunRequest(
@@ -93,6 +99,7 @@ def component_request(args: argparse.Namespace, host: Host, settings: Settings) 
         granted_sha256=granted_sha256,
         ask=args.ask,
         learn=args.write_manifest is not None,
+        own_directories=(data, host.tmp_directory),
     )
 
 
@@ -100,13 +107,6 @@ def data_directory_of(host: Host, settings: Settings, name: str) -> str:
     """Return `${data}` of a component on this host."""
     default = data_directory(settings, name)
     return os.path.join(host.options.data_directory, os.path.basename(default))
-
-
-def _owned_directory(host: Host, path: str) -> str:
-    os.makedirs(path, mode=0o700, exist_ok=True)
-    if os.getuid() == 0:
-        os.chown(path, host.options.run_as.uid, host.options.run_as.gid)
-    return os.path.realpath(path)
 
 
 def decide_grants(

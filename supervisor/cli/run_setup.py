@@ -13,6 +13,7 @@ from ipc.errors import ConfigError
 from ipc.messages import EngineSettings, WorkerLimits
 from ipc.policy.capability import Grant
 from ipc.policy.document import PolicyDocument
+from ipc.policy.storage import largest_file_bytes
 from supervisor import places, units
 from supervisor.broad_grants import is_broad_allowed, is_too_broad_grant
 from supervisor.dev_grants import dev_grants, hidden_denials
@@ -21,6 +22,7 @@ from supervisor.host_policy import host_paths
 from supervisor.identity import resolve_run_as
 from supervisor.run_request import (
     DEFAULT_OUTPUT_BYTES,
+    FILE_SIZE_BYTES_MAX,
     RunRequest,
     bare_name,
     environment_pairs,
@@ -74,7 +76,9 @@ def read_settings(args: argparse.Namespace) -> Settings:
     return settings
 
 
-def worker_limits(args: argparse.Namespace, memory_bytes: int, manifest: Manifest | None) -> WorkerLimits:
+def worker_limits(
+    args: argparse.Namespace, memory_bytes: int, storage_bytes: int, manifest: Manifest | None
+) -> WorkerLimits:
     """Return the limits from flags over the manifest over defaults."""
     own = manifest.limits if manifest is not None else None
     timeout_ns = args.timeout if args.timeout is not None else own.timeout_ns if own else None
@@ -90,6 +94,8 @@ def worker_limits(args: argparse.Namespace, memory_bytes: int, manifest: Manifes
         timeout_ns=timeout_ns,
         fuel=fuel,
         cpu_s=cpu_s,
+        file_size_bytes=min(FILE_SIZE_BYTES_MAX, largest_file_bytes(storage_bytes)),
+        storage_bytes=None if storage_bytes == units.UNLIMITED else storage_bytes,
     )
 
 
@@ -106,6 +112,19 @@ def memory_bytes(args: argparse.Namespace, settings: Settings, decided: int | No
         )
     if asked < 1 << 20:
         raise ConfigError(f"memory {units.format_size(asked)}: a WebAssembly runtime needs at least 1MiB")
+    return asked
+
+
+def storage_bytes(args: argparse.Namespace, settings: Settings, decided: int | None) -> int:
+    """Return the storage quota, `units.UNLIMITED` only where the host allows it; `decided` is the manifest's."""
+    choices = (args.storage, decided, settings.quota_defaults.storage_bytes, 0)
+    asked: int = next(amount for amount in choices if amount is not None)
+    maximum = settings.quota_maxima.storage_bytes
+    if maximum is not None and asked > maximum:
+        raise ConfigError(
+            f"storage {units.format_size(asked)}: the host allows at most {units.format_size(maximum)}",
+            hint="[quota.maxima] storage in airssys.toml",
+        )
     return asked
 
 
@@ -138,6 +157,7 @@ def bare_request(args: argparse.Namespace, host: Host, settings: Settings) -> Ru
         by_name = _top_directories()
     else:
         by_name = named_top_directories((*args.guest_arguments, *args.env))
+    storage = storage_bytes(args, settings, own.quota.storage_bytes)
     return RunRequest(
         component=name,
         version="",
@@ -147,7 +167,7 @@ def bare_request(args: argparse.Namespace, host: Host, settings: Settings) -> Ru
         environment=environment_pairs(args.env, args.secret, dict(os.environ)),
         mounts=merge_mounts(tuple(flag_mount(text, cwd) for text in args.dir), grants, cwd, os.listdir(cwd), by_name),
         document=document,
-        limits=worker_limits(args, memory_bytes(args, settings, None), None),
+        limits=worker_limits(args, memory_bytes(args, settings, None), storage, None),
         engine=EngineSettings(fuel=args.fuel is not None),
         approval="--dev" if args.dev else "flags",
         ask=args.ask,

@@ -179,7 +179,7 @@ def test_an_interrupted_run_cleans_up(airssys: CommandLine, number: signal.Signa
         run.process.communicate(timeout=20)
         assert run.process.returncode == 128 + number
         assert run.seconds_until_all_are_gone() < ASSERTED_S
-    assert list((airssys.directory / "state-data").glob("tmp-*")) == []
+    assert list((airssys.directory / "state-data").glob("tmp.*")) == []
 
 
 @pytest.mark.parametrize("who", ["worker", "keeper"])

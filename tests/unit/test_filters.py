@@ -19,7 +19,7 @@ from worker.filter_compiler import (
 ALLOW, NOTIFY, KILL, ERRNO = 0x7FFF0000, 0x7FC00000, 0x80000000, 0x00050000
 ARCHITECTURES = ("x86_64", "aarch64")
 THREAD_FLAGS = 0x3D0F00
-ENOSYS, ENOTTY, EACCES, ENOMEM, EINVAL = 38, 25, 13, 12, 22
+ENOSYS, ENOTTY, ENODEV, EACCES, ENOMEM, EINVAL = 38, 25, 19, 13, 12, 22
 
 
 def simulate(instructions: bytes, arch: int, number: int, arguments: tuple[int, ...] = ()) -> int:
@@ -173,7 +173,7 @@ def test_without_a_sealed_page_no_path_is_let_by(architecture: str, address: int
         ("fcntl", (3, 10), NOTIFY),  # F_SETSIG
         ("fcntl", (3, 1024), NOTIFY),  # F_SETLEASE
         ("fcntl", (3, 1026), NOTIFY),  # F_NOTIFY
-        ("fcntl", (3, 1030), ALLOW),
+        ("fcntl", (3, 1030), NOTIFY),  # F_DUPFD_CLOEXEC: the warden duplicates
         ("fcntl", (3, 1033), NOTIFY),  # F_ADD_SEALS
         ("fcntl", (3, 6), NOTIFY),  # F_SETLK
         ("ioctl", (1, 0x5401), ERRNO | ENOTTY),
@@ -225,7 +225,9 @@ def test_arguments_decide(architecture: str, call: str, arguments: tuple[int, ..
     ("call", "arguments", "expected"),
     [
         ("mmap", (0, 4096, 5, 2), KILL),
-        ("mmap", (0, 4096, 3, 2), ALLOW),
+        ("mmap", (0, 4096, 3, 0x22), ALLOW),
+        ("mmap", (0, 4096, 1, 2), ERRNO | ENODEV),  # of a file: holds it unseen
+        ("mmap", (0, 4096, 1, 1), ALLOW),  # shared: filter 1 ends the worker
         ("mprotect", (0, 4096, 7), KILL),
         ("mprotect", (0, 4096, 3), ALLOW),
         ("mprotect", (0, 4096, 1), ERRNO | ENOMEM),  # hides filled pages from RLIMIT_DATA

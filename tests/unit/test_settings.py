@@ -100,7 +100,6 @@ def test_every_section_is_read() -> None:
         "control",
         "trust.sources",
         "approvals.rules",
-        "quota.maxima.storage",
         'components."log-summary".enabled',
         'components."log-summary@acme".version',
         'components."log-summary@acme".run_as',

@@ -51,7 +51,7 @@ _AT_EMPTY_PATH = 0x1000
 
 
 class StandIn(threading.Thread):
-    """Answers a listener: the artifact, directories by absolute path, stats by descriptor; refuses the rest."""
+    """Answers a listener: the artifact, directories by absolute path, stats and duplicates; refuses the rest."""
 
     def __init__(self, listener: int, pid: int, artifact: int) -> None:
         super().__init__(daemon=True)
@@ -88,6 +88,11 @@ class StandIn(threading.Thread):
             return
         if name in ("statx", "newfstatat") and args[1] == 0:
             self._send(notification, -errno.EFAULT)
+            return
+        if name == "fcntl" and args[1] == fcntl.F_DUPFD_CLOEXEC:
+            pidfd = os.pidfd_open(self._pid)
+            self._inject(notification, libc.pidfd_getfd(pidfd, args[0] & 0xFFFFFFFF))
+            os.close(pidfd)
             return
         path = self._path(tid, args[1]) if name.endswith("at") or name in ("openat2", "statx") else ""
         if name in ("statx", "newfstatat") and path == "":

@@ -1,0 +1,77 @@
+"""A quota that is a level (storage, memory): how full it is, in numbers and in one word. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ipc.struct import Struct
+
+OK: Final = "ok"
+WARNING: Final = "warning"
+CRITICAL: Final = "critical"
+EXCEEDED: Final = "exceeded"
+STATUSES: Final = (OK, WARNING, CRITICAL, EXCEEDED)
+WARNING_PERCENT: Final = 80
+CRITICAL_PERCENT: Final = 95
+
+
+class QuotaLevel(Struct, frozen=True):
+    """What is used of a quota, in `unit`s. A limit of zero allows nothing."""
+
+    name: str
+    usage: int
+    limit: int
+    unit: str = "bytes"
+
+    @property
+    def percent(self) -> int:
+        """Usage in percent of the limit, rounded down; of a limit of zero 0 when nothing is used, else 100."""
+        if self.limit <= 0:
+            return 100 if self.usage > 0 else 0
+        return self.usage * 100 // self.limit
+
+    @property
+    def status(self) -> str:
+        """One of ok, warning (from 80 %), critical (from 95 %) and exceeded (above the limit)."""
+        if self.usage > self.limit:
+            return EXCEEDED
+        percent = self.percent
+        return CRITICAL if percent >= CRITICAL_PERCENT else WARNING if percent >= WARNING_PERCENT else OK
+
+    @property
+    def words(self) -> str:
+        """Say it for a person: `99.8 MB of 100 MB`."""
+        return f"{_amount(self.usage)} of {_amount(self.limit)}"
+
+    def to_json(self) -> dict[str, object]:
+        """Return the stable keys of `quota` in an audit event."""
+        return {
+            "name": self.name,
+            "limit": self.limit,
+            "usage": self.usage,
+            "unit": self.unit,
+            "percent": self.percent,
+            "status": self.status,
+        }
+
+
+def _amount(value_bytes: int) -> str:
+    for unit_bytes, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if value_bytes >= unit_bytes:
+            return f"{value_bytes / unit_bytes:.4g} {unit}"
+    return f"{value_bytes} B"
+
+
+class Crossings:
+    """Tells of a level that moves when it gets from one status into another: once for each crossing."""
+
+    __slots__ = ("status",)
+
+    def __init__(self) -> None:
+        """Start where nothing is used."""
+        self.status = OK
+
+    def note(self, level: QuotaLevel) -> bool:
+        """Take the level as it is now; True when its status is another one than before."""
+        before, self.status = self.status, level.status
+        return before != self.status
