@@ -216,8 +216,8 @@ def pidfd_getfd(pidfd: int, descriptor: int) -> int:
     return result
 
 
-def pidfd_descriptors(pidfd: int, numbers: int) -> Iterator[tuple[int, os.stat_result]]:
-    """Yield a duplicate of what another process holds under each number below `numbers`, and what fstat(2) says of it.
+def pidfd_descriptors(pidfd: int, numbers: int) -> Iterator[tuple[int, int, os.stat_result]]:
+    """Yield each number below `numbers` under which another process holds something, a duplicate, and its fstat(2).
 
     Each is closed with the next step. Nothing when the process has ended. Takes a millisecond for a thousand numbers.
     Raises OSError when one can't be looked at: pidfd_getfd(2).
@@ -226,7 +226,7 @@ def pidfd_descriptors(pidfd: int, numbers: int) -> Iterator[tuple[int, os.stat_r
         duplicate: int = _pidfd_getfd(_NR_PIDFD_GETFD, pidfd, number, 0)
         if duplicate >= 0:
             try:
-                yield duplicate, os.fstat(duplicate)
+                yield number, duplicate, os.fstat(duplicate)
             finally:
                 os.close(duplicate)
         elif ctypes.get_errno() == errno.ESRCH:

@@ -252,6 +252,8 @@ class Lane:
         elif isinstance(answer, Injection):
             try:
                 delivered = self._listener.inject(call, answer.descriptor)
+                if self._context.storage is not None and self._context.storage.due_ns:
+                    self._context.storage.given(self._listener.given)
             except OSError as error:
                 if error.errno not in (errno.EMFILE, errno.ENOMEM):
                     raise WardenFault(f"a descriptor can't be handed over: {error.strerror}") from error

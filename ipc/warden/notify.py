@@ -73,13 +73,15 @@ class WardenFault(Exception):  # noqa: N818 # ends the worker, never the warden
 class Listener:
     """Owns a listener descriptor; used by one thread."""
 
-    __slots__ = ("_adding", "_buffer", "descriptor", "synchronous")
+    __slots__ = ("_adding", "_buffer", "descriptor", "given", "synchronous")
 
     def __init__(self, descriptor: int) -> None:
         """Take over the descriptor; asks for synchronous wake-ups where the kernel (6.6) has them."""
         self.descriptor = descriptor
         self._buffer = bytearray(_NOTIFICATION.size)
         self._adding = bytearray(_ADDFD.size)
+        self.given = -1
+        """The number that the worker got with the last `inject`; -1 when it got none."""
         try:
             fcntl.ioctl(descriptor, _SET_FLAGS, _SYNC_WAKE_UP)
             self.synchronous = True
@@ -125,10 +127,12 @@ class Listener:
         In two steps: with SECCOMP_ADDFD_FLAG_SEND the call counts as answered before its thread has taken the
         descriptor, and if we are killed or stopped in between it returns 0, somebody else's number (docs/adr/0010).
         """
+        self.given = -1
         _ADDFD.pack_into(self._adding, 0, call.id, 0, descriptor, 0, os.O_CLOEXEC)
         try:
             # A mutable argument: only then is the ioctl's own result returned.
             number: int = fcntl.ioctl(self.descriptor, _ADD, self._adding, True)
+            self.given = number
         except OSError as error:
             if error.errno == errno.ENOENT:
                 return False

@@ -93,7 +93,10 @@ def answer_duplicate(context: Context) -> Answer:
         raise ForbiddenCall
     if not 0 <= signed(call.a2) <= _DUPLICATES_FROM_MAX:
         raise CallFails(errno.EINVAL)
-    return Injection(context.duplicate(call.a0))
+    duplicate = context.duplicate(call.a0)
+    if context.storage is not None:
+        context.storage.duplicated(duplicate)
+    return Injection(duplicate)
 
 
 def _open(context: Context, directory: int, path: bytes, flags: int, mode: int, resolve: int, strict: bool) -> Answer:

@@ -19,7 +19,7 @@ from typing import Final, Protocol
 
 from ipc.libc import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2, pidfd_descriptors
 from ipc.messages import StorageBounds
-from ipc.policy.quota import Crossings, QuotaLevel
+from ipc.policy.quota import OK, WARNING_PERCENT, Crossings, QuotaLevel
 from ipc.policy.storage import OBJECT_BYTES, OBJECTS_MAX, Extent, Identity, StorageAccount, Walk, next_measurement_ns
 from ipc.struct import Struct
 from ipc.warden.decide import WRITE, Refusal
@@ -66,12 +66,15 @@ class Storage:
 
     __slots__ = (
         "_account",
+        "_calm_bytes",
         "_counted_ns",
         "_crossings",
         "_directories",
         "_grew",
         "_looked_ns",
+        "_numbers",
         "_open_files",
+        "_pending",
         "_pidfd",
         "_recount_cost_ns",
         "_running",
@@ -88,7 +91,11 @@ class Storage:
         self._running = bounds.running
         self._tells = tells
         self._crossings = Crossings()
+        self._calm_bytes = bounds.limit_bytes * WARNING_PERCENT // 100
         self._written: dict[Identity, int] = {}
+        self._numbers: dict[int, Identity] = {}
+        """Which descriptors of the worker are open for writing; all of them, and some that it has closed meanwhile."""
+        self._pending: Identity | None = None
         self._grew = False
         self._looked_ns = self._counted_ns = self._recount_cost_ns = 0
         self.due_ns = 0
@@ -104,7 +111,7 @@ class Storage:
         self._pidfd = pidfd
         if not self._running:
             return
-        for descriptor, status in pidfd_descriptors(pidfd, self._open_files):
+        for number, descriptor, status in pidfd_descriptors(pidfd, self._open_files):
             if not stat.S_ISREG(status.st_mode):
                 continue
             path = real_path(descriptor)
@@ -114,6 +121,7 @@ class Storage:
                 self._account.unnamed(seen.identity, seen.extent, 0, inside=False, may_be_open=True)
             if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE in (os.O_WRONLY, os.O_RDWR):
                 self.opened(descriptor, path, writes=True)
+                self.given(number)
         self._schedule(time.monotonic_ns())
 
     @property
@@ -179,9 +187,32 @@ class Storage:
         seen = self._follow(descriptor, path, created)
         if writes and seen.identity not in self._written:
             self._written[seen.identity] = reopen(descriptor, os.O_PATH | os.O_CLOEXEC)
-        elif not writes:
+        if writes:
+            self._pending = seen.identity
+        else:
             self._account.forget_idle(seen.identity, self._written)
         self._schedule(time.monotonic_ns())
+
+    def duplicated(self, descriptor: int) -> None:
+        """Note that a duplicate of what this is of is about to be given."""
+        status = os.fstat(descriptor)
+        identity = (status.st_dev, status.st_ino)
+        if identity in self._written:
+            self._pending = identity
+
+    def given(self, number: int) -> None:
+        """Note which number the worker got for what was opened last: what had that number before is closed.
+
+        With that, most files are let go of without a look through all descriptors.
+        """
+        if number < 0:
+            return
+        before = self._numbers.pop(number, None)
+        identity, self._pending = self._pending, None
+        if identity is not None:
+            self._numbers[number] = identity
+        if before is not None and before != identity and before not in self._numbers.values():
+            self._let_go(before)
 
     def will_truncate(self, found: Found) -> None:
         """Follow a file from before it is truncated, so that what it had counts as what it had."""
@@ -235,9 +266,8 @@ class Storage:
     def finish(self) -> QuotaLevel:
         """Measure once more, now that the worker has ended and holds nothing, and return the last level."""
         self._measure_written()
-        for handle in self._written.values():
-            os.close(handle)
-        self._written.clear()
+        for identity in list(self._written):
+            self._let_go(identity)
         self._account.closed((), ())
         self._recount(time.monotonic_ns())
         return self.level
@@ -257,9 +287,12 @@ class Storage:
 
     def _measure_written(self) -> None:
         for identity, handle in self._written.items():
-            status = os.fstat(handle)
-            grew = self._account.measured(identity, Extent(status.st_size, status.st_blocks * _BLOCK_BYTES))
-            self._grew = grew or self._grew
+            self._measure_one(identity, handle)
+
+    def _measure_one(self, identity: Identity, handle: int) -> None:
+        status = os.fstat(handle)
+        grew = self._account.measured(identity, Extent(status.st_size, status.st_blocks * _BLOCK_BYTES))
+        self._grew = grew or self._grew
 
     def _look(self, now_ns: int) -> None:
         """Look through the worker's descriptors, and let go of what it has closed."""
@@ -268,12 +301,21 @@ class Storage:
             return
         try:
             held = pidfd_descriptors(self._pidfd, self._open_files)
-            opened = {(status.st_dev, status.st_ino) for _, status in held}
+            numbers = {number: (status.st_dev, status.st_ino) for number, _, status in held}
         except PermissionError:  # it is about to end, and has given its memory up already: nobody can look any more
             return
+        opened = set(numbers.values())
         for identity in [each for each in self._written if each not in opened]:
-            os.close(self._written.pop(identity))
+            self._let_go(identity)
+        self._numbers = {number: identity for number, identity in numbers.items() if identity in self._written}
         self._account.closed(opened, self._written)
+
+    def _let_go(self, identity: Identity) -> None:
+        """Measure a file a last time, that nobody can write to any more."""
+        handle = self._written.pop(identity, -1)
+        if handle >= 0:
+            self._measure_one(identity, handle)
+            os.close(handle)
 
     def _recount_when_due(self, now_ns: int, patience_ns: int = RECOUNT_NS) -> None:
         if now_ns - self._counted_ns >= max(patience_ns, RECOUNT_SHARE * self._recount_cost_ns):
@@ -333,6 +375,8 @@ class Storage:
         return Refusal(errno.EMFILE, WRITE, path, "A2007", reason)
 
     def _tell(self) -> None:
+        if self._crossings.status == OK and self._account.usage_bytes < self._calm_bytes:
+            return
         level = self.level
         if self._crossings.note(level):
             self._tells.crossed(level)

@@ -150,6 +150,23 @@ def test_a_file_held_for_reading_only_counts_until_it_is_closed(sealed: World, t
     assert ran.denied(tree / "out/b") == {("filesystem.write", "A1501")}
 
 
+def test_a_number_that_is_used_again_hides_no_duplicate(sealed: World, tree: Path) -> None:
+    """That its first number went to another file doesn't make a file closed: it grows by its duplicate, and counts."""
+    steps = [
+        opens("a", tree / "out/a"),
+        ("copy", "fcntl", "r:a", 1030, 3),
+        ("close", "close", "r:a"),
+        opens("b", tree / "out/b"),
+        opens("c", tree / "in/a.txt", os.O_RDONLY),
+        ("grow-a", "ftruncate", "r:copy", LARGE),
+        grows("b", "sparse", LARGE),
+    ]
+    ran = run(sealed, [*steps, *WAIT], tree)
+    assert_ended(ran)
+    assert ran.results["b"] == ran.results["a"] != ran.results["copy"]
+    assert run(sealed, steps, tree, 3 * QUOTA).ending == ("exited", "")
+
+
 def test_a_mapping_holds_no_file(sealed: World, bare: World, tree: Path) -> None:
     """A mapping would keep an unlinked file's blocks without a descriptor; it can't be made once it is sealed."""
     steps = [opens("a", tree / "in/a.txt", os.O_RDONLY), ("map", "mmap", 0, 4096, 1, 2, "r:a", 0)]
