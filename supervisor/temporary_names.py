@@ -21,7 +21,8 @@ SPARE_IN: Final = 5
 _RANDOM: Final = re.compile(r"(?<=[-_.])(?=[A-Za-z]*[0-9]|[a-z]*[A-Z]|[A-Z]+[a-z])[A-Za-z0-9]{5,}|[0-9]{4,}")
 _EIGHT: Final = re.compile(r"(?<=[-_.])(?=[a-z_]*[0-9_]|[a-z]*[b-df-hj-np-tv-z]{5})[a-z0-9_]{8}(?=\.|$)")
 """As Python's tempfile and others make them; letters alone where hardly any word has so many consonants in a row."""
-_NUMBERED: Final = re.compile(r"(?<=[A-Za-z])[0-9]{6,}(?![A-Za-z0-9_])")
+_NUMBERED: Final = re.compile(r"(?:^|[-_.])[A-Za-z]{3,}([0-9]{6,})(?![A-Za-z0-9_])")
+"""A word and a number, as Go's library makes them."""
 _TEMPORARY: Final = re.compile(r"(te?mp)[A-Za-z0-9_]{4,}", re.IGNORECASE)
 
 
@@ -140,7 +141,7 @@ def _random_part(name: str) -> tuple[int, int]:
         return temporary.end(1), len(name)
     for expression in (_EIGHT, _NUMBERED, _RANDOM):
         if found := list(expression.finditer(name)):
-            return found[-1].span()
+            return found[-1].span(expression.groups)
     return 0, 0
 
 

@@ -155,6 +155,7 @@ def test_what_was_used_becomes_these_patterns(
         ("tmp8kd_f77z", "tmp*"),
         ("temp1234", "temp*"),
         ("etilqs_4a4b51a377bf440d", "etilqs_*"),
+        ("etilqs_e23845e104943201", "etilqs_*"),
         ("yosys-abc-000000", "yosys-abc-*"),
         ("my_temp_file_a8f3k2", "my_temp_file_*"),
         ("cc.aB3dEf.o", "cc.*.o"),
