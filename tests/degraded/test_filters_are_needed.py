@@ -31,6 +31,7 @@ NOBODY = 65534
 REVIEWED = {
     ("confine", "writev"): "error path",
     ("confine", "fstat"): "another libc",
+    ("confine", "fstatfs"): "error path",
     ("confine", "ioctl"): "another libc",
     ("confine", "madvise"): "another libc",
     ("confine", "sched_yield"): "contention",

@@ -28,7 +28,8 @@ PAGES = sorted(
 )
 HOME = "/home/me"
 _MARK = re.compile(r"<!-- (run|file|setup)(?:: (.*))? -->")
-_STARTS_BESIDE = ("airssys: compiling", "airssys: zygote")
+_STARTS_BESIDE = ("airssys: compiling", "airssys: zygote", "== Installing")
+"""What is only printed the first time: progress of compiling, and of installing compilers."""
 
 
 class Step(Struct, frozen=True):
