@@ -163,6 +163,8 @@ class Recorder:
         _keep_pace(self._allowed_pace, time.monotonic_ns(), resource)
         event = replace(self._stamp, event="file_used", action=action, resource=resource, detail={"call": call})
         self._waiting.append(event)
+        if len(self._waiting) >= HANDED_OVER_TOGETHER:
+            self.hand_over()
 
     def come_under(self, policy_digest: str) -> None:
         """What follows was decided by another policy."""
