@@ -95,9 +95,12 @@ def write_manifest(
     passed_on: tuple[str, ...],
     secrets: tuple[str, ...],
     cwd: str,
-    tmp: str,
+    own: tuple[tuple[str, str], ...],
 ) -> str:
-    """Write the manifest of a finished run to `path`; return a line that says so."""
+    """Write the manifest of a finished run to `path`; return a line that says so.
+
+    `own` are the variables that every manifest has, beside `${component}`, with their directories of this run.
+    """
     directory = os.path.realpath(os.path.dirname(path) or ".")
     uses = Uses() if tally.uses is None else tally.uses
     patterns = smallest_patterns(uses.by_action, LocalDisk())
@@ -111,9 +114,9 @@ def write_manifest(
     mounts, unnamed = _needed_mounts(request.mounts, [*used, *(d.resource for d in tally.denials.values())], named)
     notes = [f"Seen in that run as {guest!a}, for which a manifest has no name." for guest in unnamed]
     notes += [f"Not UTF-8, and so not written as it was: {text!a}" for text in named if not is_text(text)]
-    fixed = (Anchor("${component}", directory), Anchor("${tmp}", tmp))
+    fixed = (Anchor("${component}", directory), *(Anchor(name, place) for name, place in own))
     wanted = [(cwd, "the working directory"), *((host, f"seen as {guest}") for guest, host in mounts if guest != host)]
-    anchors = (*fixed, *parameter_anchors(wanted, (directory, tmp), map(parameter_of, passed_on)))
+    anchors = (*fixed, *parameter_anchors(wanted, [anchor.directory for anchor in fixed], map(parameter_of, passed_on)))
     limits = request.limits
     written = manifest_text(
         Draft(

@@ -87,9 +87,9 @@ def _run(
 
         passed_on = tuple(text for text in args.env if "=" not in text)
         secrets = tuple(text.partition("=")[0] for text in args.secret)
-        said = write_manifest(
-            args.write_manifest, request, report.tally, passed_on, secrets, os.getcwd(), host.tmp_directory
-        )
+        data = os.path.realpath(os.path.join(host.options.data_directory, request.component))
+        own = (("${data}", data), ("${tmp}", host.tmp_directory))
+        said = write_manifest(args.write_manifest, request, report.tally, passed_on, secrets, os.getcwd(), own)
         if not (args.quiet or args.json):
             print(f"airssys: {said}", file=sys.stderr)
     return exit_code

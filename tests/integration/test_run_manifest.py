@@ -155,6 +155,31 @@ def test_a_program_elsewhere_gets_parameters_for_its_paths(run, program: Path) -
 
 
 @pytest.mark.parametrize("program", ["tool.wasm"], indirect=True)
+def test_a_component_s_own_data_stays_its_own(run, program: Path) -> None:
+    """What a component writes in `${data}` is asked for there again, and not by the place that it has on this host."""
+    manifest = run.file(
+        "Component.toml",
+        """
+        schema = 1
+        component = { name = "tool", version = "1.0.0", wasm = "tool.wasm", mounts = { "/d" = "${data}" } }
+        capabilities.filesystem = { read = ["${data}/"], write = ["${data}/"] }
+        """,
+    )
+    guest = ("write", "/d/a.txt", "x", ",", "cat", "/d/a.txt")
+    learnt = run.directory / "Learnt.toml"
+    first = run(run.directory, "--grant", "asked", "--write-manifest", learnt, guest=guest)
+    assert first.code == 0, first.stderr
+    text = learnt.read_text()
+    assert '"/d" = "${data}"' in text
+    assert 'write = ["${data}/a.txt"]' in text
+    assert str(run.state) not in text
+    learnt.replace(manifest)
+    again = run(run.directory, "--grant", "asked", "--json").document()
+    assert again["denials"] == []
+    assert again["stdout"] == first.stdout.decode()
+
+
+@pytest.mark.parametrize("program", ["tool.wasm"], indirect=True)
 def test_variables_and_secrets_keep_their_values_out_of_the_manifest(run, program: Path) -> None:
     """A secret's value and a passed-on variable's are not written; a given one's is."""
     token = run.file("token", "hunter2")
