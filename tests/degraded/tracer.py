@@ -67,8 +67,7 @@ def _register_set(request: int, tid: int, kind: int, data: ctypes.Array[ctypes.c
 
 def _stopped_call(tid: int) -> Call:
     buffer = ctypes.create_string_buffer(_INFO.size)
-    size = _C.ptrace(_GET_SYSCALL_INFO, tid, _INFO.size, ctypes.addressof(buffer))
-    assert size > 0, "ptrace.h: PTRACE_GET_SYSCALL_INFO, Linux 5.3"
+    _ptrace(_GET_SYSCALL_INFO, tid, _INFO.size, ctypes.addressof(buffer))  # Linux 5.3
     _, _, _, _, number, *arguments, rule = _INFO.unpack(buffer.raw)
     return Call(tid, number, tuple(arguments), rule)
 
