@@ -122,7 +122,12 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     output.add_argument("--json", action="store_true", help="capture the streams; print one JSON document on stdout")
     output.add_argument("--report", metavar="FILE", help="write that document to FILE and leave the streams alone")
     output.add_argument("--raw-output", action="store_true", help="let terminal control sequences of the guest through")
-    output.add_argument("-q", "--quiet", action="store_true", help="no denials and no summary on stderr")
+    output.add_argument(
+        "-q",
+        "--quiet",
+        action="store_true",
+        help="on stderr only what ended it, if not itself",
+    )
     output.add_argument(
         "--fail-on-denied", action="store_true", help="exit with 77 in place of 0 if anything was denied"
     )

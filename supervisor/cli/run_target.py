@@ -156,11 +156,13 @@ def _deliver(args: argparse.Namespace, report: RunReport, name: str) -> int:
     if not args.quiet:
         for note in report.notes:
             print(f"airssys: {visible(note)}", file=sys.stderr)
-        if report.verdict.message and report.verdict.outcome != "exited":
-            code = f" [{report.verdict.code}]" if report.verdict.code else ""
-            head, *rest = report.verdict.message.splitlines()
-            print(paint(f"airssys: {name}: {visible(head)}{code}", "31", sys.stderr), file=sys.stderr)
-            for line in rest:
-                print(f"  {visible(line)}", file=sys.stderr)
+    if report.verdict.message and report.verdict.outcome != "exited":
+        # With --quiet too: whatever else ends a program than itself, there is nobody else to say so.
+        code = f" [{report.verdict.code}]" if report.verdict.code else ""
+        head, *rest = report.verdict.message.splitlines()
+        print(paint(f"airssys: {name}: {visible(head)}{code}", "31", sys.stderr), file=sys.stderr)
+        for line in rest:
+            print(f"  {visible(line)}", file=sys.stderr)
+    if not args.quiet:
         print(paint(summary_line(report, name), "2", sys.stderr), file=sys.stderr)
     return exit_code

@@ -157,3 +157,12 @@ def test_an_error_in_json(run) -> None:
     error = result.document()["error"]
     assert set(error) == {"code", "message", "hint"}
     assert "not a WebAssembly binary" in error["message"]
+
+
+def test_quiet_still_says_what_ended_a_program_but_itself(run) -> None:
+    """With -q a limit, a trap and a refusal are told in a line; an exit of the program's own is not."""
+    result = run.tool("-q", "--timeout", "200ms", guest=("spin",))
+    assert result.code == 75
+    assert "A2002" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert run.tool("-q", guest=("exit", "3")).stderr == ""
