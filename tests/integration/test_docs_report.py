@@ -43,7 +43,8 @@ def test_the_page_has_every_key_and_no_other(run) -> None:
     run.file("out/x", "x")
     first = run.tool("--json", guest=("cat", "out/x", ",", "print", r"\xff", ",", "print-err", r"\xff"))
     limit = run.tool("--json", "--timeout", "200ms", guest=("spin",))
-    keys = {*printed_keys(first.document()), *printed_keys(limit.document())}
+    stored = run.tool("--json", "--write", "out", guest=("write", "out/y", "x"))
+    keys = {key for result in (first, limit, stored) for key in printed_keys(result.document())}
     assert keys == documented_keys()
     plain = run.tool("--json", guest=("exit", "0")).document()
     optional = {"stdout_base64", "stderr_base64"}
