@@ -25,6 +25,7 @@ KEYS = {
     "audit_log",
     "warden_restarts",
     "notes",
+    "storage",
 }
 
 
