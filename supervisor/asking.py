@@ -12,7 +12,7 @@ from typing import Final
 
 from ipc.messages import Question
 from ipc.policy.capability import Grant
-from ipc.policy.patterns import literal_pattern_text, with_any_for_refused
+from ipc.policy.patterns import PatternError, literal_pattern_text, parse_pattern, with_any_for_refused
 from ipc.struct import Struct
 from supervisor.broad_grants import is_too_broad_grant
 from supervisor.report import shell_quoted
@@ -50,7 +50,10 @@ class Choice(Struct, frozen=True):
 
 
 def choices(question: Question) -> tuple[Choice, ...]:
-    """Return what can be granted: the thing itself, and all beneath its directory where that isn't too broad."""
+    """Return what can be granted: the thing itself, and all beneath its directory where that isn't too broad.
+
+    Nothing where no pattern can name it: a name of thousands of brackets is longer as a pattern than one may be.
+    """
     resource, action = question.resource, question.action
     literal = with_any_for_refused(literal_pattern_text(resource))
     listing = action == "filesystem.list"
@@ -58,6 +61,8 @@ def choices(question: Question) -> tuple[Choice, ...]:
     if listing:
         # The directory and the names in it; not what lies deeper.
         itself += (Grant(action, f"{literal.rstrip('/')}/*", SOURCE),)
+    if not all(_is_pattern(grant.pattern_text) for grant in itself):
+        return ()
     found = [Choice(Answer.FILE, itself, shell_quoted(resource))]
     directory = resource if question.kind == "directory" else os.path.dirname(resource)
     beneath = with_any_for_refused(literal_pattern_text(directory)).rstrip("/") + "/"
@@ -83,8 +88,9 @@ def question_lines(component: str, question: Question) -> list[str]:
 def answer_line(offered: tuple[Choice, ...]) -> str:
     """Return the line at whose end the answer is typed."""
     tree = next((choice for choice in offered if choice.answer is Answer.DIRECTORY), None)
+    one = "allow [f]ile: this one, " if offered else "no grant can name it: "
     more = "" if tree is None else f"[d]irectory: {tree.label}, "
-    return f"  allow [f]ile: this one, {more}[n]o, [q]uit? "
+    return f"  {one}{more}[n]o, [q]uit? "
 
 
 def parse_answer(text: str, offered: tuple[Choice, ...]) -> Answer | None:
@@ -95,6 +101,14 @@ def parse_answer(text: str, offered: tuple[Choice, ...]) -> Answer | None:
         if offered_now and word in (answer.value[0], answer.value):
             return answer
     return None
+
+
+def _is_pattern(text: str) -> bool:
+    try:
+        parse_pattern(text)
+    except PatternError:
+        return False
+    return True
 
 
 def _shortened(resource: str) -> str:

@@ -185,8 +185,8 @@ def _written_patterns(draft: Draft) -> tuple[dict[str, list[str]], list[str]]:
     for action, verb in _SECTIONS:
         found: dict[str, None] = {}
         for text in draft.patterns.get(action, ()):
-            # What neither a pattern nor TOML, which is UTF-8, may hold stands for any one character.
-            pattern = _UNDECODABLE.sub("?", with_any_for_refused(text))
+            # What neither a pattern nor TOML, which is UTF-8, may hold stands for any one of its kind.
+            pattern = with_any_for_refused(text, undecodable=True)
             try:
                 parse_pattern(pattern)
             except PatternError as error:

@@ -36,6 +36,12 @@ CROSSING_MAX: Final = 8
 _DECEPTIVE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]")
 # Surrogates other than those by which os.fsdecode represents undecodable bytes (PEP 383) are no text at all.
 _NOT_TEXT: Final = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+_KINDS: Final = (
+    *(("\0", "\x1f"), ("\x7f", "\x9f"), ("\u061c", "\u061c"), ("\u200b", "\u200f"), ("\u2028", "\u202e")),
+    *(("\u2060", "\u2069"), ("\ufeff", "\ufeff"), ("\ufff9", "\ufffb"), ("\ud800", "\udfff")),
+)
+"""The runs of characters of which these are made, each between two that a pattern may hold."""
 _MAGIC: Final = re.compile(r"[*?\[]")
 _SET_OF_ONE: Final = re.compile(r"\[[^!]\]")
 _SET: Final = re.compile(r"\[!?.[^\]]*\]")
@@ -192,9 +198,23 @@ def literal_pattern_text(resource: str) -> str:
     return _MAGIC.sub(lambda found: f"[{found[0]}]", resource).replace("${", "[$]{")
 
 
-def with_any_for_refused(pattern: str) -> str:
-    """A pattern text in which what no pattern may hold stands for any one character: any resource can be named so."""
-    return _NOT_TEXT.sub("?", _DECEPTIVE.sub("?", pattern))
+def with_any_for_refused(pattern: str, undecodable: bool = False) -> str:
+    """A pattern text in which what no pattern may hold stands for any one character of its kind.
+
+    Any resource can be named so, and no name that holds letters, digits and the like instead is named with it: `?`
+    would let `/home/me/\\x01\\x01\\x01\\x01` stand for any name of four letters. With `undecodable` the bytes that are
+    not UTF-8, which a pattern may hold and a file of text may not, are written so too.
+    """
+    pattern = _DECEPTIVE.sub(lambda found: _any_of_its_kind(found[0]), pattern)
+    return (_SURROGATE if undecodable else _NOT_TEXT).sub(lambda found: _any_of_its_kind(found[0]), pattern)
+
+
+def _any_of_its_kind(character: str) -> str:
+    """The set that holds the refused characters around this one, and C0: its ends may themselves be in a pattern."""
+    first, last = next((first, last) for first, last in _KINDS if first <= character <= last)
+    below = f" -{chr(ord(first) - 1)}" if first > " " else ""
+    above = f"{chr(max(ord(last) + 1, ord(' ')))}-\U0010ffff"
+    return f"[!{below}{above}]"
 
 
 def has_wildcards(text: str) -> bool:

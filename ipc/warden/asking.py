@@ -6,6 +6,7 @@ stay refused. Each action on each resource is asked about once.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import stat
@@ -46,8 +47,12 @@ class Asker:
         self._answers: queue.SimpleQueue[tuple[int | None, bool]] = queue.SimpleQueue()
         self._last = False
 
-    def ask(self, refusal: Refusal, call: str) -> Widened | None:
-        """Ask about a refusal, and wait; None when it stands. Raises OSError when nobody can be asked any more."""
+    def ask(self, refusal: Refusal, call: str, do_due: Callable[[], float]) -> Widened | None:
+        """Ask about a refusal, and wait; None when it stands. Raises OSError when nobody can be asked any more.
+
+        Meanwhile `do_due` is called whenever the time has passed that it returned, in seconds: what is due for a worker
+        whose other threads run on.
+        """
         key = (refusal.action, refusal.resource)
         if self._last or refusal.code not in ASKABLE or key in self._asked:
             return None
@@ -63,7 +68,7 @@ class Asker:
                 kind_of(refusal.resource),
             )
         )
-        policy, last = self._answers.get()
+        policy, last = self._wait(do_due)
         self._last = self._last or last
         if policy is None:
             return None
@@ -71,6 +76,11 @@ class Asker:
             policy_file.seek(0)
             told = codec.unpack(NewPolicy, policy_file.read(POLICY_MAX_BYTES + 1), POLICY_MAX_BYTES)
         return Widened(read_document(told.document), told.policy_digest)
+
+    def _wait(self, do_due: Callable[[], float]) -> tuple[int | None, bool]:
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return self._answers.get(timeout=do_due())
 
     def answer(self, descriptors: list[int], last: bool) -> None:
         """Hand over the supervisor's reply."""

@@ -117,6 +117,7 @@ class Lane:
         self._asker = asker
         self._learn = learn
         self._calls = 0
+        self._exceeded = False
 
     def run(self) -> None:
         """Serve until stopped: the body of the lane's thread."""
@@ -195,7 +196,7 @@ class Lane:
             return False
         finally:
             context.files.release()
-        return True
+        return not self._exceeded
 
     def _answer(self, answerer: Answerer) -> Answer:
         context = self._context
@@ -222,7 +223,7 @@ class Lane:
         """
         context = self._context
         while isinstance(answer, Refusal):
-            widened = asker.ask(answer, context.name)
+            widened = asker.ask(answer, context.name, self._do_due)
             if widened is not None:
                 context.policy = compile_policy(widened.document)
                 self._recorder.come_under(widened.digest)
@@ -235,6 +236,19 @@ class Lane:
             context.begin(call, entry[0])
             answer = self._answer(entry[1])
         return answer
+
+    def _do_due(self) -> float:
+        """Record and measure what is due while a question is open; return in how many seconds to come back.
+
+        The worker may have other threads: they write to what is open for as long as a person thinks.
+        """
+        self._recorder.close_due()
+        storage = self._context.storage
+        if storage is None or not storage.due_ns or self._exceeded:
+            return _COUNTS_CLOSE_MS / 1000
+        if storage.due_ns <= time.monotonic_ns():
+            self._exceeded = not self._measure(storage)
+        return max(0, min(_COUNTS_CLOSE_MS * 10**6, storage.due_ns - time.monotonic_ns())) / 1e9
 
     def _note_use(self, answer: Answer) -> None:
         """Record what a manifest must cover besides what was allowed: looks at what isn't there, and ways through."""

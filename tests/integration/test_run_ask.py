@@ -281,6 +281,19 @@ def test_any_name_can_be_allowed(run, ask: Start, name: str) -> None:
     assert again.stdout == b"content\n", again.stderr
 
 
+def test_a_name_of_control_characters_allows_no_other(run, ask: Start) -> None:
+    """[f]ile for six control characters, and a manifest of that run, allow no name of six letters."""
+    run.file("in/secret", "not for it\n")
+    shutil.copyfile(TOOL, run.directory / "tool.wasm")
+    guest = ("cat", "in/\x01\x02\x03\x04\x05\x06", ",", "cat", "in/secret")
+    person = ask("tool.wasm", "--write-manifest", "Component.toml", guest=guest)
+    person.answer("f", "n")
+    assert person.finish() == 1
+    assert "not for it" not in person.shown
+    again = run(run.directory, "--grant", "asked", guest=("cat", "in/secret"))
+    assert b"not for it" not in again.stdout
+
+
 def test_a_guest_cannot_draw_over_a_question(run, ask: Start) -> None:
     """What it printed comes before the question, and nothing of it while the question is open."""
     run.file("in/a.txt", "content\n")

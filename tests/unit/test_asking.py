@@ -20,7 +20,7 @@ def question(resource: str, action: str = "filesystem.read", kind: str = "file",
         (question("/p/in", "filesystem.list", "directory"), ["/p/in", "/p/in/*"], "/p/in/"),
         (question("/p/new", "filesystem.write", "missing"), ["/p/new"], "/p/"),
         (question("/p/[x]*/${a}?"), ["/p/[[]x][*]/[$]{a}[?]"], "/p/[[]x][*]/"),
-        (question("/p/two\nlines\u202e"), ["/p/two?lines?"], "/p/"),
+        (question("/p/two\nlines\u202e"), ["/p/two[! -\U0010ffff]lines[! -\u2027\u202f-\U0010ffff]"], "/p/"),
         (question("/a"), ["/a"], None),
         (question("/", "filesystem.list", "directory"), ["/", "/*"], None),
     ],
@@ -91,3 +91,11 @@ def test_the_directory_is_offered_by_its_name() -> None:
     """Where all beneath can be allowed, the line says beneath what; where it can't, it isn't offered."""
     assert "[d]irectory: all beneath /p/in" in answer_line(choices(question("/p/in/a")))
     assert "[d]" not in answer_line(choices(question("/a")))
+
+
+def test_what_no_pattern_can_name_is_not_offered() -> None:
+    """A name that is too long as a pattern can be refused, not allowed: its grant would end the program."""
+    asked = question("/p/" + "/".join(["[" * 250] * 14))
+    assert choices(asked) == ()
+    assert "[f]" not in answer_line(())
+    assert [parse_answer(text, ()) for text in "fdnq"] == [None, None, Answer.NO, Answer.QUIT]

@@ -250,11 +250,29 @@ def test_a_literal_pattern_matches_its_resource_only(resource: str) -> None:
 
 @pytest.mark.parametrize("resource", ["/a/two\nlines", "/a/\x7f", "/a/\u200b[x]", "/\u202e/\ud800", "/a/plain*"])
 def test_any_resource_has_a_pattern(resource: str) -> None:
-    """What no pattern may hold stands for any one character, and what it may hold only for itself."""
+    """What no pattern may hold stands for any one of its kind, and what it may hold only for itself."""
     pattern = parse_pattern(with_any_for_refused(literal_pattern_text(resource)))
     assert pattern.matches(resource)
     assert not pattern.matches(resource + "x")
     assert not pattern.matches(resource.replace("/", "/y", 1))
+
+
+@pytest.mark.parametrize("character", "\0\x1f\x7f\x9f\u061c\u200b\u200f\u2028\u202e\u2060\u2069\ufeff\ufff9\ufffb\ud800")
+def test_what_no_pattern_may_hold_never_stands_for_letters(character: str) -> None:
+    """A name of control or invisible characters is not the name of whatever has as many letters."""
+    for text in (with_any_for_refused("/a/" + 3 * character), with_any_for_refused("/a/" + 3 * character, True)):
+        pattern = parse_pattern(text)
+        assert pattern.matches("/a/" + 3 * character)
+        for name in ("key", ".ab", "12 ", "~-_", "\u00e9\u00fc\u00df", "\u65e5\u672c\u8a9e", 3 * "\U0001f511", 3 * "\U0010ffff"):
+            assert not pattern.matches("/a/" + name), (text, name)
+
+
+def test_undecodable_bytes_can_be_written_without_them() -> None:
+    """For a file of text they stand for any of their kind, and for nothing else."""
+    pattern = parse_pattern(with_any_for_refused("/a/b\udcff", undecodable=True))
+    assert pattern.text.isprintable() or pattern.text.encode()
+    assert pattern.matches("/a/b\udc80")
+    assert not pattern.matches("/a/bc")
 
 
 NORMALISED: list[tuple[str, str | None]] = [

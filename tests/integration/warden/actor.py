@@ -12,8 +12,9 @@ import platform
 import socket
 import struct
 import sys
+import threading
 
-FOR_THE_CODE_THAT_IS_SENT = (errno, mmap)
+FOR_THE_CODE_THAT_IS_SENT = (errno, mmap, threading)
 libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long
 NUMBERS: dict[str, int] = {}

@@ -27,6 +27,7 @@ from ipc.messages import (
     EndWorker,
     Prepare,
     PreparePolicy,
+    StorageBounds,
     WardenReady,
     WardenSetup,
 )
@@ -132,6 +133,8 @@ class Stage(Struct):
         host_paths: tuple[str, ...] = (),
         home_directories: tuple[str, ...] = (),
         notify: bool = True,
+        ask: bool = False,
+        storage: StorageBounds | None = None,
     ) -> Actor:
         """Start an actor with these grants, (verb, pattern) each; `notify` false leaves its calls to the kernel."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -171,6 +174,8 @@ class Stage(Struct):
             trust="unknown",
             policy_digest=document.digest(),
             mounts=tuple((m, m) for m in mounts),
+            ask=ask,
+            storage=storage,
         )
         listener = descriptors[0]
         pidfd = os.pidfd_open(process.pid)
