@@ -26,8 +26,12 @@ _NUMBERED: Final = re.compile(r"(?:^|[-_.])[A-Za-z]{3,}([0-9]{6,})(?![A-Za-z0-9_
 _TEMPORARY: Final = re.compile(r"(te?mp)[A-Za-z0-9_]{4,}", re.IGNORECASE)
 
 
-def passing_patterns(written: Collection[str], used: Iterable[str], disk: Disk) -> dict[str, str]:
-    """Return path → pattern for what was made under a random name and is gone again, and all that was used in it."""
+def passing_patterns(written: Mapping[str, bool], used: Iterable[str], disk: Disk) -> dict[str, str]:
+    """Return path → pattern for what was made under a random name and is gone again, and all that was used in it.
+
+    `written` says of each whether it, or something in it, was read as well: a pattern for what was is no way to read
+    what was only written.
+    """
     gone = {path for path in written if disk.kind(path) == "missing"}
     named: dict[tuple[str, str, str], set[str]] = {}
     outermost: set[str] = set()
@@ -52,7 +56,7 @@ _Name = tuple[str, str, str]
 
 
 def _general_patterns(
-    named: Mapping[_Name, set[str]], written: Collection[str], disk: Disk
+    named: Mapping[_Name, set[str]], written: Mapping[str, bool], disk: Disk
 ) -> Iterator[tuple[str, set[str]]]:
     """Yield a pattern and the paths for which it stands.
 
@@ -75,7 +79,7 @@ def _general_patterns(
 
 
 def _together(
-    named: Mapping[_Name, set[str]], names: Sequence[_Name], written: Collection[str], disk: Disk
+    named: Mapping[_Name, set[str]], names: Sequence[_Name], written: Mapping[str, bool], disk: Disk
 ) -> tuple[str, set[str]] | None:
     """Return one pattern for all of these, which end alike, where they are many and it reaches little else."""
     directories = {directory for directory, _, _ in names}
@@ -93,7 +97,7 @@ def _together(
 
 
 def _each(
-    named: Mapping[_Name, set[str]], names: Iterable[_Name], written: Collection[str], disk: Disk
+    named: Mapping[_Name, set[str]], names: Iterable[_Name], written: Mapping[str, bool], disk: Disk
 ) -> Iterator[tuple[str, set[str]]]:
     for directory, start, end in names:
         paths = named[directory, start, end]
@@ -107,10 +111,11 @@ def _each(
 
 
 def _may_stand(
-    name_pattern: str, directory: str, paths: Collection[str], written: Collection[str], disk: Disk, deep: bool
+    name_pattern: str, directory: str, paths: Collection[str], written: Mapping[str, bool], disk: Disk, deep: bool
 ) -> bool:
     """Whether a pattern for names in a directory, or anywhere beneath, reaches little else that is there now."""
     spare = len(paths) // SPARE_IN
+    read = any(written[path] for path in paths)
     try:
         pattern = parse_pattern(f"/{name_pattern}")
     except PatternError:  # a name that no pattern can hold
@@ -123,7 +128,7 @@ def _may_stand(
         for inner in (path, *walk(path, disk)):
             if inner is None:
                 return False
-            if disk.kind(inner) == "file" and inner not in written:
+            if disk.kind(inner) == "file" and (inner not in written or (read and not written[inner])):
                 spare -= 1
             if spare < 0:
                 return False

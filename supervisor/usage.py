@@ -94,7 +94,8 @@ def smallest_patterns(uses: Mapping[str, Mapping[str, Iterable[str]]], disk: Dis
     """Return action → patterns that cover what was used, sorted; actions that were not used are left out."""
     needs = _by_need(uses)
     everything = {path for paths in needs.values() for path in paths}
-    passing = passing_patterns(needs[WRITE], everything, disk)
+    read = needs[READ].keys() | {outer for path in needs[READ] for outer in ancestors(path)}
+    passing = passing_patterns({path: path in read for path in needs[WRITE]}, everything, disk)
     found: dict[str, Patterns] = {}
     for action in (READ, WRITE):
         used = [path for path in needs[action] if disk.kind(path) != "directory" or action == WRITE]

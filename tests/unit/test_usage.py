@@ -122,6 +122,18 @@ HASHES = {"/o/a-4f6b91c2", "/o/a-77ab01dd"}
         ({WRITE: use({"/t/tmpab12cd"})}, ModelDisk({"/t/tmp-of-another/secret"}), {WRITE: ("/t/tmp??????",)}),
         ({WRITE: use({"/t/tmpab12cd"})}, ModelDisk({"/t/tmpxxxxxx"}), {WRITE: ("/t/tmpab12cd",)}),
         ({WRITE: use({"/t/tmp\x1bab12cd-12345"})}, ModelDisk(set(), {"/t"}), {WRITE: ("/t/tmp\x1bab12cd-12345",)}),
+        # What was only written is not read by a pattern for what was made, read and removed.
+        ({WRITE: use({"/o/c-Kept9", "/o/c-Xyz12"})}, ModelDisk({"/o/c-Kept9"}), {WRITE: ("/o/c-*", "/o/c-Kept9")}),
+        (
+            {WRITE: use({"/o/c-Kept901", "/o/c-Xyz12"}), READ: use({"/o/c-Xyz12"})},
+            ModelDisk({"/o/c-Kept901"}),
+            {WRITE: ("/o/c-?????", "/o/c-Kept901"), READ: ("/o/c-?????",)},
+        ),
+        (
+            {WRITE: use({"/o/c-12345", "/o/c-12345/in", "/o/c-678901/kept"}), READ: use({"/o/c-12345/in"})},
+            ModelDisk({"/o/c-678901/kept"}),
+            {WRITE: ("/o/c-?????", "/o/c-?????/**", "/o/c-678901/kept"), READ: ("/o/c-?????/**",)},
+        ),
         (
             {WRITE: use(backups("/s/{}.go", "abcdef"))},
             ModelDisk(numbered("/s/{}.go", 3)),
