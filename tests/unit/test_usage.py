@@ -132,7 +132,7 @@ HASHES = {"/o/a-4f6b91c2", "/o/a-77ab01dd"}
         (
             {WRITE: use({"/o/c-12345", "/o/c-12345/in", "/o/c-678901/kept"}), READ: use({"/o/c-12345/in"})},
             ModelDisk({"/o/c-678901/kept"}),
-            {WRITE: ("/o/c-?????", "/o/c-?????/**", "/o/c-678901/kept"), READ: ("/o/c-?????/**",)},
+            {WRITE: ("/o/c-678901/kept", "/o/c-?????", "/o/c-?????/**"), READ: ("/o/c-?????/**",)},
         ),
         (
             {WRITE: use(backups("/s/{}.go", "abcdef"))},
