@@ -29,6 +29,8 @@ from supervisor.asking import (
 from supervisor.identity import actor
 
 _LINE_BYTES_MAX = 4096
+_OWN_LINE = "\x1b[0m\r\x1b[J"
+"""No colour, from the line's start, and nothing behind: what the guest left there would read on where a name ends."""
 
 
 class Reply(Struct, frozen=True):
@@ -71,7 +73,7 @@ class Questions:
         self._offered = choices(question)
         self._typed = b""
         lines = question_lines(self._base_event.component, question)
-        self._say("\x1b[0m\r" + "".join(line + "\n" for line in lines))
+        self._say(_OWN_LINE + "".join(line + "\n" for line in lines))
         self._prompt()
         return None
 

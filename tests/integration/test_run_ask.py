@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import select
 import shutil
 import signal
@@ -303,6 +304,34 @@ def test_a_guest_cannot_draw_over_a_question(run, ask: Start) -> None:
     person.type("n\n")
     assert person.finish() == 1
     assert person.shown.index("allow everything?") < person.shown.index("wants to read")
+
+
+def on_screen(shown: str) -> list[str]:
+    """Return the rows that a terminal shows: carriage returns overwrite, an erasure (ED, EL: ECMA-48) takes away."""
+    rows = [""]
+    column = 0
+    for control, text in re.findall(r"(\x1b\[[0-9;]*[A-Za-z]|[\r\n])|([^\x1b\r\n]+)", shown):
+        if control == "\n":
+            rows.append("")
+        elif control == "\r":
+            column = 0
+        elif control[-1:] in ("J", "K"):
+            rows[-1] = rows[-1][:column]
+        rows[-1] = rows[-1][:column].ljust(column) + text + rows[-1][column + len(text) :]
+        column += len(text)
+    return rows
+
+
+def test_a_guest_cannot_write_the_end_of_a_question(run, ask: Start) -> None:
+    """What it printed on the question's line is gone from there: a name isn't continued by what stood behind it."""
+    run.file("in/a.txt", "content\n")
+    asked = f"airssys: tool wants to read {run.directory}/in/a.txt"
+    person = ask(TOOL, guest=("print", "x" * len(asked) + ".pub", ",", "cat", "in/a.txt"))
+    person.answer("n")
+    assert person.finish() == 1
+    rows = on_screen(person.shown)
+    assert asked in rows, rows
+    assert on_screen("abcdef\rxy\n\rz") == ["xycdef", "z"]
 
 
 def test_nobody_is_asked_without_end(run, ask: Start) -> None:
