@@ -317,8 +317,9 @@ def on_screen(shown: str) -> list[str]:
             column = 0
         elif control[-1:] in ("J", "K"):
             rows[-1] = rows[-1][:column]
-        rows[-1] = rows[-1][:column].ljust(column) + text + rows[-1][column + len(text) :]
-        column += len(text)
+        elif text:
+            rows[-1] = rows[-1][:column].ljust(column) + text + rows[-1][column + len(text) :]
+            column += len(text)
     return rows
 
 

@@ -138,7 +138,9 @@ def test_what_can_not_be_written_is_told() -> None:
     draft = replace(DRAFT, patterns=patterns, denied=tuple(("read", f"/etc/{n}") for n in range(50)), notes=("note",))
     text = manifest_text(draft)
     document = read_back(draft)
-    assert document["capabilities"] == {"filesystem": {"read": ["${component}/a"], "write": ["${component}/b[! -\U0010ffff]"]}}
+    assert document["capabilities"] == {
+        "filesystem": {"read": ["${component}/a"], "write": ["${component}/b[! -\U0010ffff]"]}
+    }
     comments = [line for line in text.splitlines() if line.startswith("#")]
     assert sum("no pattern can name it" in line for line in comments) == 1
     assert sum("/etc/" in line for line in comments) == 20

@@ -257,13 +257,24 @@ def test_any_resource_has_a_pattern(resource: str) -> None:
     assert not pattern.matches(resource.replace("/", "/y", 1))
 
 
-@pytest.mark.parametrize("character", "\0\x1f\x7f\x9f\u061c\u200b\u200f\u2028\u202e\u2060\u2069\ufeff\ufff9\ufffb\ud800")
+@pytest.mark.parametrize(
+    "character", "\0\x1f\x7f\x9f\u061c\u200b\u200f\u2028\u202e\u2060\u2069\ufeff\ufff9\ufffb\ud800"
+)
 def test_what_no_pattern_may_hold_never_stands_for_letters(character: str) -> None:
     """A name of control or invisible characters is not the name of whatever has as many letters."""
     for text in (with_any_for_refused("/a/" + 3 * character), with_any_for_refused("/a/" + 3 * character, True)):
         pattern = parse_pattern(text)
         assert pattern.matches("/a/" + 3 * character)
-        for name in ("key", ".ab", "12 ", "~-_", "\u00e9\u00fc\u00df", "\u65e5\u672c\u8a9e", 3 * "\U0001f511", 3 * "\U0010ffff"):
+        for name in (
+            "key",
+            ".ab",
+            "12 ",
+            "~-_",
+            "\u00e9\u00fc\u00df",
+            "\u65e5\u672c\u8a9e",
+            3 * "\U0001f511",
+            3 * "\U0010ffff",
+        ):
             assert not pattern.matches("/a/" + name), (text, name)
 
 
