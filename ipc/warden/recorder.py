@@ -9,6 +9,7 @@ detached. A rule's first record without closing ones tells that the warden died.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from typing import Final, Protocol
 
@@ -91,7 +92,7 @@ class Recorder:
         self._refused_pace = _pace(budget.refused_per_s, budget.refused_at_once, budget.refused_tolerated_ns)
         self._durable: set[tuple[str, str]] = set()
         self._waiting: list[AuditEvent] = []
-        self._used: set[tuple[str, str, str]] = set()
+        self._used: set[bytes] = set()
         self.allowed_count = 0
         self.refused_count = 0
 
@@ -156,7 +157,9 @@ class Recorder:
 
     def used(self, action: str, resource: str, call: str) -> None:
         """Put on record, once each, what was looked at beside what was allowed: for a manifest that covers it."""
-        key = (action, resource, call)
+        # Not the names themselves: a hundred thousand of four thousand letters each would be our memory.
+        words = f"{action}\0{resource}\0{call}".encode("utf-8", "surrogatepass")
+        key = hashlib.blake2b(words, digest_size=16).digest()
         if key in self._used or len(self._used) >= USED_MAX:
             return
         self._used.add(key)
