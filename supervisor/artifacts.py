@@ -18,6 +18,7 @@ from ipc.errors import ConfigError, PeerProtocolError
 from ipc.messages import EngineSettings
 from ipc.struct import Struct, asdict
 from supervisor import memory_file
+from supervisor.terminal import visible
 
 MAX_ARTIFACT_BYTES = 1 << 31
 
@@ -57,7 +58,13 @@ class ArtifactCache:
 
     def __init__(self, directory: str) -> None:
         """Open `directory`, made if missing; raises ConfigError when others could write there."""
-        os.makedirs(directory, mode=0o700, exist_ok=True)
+        try:
+            os.makedirs(directory, mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"{visible(directory)} can't be made: {os.strerror(error.errno or 0)}",
+                hint="name a directory that can be written: --state-dir DIR or AIRSSYS_STATE",
+            ) from None
         status = os.stat(directory)
         if status.st_uid != os.getuid() or status.st_mode & 0o022:
             raise ConfigError(

@@ -47,7 +47,12 @@ def parse_moment(text: str, now_ns: int) -> str:
         return format_time(max(0, now_ns - int(match[1]) * _UNIT_S[match[2]] * 1_000_000_000))
     if match := re.fullmatch(r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d)(:\d\d)?(\.\d{1,9})?Z?)?", text, re.ASCII):
         fraction = (match[4] or ".").ljust(10, "0")
-        return f"{match[1]}T{match[2] or '00:00'}{match[3] or ':00'}{fraction}Z"
+        from datetime import datetime
+
+        second = f"{match[1]}T{match[2] or '00:00'}{match[3] or ':00'}"
+        with contextlib.suppress(ValueError):  # there is no 31st of April
+            datetime.fromisoformat(second)
+            return f"{second}{fraction}Z"
     raise ValueError(f"{text!r} is no time: write 10m, 2h, 7d (ago), 2026-01-31, or 2026-01-31T12:00:00Z")
 
 

@@ -79,10 +79,7 @@ class Program(Struct):
                     hint="give the .wasm it was made from",
                 )
             if not head.startswith(b"\0asm"):
-                raise ConfigError(
-                    f"{visible(path)}: is not a WebAssembly binary (it starts with {head[:4]!r}, not b'\\x00asm')",
-                    hint="text format (.wat) must be translated first: wasm-tools parse x.wat -o x.wasm",
-                )
+                raise ConfigError(f"{visible(path)}: is not a WebAssembly binary", hint=_not_wasm_hint(path, head))
             try:
                 descriptor = memory_file.from_file("wasm", source, MAX_WASM_BYTES)
             except ValueError as error:
@@ -94,6 +91,14 @@ class Program(Struct):
     def close(self) -> None:
         """Close the sealed copy."""
         os.close(self.descriptor)
+
+
+def _not_wasm_hint(path: str, head: bytes) -> str:
+    if path.endswith(".toml"):
+        return "a component is named by the directory that holds its Component.toml"
+    if path.endswith(".wat") or head.lstrip().startswith((b"(", b";;")):
+        return "text format (.wat) must be translated first: wasm-tools parse x.wat -o x.wasm"
+    return "it is empty" if not head else "one begins with the bytes 00 61 73 6d; look at it with: file FILE"
 
 
 class Artifact(Struct, frozen=True):
@@ -152,7 +157,8 @@ def obtain(
         compiled.imports,
         compiled.exports,
     )
-    cache.store(key, record, sealed)
+    with contextlib.suppress(OSError):  # a full disk, say: then it is compiled again the next time
+        cache.store(key, record, sealed)
     return Artifact(record, sealed, from_cache=False, compile_s=time.monotonic() - started, discarded=cache.discarded)
 
 

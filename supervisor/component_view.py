@@ -61,6 +61,8 @@ def view_component(directory: str, assignments: Mapping[str, str], config: str |
     """Read a component directory and the host's settings; raise `ManifestErrors`, `SettingsError`, `UsageError`."""
     if not os.path.isdir(directory):
         hint = "name the directory that holds Component.toml"
+        if directory.endswith(".wasm") and os.path.isfile(directory):
+            hint += f"; what a bare program imports: airssys show {directory}"
         raise UsageError(f"{directory!r} is not a directory", hint=hint)
     settings = load_settings(config, os.environ, os.geteuid())
     state = places.state_directory(None, os.environ, settings)

@@ -27,9 +27,8 @@ class WasmSummary(Struct, frozen=True):
     size_bytes: int = 0
 
 
-def inspect_wasm(path: str) -> WasmSummary:
-    """Return the kind, imports and exports of a wasm file; compiled code is kept in the cache for the run to come."""
-    state = os.environ.get("AIRSSYS_STATE") or default_directories(os.environ, os.getuid()).state
+def inspect_wasm(path: str, state: str) -> WasmSummary:
+    """Return the kind, imports and exports of a wasm file; compiled code is kept in `state` for the run to come."""
     try:
         program = Program.open(path)
     except AirssysError as error:

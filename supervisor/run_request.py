@@ -86,6 +86,22 @@ def environment_pairs(env: list[str], secret: list[str], own: dict[str, str]) ->
     return tuple(pairs.items())
 
 
+def require_text(request: RunRequest) -> None:
+    """Raise ConfigError for an argument, variable or guest's name that isn't UTF-8: WASI has text, and no bytes."""
+    rename = "give the file another name, or give the program a directory that holds it"
+    named = [(f"argument {number} of the program", text, rename) for number, text in enumerate(request.arguments)]
+    named += [(f"the variable {visible(name)}", name + value, "") for name, value in request.environment]
+    named += [(f"the guest's name {visible(guest)}", guest, "") for guest, _ in request.mounts]
+    for what, text, hint in named:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ConfigError(
+                f"{what} is not UTF-8, and a WebAssembly program is given nothing else",
+                hint=hint or None,
+            ) from None
+
+
 def read_secret(name: str, path: str) -> str:
     """Read a secret's value from a file, one trailing newline removed; the value appears in no message."""
     try:

@@ -6,6 +6,7 @@ Exit codes: 0; 1 when `verify` or `export` finds the log not intact; 64 usage; 7
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 import time
@@ -14,8 +15,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from supervisor.audit_query import Filter
+    from supervisor.usage_error import UsageError
 
-EX_USAGE = 64
 DEFAULT_TAIL = 20
 
 
@@ -65,7 +66,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         command.add_argument("--audit-log", metavar="DIR", help="where the log is")
         command.add_argument("--state-dir", metavar="DIR", help="the state directory that it is in (or $AIRSSYS_STATE)")
         command.add_argument("--config", metavar="FILE", help="the host's airssys.toml")
-        command.add_argument("--json", action="store_true", help="print JSON: one record a line")
+        lines = command in (tail, query)
+        shape = "print JSON: one record a line" if lines else "print one JSON document"
+        command.add_argument("--json", action="store_true", help=shape)
 
 
 def _quantity(parse: Callable[[str], int], text: str) -> int:
@@ -88,10 +91,9 @@ def _duration(text: str) -> int:
 
 
 def _count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError("must not be negative")
-    return number
+    if not text.isascii() or not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a number of records, got {text!r}")
+    return int(text)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -108,8 +110,8 @@ def run(args: argparse.Namespace) -> int:
             args.audit_command
         ](args, directory)
     except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            raise
+        if isinstance(error, BrokenPipeError) or error.errno == errno.ENOSPC:
+            raise  # about standard output: reading takes no room
         hint = "name another with --audit-log DIR; a log begins with the first `airssys run`"
         raise AuditLogError(f"no audit log can be read in {directory}: {error.strerror}", hint=hint) from None
 
@@ -125,22 +127,22 @@ def _directory(args: argparse.Namespace) -> str:
     return audit_directory(state_directory(args.state_dir, os.environ, settings), settings)
 
 
-def usage(message: str) -> int:
-    """Say what is wrong with the arguments; returns the exit code."""
-    print(f"airssys: {message}\nsee: airssys audit --help", file=sys.stderr)
-    return EX_USAGE
+def usage(args: argparse.Namespace, message: str) -> UsageError:
+    """Return the error that says what is wrong with the arguments."""
+    from supervisor.usage_error import UsageError
+
+    return UsageError(message, hint=f"see: airssys audit {args.audit_command} --help")
 
 
-def wanted_records(args: argparse.Namespace) -> Filter | None:
-    """Return the filter that the arguments describe; None when a time can't be read, which was said."""
+def wanted_records(args: argparse.Namespace) -> Filter:
+    """Return the filter that the arguments describe; raises UsageError when a time can't be read."""
     from supervisor.audit_query import Filter, parse_moment
 
     now_ns = time.time_ns()
     try:
         since, until = (text and parse_moment(text, now_ns) for text in (args.since, args.until))
     except ValueError as error:
-        usage(str(error))
-        return None
+        raise usage(args, str(error)) from None
     return Filter(args.component, args.event, args.decision, args.code, args.action, since, until)
 
 
@@ -148,8 +150,6 @@ def _read(args: argparse.Namespace, directory: str) -> int:
     from supervisor.audit_query import Filter, Found, follow, last_records
 
     wanted = wanted_records(args)
-    if wanted is None:
-        return EX_USAGE
     found = last_records(directory, wanted, args.limit)
     if args.json:
 
@@ -165,6 +165,8 @@ def _read(args: argparse.Namespace, directory: str) -> int:
                 print(_table_row(one.record), flush=True)
 
     show(found)
+    if not found and not getattr(args, "follow", False):
+        print("airssys: no record fits", file=sys.stderr)
     if getattr(args, "follow", False):
         latest = last_records(directory, Filter(), 1)
         after = latest[0].record["seq"] if latest else 0

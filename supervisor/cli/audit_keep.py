@@ -20,7 +20,6 @@ from supervisor.cli.audit import usage, wanted_records
 from supervisor.identity import actor
 
 EX_NOT_INTACT = 1
-EX_USAGE = 64
 
 
 def verify(args: argparse.Namespace, directory: str) -> int:
@@ -30,7 +29,7 @@ def verify(args: argparse.Namespace, directory: str) -> int:
     try:
         anchor = Head.parse(args.head) if args.head else None
     except ValueError:
-        return usage(f"--head {args.head}: expected SEQ:SHA256, as `airssys audit verify` prints it")
+        raise usage(args, f"--head {args.head}: expected SEQ:SHA256, as `airssys audit verify` prints it") from None
     report = verify_log(directory, anchor)
     fault, pruned = report.fault, report.pruned
     if args.json:
@@ -97,8 +96,6 @@ def export(args: argparse.Namespace, directory: str) -> int:
     from supervisor.audit_export import export as export_records
 
     wanted = wanted_records(args)
-    if wanted is None:
-        return EX_USAGE
     if args.output == "-":
         report = export_records(directory, wanted, args.format, sys.stdout.buffer)
         sys.stdout.buffer.flush()

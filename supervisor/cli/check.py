@@ -9,12 +9,12 @@ import sys
 from collections.abc import Sequence
 
 from ipc.policy.access import entry_of, permission_of
-from supervisor import analysis
+from supervisor import analysis, places
 from supervisor.analysis import Ask, Danger, Finding
 from supervisor.cli.problems import print_problems
 from supervisor.component_view import ComponentView, parse_assignments, view_component
 from supervisor.host_policy import resolve_quota
-from supervisor.manifest import Manifest, Parameter, not_enforced
+from supervisor.manifest import Parameter, not_enforced
 from supervisor.report import paint
 from supervisor.settings import format_quota
 from supervisor.terminal import visible
@@ -69,20 +69,20 @@ def find_all(view: ComponentView) -> tuple[Finding, ...]:
     for problem in resolve_quota(view.manifest, view.settings, view.host.instance).refusals:
         message = f"{problem.key} is {problem.got}, and this host allows {problem.expected}"
         findings.append(Finding("error", "quota", message, problem.key, problem.line))
-    findings += _import_findings(view.manifest)
+    findings += _import_findings(view)
     findings += _symbolic_links(view)
     order = ("error", "warning", "note")
     return tuple(sorted(findings, key=lambda finding: (order.index(finding.severity), finding.line)))
 
 
-def _import_findings(manifest: Manifest) -> tuple[Finding, ...]:
+def _import_findings(view: ComponentView) -> tuple[Finding, ...]:
     """What the wasm imports, as a confined process found it; this process never parses those bytes."""
     from supervisor.inspect import inspect_wasm
 
-    summary = inspect_wasm(manifest.wasm_path)
+    summary = inspect_wasm(view.manifest.wasm_path, places.state_directory(None, os.environ, view.settings))
     if summary.error:
         return (Finding("error", "unreadable_wasm", summary.error, "component.wasm", 0),)
-    return analysis.uncovered_imports(summary.imports, manifest)
+    return analysis.uncovered_imports(summary.imports, view.manifest)
 
 
 def _symbolic_links(view: ComponentView) -> list[Finding]:

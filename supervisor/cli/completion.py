@@ -52,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
         case "zsh":
             print("autoload -U +X bashcompinit && bashcompinit\n" + _bash(found))
         case _:
+            for option in ("help", "version"):
+                print(f"complete -c airssys -n __fish_use_subcommand -l {option}")
             for command, words in found.items():
                 print(f"complete -c airssys -n __fish_use_subcommand -a {command}")
                 for inner in words.commands:
@@ -69,7 +71,7 @@ def _bash(found: dict[str, _Words]) -> str:
     return f"""_airssys() {{
     local current=${{COMP_WORDS[COMP_CWORD]}} words commands
     if [ "$COMP_CWORD" -eq 1 ]; then
-        COMPREPLY=($(compgen -W '{" ".join(found)}' -- "$current"))
+        COMPREPLY=($(compgen -W '{" ".join(found)} --help --version' -- "$current"))
         return
     fi
     case ${{COMP_WORDS[1]}} in

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from ipc.errors import ConfigError
 from ipc.struct import Struct
+from supervisor import places
 from supervisor.analysis import describe_ask
 from supervisor.compilation import Program
 from supervisor.component_view import ComponentView, UsageError, view_manifest
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     settings = load_settings(args.config, os.environ, os.geteuid())
     old, new = _side(args.old, settings), _side(args.new, settings)
     notes: list[str] = []
-    imports = _imports(old, new, notes)
+    imports = _imports(old, new, notes, settings)
     found = compare(_version(old, imports[0], settings), _version(new, imports[1], settings))
     if args.json:
         print(json.dumps(_to_json(old, new, found, notes), indent=2))
@@ -86,7 +87,7 @@ def _side(path: str, settings: Settings) -> _Side:
     return _Side(view, program.sha256, manifest.wasm_path)
 
 
-def _imports(old: _Side, new: _Side, notes: list[str]) -> Sequence[tuple[str, ...] | None]:
+def _imports(old: _Side, new: _Side, notes: list[str], settings: Settings) -> Sequence[tuple[str, ...] | None]:
     """What both programs import, as confined processes found it; the same bytes import the same."""
     if old.wasm_path is None or new.wasm_path is None:
         notes.append("the imports of the programs were not compared: a manifest alone was named")
@@ -95,9 +96,10 @@ def _imports(old: _Side, new: _Side, notes: list[str]) -> Sequence[tuple[str, ..
         return (), ()
     from supervisor.inspect import inspect_wasm
 
+    state = places.state_directory(None, os.environ, settings)
     found = []
     for path in (old.wasm_path, new.wasm_path):
-        summary = inspect_wasm(path)
+        summary = inspect_wasm(path, state)
         if summary.error:
             raise ConfigError(f"{visible(path)}: {summary.error}")
         found.append(summary.imports)

@@ -9,31 +9,48 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from typing import NoReturn
 
-TYPE_CHECKING = False
+TYPE_CHECKING = False  # `typing` itself is imported later, where an interrupt is caught
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from supervisor.processes import Processes
 
 
 def command() -> NoReturn:
     """Be the command: run it and end at once; taking an interpreter apart costs 20 ms for nothing."""
     gc.disable()  # until everything is imported: there are no cycles to be found in that
-    _open_standard_streams()
-    _check_origin()
-    arguments = sys.argv[1:]
-    processes = _start_ahead(arguments)
+    processes = None
     try:
-        exit_code = _main(arguments, processes)
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None:
-                stream.flush()
-    except BrokenPipeError:
-        exit_code = 128 + 13
+        _open_standard_streams()
+        _check_origin()
+        arguments = sys.argv[1:]
+        processes = _start_ahead(arguments)
+        exit_code = _flushed(_main(arguments, processes))
+    except KeyboardInterrupt:  # wherever it comes, also in the midst of an import
+        exit_code = 128 + 2
+    except OSError:  # standard error can't be written: there is no way to tell
+        exit_code = 73
     finally:
         if processes is not None:
             processes.close()
     os._exit(exit_code)
+
+
+def _flushed(exit_code: int) -> int:
+    """Write out what is still buffered; return the exit code, another one where the output went nowhere."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        exit_code = 128 + 13
+    except OSError as error:
+        exit_code = 73
+        sys.stderr.write(f"airssys: standard output can't be written: {os.strerror(error.errno or 0)}\n")
+    import contextlib
+
+    with contextlib.suppress(OSError):  # nobody is left who could be told
+        sys.stderr.flush()
+    return exit_code
 
 
 def _main(arguments: list[str], processes: Processes | None) -> int:

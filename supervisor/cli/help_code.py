@@ -23,6 +23,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     """Print one code's page, or the list."""
     from ipc.codes import CODES, find_code
+    from supervisor.cli.main import COMMANDS
     from supervisor.usage_error import UsageError
 
     if args.list and args.code is not None:
@@ -35,6 +36,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     page = find_code(args.code)
     if page is None:
+        if args.code in COMMANDS:
+            raise UsageError(f"{args.code} is a command and no code", hint=f"airssys {args.code} --help")
         raise UsageError(f"no code {args.code!r}", hint="`airssys help --list` lists them")
     if args.json:
         fields = {"code": page.code, "title": page.title, "explanation": page.explanation, "advice": page.advice}

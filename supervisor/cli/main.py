@@ -7,14 +7,16 @@ for `run` the guest's own code passes through.
 from __future__ import annotations
 
 import argparse
+import errno
 import functools
 import gc
 import importlib
 import os
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol
 
 if TYPE_CHECKING:
+    from ipc.errors import AuditError, ConfigError
     from supervisor.processes import Processes
 
 EX_USAGE = 64
@@ -75,19 +77,33 @@ class _Parser(argparse.ArgumentParser):
 
     help_of = ""
     """Whose help is pointed to, where not this parser's own: argparse tells the root of a command's stray arguments."""
+    as_json: ClassVar[bool] = False
+    """Whether --json stands in what is parsed: for errors, after which there are no parsed arguments."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=_Formatter, **options)
 
     def error(self, message: str) -> NoReturn:
-        from supervisor.terminal import visible
-
-        print(f"airssys: {visible(message)}", file=sys.stderr)
         stray = message.removeprefix("unrecognized arguments: ")
+        hint = ""
         if stray != message and not stray.startswith("-"):
-            print("  if your shell expanded a pattern, quote it; the guest's own arguments follow --", file=sys.stderr)
-        print(f"see: {self.help_of or self.prog} --help", file=sys.stderr)
-        raise SystemExit(EX_USAGE)
+            hint = "if your shell expanded a pattern, quote it; the guest's own arguments follow --"
+        raise SystemExit(_usage(message, hint, f"see: {self.help_of or self.prog} --help", self.as_json))
+
+
+def _usage(message: str, hint: str, see: str, as_json: bool) -> int:
+    """Say what is wrong with the command line, and where the help is; return the exit code."""
+    from supervisor.terminal import visible
+
+    if as_json:
+        import json
+
+        document = {"code": "config", "message": message, "hint": f"{hint}; {see}" if hint else see}
+        print(json.dumps({"error": document}))
+    else:
+        lines = [f"airssys: {visible(message)}", *([f"  {hint}"] if hint else []), see]
+        print("\n".join(lines), file=sys.stderr)
+    return EX_USAGE
 
 
 _EPILOG = """examples:
@@ -125,22 +141,22 @@ def main(arguments: list[str], processes: Processes | None = None) -> int:
 
     `processes` were started ahead for a run (`supervisor.cli.entry`); they stay the caller's.
     """
-    command = next((a for a in arguments[: _dashes(arguments)] if not a.startswith("-")), None)
+    cut = _dashes(arguments)
+    _Parser.as_json = "--json" in arguments[:cut]
+    command = next((a for a in arguments[:cut] if not a.startswith("-")), None)
     if command is not None and command not in COMMANDS:
         import difflib
 
         near = difflib.get_close_matches(command, COMMANDS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        print(f"airssys: no command {command!r}{hint}\nsee: airssys --help", file=sys.stderr)
-        return EX_USAGE
-    cut = _dashes(arguments)
+        return _usage(f"no command {command!r}{hint}", "", "see: airssys --help", _Parser.as_json)
     parser = _parser(command)
     args = parser.parse_args(arguments[:cut])
     args.guest_arguments = tuple(arguments[cut + 1 :])
     args.processes = processes
     if args.guest_arguments and args.command != "run":
-        print("airssys: what follows `--` belongs to `airssys run` alone", file=sys.stderr)
-        return EX_USAGE
+        see = f"see: airssys {args.command} --help"
+        return _usage("what follows `--` belongs to `airssys run` alone", "", see, _Parser.as_json)
     if args.version:
         from importlib.metadata import version
 
@@ -164,9 +180,7 @@ def _guarded(module: CommandModule, args: argparse.Namespace) -> int:
     from ipc.errors import AirssysError, AuditError, ConfigError, ConfinementError
 
     try:
-        exit_code = module.run(args)
-        sys.stdout.flush()  # here, where a reader that went away is caught, and not at the interpreter's end
-        return exit_code
+        return module.run(args)
     except ConfigError as error:
         return _told(error, "config", error.exit_code, args)
     except ConfinementError as error:
@@ -182,6 +196,9 @@ def _guarded(module: CommandModule, args: argparse.Namespace) -> int:
     except Exception as error:  # the last resort: our own bug, told in two lines
         if os.environ.get("AIRSSYS_DEBUG"):
             raise
+        told = _surroundings_at_fault(error)
+        if told is not None:
+            return _told(told, "config" if told.exit_code == EX_DATAERR else "audit", told.exit_code, args)
         bug = ConfigError(
             f"internal error: {type(error).__name__}: {error}",
             hint="this is a bug of ours; with AIRSSYS_DEBUG=1 it shows where",
@@ -189,6 +206,26 @@ def _guarded(module: CommandModule, args: argparse.Namespace) -> int:
         return _told(bug, "internal", EX_SOFTWARE, args)
     except KeyboardInterrupt:
         return 130
+
+
+def _surroundings_at_fault(error: Exception) -> ConfigError | AuditError | None:
+    """Return what an error tells that is nobody's bug: the working directory is gone, or a file system is full."""
+    from ipc.audit.errors import AuditLogError
+    from ipc.errors import ConfigError
+
+    if not isinstance(error, OSError):
+        return None
+    if isinstance(error, FileNotFoundError):
+        try:
+            os.getcwd()
+        except FileNotFoundError:
+            return ConfigError("the working directory was removed", hint="go to one that exists: cd DIR")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f"{error.filename}: " if error.filename else ""
+        return AuditLogError(
+            f"{where}{os.strerror(error.errno)}", hint="make room where output and state are kept: df -h"
+        )
+    return None
 
 
 def _told(error: Exception, kind: str, exit_code: int, args: argparse.Namespace) -> int:

@@ -6,14 +6,13 @@ import argparse
 import contextlib
 import gc
 import os
-import sys
 from collections.abc import Callable
 
 from ipc.errors import ConfigError
-from supervisor.cli.main import EX_USAGE
 from supervisor.processes import Processes
 from supervisor.terminal import visible
 from supervisor.units import UnitError, parse_duration_ns, parse_size_bytes
+from supervisor.usage_error import UsageError
 
 _EPILOG = """examples:
   airssys run ./log-summary --set logs=/var/log/app       asks what it may, once, then runs
@@ -158,17 +157,11 @@ def add_host_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the target and return its exit code."""
     if args.json and args.report:
-        print("airssys: --json and --report exclude each other: both are the same document", file=sys.stderr)
-        return EX_USAGE
+        raise UsageError("--json and --report exclude each other: both are the same document")
     if args.ask and args.dev:
-        print("airssys: --ask and --dev exclude each other: one asks, the other doesn't", file=sys.stderr)
-        return EX_USAGE
+        raise UsageError("--ask and --dev exclude each other: one asks, the other doesn't")
     if args.ask and args.raw_output:
-        print(
-            "airssys: --ask and --raw-output exclude each other: what it draws could pass for a question",
-            file=sys.stderr,
-        )
-        return EX_USAGE
+        raise UsageError("--ask and --raw-output exclude each other: what it draws could pass for a question")
     if not os.path.exists(args.target):
         raise ConfigError(f"{visible(args.target)}: no such file or directory")
     # The processes first, where they weren't started ahead: they import while this one imports the rest.

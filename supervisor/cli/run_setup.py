@@ -33,6 +33,7 @@ from supervisor.run_request import (
 )
 from supervisor.settings import ComponentSettings, Settings, load_settings, settings_not_enforced
 from supervisor.surroundings import home_directories, path_directories
+from supervisor.terminal import visible
 
 if TYPE_CHECKING:
     from supervisor.manifest import Manifest
@@ -163,7 +164,7 @@ def bare_request(args: argparse.Namespace, host: Host, settings: Settings) -> Ru
         version="",
         trust="dev" if args.dev else "unknown",
         wasm_path=args.target,
-        arguments=(os.path.basename(args.target), *args.guest_arguments),
+        arguments=(visible(os.path.basename(args.target)), *args.guest_arguments),
         environment=environment_pairs(args.env, args.secret, dict(os.environ)),
         mounts=merge_mounts(tuple(flag_mount(text, cwd) for text in args.dir), grants, cwd, os.listdir(cwd), by_name),
         document=document,

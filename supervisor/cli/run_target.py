@@ -20,7 +20,7 @@ from supervisor.host import Host, HostOptions, open_host
 from supervisor.processes import Processes
 from supervisor.report import DenialPrinter, paint, print_error, summary_line
 from supervisor.run_report import RunReport
-from supervisor.run_request import RunRequest
+from supervisor.run_request import RunRequest, require_text
 from supervisor.running import RunStreams, run_request
 from supervisor.terminal import visible
 
@@ -31,12 +31,11 @@ def run_target(args: argparse.Namespace, processes: Processes) -> int:
     options = host_options(args, settings)
     directory = os.path.isdir(args.target)
     if args.dev and os.getuid() == 0:
-        print(
-            "airssys: --dev is not for root: what it allows unasked, root could do to everybody\n"
-            "  run it as the user whose project this is, or name what it may with --read and --write",
-            file=sys.stderr,
+        refused = ConfigError(
+            "--dev is not for root: what it allows unasked, root could do to everybody",
+            hint="run it as the user whose project this is, or name what it may with --read and --write",
         )
-        return EX_NOPERM
+        return print_error(refused, "config", EX_NOPERM, args)
     with contextlib.ExitStack() as stack:
         terminal = -1
         if args.ask:
@@ -50,10 +49,15 @@ def run_target(args: argparse.Namespace, processes: Processes) -> int:
             request = component_request(args, host, settings)
             if request is None:
                 if args.json:
-                    print_error(ConfigError("nobody granted what it asks for"), "not_granted", EX_NOPERM, args)
+                    nobody = ConfigError(
+                        "nobody granted what it asks for",
+                        hint="grant what it asks with --grant asked, or less with --grant FILE",
+                    )
+                    print_error(nobody, "not_granted", EX_NOPERM, args)
                 return EX_NOPERM
         else:
             request = bare_request(args, host, settings)
+        require_text(request)
         if args.write_manifest:
             from supervisor.cli.run_manifest import check_manifest_place
 

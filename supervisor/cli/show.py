@@ -55,13 +55,13 @@ def run(args: argparse.Namespace) -> int:
     if not os.path.exists(args.target):
         raise ConfigError(f"{visible(args.target)}: no such file or directory")
     view, answer = None, _Answer(True, None)
+    settings = load_settings(args.config, os.environ, os.geteuid())
+    state = places.state_directory(args.state_dir, os.environ, settings)
     if os.path.isdir(args.target):
-        settings = load_settings(args.config, os.environ, os.geteuid())
-        state = places.state_directory(args.state_dir, os.environ, settings)
         view = view_manifest(load_manifest(args.target), parse_assignments(args.set), places.with_data(settings, state))
     elif args.set:
         raise ConfigError("--set is for a component directory; a bare program has no parameters")
-    summary = inspect_wasm(args.target if view is None else view.manifest.wasm_path)
+    summary = inspect_wasm(args.target if view is None else view.manifest.wasm_path, state)
     if view is not None:
         answer = _answer(view, summary, args)
     if args.json:
