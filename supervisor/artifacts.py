@@ -53,6 +53,10 @@ def cache_key(wasm_sha256: str, version: str, engine: EngineSettings) -> str:
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
+class CacheUnavailableError(ConfigError):
+    """There is no directory to keep artifacts in, and none can be made."""
+
+
 class ArtifactCache:
     """One directory of artifacts."""
 
@@ -61,7 +65,7 @@ class ArtifactCache:
         try:
             os.makedirs(directory, mode=0o700, exist_ok=True)
         except OSError as error:
-            raise ConfigError(
+            raise CacheUnavailableError(
                 f"{visible(directory)} can't be made: {os.strerror(error.errno or 0)}",
                 hint="name a directory that can be written: --state-dir DIR or AIRSSYS_STATE",
             ) from None

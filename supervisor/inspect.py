@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import ipc
 from ipc.errors import AirssysError
 from ipc.messages import ConfinementPlan, EngineSettings
 from ipc.struct import Struct, replace
-from supervisor.artifacts import ArtifactCache, cache_key, wasmtime_version
+from supervisor.artifacts import ArtifactCache, CacheUnavailableError, cache_key, wasmtime_version
 from supervisor.compilation import CompileLimits, Program, obtain
 from supervisor.host import DEFAULT_REQUIRED
 from supervisor.identity import worker_uid
 from supervisor.settings import default_directories
+from supervisor.terminal import visible
 from supervisor.zygote import Zygote
+
+PATIENCE_S = 2.0
 
 
 class WasmSummary(Struct, frozen=True):
@@ -34,7 +38,13 @@ def inspect_wasm(path: str, state: str) -> WasmSummary:
     except AirssysError as error:
         return WasmSummary("", (), (), str(error))
     sha256, size_bytes = program.sha256, os.fstat(program.descriptor).st_size
-    summary = _known(program, state) or _inspect(program, state)
+    try:
+        summary = _known(program, state) or _inspect(program, state)
+    except CacheUnavailableError:  # a state directory that can't be written: what is found out isn't kept
+        import tempfile
+
+        with tempfile.TemporaryDirectory(prefix="airssys-") as scratch:
+            summary = _inspect(program, scratch)
     program.close()
     return replace(summary, sha256=sha256, size_bytes=size_bytes)
 
@@ -44,6 +54,8 @@ def _known(program: Program, state: str) -> WasmSummary | None:
     version = wasmtime_version()
     try:
         cache = ArtifactCache(os.path.join(state, "cache"))
+    except CacheUnavailableError:
+        raise
     except AirssysError:
         return None  # `_inspect` tells
     record = cache.describe(cache_key(program.sha256, version, EngineSettings()))
@@ -80,8 +92,23 @@ def _summary(program: Program, state: str, zygote: Zygote, uid: int | None) -> W
         plan,
         origin,
         CompileLimits(),
-        on_progress=lambda _: None,
+        on_progress=_Patience(program.path),
         interrupted=lambda: False,
     )
     os.close(artifact.descriptor)
     return WasmSummary(artifact.record.wasm_kind, artifact.record.imports, artifact.record.exports)
+
+
+class _Patience:
+    """Says once, when compiling takes its time, what is being waited for."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._said = False
+
+    def __call__(self, elapsed_s: float) -> None:
+        if elapsed_s > PATIENCE_S and not self._said:
+            self._said = True
+            name = visible(os.path.basename(self._path))
+            sys.stderr.write(f"airssys: compiling {name}, in a confined process\n")
+            sys.stderr.flush()

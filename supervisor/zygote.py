@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from ipc.errors import ConfinementError, LocalProtocolError
+from ipc.errors import ConfigError, ConfinementError, LocalProtocolError
 from ipc.imports import import_without
 from supervisor.namespaces import Spawned, isolated_python, spawn
 
@@ -270,8 +270,17 @@ class Zygote:
 def _listen() -> tuple[socket.socket, int]:
     """Return a listening socket that has no name any more, and an O_PATH descriptor to connect to it by."""
     # Not tempfile.mkdtemp, whose import costs more than the whole zygote's start; mkdir(2) fails where a name is taken.
-    directory = os.path.join(os.environ.get("TMPDIR") or "/tmp", f"airssys-{os.urandom(8).hex()}")  # noqa: S108
-    os.mkdir(directory, 0o700)
+    parent = os.environ.get("TMPDIR") or "/tmp"  # noqa: S108
+    directory = os.path.join(parent, f"airssys-{os.urandom(8).hex()}")
+    try:
+        os.mkdir(directory, 0o700)
+    except OSError as error:
+        from supervisor.terminal import visible
+
+        raise ConfigError(
+            f"the temporary directory {visible(parent)} can't be used: {os.strerror(error.errno or 0)}",
+            hint="name another one: TMPDIR=DIR",
+        ) from None
     path = os.path.join(directory, "zygote")
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:

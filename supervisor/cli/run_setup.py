@@ -129,6 +129,16 @@ def storage_bytes(args: argparse.Namespace, settings: Settings, decided: int | N
     return asked
 
 
+def _names_in(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except OSError as error:
+        raise ConfigError(
+            f"the working directory {visible(directory)} can't be read: {os.strerror(error.errno or 0)}",
+            hint="go to one that can: cd DIR",
+        ) from None
+
+
 def bare_request(args: argparse.Namespace, host: Host, settings: Settings) -> RunRequest:
     """Return the request of a bare program: the flags are the grant."""
     for flag in ("grant", "set"):
@@ -166,7 +176,7 @@ def bare_request(args: argparse.Namespace, host: Host, settings: Settings) -> Ru
         wasm_path=args.target,
         arguments=(visible(os.path.basename(args.target)), *args.guest_arguments),
         environment=environment_pairs(args.env, args.secret, dict(os.environ)),
-        mounts=merge_mounts(tuple(flag_mount(text, cwd) for text in args.dir), grants, cwd, os.listdir(cwd), by_name),
+        mounts=merge_mounts(tuple(flag_mount(text, cwd) for text in args.dir), grants, cwd, _names_in(cwd), by_name),
         document=document,
         limits=worker_limits(args, memory_bytes(args, settings, None), storage, None),
         engine=EngineSettings(fuel=args.fuel is not None),
