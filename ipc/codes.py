@@ -279,9 +279,9 @@ _ENTRIES: Final = (
     ),
     Code(
         "A3005",
-        "import missing",
-        "The program imports what nothing provides, so it was not started.",
-        "Check that it is built for WASI preview 1 or 2; the record names each import.",
+        "import or directory missing",
+        "The program imports what nothing provides, is no command, or was to see a directory that can't be opened.",
+        "Check that it is built for WASI preview 1 or 2; or make the directory: the message names what is missing.",
     ),
     Code(
         "A3006",

@@ -182,7 +182,10 @@ class Program(Struct):
                 config.ptr(), ctypes.c_char_p(os.fsencode(host)), ctypes.c_char_p(guest.encode()), True
             )
             if not opened and not native:
-                raise ProgramError(f"the root {host!r} (mounted as {guest!r}) can't be opened")
+                raise ProgramError(
+                    f"the root {host!r} (mounted as {guest!r}) can't be opened\n"
+                    "a directory that is granted or shown must be there: make it first, or leave it out"
+                )
         self.store.set_wasi(config)
 
     def run(self) -> Finished:

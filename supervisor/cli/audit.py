@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from supervisor.usage_error import UsageError
 
 DEFAULT_TAIL = 20
+_VERIFY_EPILOG = """example: airssys audit verify --head $(cat noted-elsewhere)
+exit code: 0 intact, 1 not intact"""
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -36,7 +38,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     query.add_argument("--limit", type=_count, default=None, metavar="N", help="the last N of them")
     verify = commands.add_parser(
-        "verify", help="whether the log is what was written", epilog="exit code: 0 intact, 1 not intact"
+        "verify",
+        help="whether the log is what was written",
+        epilog=_VERIFY_EPILOG,
     )
     verify.add_argument(
         "--head", metavar="SEQ:SHA256", help="a record's hash that was noted elsewhere, to be found again"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import sys
 
 from ipc.audit.event import AuditEvent
@@ -144,7 +145,7 @@ def decide_grants(
         return None
     print(f"{manifest.component.name} {manifest.component.version} asks for:", file=sys.stderr)
     _print_words(bound)
-    if not _confirm("Grant this? [y/N] "):
+    if not _confirm("Grant this? [y/N] ", host.signals):
         print("airssys: not granted; nothing was run", file=sys.stderr)
         return None
     store.remember(key, manifest.component.name, lasting, program.sha256, manifest.digest)
@@ -157,15 +158,21 @@ def _print_words(bound: BoundManifest) -> None:
         print(f"  [{ask.danger.word}] {visible(ask.sentence + why)}", file=sys.stderr)
 
 
-def _confirm(question: str) -> bool:
-    """Ask on the terminal; what was typed before the question was shown is thrown away."""
+def _confirm(question: str, signals: socket.socket) -> bool:
+    """Ask on the terminal; what was typed before the question was shown is thrown away. A signal ends us (128 + n)."""
+    import select
     import termios
 
     termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
     print(question, end="", file=sys.stderr, flush=True)
+    # The handlers are already those of a run, which only note that a signal came: readline would go on waiting.
+    ready, _, _ = select.select([sys.stdin, signals], [], [])
+    if signals in ready:
+        print(file=sys.stderr)
+        raise SystemExit(128 + signals.recv(1)[0])
     try:
         return sys.stdin.readline().strip().lower() in ("y", "yes")
-    except (KeyboardInterrupt, EOFError):
+    except OSError:  # the terminal went away
         return False
 
 

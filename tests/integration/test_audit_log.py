@@ -307,6 +307,9 @@ def test_the_command_line_reads_filters_and_verifies(tmp_path: Path) -> None:
 def test_moments() -> None:
     """Relative and absolute times."""
     assert parse_moment("10m", 600_000_000_000) == "1970-01-01T00:00:00.000000000Z"
+    for none in ("2026-13-01", "2026-04-31", "2026-01-31T25:00"):
+        with pytest.raises(ValueError, match="is no time"):
+            parse_moment(none, 0)
     assert parse_moment("2026-01-31", 0) == "2026-01-31T00:00:00.000000000Z"
     assert parse_moment("2026-01-31T12:00:00.5Z", 0) == "2026-01-31T12:00:00.500000000Z"
     with pytest.raises(ValueError, match="is no time"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -175,6 +176,25 @@ def test_completion_knows_every_command(shell: str) -> None:
     assert ("-l memory" if shell == "fish" else "--memory") in done.stdout
 
 
+def _commands_of(command: str) -> list[str]:
+    """A command's own commands, as its help lists them (`  {a,b}` of a choice is none)."""
+    listed = re.search(r"\n  COMMAND\n((?: {4,}.*\n)+)", _airssys(command, "--help").stdout)
+    return re.findall(r"^ {4}(\w+)", listed[1], re.MULTILINE) if listed else []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_completion_knows_every_option(command: str) -> None:
+    """What the help of a command, and of each of its own commands, lists is completed; and each has an example."""
+    script = _airssys("completion", "bash").stdout
+    line = next(each for each in script.splitlines() if each.strip().startswith(f"{command}) "))
+    for words in ((command,), *((command, inner) for inner in _commands_of(command))):
+        text = _airssys(*words, "--help").stdout
+        options = set(re.findall(r"^ {2}(?:-\w(?: \w+)?, )?(--[\w-]+)", text, re.MULTILINE))
+        assert options, words
+        assert options <= set(re.split(r"[ ']", line)), words
+        assert "example" in text, words
+
+
 def test_completion_in_a_real_shell() -> None:
     """bash, with the script loaded, completes the beginning of a command, of a command's own, and of a flag."""
     script = _airssys("completion", "bash").stdout
@@ -183,11 +203,12 @@ COMP_WORDS=(airssys doc); COMP_CWORD=1; _airssys; echo "${COMPREPLY[*]}"
 COMP_WORDS=(airssys run --mem); COMP_CWORD=2; _airssys; echo "${COMPREPLY[*]}"
 COMP_WORDS=(airssys grants ""); COMP_CWORD=2; _airssys; echo "${COMPREPLY[*]}"
 COMP_WORDS=(airssys config show --or); COMP_CWORD=3; _airssys; echo "${COMPREPLY[*]}"
+COMP_WORDS=(airssys --ver); COMP_CWORD=1; _airssys; echo "${COMPREPLY[*]}"
 """
     done = subprocess.run(
         ["bash", "--norc", "-c", f"{script}\n{probe}"], capture_output=True, text=True, check=True, timeout=30
     )
-    assert done.stdout == "doctor\n--memory\nforget list\n--origin\n"
+    assert done.stdout == "doctor\n--memory\nforget list\n--origin\n--version\n"
 
 
 def test_an_interpreter_that_is_not_isolated_is_refused(tmp_path: Path) -> None:

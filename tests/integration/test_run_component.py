@@ -6,6 +6,7 @@ import os
 import pty
 import select
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -86,8 +87,8 @@ def test_without_a_terminal_nothing_is_granted(run, component: Path) -> None:
     assert (told.code, told.document()["error"]["code"]) == (77, "not_granted")
 
 
-def _on_a_terminal(run, component: Path, answer: str | None) -> tuple[int, str]:
-    """Run on a pseudo-terminal; answer the question if one comes; return exit code and everything shown."""
+def _on_a_terminal(run, component: Path, answer: str | int | None) -> tuple[int, str]:
+    """Run on a pseudo-terminal; answer the question, by a line or a signal; return exit code and what was shown."""
     master, slave = pty.openpty()
     shown = b""
     try:
@@ -113,10 +114,22 @@ def _on_a_terminal(run, component: Path, answer: str | None) -> tuple[int, str]:
             shown += chunk
             if b"Grant this? [y/N]" in shown and not answered and answer is not None:
                 answered = True
-                os.write(master, answer.encode() + b"\n")
+                if isinstance(answer, int):
+                    process.send_signal(answer)
+                else:
+                    os.write(master, answer.encode() + b"\n")
         return process.wait(30), shown.decode("utf-8", "replace")
     finally:
         os.close(master)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_question(run, component: Path, number: int) -> None:
+    """Ctrl-C, or a kill, at the question whether to grant ends it: nothing is granted and nothing runs."""
+    code, shown = _on_a_terminal(run, component, int(number))
+    assert code == 128 + number
+    assert "Traceback" not in shown
+    assert not [r for r in run.records() if r["event"] == "worker_starting"]
 
 
 def test_a_yes_is_remembered_for_exactly_these_bytes(run, component: Path) -> None:
