@@ -59,6 +59,8 @@ def denial_lines(denial: Denial, bare: bool) -> list[str]:
         flag = f"--{verb} {shell_quoted(denial.resource)}"
         manifest = f"[capabilities.filesystem] {verb} in Component.toml"
         lines.append(f"  to allow: {flag}   or {manifest}" if bare else f"  to allow: {manifest}")
+    elif denial.code == "A1501":
+        lines.append("  to store more: --storage SIZE   or [quota] storage in Component.toml")
     elif denial.code == "A1204" and "`..`" in denial.reason:
         # WASI has no way out of a directory, whatever is granted; the absolute name needs none.
         lines.append(f"  to reach it: give the program its absolute name, {shell_quoted(denial.resource)}")

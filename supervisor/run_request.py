@@ -62,7 +62,8 @@ def split_assignment(text: str, flag: str) -> tuple[str, str]:
     """Split `NAME=VALUE` of `flag`; raises ConfigError for another form."""
     name, equals, value = text.partition("=")
     if not equals or not _ENV_NAME.match(name):
-        raise ConfigError(f"{flag} {visible(text)!r}: expected NAME=VALUE")
+        form = "NAME=FILE" if flag == "--secret" else "NAME=VALUE"
+        raise ConfigError(f"{flag} {visible(text)!r}: expected {form}")
     return name, value
 
 

@@ -31,9 +31,10 @@ from supervisor.run_request import (
     merge_mounts,
     named_top_directories,
 )
-from supervisor.settings import ComponentSettings, Settings, load_settings, settings_not_enforced
+from supervisor.settings import LAYERS, ComponentSettings, Settings, load_settings, settings_not_enforced
 from supervisor.surroundings import home_directories, path_directories
 from supervisor.terminal import visible
+from supervisor.usage_error import UsageError
 
 if TYPE_CHECKING:
     from supervisor.manifest import Manifest
@@ -47,6 +48,10 @@ def host_options(args: argparse.Namespace, settings: Settings) -> HostOptions:
     required = settings.required_layers
     if args.require is not None:
         required = tuple(layer for layer in args.require.split(",") if layer)
+    for flag, layers in (("--require", required), ("--layer-off", args.layer_off)):
+        unknown = [layer for layer in layers if layer not in LAYERS]
+        if unknown:  # a layer that is mistyped would be required by nobody
+            raise UsageError(f"{flag} {visible(unknown[0])}: no such layer", hint=f"layers are {', '.join(LAYERS)}")
     clash = [layer for layer in args.layer_off if layer in required]
     if clash:
         raise ConfigError(

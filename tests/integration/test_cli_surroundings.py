@@ -44,6 +44,8 @@ def _airssys(
         ("run", "--json"),
         ("run", "x.wasm", "--json", "--bogus"),
         ("run", "x.wasm", "--json", "--report", "r.json"),
+        ("run", str(TOOL), "--json", "--require", "landlok"),
+        ("run", str(TOOL), "--json", "--layer-off", "landlok"),
         ("check", "--json"),
         ("diff", "a", "--json"),
         ("audit", "query", "--json", "--since", "2026-13-01"),

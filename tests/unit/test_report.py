@@ -216,3 +216,9 @@ def test_the_summary_is_one_line(verdict: Verdict, words: str) -> None:
     assert words in line
     assert line.endswith(" · 0.46 s · 12.3 MB peak · 12 allowed, 3 denied · /log")
     assert "\n" not in line
+
+
+def test_a_full_quota_is_told_with_the_flag_that_raises_it() -> None:
+    """What a storage quota refused is answered by no grant: the quota is named."""
+    denial = Denial("filesystem.write", "/out/a", "A1501", "no room is left", "quota", "", 7, 1)
+    assert "  to store more: --storage SIZE   or [quota] storage in Component.toml" in denial_lines(denial, bare=True)
