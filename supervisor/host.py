@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 import ipc
 from ipc.audit.errors import AuditLogError
 from ipc.audit.event import AuditEvent
-from ipc.errors import AuditError, ConfigError, ConfinementError
+from ipc.errors import ConfigError, ConfinementError
 from ipc.messages import AuditBudget, ConfinementPlan, WardenSetup
 from ipc.struct import Struct, field
 from supervisor import session_directories
@@ -268,7 +268,10 @@ def _needed_for_records() -> Iterator[None]:
         yield
     except OSError as error:
         reason = os.strerror(error.errno or 0)
-        raise AuditError(f"{error.filename}: {reason}; nothing runs without a place for its records") from None
+        raise AuditLogError(
+            f"{error.filename}: {reason}; nothing runs without a place for its records",
+            hint="make it writable, or name another: --state-dir DIR or AIRSSYS_STATE",
+        ) from None
 
 
 def _own_directory(path: str) -> None:

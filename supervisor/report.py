@@ -30,7 +30,7 @@ def paint(text: str, colour: str, stream: TextIO) -> str:
 
 def print_error(error: Exception, kind: str, exit_code: int, args: argparse.Namespace) -> int:
     """Print an error in one or two lines, or as `{"error": …}` when JSON was asked for; return the exit code."""
-    hint = getattr(error, "hint", None)
+    hint = getattr(error, "hint", None) or None  # in JSON null, whichever error has none
     message = str(error)
     if getattr(args, "json", False):
         document: dict[str, object] = {"code": kind, "message": message, "hint": hint}

@@ -117,6 +117,8 @@ def run(args: argparse.Namespace) -> int:
         if isinstance(error, BrokenPipeError) or error.errno == errno.ENOSPC:
             raise  # about standard output: reading takes no room
         hint = "name another with --audit-log DIR; a log begins with the first `airssys run`"
+        if isinstance(error, PermissionError):
+            hint = f"whose it is: ls -lad {directory}; another is named with --audit-log DIR"
         raise AuditLogError(f"no audit log can be read in {directory}: {error.strerror}", hint=hint) from None
 
 

@@ -186,3 +186,11 @@ def test_a_query_that_finds_nothing_says_so(surroundings: dict[str, str]) -> Non
     done = _airssys(surroundings, "audit", "query", "--decision", "deneid")
     assert done.returncode == 0
     assert "airssys: no record fits" in done.stderr
+
+
+def test_a_place_for_records_that_can_not_be_made_names_the_way_out(surroundings: dict[str, str]) -> None:
+    """Without a place for its records nothing runs, and the second line says which option names another."""
+    done = _airssys({**surroundings, "AIRSSYS_STATE": "/proc/nowhere"}, "run", str(TOOL))
+    assert done.returncode == 73
+    assert "nothing runs without a place for its records" in done.stderr
+    assert "--state-dir DIR or AIRSSYS_STATE" in done.stderr
