@@ -10,6 +10,7 @@ import contextlib
 import os
 import termios
 from collections.abc import Callable, Iterator
+from typing import ClassVar
 
 from ipc import codec
 from ipc.audit.event import AuditEvent
@@ -151,13 +152,19 @@ class Questions:
                 data = data[os.write(self.terminal, data) :]
 
 
+class NoTerminalError(ConfigError):
+    """Nobody can be asked, so nothing was granted."""
+
+    exit_code: ClassVar[int] = 77  # EX_NOPERM
+
+
 @contextlib.contextmanager
 def own_terminal() -> Iterator[int]:
-    """Yield the controlling terminal, opened for questions alone; raises ConfigError where there is none."""
+    """Yield the controlling terminal, opened for questions alone; raises NoTerminalError where there is none."""
     try:
         terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError:
-        raise ConfigError(
+        raise NoTerminalError(
             "--ask: there is no terminal to ask on",
             hint="name what it may with --read, --write and --list, or see what it wants with --dev",
         ) from None

@@ -270,9 +270,20 @@ def _list(context: Context, descriptor: int, directory: str, space: int, address
 
 
 def _shown(context: Context, descriptor: int, directory: str, name: bytes, kind: int) -> bool:
+    if not name.isascii() and not _is_utf8(name):
+        # WASI has no way to say it, and one such name would make the whole listing fail (EILSEQ).
+        return False
     if kind == 0:  # DT_UNKNOWN: the file system doesn't say
         try:
             kind = os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode >> 12
         except OSError:
             return False
     return may_show(context.policy, join(directory, text(name)), kind)
+
+
+def _is_utf8(name: bytes) -> bool:
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

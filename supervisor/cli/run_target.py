@@ -86,7 +86,9 @@ def _run(
     progress.finish()
     printer.finish()
     exit_code = _deliver(args, report, request.component)
-    if args.write_manifest:
+    if args.write_manifest and report.verdict.outcome == "host_error":
+        print("airssys: no manifest was written: the program didn't run as it should have", file=sys.stderr)
+    elif args.write_manifest:
         from supervisor.cli.run_manifest import write_manifest
 
         passed_on = tuple(text for text in args.env if "=" not in text)

@@ -349,7 +349,7 @@ def test_nobody_is_asked_without_end(run, ask: Start) -> None:
 def test_without_a_terminal_it_says_what_to_do(run) -> None:
     """There is nobody to ask: an error that names the other ways, and nothing runs."""
     result = run.tool("--ask", guest=("cat", "in/a.txt"))
-    assert result.code == 65
+    assert result.code == 77
     assert "no terminal" in result.stderr
     assert "--read" in result.stderr
     for other in ("--dev", "--raw-output"):

@@ -218,3 +218,14 @@ def test_an_absolute_argument_is_denied_by_its_true_name(run) -> None:
     assert result.code == 1
     assert f"denied filesystem.read {secret} [A1201" in result.stderr
     assert run.tool("--read", secret, guest=("cat", str(secret))).stdout == b"secret\n"
+
+
+@pytest.mark.parametrize("program", BOTH)
+def test_a_name_that_is_not_utf8_hides_no_other(run, program: str) -> None:
+    """WASI can't say such a name: it is left out of the listing, which otherwise is whole."""
+    run.file("in/a.txt", "x")
+    run.file("in/\u00e4.txt", "x")
+    (Path(os.fsdecode(os.fsencode(run.directory / "in") + b"/\xff.txt"))).write_text("x")
+    result = run(GUESTS / program, "--read", "in", guest=("ls", "in"))
+    assert result.code == 0, result.stderr
+    assert result.stdout.decode().split() == ["a.txt", "\u00e4.txt"]
