@@ -45,6 +45,18 @@ class Ask(Struct, frozen=True):
     rationale: str
     line: int
 
+    def to_json(self) -> dict[str, object]:
+        """Return the stable keys of `asks[]`."""
+        return {
+            "action": self.action,
+            "resource": self.resource,
+            "danger": self.danger.word,
+            "sentence": self.sentence,
+            "required": self.required,
+            "rationale": self.rationale,
+            "line": self.line,
+        }
+
 
 class Finding(Struct, frozen=True):
     """Something about a manifest that a person should know. `severity`: error (it can't run so), warning or note."""

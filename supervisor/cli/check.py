@@ -189,18 +189,7 @@ def to_json(view: ComponentView, asks: Sequence[Ask], findings: Sequence[Finding
         "args": list(component.args),
         "env": dict(component.env),
         "mounts": {mount.guest: mount.host for mount in component.mounts},
-        "asks": [
-            {
-                "action": ask.action,
-                "resource": ask.resource,
-                "danger": ask.danger.word,
-                "sentence": ask.sentence,
-                "required": ask.required,
-                "rationale": ask.rationale,
-                "line": ask.line,
-            }
-            for ask in asks
-        ],
+        "asks": [ask.to_json() for ask in asks],
         "parameters": [
             {
                 "name": each.name,

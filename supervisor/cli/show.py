@@ -170,7 +170,7 @@ def to_json(target: str, view: ComponentView | None, summary: WasmSummary, answe
             "error": summary.error or None,
         },
         "manifest": None if view is None else {"path": view.manifest.file, "sha256": view.manifest.digest},
-        "asks": None if view is None else [_ask_json(ask) for ask in _asks(view)],
+        "asks": None if view is None else [ask.to_json() for ask in _asks(view)],
         "env": None if component is None else dict(component.env),
         "mounts": None if component is None else {mount.guest: mount.host for mount in component.mounts},
         "quota": None if view is None else format_quota(view.manifest.quota),
@@ -179,16 +179,4 @@ def to_json(target: str, view: ComponentView | None, summary: WasmSummary, answe
         "granted": None if view is None or not answer.known else remembered is not None,
         "granted_at": None if remembered is None else remembered.granted_at,
         "grant_key": None if remembered is None else remembered.key,
-    }
-
-
-def _ask_json(ask: Ask) -> dict[str, object]:
-    return {
-        "action": ask.action,
-        "resource": ask.resource,
-        "danger": ask.danger.word,
-        "sentence": ask.sentence,
-        "required": ask.required,
-        "rationale": ask.rationale,
-        "line": ask.line,
     }
