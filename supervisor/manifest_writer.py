@@ -53,6 +53,8 @@ class Draft(Struct, frozen=True):
     output_bytes: int | None
     notes: tuple[str, ...] = ()
     """What else a reader should know, a line each."""
+    storage: str = ""
+    """The storage quota as it is written; empty where nothing is written to."""
 
 
 def can_be_a_value(path: str) -> bool:
@@ -141,6 +143,8 @@ def manifest_text(draft: Draft) -> str:
     if draft.secrets:
         parts += ["", "[capabilities.secrets]", f"env = {_strings(draft.secrets)}"]
     parts += ["", "[quota]", f"memory = {_string(format_size(draft.memory_bytes))}"]
+    if draft.storage:
+        parts.append(f"storage = {_string(draft.storage)}")
     limits = {
         "timeout": None if draft.timeout_ns is None else _string(format_duration(draft.timeout_ns)),
         "fuel": None if draft.fuel is None else str(draft.fuel),

@@ -21,7 +21,8 @@ from supervisor.run_report import DecisionTally
 from supervisor.run_request import DEFAULT_OUTPUT_BYTES, RunRequest
 from supervisor.terminal import visible
 from supervisor.toml_source import MAX_FILE_BYTES
-from supervisor.usage import Uses, smallest_patterns
+from supervisor.units import UNLIMITED, format_size
+from supervisor.usage import WRITE, Uses, smallest_patterns
 
 
 class LocalDisk:
@@ -132,6 +133,7 @@ def write_manifest(
             patterns=patterns,
             denied=tuple((d.action.removeprefix("filesystem."), d.resource) for d in tally.denials.values()),
             memory_bytes=limits.memory_bytes,
+            storage=_storage(limits.storage_bytes) if WRITE in patterns else "",
             timeout_ns=limits.timeout_ns,
             fuel=limits.fuel,
             output_bytes=limits.output_bytes if limits.output_bytes != DEFAULT_OUTPUT_BYTES else None,
@@ -155,6 +157,10 @@ def _told(path: str, patterns: int, things: int, size_bytes: int) -> str:
         at_most = f"it is larger than a manifest may be ({MAX_FILE_BYTES // 1024} KiB)"
         return f"wrote {visible(path)}: {what}; {at_most}: replace names by patterns before you run it"
     return f"wrote {visible(path)}: {what}; review it, then run its directory"
+
+
+def _storage(limit_bytes: int | None) -> str:
+    return format_size(UNLIMITED if limit_bytes is None else limit_bytes)
 
 
 def _needed_mounts(

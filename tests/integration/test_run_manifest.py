@@ -67,7 +67,8 @@ def test_the_written_manifest_gives_the_same_run_again(run, program: Path) -> No
         *(",", "unlink", "out/gone", ",", "mkdir", "out/d"),
     )
     written = run.directory / "Component.toml"
-    first = run(program, "--read", ".", "--write", "out", "--write-manifest", written, guest=guest)
+    first = run(program, "--read", ".", "--write", "out", "--storage", "2MB", "--write-manifest", written, guest=guest)
+    assert 'storage = "2MB"' in written.read_text()
     assert "0 denied" in first.stderr
     assert "wrote" in first.stderr
     (run.directory / "out/new.txt").unlink()
