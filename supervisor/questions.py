@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import termios
+import time
 from collections.abc import Callable, Iterator
 from typing import ClassVar
 
@@ -30,6 +31,8 @@ from supervisor.asking import (
 from supervisor.identity import actor
 
 _LINE_BYTES_MAX = 4096
+UNREAD_NS = 300_000_000
+"""A yes that comes sooner after a question was shown is no answer to it: the program may have asked for that line."""
 _OWN_LINE = "\x1b[0m\r\x1b[J"
 """No colour, from the line's start, and nothing behind: what the guest left there would read on where a name ends."""
 
@@ -63,6 +66,7 @@ class Questions:
         self._offered: tuple[Choice, ...] = ()
         self._asked = 0
         self._typed = b""
+        self._shown_ns = 0
 
     def ask(self, question: Question) -> Reply | None:
         """Show a question; None, or the reply where nobody is asked any more."""
@@ -95,6 +99,9 @@ class Questions:
         line, _, _ = self._typed.partition(b"\n")
         self._typed = b""
         answer = parse_answer(line.decode("utf-8", "replace"), self._offered)
+        if answer in (Answer.FILE, Answer.DIRECTORY) and time.monotonic_ns() - self._shown_ns < UNREAD_NS:
+            self._say("  that came sooner than a question is read; once more\n")
+            answer = None
         if answer is None:
             self._prompt()
             return None
@@ -144,6 +151,7 @@ class Questions:
         with contextlib.suppress(termios.error):
             termios.tcflush(self.terminal, termios.TCIFLUSH)
         self._say(answer_line(self._offered))
+        self._shown_ns = time.monotonic_ns()
 
     def _say(self, text: str) -> None:
         data = text.encode("utf-8", "backslashreplace")

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from ipc.struct import Struct
+from supervisor.questions import UNREAD_NS
 
 GUESTS = Path(__file__).resolve().parents[1] / "guests"
 TOOL = GUESTS / "tool.wasm"
@@ -45,10 +46,18 @@ class AtTerminal(Struct):
         os.write(self.master, text.encode())
 
     def answer(self, *answers: str) -> None:
-        """Give these answers, each once its question is there."""
+        """Give these answers, each once its question is there; a yes as late as somebody who has read it."""
         for text in answers:
             self.wait_for("[q]uit? ")
+            if text[:1] in "fd":
+                self.be_read()
             self.type(text + "\n")
+
+    def be_read(self) -> None:
+        """Let the time pass in which a yes would come too soon: there is nothing to wait for but time itself."""
+        until = time.monotonic() + 1.2 * UNREAD_NS / 1e9
+        while (left := until - time.monotonic()) > 0:
+            self.read(left)
 
     def finish(self) -> int:
         """Read to the end and return the exit code (-n for signal n)."""
@@ -243,6 +252,18 @@ def test_what_was_typed_before_a_question_is_no_answer(run, ask: Start) -> None:
     person.type("f\n" * 5 + "\x04")
     person.wait_for("[q]uit? ")
     person.type("n\n")
+    assert person.finish() == 1
+    assert "in/a.txt: EACCES" in person.shown
+
+
+def test_a_yes_that_comes_at_once_is_no_answer(run, ask: Start) -> None:
+    """Who was brought to type just now has not read the question: a yes at once is asked for again, a no counts."""
+    run.file("in/a.txt", "content\n")
+    person = ask(TOOL, guest=("print", "press f and Enter to go on", ",", "cat", "in/a.txt"))
+    person.wait_for("[q]uit? ")
+    person.type("f\n")
+    person.wait_for("once more")
+    person.answer("n")
     assert person.finish() == 1
     assert "in/a.txt: EACCES" in person.shown
 
