@@ -91,6 +91,8 @@ def test_an_interrupt_while_it_still_imports_is_130(surroundings: dict[str, str]
     # What is imported at this moment is what the interrupt comes out of.
     code = (
         "import sys, os, signal\n"
+        # A shell's background job starts with it ignored, and so do its tests.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "class Interrupting:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
         "        if name == 'supervisor.cli.check': os.kill(os.getpid(), signal.SIGINT)\n"
