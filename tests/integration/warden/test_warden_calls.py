@@ -169,7 +169,7 @@ def test_what_the_identity_may_not_do_no_grant_can(stage: Stage, tree: Path) -> 
 
 
 def test_names_that_are_no_text_work(stage: Stage, tree: Path) -> None:
-    """A file name that is not UTF-8 is created and read like any other; a listing leaves it out, as WASI can't say it."""
+    """A file name that is not UTF-8 is created and read like any other; a listing leaves it out: WASI has no word."""
     actor = stage.actor(("read", f"{tree}/out/**"), ("write", f"{tree}/out/**"))
     name = os.fsencode(tree / "out") + b"/caf\xe9"
     source = "fd = os.open(p, os.O_RDWR | os.O_CREAT)\nresult = [os.write(fd, b'x'), names(os.open(d, os.O_RDONLY))]"
