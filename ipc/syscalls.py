@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import os
 
+LOOKING_ONLY = " O_PATH"
+"""What records add to the name of a call that opened something to look at it, and not into it."""
+
 _FILE_X86_64 = {
     "open": 2,
     "openat": 257,

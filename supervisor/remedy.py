@@ -7,9 +7,8 @@ import json
 from ipc.codes import CODES
 from ipc.policy.capability import FILE_ACTIONS
 from ipc.policy.patterns import literal_pattern_text
+from ipc.policy.rules import NOT_GRANTED
 from supervisor.report import shell_quoted
-
-NOT_GRANTED = ("A1201", "A1203")
 
 
 def what_would_allow(code: str, action: str, resource: str, rule: str, identity: str) -> str:

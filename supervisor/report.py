@@ -9,12 +9,11 @@ import sys
 from typing import TextIO
 
 from ipc.policy.quota import OK
+from ipc.policy.rules import NOT_GRANTED
 from supervisor.run_report import DecisionTally, Denial, RunReport
 from supervisor.terminal import visible
 
 MAX_SHOWN_DENIALS = 20
-GRANTABLE = ("A1201", "A1203")
-"""The codes of what is refused for want of a grant, and nothing else."""
 
 
 def use_colour(stream: TextIO) -> bool:
@@ -55,7 +54,7 @@ def denial_lines(denial: Denial, bare: bool) -> list[str]:
     nearest = f"; nearest: {visible(denial.nearest)}" if denial.nearest else ""
     lines.append(f"  {visible(denial.reason)}{nearest}")
     verb = denial.action.removeprefix("filesystem.")
-    if denial.code in GRANTABLE and verb in ("read", "write", "list"):
+    if denial.code in NOT_GRANTED and verb in ("read", "write", "list"):
         flag = f"--{verb} {shell_quoted(denial.resource)}"
         manifest = f"[capabilities.filesystem] {verb} in Component.toml"
         lines.append(f"  to allow: {flag}   or {manifest}" if bare else f"  to allow: {manifest}")
@@ -104,7 +103,7 @@ class DenialPrinter:
         fresh, tally.fresh = tally.fresh, []
         for denial in fresh:
             self._shown += 1
-            self._askable = self._askable or denial.code in GRANTABLE
+            self._askable = self._askable or denial.code in NOT_GRANTED
             if self._quiet or self._shown > MAX_SHOWN_DENIALS:
                 continue
             if self._wanted is not None:

@@ -83,7 +83,7 @@ class RunLoop(Struct):
     on_fresh_denials: Callable[[DecisionTally], None]
     signals: int
     facts: Facts
-    timeout_ns: int | None = None
+    timeout_ns: int | None
     questions: Questions | None = None
     recovery: Recovery | None = None
     phase: Phase = Phase.LAUNCHING

@@ -7,6 +7,7 @@ import functools
 import os
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from ipc import codec
 from ipc.audit.event import AuditEvent
@@ -28,6 +29,9 @@ from supervisor.verdict import Facts, Verdict, decide_verdict
 from supervisor.verify import Expected
 from supervisor.warden_recovery import Recovery
 from supervisor.workers import Worker
+
+if TYPE_CHECKING:
+    from supervisor.questions import Questions
 
 
 class RunStreams(Struct, frozen=True):
@@ -144,13 +148,22 @@ def _run(
     recovery = Recovery(host.supply, policy, instance, artifact.descriptor, base, host.record)
     worker = host.workers.take(request.kind, request.engine)
     try:
-        loop = _loop(host, job, worker, prepared, recovery, artifact, streams, base, tally, on_denials)
-        loop.timeout_ns = request.limits.timeout_ns
-        if request.ask:
-            from supervisor.questions import Questions
-
-            keep = functools.partial(keep_policy, host.options.audit_directory)
-            loop.questions = Questions(terminal, request.document, base, host.record, keep)
+        questions = _questions(host, request, base, terminal) if request.ask else None
+        timeout_ns = request.limits.timeout_ns
+        loop = _loop(
+            host,
+            job,
+            timeout_ns,
+            questions,
+            worker,
+            prepared,
+            recovery,
+            artifact,
+            streams,
+            base,
+            tally,
+            on_denials,
+        )
         facts = loop.run()
         host.warden = loop.warden
     finally:
@@ -196,9 +209,18 @@ def _prepare(host: Host, request: RunRequest, artifact: Artifact, policy: Prepar
     return prepared
 
 
+def _questions(host: Host, request: RunRequest, base: AuditEvent, terminal: int) -> Questions:
+    from supervisor.questions import Questions
+
+    keep = functools.partial(keep_policy, host.options.audit_directory)
+    return Questions(terminal, request.document, base, host.record, keep)
+
+
 def _loop(
     host: Host,
     job: WorkerJob,
+    timeout_ns: int | None,
+    questions: Questions | None,
     worker: Worker,
     prepared: bool,
     recovery: Recovery,
@@ -234,6 +256,8 @@ def _loop(
         on_fresh_denials=on_denials,
         signals=host.signals.fileno(),
         facts=Facts(job.limits),
+        timeout_ns=timeout_ns,
+        questions=questions,
         recovery=recovery,
     )
 

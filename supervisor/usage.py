@@ -16,6 +16,7 @@ from typing import Final
 from ipc.policy.patterns import literal_pattern_text
 from ipc.policy.rules import PARTLY_LISTED
 from ipc.struct import Struct, field
+from ipc.syscalls import LOOKING_ONLY
 from supervisor.disk_view import Disk, ancestors, walk
 from supervisor.temporary_names import SPARE_IN, passing_patterns, within
 
@@ -28,7 +29,6 @@ GATHERED_MIN: Final = 5
 _LOOKS: Final = frozenset(
     ["stat", "lstat", "newfstatat", "statx", "access", "faccessat", "faccessat2", "readlink", "readlinkat", "statfs"]
 )
-_LOOKING_ONLY: Final = " O_PATH"
 _LISTING_CALL: Final = "getdents64"
 
 
@@ -118,7 +118,7 @@ def _by_need(uses: Mapping[str, Mapping[str, Iterable[str]]]) -> dict[str, dict[
     needs: dict[str, dict[str, set[str]]] = {READ: {}, WRITE: {}, LIST: {}}
     for action, paths in uses.items():
         for path, calls in paths.items():
-            looked = all(call in _LOOKS or call.endswith(_LOOKING_ONLY) for call in calls)
+            looked = all(call in _LOOKS or call.endswith(LOOKING_ONLY) for call in calls)
             needs[LIST if looked else action].setdefault(path, set()).update(calls)
     return needs
 

@@ -13,6 +13,8 @@ from ipc.struct import Struct
 
 DEFAULT_RULE: Final = "nothing is allowed by default"
 """The rule that a denial names when no grant speaks of the resource."""
+NOT_GRANTED: Final = ("A1201", "A1203")
+"""The codes of what is refused because no grant covers it, and for nothing else: a grant would allow it."""
 PARTLY_LISTED: Final = "only the names that lead to what is granted"
 """The rule by which a directory is listed in part, where no grant lists it."""
 EVERY_RESOURCE: Final = ("*", "**")

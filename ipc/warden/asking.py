@@ -18,12 +18,11 @@ import msgpack
 from ipc import codec
 from ipc.messages import NewPolicy, Question
 from ipc.policy.document import PolicyDocument
+from ipc.policy.rules import NOT_GRANTED
 from ipc.struct import Struct
 from ipc.warden.decide import Refusal
 from ipc.warden.files import raw
 
-ASKABLE: Final = frozenset({"A1201", "A1203"})
-"""The codes that mean that no grant covers it, and nothing else."""
 POLICY_MAX_BYTES: Final = 64 << 20
 
 
@@ -54,7 +53,7 @@ class Asker:
         whose other threads run on.
         """
         key = (refusal.action, refusal.resource)
-        if self._last or refusal.code not in ASKABLE or key in self._asked:
+        if self._last or refusal.code not in NOT_GRANTED or key in self._asked:
             return None
         self._asked.add(key)
         self._send(

@@ -14,6 +14,7 @@ from typing import Final
 
 from ipc.messages import ARTIFACT_PATH
 from ipc.policy.decision import Policy
+from ipc.syscalls import LOOKING_ONLY
 from ipc.warden.context import Answer, Context, Injection, signed
 from ipc.warden.decide import (
     O_CREAT,
@@ -42,8 +43,6 @@ _ARTIFACT: Final = ARTIFACT_PATH.encode()
 _OPEN_HOW: Final = struct.Struct("<QQQ")
 _OPEN_HOW_MAX: Final = 4096
 _RACES_MAX: Final = 3
-LOOKING_ONLY: Final = " O_PATH"
-"""What the record of a call says of an opening that gives a look at the object and not into it."""
 _DUPLICATES_FROM_MAX: Final = 4
 """The least number that a duplicate may be asked to have. A worker's streams and its channel have the first four."""
 

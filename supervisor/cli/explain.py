@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from ipc.policy.capability import FILE_ACTIONS, is_action
 from ipc.policy.decision import Allow, Decision, compile_policy
+from ipc.policy.rules import NOT_GRANTED
 from supervisor.component_view import ComponentView, UsageError, parse_assignments, view_component
 from supervisor.manifest import not_enforced
 from supervisor.terminal import visible
@@ -124,7 +125,7 @@ def _lines(action: str, resource: str, decision: Decision) -> list[str]:
     lines = [f"denied {action} {resource} [{decision.code}]", f"  {decision.reason}", f"  rule: {decision.rule}"]
     if decision.nearest:
         lines.append(f"  nearest: {decision.nearest}")
-    if decision.code in ("A1201", "A1203") and action in FILE_ACTIONS:
+    if decision.code in NOT_GRANTED and action in FILE_ACTIONS:
         table, verb = action.split(".")
         lines.append(f"  to allow: [capabilities.{table}] {verb} in Component.toml")
     return lines
