@@ -29,6 +29,7 @@ from supervisor.audit_writer import AuditWriter
 from supervisor.identity import Identity, worker_uid
 from supervisor.processes import Processes
 from supervisor.warden_client import START_TIMEOUT_S, WardenClient
+from supervisor.warden_mail import WardenMail
 from supervisor.warden_recovery import WardenSupply
 from supervisor.workers import Workers
 from supervisor.zygote import Zygote
@@ -62,7 +63,7 @@ class Host(Struct):
     session_directory: str
     tmp_directory: str
     writer: AuditWriter
-    warden: WardenClient | None
+    mail: WardenMail | None
     supply: WardenSupply
     origin: str
     signals: socket.socket
@@ -81,21 +82,27 @@ class Host(Struct):
         """Have an event of the supervisor's own made durable; raises AuditError when it can't be."""
         self.writer.local_durable(event)
 
+    @property
+    def warden(self) -> WardenClient | None:
+        """The warden there is now; None where a test runs without one."""
+        return None if self.mail is None else self.mail.warden
+
     def ensure_warden(self) -> None:
         """Start another warden where an earlier run has lost the one there was; raises ConfinementError."""
-        if self.warden is not None and not self.supply.is_alive():
-            self.warden = self.supply.start()
+        if self.mail is not None and not self.supply.is_alive():
+            self.mail.warden = self.supply.start()
 
     def wait_ready(self) -> None:
         """Wait until the warden is what it must be; raises ConfinementError or AuditError when it can't be."""
-        if self.warden is not None and not self.warden.is_ready:
+        warden = self.warden
+        if warden is not None and not warden.is_ready:
             until_s = time.monotonic() + START_TIMEOUT_S
             # It doesn't start unless its start is recorded: where the log is what's wrong, that is what has to be said.
-            while not select.select([self.warden.channel], [], [], 0.05)[0] and time.monotonic() < until_s:
+            while not select.select([warden.channel], [], [], 0.05)[0] and time.monotonic() < until_s:
                 if self.writer.trouble is not None:
                     raise self.writer.trouble
             try:
-                self.warden.wait_ready()
+                warden.wait_ready()
             except ConfinementError:
                 if self.writer.trouble is not None:
                     raise self.writer.trouble from None
@@ -191,7 +198,7 @@ def open_host(
             session,
             tmp,
             writer,
-            warden,
+            None if warden is None else WardenMail(warden),
             WardenSupply(processes, lambda: _warden_setup(options, writer, scratch)),
             origin,
             signals,

@@ -23,7 +23,9 @@ from supervisor.policy_archive import keep_policy
 from supervisor.run_loop import RunLoop
 from supervisor.run_report import DecisionTally, RunReport
 from supervisor.run_request import RunRequest
-from supervisor.streams import InputStream, OutputStream, terminal_filter
+from supervisor.run_warden import RunWarden
+from supervisor.run_worker import RunWorker
+from supervisor.streams import GuestStreams, InputStream, OutputStream, terminal_filter
 from supervisor.terminal import visible
 from supervisor.verdict import Facts, Verdict, decide_verdict
 from supervisor.verify import Expected
@@ -165,7 +167,6 @@ def _run(
             on_denials,
         )
         facts = loop.run()
-        host.warden = loop.warden
     finally:
         worker.release()
     host.writer.flush()
@@ -181,11 +182,11 @@ def _run(
         duration_s=duration_s,
         peak_memory_bytes=peak,
         tally=tally,
-        confinement=loop.layers,
+        confinement=loop.worker.layers,
         audit_log=host.options.audit_directory,
-        stdout=bytes(loop.outputs[0].captured),
-        stderr=bytes(loop.outputs[1].captured),
-        notes=loop.notes + recovery.notes(),
+        stdout=bytes(loop.streams.stdout.captured),
+        stderr=bytes(loop.streams.stderr.captured),
+        notes=loop.warden.notes + recovery.notes(),
         warden_restarts=recovery.restarts,
         storage=_storage_level(loop, request),
     )
@@ -230,47 +231,49 @@ def _loop(
     tally: DecisionTally,
     on_denials: Callable[[DecisionTally], None],
 ) -> RunLoop:
-    stdin = InputStream(streams.stdin, worker.stdin)
-    if streams.stdin is None:
-        stdin.finish()
-    outputs = tuple(
-        OutputStream(source, target, None if target is None else terminal_filter(target, streams.raw))
-        for source, target in ((worker.stdout, streams.stdout), (worker.stderr, streams.stderr))
-    )
+    plan = worker.plan.confinement
     return RunLoop(
-        job=job,
-        plan=worker.plan.confinement,
-        launched=worker.launched,
-        warden=host.warden,
-        prepared=prepared,
-        artifact=artifact.descriptor,
-        stdin=stdin,
-        outputs=(outputs[0], outputs[1]),
+        worker=RunWorker(job, plan, worker.launched, artifact.descriptor, Expected.of(plan, len(job.mounts))),
+        warden=RunWarden(job.worker_id, host.mail, prepared, recovery),
+        streams=_guest_streams(streams, worker, job.limits.output_bytes),
         base_event=base,
         record_durable=host.record,
         records=host.records,
         records_ready=host.records_ready[0],
         audit_lost=host.audit_lost,
         tally=tally,
-        expected=Expected.of(worker.plan.confinement, len(job.mounts)),
         on_fresh_denials=on_denials,
         signals=host.signals.fileno(),
         facts=Facts(job.limits),
         timeout_ns=timeout_ns,
         questions=questions,
-        recovery=recovery,
     )
+
+
+def _guest_streams(streams: RunStreams, worker: Worker, limit_bytes: int) -> GuestStreams:
+    stdin = InputStream(streams.stdin, worker.stdin)
+    if streams.stdin is None:
+        stdin.finish()
+    stdout, stderr = (
+        OutputStream(source, target, None if target is None else terminal_filter(target, streams.raw))
+        for source, target in ((worker.stdout, streams.stdout), (worker.stderr, streams.stderr))
+    )
+    return GuestStreams(stdin, stdout, stderr, limit_bytes)
 
 
 def _peak_memory_bytes(loop: RunLoop, facts: Facts) -> int:
     # What the worker says is a claim: it counts only where the kernel's word is missing.
-    return facts.ended.max_rss_bytes if facts.ended is not None else loop.peak_memory_bytes
+    return facts.ended.max_rss_bytes if facts.ended is not None else loop.worker.claimed_peak_bytes
 
 
 def _storage_level(loop: RunLoop, request: RunRequest) -> QuotaLevel | None:
     """Return how full its storage quota was at the end; None where nothing was counted."""
     limit = request.limits.storage_bytes
-    return None if limit is None or loop.storage_bytes is None else QuotaLevel("storage", loop.storage_bytes, limit)
+    return (
+        None
+        if limit is None or loop.warden.storage_bytes is None
+        else QuotaLevel("storage", loop.warden.storage_bytes, limit)
+    )
 
 
 def _ended_event(base: AuditEvent, verdict: Verdict, facts: Facts, duration_s: float, peak: int) -> AuditEvent:

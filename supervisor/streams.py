@@ -6,15 +6,19 @@ description is shared with the shell), so they are only written PIPE_BUF bytes a
 
 from __future__ import annotations
 
+import functools
 import os
 import select
 import stat
+from collections.abc import Callable, Iterator
 
 from ipc.struct import Struct, field
+from supervisor.readiness import READ, WRITE, Interest
 from supervisor.terminal import TerminalFilter
 
 _CHUNK_BYTES = 65_536
 _HIGH_WATER_BYTES = 1 << 18
+_READS_BEFORE_QUESTION = 4
 
 
 class OutputStream(Struct):
@@ -127,6 +131,61 @@ class InputStream(Struct):
             self.open = False
             self.pending = b""
             os.close(self.target)
+
+
+class GuestStreams(Struct):
+    """The three of one run; what both outputs carry is counted together."""
+
+    stdin: InputStream
+    stdout: OutputStream
+    stderr: OutputStream
+    limit_bytes: int
+
+    @property
+    def outputs(self) -> tuple[OutputStream, OutputStream]:
+        """Both outputs."""
+        return self.stdout, self.stderr
+
+    @property
+    def seen_bytes(self) -> int:
+        """How much the guest has printed; at most one byte more than it may."""
+        return self.stdout.seen_bytes + self.stderr.seen_bytes
+
+    @property
+    def undelivered(self) -> bool:
+        """Whether output may still come, or waits for its reader."""
+        return any(stream.open or stream.pending for stream in self.outputs)
+
+    def interests(self, reads_input: bool, on_output: Callable[[OutputStream], object]) -> Iterator[Interest]:
+        """Yield what to wait for now; `on_output` reads an output, for it is counted."""
+        if reads_input and self.stdin.wants_read() and self.stdin.source is not None:
+            yield Interest(self.stdin.source, READ, self.stdin.read)
+        if self.stdin.open and self.stdin.pending:
+            yield Interest(self.stdin.target, WRITE, self.stdin.flush)
+        for stream in self.outputs:
+            if stream.wants_read():
+                yield Interest(stream.source, READ, functools.partial(on_output, stream))
+            if stream.pending and stream.target is not None:
+                yield Interest(stream.target, WRITE, stream.flush)
+
+    def read(self, stream: OutputStream) -> int:
+        """Take what one output carries, within what both may; return how much came."""
+        return stream.read(max(0, self.limit_bytes - self.seen_bytes))
+
+    def settle(self, on_output: Callable[[OutputStream], int]) -> None:
+        """Show what the guest has printed, no more than a pipe holds, before something else is said on the terminal."""
+        for stream in self.outputs:
+            reads = _READS_BEFORE_QUESTION
+            while reads and stream.open and on_output(stream):
+                stream.settle()
+                reads -= 1
+            stream.settle()
+
+    def finish(self) -> None:
+        """Close our ends of all three."""
+        self.stdin.finish()
+        for stream in self.outputs:
+            stream.finish()
 
 
 def terminal_filter(target: int, raw: bool) -> TerminalFilter | None:

@@ -32,7 +32,8 @@ from supervisor.processes import WardenProcess
 
 START_TIMEOUT_S = 15.0
 
-WardenMessage = Attached | Detached | EndWorker | Question | StorageExceeded | WardenReady
+AboutWorker = Attached | Detached | EndWorker | Question | StorageExceeded
+WardenMessage = AboutWorker | WardenReady
 
 
 class WardenClient:

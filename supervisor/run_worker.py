@@ -1,0 +1,142 @@
+"""One run's side of its worker: the two channels, the process by its pidfd, and the kill."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+
+from ipc.errors import PeerProtocolError
+from ipc.messages import (
+    Confined,
+    ConfinementPlan,
+    Ended,
+    Finished,
+    Go,
+    LayerReport,
+    Sealed,
+    Spawned,
+    StartFailed,
+    WorkerJob,
+)
+from ipc.struct import Struct
+from supervisor import watch
+from supervisor.launch import Launched
+from supervisor.run_events import Happened, protocol_broken, worker_said
+from supervisor.run_machine import Event
+from supervisor.verdict import Facts
+from supervisor.verify import Expected, memory_bound_bytes, verify_and_bound
+
+
+class RunWorker(Struct):
+    """What one run has of its worker. What the worker says of itself is a claim; the keeper's word counts."""
+
+    job: WorkerJob
+    plan: ConfinementPlan
+    launched: Launched
+    artifact: int
+    expected: Expected
+    pid: int = 0
+    pidfd: int = -1
+    lost: bool = False
+    kill_sent: bool = False
+    layers: tuple[LayerReport, ...] = ()
+    claimed_peak_bytes: int = 0
+    _said_go: bool = False
+    _memory_bound_bytes: int = 0
+
+    def receive_from_keeper(self) -> Spawned | Ended | None:
+        """Take the keeper's next word; None when it is gone."""
+        try:
+            message, descriptors = self.launched.keeper.receive((Spawned, Ended))
+        except (EOFError, OSError):
+            return None
+        for descriptor in descriptors:
+            os.close(descriptor)
+        if isinstance(message, Spawned):
+            self.pid = message.pid
+            with contextlib.suppress(ProcessLookupError):  # it has ended and been reaped: its keeper's next word
+                self.pidfd = os.pidfd_open(message.pid)
+            return message
+        assert isinstance(message, Ended)
+        return message
+
+    def hear(self, facts: Facts, timeout_s: float | None, wants_listener: bool) -> tuple[Happened, int]:
+        """Take the worker's next word, or the end of its channel; with it the listener that it hands over, or -1."""
+        try:
+            message, descriptors = self.launched.worker.receive((Confined, Sealed, Finished, StartFailed), timeout_s)
+        except (EOFError, OSError):
+            self.lost = True
+            return Happened(Event.WORKER_LOST, facts), -1
+        except PeerProtocolError as error:
+            self.lost = True
+            return protocol_broken(facts, f"its worker broke the protocol: {error}"), -1
+        listener = -1
+        if isinstance(message, Confined) and len(descriptors) == 1 and wants_listener:
+            listener = descriptors.pop()
+        for descriptor in descriptors:
+            os.close(descriptor)
+        assert isinstance(message, Confined | Sealed | Finished | StartFailed)
+        if isinstance(message, Confined | Sealed):
+            self.layers = message.layers
+        if isinstance(message, Confined):
+            self.expected = self.expected.after(message.layers)
+        if isinstance(message, Finished):
+            self.claimed_peak_bytes = max(self.claimed_peak_bytes, message.peak_memory_bytes)
+        happened = worker_said(message, facts, self._said_go)
+        if happened.event is Event.PROTOCOL_BROKEN:
+            self.lost = True
+        return happened, listener
+
+    def load(self) -> None:
+        """Tell it its job."""
+        try:
+            self.launched.load(self.job, self.artifact if "seccomp" in self.plan.off else None)
+        except OSError:
+            self.lost = True
+
+    def verify(self) -> tuple[str, ...]:
+        """Look at the sealed worker from outside and bound its memory; return what is wrong."""
+        outside, problems = verify_and_bound(self.pid, self.expected, self.job.limits)
+        self.layers += outside
+        return problems
+
+    def go(self) -> None:
+        """Let the guest run."""
+        self._said_go = True
+        try:
+            self.launched.worker.send(Go())
+        except OSError:
+            self.lost = True
+
+    def bound(self) -> bool:
+        """Take down what it may hold from now on; False where a test has switched that layer off."""
+        if "rlimits" in self.plan.off:
+            return False
+        self._memory_bound_bytes = memory_bound_bytes(self.pid, self.job.limits)
+        return True
+
+    @property
+    def memory_bound_bytes(self) -> int:
+        """What it may hold, as `watch.read_usage` counts."""
+        return self._memory_bound_bytes
+
+    def look(self) -> watch.Usage | None:
+        """Look at what it holds; None when it has ended, or has been made to."""
+        return None if self.kill_sent else watch.read_usage(self.pid, self.pidfd)
+
+    def kill(self) -> bool:
+        """Kill it; False when that had been done before."""
+        if self.pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        else:
+            self.launched.abandon()
+        first, self.kill_sent = not self.kill_sent, True
+        return first
+
+    def close(self) -> None:
+        """Let go of it; one that still lives is killed by its keeper."""
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+        self.launched.close()
