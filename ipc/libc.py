@@ -300,15 +300,15 @@ class RemoteMemory:
     def __init__(self, length: int) -> None:
         """Allocate the local buffer of `length` bytes."""
         self.buffer = Buffer(length)
-        self._local = Iovec(self.buffer.address, 0)
+        self._local = Iovec(self.buffer.address, self.buffer.length)
         self._remote = Iovec(0, 0)
         self._local_address = ctypes.addressof(self._local)
         self._remote_address = ctypes.addressof(self._remote)
 
     def read(self, pid: int, address: int, length: int) -> int:
         """Copy up to `length` bytes from `address` of `pid` to the start of the buffer; returns how many."""
-        self._local.length = self._remote.length = min(length, self.buffer.length)
         self._remote.base = address
+        self._remote.length = length
         count: int = _process_vm_readv(pid, self._local_address, 1, self._remote_address, 1, 0)
         if count < 0:
             _fail("process_vm_readv")
@@ -319,10 +319,8 @@ class RemoteMemory:
 
         Both must fit in. Ends early, at the end of a range, where memory is missing.
         """
-        total = one[1] + other[1]
-        if total > self.buffer.length:
+        if one[1] + other[1] > self.buffer.length:
             raise ValueError("the ranges don't fit in")
-        self._local.length = total
         ranges = (Iovec * 2)(Iovec(*one), Iovec(*other))
         count: int = _process_vm_readv(pid, self._local_address, 1, ctypes.addressof(ranges), 2, 0)
         if count < 0:

@@ -245,7 +245,7 @@ class PreparePolicy(Message, frozen=True):
 
 
 class Attach(Message, frozen=True):
-    """Supervisor → warden, with [listener, pidfd]: answer the calls of this worker, which was prepared."""
+    """Supervisor → warden, with [listener, pidfd, mark]: answer the calls of this worker, which was prepared."""
 
     worker_id: str
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 from ipc.messages import (
     Attached,
     Confined,
@@ -18,6 +21,7 @@ from ipc.struct import Struct, replace
 from supervisor import watch
 from supervisor.run_machine import Event, Phase
 from supervisor.verdict import LIMIT_CODES, Facts, LimitReached
+from supervisor.warden_restart import ANSWERED_WRONG
 
 FromWorker = Confined | Sealed | Finished | StartFailed
 
@@ -74,6 +78,14 @@ def warden_lost(phase: Phase, facts: Facts, reason: str) -> Happened:
     if not facts.broken and phase is not Phase.ENDING:
         facts = replace(facts, broken=reason)
     return Happened(Event.WARDEN_LOST, facts)
+
+
+def hand_over_broke_off(facts: Facts) -> Facts:
+    """Say why its filter ended a worker whose warden was killed or stopped in that moment: its number was wrong."""
+    ended = facts.ended
+    if ended is None or not os.WIFSIGNALED(ended.wait_status) or os.WTERMSIG(ended.wait_status) != signal.SIGSYS:
+        return facts
+    return replace(facts, broken=facts.broken or ANSWERED_WRONG)
 
 
 def protocol_broken(facts: Facts, reason: str) -> Happened:

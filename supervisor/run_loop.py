@@ -68,6 +68,8 @@ class RunLoop(Struct):
             while self.phase is not Phase.ENDED:
                 self._turn()
             self._drain()
+            if self.warden.hand_over_broke_off:
+                self.facts = run_events.hand_over_broke_off(self.facts)
         finally:
             self._close()
         return self.facts

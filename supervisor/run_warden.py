@@ -1,7 +1,8 @@
 """One run's side of its warden: the listener it holds for it, what the warden has said of it, and what its death means.
 
 The supervisor's duplicate of the listener stays here while its worker lives: without one, each file call of the worker
-would fail instead of waiting (seccomp_unotify(2)).
+would fail instead of waiting (seccomp_unotify(2)). So does the mark, by which a warden's death in the moment of a
+hand-over is seen (`ipc.hand_over`).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import os
 
 from ipc.errors import AuditError
+from ipc.hand_over import is_marked
 from ipc.messages import Attached, ConfinementPlan, Detached, EndWorker, NewPolicy, StorageExceeded, WardenReady
 from ipc.struct import Struct
 from supervisor.run_events import Happened, no_record, unrecorded, warden_lost, warden_said
@@ -28,8 +30,10 @@ class RunWarden(Struct):
     mail: WardenMail | None
     prepared: bool
     recovery: Recovery
+    mark: int
     listener: int = -1
     lost: bool = False
+    died_handing_over: bool = False
     detached: bool = False
     notes: tuple[str, ...] = ()
     storage_bytes: int | None = None
@@ -50,7 +54,7 @@ class RunWarden(Struct):
             return False
         # One that is gone is met as the end of its channel, and then the next one is told of the worker.
         with contextlib.suppress(OSError):
-            self.mail.warden.attach(self.worker_id, self.listener, pidfd)
+            self.mail.warden.attach(self.worker_id, self.listener, pidfd, self.mark)
         return True
 
     def reply(self, policy: NewPolicy | None, last: bool) -> None:
@@ -91,7 +95,9 @@ class RunWarden(Struct):
 
     def lose(self, phase: Phase, facts: Facts, plan: ConfinementPlan, pid: int, pidfd: int) -> Happened | None:
         """Go on with another one, unless that can't be or nothing needs one; None when the run goes on."""
-        outcome = self.recovery.begin(phase, plan, self.listener, pid, pidfd)
+        # Before the next one uses it.
+        self.died_handing_over = self.died_handing_over or is_marked(self.mark)
+        outcome = self.recovery.begin(phase, plan, self.listener, self.mark, pid, pidfd)
         if isinstance(outcome, EndRun):
             return self.give_up(phase, facts, outcome.reason)
         if isinstance(outcome, WardenClient):
@@ -121,9 +127,15 @@ class RunWarden(Struct):
             return False
         return True
 
+    @property
+    def hand_over_broke_off(self) -> bool:
+        """Whether a warden was killed or stopped while it handed a descriptor over, as far as its mark tells."""
+        return self.died_handing_over or is_marked(self.mark)
+
     def close(self) -> None:
         """Let go of the worker; what is still said of it is dropped."""
         self._drop_listener()
+        os.close(self.mark)
         if self.mail is not None:
             self.mail.leave(self.worker_id)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ipc import codec
 from ipc.audit.event import AuditEvent
 from ipc.errors import ConfigError
+from ipc.hand_over import make_mark
 from ipc.messages import PreparePolicy, WorkerJob
 from ipc.policy.decision import compile_policy
 from ipc.policy.quota import QuotaLevel
@@ -234,7 +235,7 @@ def _loop(
     plan = worker.plan.confinement
     return RunLoop(
         worker=RunWorker(job, plan, worker.launched, artifact.descriptor, Expected.of(plan, len(job.mounts))),
-        warden=RunWarden(job.worker_id, host.mail, prepared, recovery),
+        warden=RunWarden(job.worker_id, host.mail, prepared, recovery, make_mark()),
         streams=_guest_streams(streams, worker, job.limits.output_bytes),
         base_event=base,
         record_durable=host.record,

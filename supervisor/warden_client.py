@@ -84,9 +84,9 @@ class WardenClient:
         finally:
             os.close(policy_file)
 
-    def attach(self, worker_id: str, listener: int, pidfd: int) -> None:
-        """Hand a prepared worker over; the answer is an `Attached` on the channel."""
-        self.channel.send(Attach(worker_id), (listener, pidfd))
+    def attach(self, worker_id: str, listener: int, pidfd: int, mark: int) -> None:
+        """Hand a prepared worker over, and its `ipc.hand_over` mark; the answer is an `Attached` on the channel."""
+        self.channel.send(Attach(worker_id), (listener, pidfd, mark))
 
     def reply(self, worker_id: str, policy: NewPolicy | None, last: bool) -> None:
         """Answer a Question: decide again by `policy`, or refuse; after the `last` reply nothing more is asked."""

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from ipc.audit.event import AuditEvent
 from ipc.errors import AuditError, ConfinementError
+from ipc.hand_over import is_marked
 from ipc.messages import (
     Attached,
     ConfinementPlan,
@@ -170,15 +171,20 @@ class Recovery:
         self.restarts = 0
         self.longest_ns = 0
 
-    def begin(self, phase: Phase, plan: ConfinementPlan, listener: int, pid: int, pidfd: int) -> Outcome:
+    def begin(self, phase: Phase, plan: ConfinementPlan, listener: int, mark: int, pid: int, pidfd: int) -> Outcome:
         """Decide what follows a warden's death, put it on record and do it; `listener` may be -1: not there yet."""
         lost_ns = time.monotonic_ns()
         was_under_way, self._awaited, self.due_ns = self.under_way, None, 0
         gone = self._supply.bury()
         unanswered = listener >= 0 and has_unanswered_call(listener)
-        loss = WardenLoss(phase, gone, unanswered, warden_is_in_reach(plan))
+        handing_over = is_marked(mark)
+        loss = WardenLoss(phase, gone, unanswered, handing_over, warden_is_in_reach(plan))
         after = decide_after_loss(loss, self._supply.deaths_ns, lost_ns)
-        detail: dict[str, object] = {**self._supply.ending(), "call_unanswered": unanswered}
+        detail: dict[str, object] = {
+            **self._supply.ending(),
+            "call_unanswered": unanswered,
+            "handing_over": handing_over,
+        }
         if unanswered:
             detail["calls"] = calls_in_hand(pid)
         outcome: Outcome | None = after if not isinstance(after, Replace) else None
@@ -194,7 +200,7 @@ class Recovery:
             if isinstance(outcome, WardenClient):
                 outcome = EndRun(f"no audit record, no action: {error}")
         if isinstance(outcome, WardenClient):
-            self._introduce(outcome, phase, listener, pidfd)
+            self._introduce(outcome, phase, listener, mark, pidfd)
             self._since_ns = self._since_ns if was_under_way else lost_ns
             self.due_ns = lost_ns + READY_WITHIN_NS
             self.restarts += 1
@@ -210,7 +216,7 @@ class Recovery:
             replace(self._base_event, event="warden_lost", decision="info", reason=reason, detail=detail)
         )
 
-    def _introduce(self, warden: WardenClient, phase: Phase, listener: int, pidfd: int) -> None:
+    def _introduce(self, warden: WardenClient, phase: Phase, listener: int, mark: int, pidfd: int) -> None:
         # One that is loading may have its code already: the same sealed bytes a second time are no gain.
         artifact = None if phase is Phase.RUNNING else self._artifact
         attaches = listener >= 0 and phase in (Phase.ATTACHING, Phase.LOADING, Phase.RUNNING)
@@ -222,7 +228,7 @@ class Recovery:
                 policy = replace(policy, storage=replace(policy.storage, running=True))
             warden.prepare(self._worker_id, policy, artifact)
             if attaches:
-                warden.attach(self._worker_id, listener, pidfd)
+                warden.attach(self._worker_id, listener, pidfd, mark)
 
     def learn(self, policy: NewPolicy | None, last: bool) -> None:
         """Take over what a question has come to: by this another warden decides, and asks."""

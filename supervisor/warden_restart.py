@@ -17,6 +17,9 @@ UNANSWERED = (
     "the warden ended while it held a call of this worker: whether that was performed can't be known, "
     "and nobody will ever answer it"
 )
+ANSWERED_WRONG = (
+    "the warden was killed or stopped while it handed a descriptor to this worker, which got a wrong number instead"
+)
 NOT_GONE = "the warden ended its channel and could not be killed"
 OUT_OF_REACH = (
     "the warden ended; without user namespaces this kernel (Yama) lets no other process read this worker's calls"
@@ -28,12 +31,14 @@ class WardenLoss(Struct, frozen=True):
     """What is known when a warden's channel has closed.
 
     `gone`: its process is, with every thread. `call_unanswered`: it had received a call of this worker and not answered
-    it (its listener is writable). `in_reach`: another process of ours may read what this worker's calls point to.
+    it (its listener is writable). `handing_over`: its mark (`ipc.hand_over`) is set. `in_reach`: another process of
+    ours may read what this worker's calls point to.
     """
 
     phase: Phase
     gone: bool
     call_unanswered: bool
+    handing_over: bool
     in_reach: bool
 
 
@@ -60,6 +65,9 @@ def decide_after_loss(loss: WardenLoss, deaths_ns: Sequence[int], now_ns: int) -
         return LetEnd()
     if loss.call_unanswered:
         return EndRun(UNANSWERED)
+    if loss.handing_over and loss.phase is not Phase.RUNNING:
+        # A sealed worker's filter ends it by itself if the number was wrong, and it may well have been the right one.
+        return EndRun(ANSWERED_WRONG)
     if not loss.gone:
         # While a thread of it may live, another one would answer beside it.
         return EndRun(NOT_GONE)

@@ -69,7 +69,7 @@ def _watch_it_ask(engine: wasmtime.Engine) -> int:
     thread = threading.Thread(target=ask)
     thread.start()
     ready.wait()
-    address = _answer(Listener(listeners[0])) if listeners else 0
+    address = _answer(Listener(listeners[0], bytearray(1))) if listeners else 0
     thread.join()
     return address
 

@@ -23,7 +23,7 @@ from ipc.warden.context import Answer, Context, Injection
 from ipc.warden.decide import LIST, Refusal
 from ipc.warden.dispatch import Answerer
 from ipc.warden.forbidden_calls import name_of
-from ipc.warden.notify import Call, CallFails, CallGone, ForbiddenCall, Listener, WardenFault
+from ipc.warden.notify import Call, CallFails, CallGone, ForbiddenCall, HandOverBroken, Listener, WardenFault
 from ipc.warden.pace import Pace
 from ipc.warden.recorder import BudgetSpent, Recorder
 from ipc.warden.storage import Storage
@@ -31,6 +31,8 @@ from ipc.warden.storage import Storage
 _COUNTS_CLOSE_MS: Final = 10_000
 _HAND_OVER_MS: Final = 5
 """A pause of this length is time to hand over records of allowed actions."""
+_DEATH_MS: Final = 200
+"""A killed worker's call is gone before its process is."""
 _OF_THE_SYSTEM: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _PASSED_ON: Final = frozenset(
     {
@@ -188,6 +190,9 @@ class Lane:
             self._deliver(call, answer)
         except CallGone:
             self._undelivered()
+        except HandOverBroken:
+            self._undelivered()
+            return self._is_dying()
         except ForbiddenCall:
             self._refuse_call(call)
             return False
@@ -282,6 +287,15 @@ class Lane:
     def _undelivered(self) -> None:
         if self._context.done is not None:
             self._recorder.undelivered(*self._context.done, self._context.name)
+
+    def _is_dying(self) -> bool:
+        """Whether the worker's end explains that its call is gone; else it got a wrong answer, and the worker ends."""
+        poll = select.poll()
+        poll.register(self._context.pidfd, select.POLLIN)
+        if poll.poll(_DEATH_MS):
+            return True
+        self._end("A1705", "the warden was stopped while it handed a descriptor over: the call got a wrong number", 0)
+        return False
 
     def _refuse_call(self, call: Call) -> None:
         name = name_of(call.number, self._context.machine)

@@ -64,11 +64,12 @@ class WorkerMemory:
         if (end - 1) // _PAGE - start // _PAGE <= 1:
             # Both on a stack, as a rule: one range costs half of two, and no page is touched that holds neither.
             if self._read(call, start, end - start) == end - start:
-                view = self._remote.buffer.view
-                path, nul, _ = bytes(view[address - start : address - start + first]).partition(b"\0")
-                if nul:
+                copied = bytes(self._remote.buffer.view[: end - start])
+                at = address - start
+                end_of_path = copied.find(0, at, at + first)
+                if end_of_path >= 0:
                     self._listener.check(call)
-                    return path, bytes(view[other - start : other - start + length])
+                    return copied[at:end_of_path], copied[other - start : other - start + length]
             return self._path_then(call, address, other, length)
         try:
             count = self._remote.read_both(call.tid, (other, length), (address, first))

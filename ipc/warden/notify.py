@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import mmap
 import os
 import struct
 from typing import Final, NamedTuple
@@ -28,6 +29,7 @@ _ID_VALID: Final = _ioctl(1, 2, _ID.size)
 _ADD: Final = _ioctl(1, 3, _ADDFD.size)
 _SET_FLAGS: Final = _ioctl(1, 4, 8)
 _ADDFD_FLAG_SETFD: Final = 1
+_ADDFD_FLAG_SEND: Final = 2
 _SYNC_WAKE_UP: Final = 1
 _NOTHING: Final = bytes(_NOTIFICATION.size)
 
@@ -62,6 +64,10 @@ class CallFails(Exception):  # noqa: N818 # an outcome of judging the arguments,
         self.errno = number
 
 
+class HandOverBroken(Exception):  # noqa: N818 # ends the worker: it may hold a number that means something else
+    """We were stopped while we handed a descriptor over: the call returned 0, which is not its number."""
+
+
 class ForbiddenCall(Exception):  # noqa: N818 # an outcome: the worker ends
     """A call that no working component causes, though the warden answers others of its number."""
 
@@ -73,11 +79,15 @@ class WardenFault(Exception):  # noqa: N818 # ends the worker, never the warden
 class Listener:
     """Owns a listener descriptor; used by one thread."""
 
-    __slots__ = ("_adding", "_buffer", "descriptor", "given", "synchronous")
+    __slots__ = ("_adding", "_buffer", "_mark", "descriptor", "given", "synchronous")
 
-    def __init__(self, descriptor: int) -> None:
-        """Take over the descriptor; asks for synchronous wake-ups where the kernel (6.6) has them."""
+    def __init__(self, descriptor: int, mark: mmap.mmap | bytearray) -> None:
+        """Take over the descriptor; asks for synchronous wake-ups where the kernel (6.6) has them.
+
+        `mark` says to who shares it that a descriptor is being handed over (`ipc.hand_over`).
+        """
         self.descriptor = descriptor
+        self._mark = mark
         self._buffer = bytearray(_NOTIFICATION.size)
         self._adding = bytearray(_ADDFD.size)
         self.given = -1
@@ -97,7 +107,7 @@ class Listener:
             if error.errno in (errno.ENOENT, errno.EINTR):
                 return None
             raise
-        return Call._make(_NOTIFICATION.unpack(self._buffer))
+        return tuple.__new__(Call, _NOTIFICATION.unpack(self._buffer))
 
     def check(self, call: Call) -> None:
         """Raise CallGone unless the calling thread still waits: only then were its memory and number its own."""
@@ -120,24 +130,27 @@ class Listener:
         return True
 
     def inject(self, call: Call, descriptor: int) -> bool:
-        """Give the worker a duplicate of `descriptor`, then make the call return its number.
+        """Give the worker a duplicate of `descriptor`, and make the call return its number.
 
-        False when nobody waits any more. Raises OSError EMFILE when the worker has too many.
+        False when nobody waits any more. Raises OSError EMFILE when the worker has too many: it still waits then.
 
-        In two steps: with SECCOMP_ADDFD_FLAG_SEND the call counts as answered before its thread has taken the
-        descriptor, and if we are killed or stopped in between it returns 0, somebody else's number (docs/adr/0010).
+        In one step: the call counts as answered before its thread has taken the descriptor. If we are killed or stopped
+        in between the kernel takes the descriptor back and the call returns 0. The mark tells of the one; after the
+        other the call is no longer to be found, or not waiting: HandOverBroken (docs/adr/0013).
         """
         self.given = -1
-        _ADDFD.pack_into(self._adding, 0, call.id, 0, descriptor, 0, os.O_CLOEXEC)
+        _ADDFD.pack_into(self._adding, 0, call.id, _ADDFD_FLAG_SEND, descriptor, 0, os.O_CLOEXEC)
+        self._mark[0] = 1
         try:
             # A mutable argument: only then is the ioctl's own result returned.
-            number: int = fcntl.ioctl(self.descriptor, _ADD, self._adding, True)
-            self.given = number
+            self.given = fcntl.ioctl(self.descriptor, _ADD, self._adding, True)
         except OSError as error:
-            if error.errno == errno.ENOENT:
-                return False
+            if error.errno in (errno.ENOENT, errno.EINPROGRESS):
+                raise HandOverBroken from None
+            self._mark[0] = 0
             raise
-        return self.answer(call, number)
+        self._mark[0] = 0
+        return True
 
     def put(self, call: Call, descriptor: int, number: int) -> None:
         """Make `number` of the worker a duplicate of `descriptor`, as dup2(2) would; the call still waits."""

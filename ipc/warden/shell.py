@@ -17,6 +17,7 @@ from ipc.audit.event import AuditEvent
 from ipc.audit.stream import AuditClient
 from ipc.channel import Channel
 from ipc.errors import AirssysError, ConfinementError, LocalProtocolError
+from ipc.hand_over import share_mark
 from ipc.messages import (
     Attach,
     Attached,
@@ -62,6 +63,14 @@ class _Place(NamedTuple):
     storage: Storage | None
 
 
+class _Arrived(NamedTuple):
+    """The descriptors of a worker that is there: what its calls come by, itself, and its `ipc.hand_over` mark."""
+
+    listener: int
+    pidfd: int
+    mark: int
+
+
 class _Expected:
     """A worker from its Prepare to its Detach."""
 
@@ -70,18 +79,18 @@ class _Expected:
     def __init__(self, asker: Asker) -> None:
         self.stop = Stop()
         self.asker = asker
-        self._arrived: tuple[int, int] | None = None
+        self._arrived: _Arrived | None = None
         self._known = threading.Event()
 
-    def arrive(self, descriptors: tuple[int, int] | None) -> bool:
-        """Hand over its listener and pidfd, or None: it won't come any more. False when that has been said before."""
+    def arrive(self, descriptors: _Arrived | None) -> bool:
+        """Hand over what it comes with; None: it won't come any more. False when that has been said before."""
         if self._known.is_set():
             return False
         self._arrived = descriptors
         self._known.set()
         return True
 
-    def wait(self) -> tuple[int, int] | None:
+    def wait(self) -> _Arrived | None:
         """Wait for what `arrive` was given first."""
         self._known.wait()
         return self._arrived
@@ -133,7 +142,7 @@ class Warden:
 
     def _attach(self, worker_id: str, descriptors: list[int]) -> None:
         expected = self._expected.get(worker_id)
-        if len(descriptors) != 2 or expected is None or not expected.arrive((descriptors[0], descriptors[1])):
+        if len(descriptors) != 3 or expected is None or not expected.arrive(_Arrived(*descriptors)):
             raise LocalProtocolError(f"Attach of {worker_id} with {len(descriptors)} descriptors")
 
     def _reply(self, worker_id: str, descriptors: list[int], last: bool) -> None:
@@ -165,8 +174,9 @@ class Warden:
         lane: Lane | None = None
         if place is not None and arrived is not None:
             try:
-                check_reach(arrived[1])
+                check_reach(arrived.pidfd)
                 lane = self._make_lane(worker_id, place, arrived, descriptors[1:], expected)
+                os.close(arrived.mark)  # its memory is held
             except ConfinementError as error:
                 code, failure = "A3001", f"required layer {error}"
             except Exception as error:  # noqa: BLE001,RUF100 # likewise
@@ -188,14 +198,14 @@ class Warden:
         lane.run()
 
     def _make_lane(
-        self, worker_id: str, place: _Place, arrived: tuple[int, int], artifact: list[int], expected: _Expected
+        self, worker_id: str, place: _Place, arrived: _Arrived, artifact: list[int], expected: _Expected
     ) -> Lane:
-        listener, recorder = Listener(arrived[0]), place.recorder
+        listener, recorder = Listener(arrived.listener, share_mark(arrived.mark)), place.recorder
         sealed = artifact[0] if artifact else None
         if place.storage is not None:
-            place.storage.attach(arrived[1])
+            place.storage.attach(arrived.pidfd)
         context = Context(
-            place.policy, place.files, listener, arrived[1], recorder, self._machine, sealed, place.storage
+            place.policy, place.files, listener, arrived.pidfd, recorder, self._machine, sealed, place.storage
         )
         context.partly = set() if place.ask else None
         pace = self._setup.calls_per_second

@@ -17,6 +17,11 @@ from worker.filter_compiler import (
 )
 
 ALLOW, NOTIFY, KILL, ERRNO = 0x7FFF0000, 0x7FC00000, 0x80000000, 0x00050000
+OF_A_FILE = (
+    *("statx", "newfstatat", "openat", "openat2", "mkdirat", "unlinkat", "readlinkat", "renameat2", "linkat"),
+    *("faccessat", "faccessat2", "utimensat", "getdents64", "fcntl", "lseek", "pread64", "pwrite64"),
+)
+"""What the engine does to a file or directory that it was given, next."""
 ARCHITECTURES = ("x86_64", "aarch64")
 THREAD_FLAGS = 0x3D0F00
 ENOSYS, ENOTTY, ENODEV, EACCES, ENOMEM, EINVAL = 38, 25, 19, 13, 12, 22
@@ -239,6 +244,12 @@ def test_arguments_decide(architecture: str, call: str, arguments: tuple[int, ..
         ("sendmsg", (3,), KILL),
         ("recvmsg", (3,), KILL),
         ("read", (0,), ALLOW),
+        ("close", (0,), ALLOW),
+        *((call, (number, 1, 4), KILL) for call in OF_A_FILE for number in (0, 1 << 32)),
+        *((call, (4, 1, 4), ALLOW) for call in OF_A_FILE),
+        *((call, (4, 1, 0), KILL) for call in ("renameat2", "linkat")),
+        ("symlinkat", (1, 0, 1), KILL),
+        ("symlinkat", (1, 4, 1), ALLOW),
         ("prlimit64", (0, 3, 0, 1), ALLOW),
         ("prlimit64", (0, 3, 1, 0), KILL),
     ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from ipc.messages import (
@@ -20,6 +22,7 @@ from supervisor import watch
 from supervisor.run_events import (
     Happened,
     deadline_passed,
+    hand_over_broke_off,
     interrupted,
     keeper_said,
     seen_holding,
@@ -29,6 +32,7 @@ from supervisor.run_events import (
 )
 from supervisor.run_machine import Event, Phase
 from supervisor.verdict import Facts, LimitReached, decide_verdict
+from supervisor.warden_restart import ANSWERED_WRONG
 
 LIMITS = WorkerLimits(memory_bytes=64 << 20, output_bytes=1 << 20)
 NOTHING = Facts(LIMITS)
@@ -139,3 +143,12 @@ def test_what_a_worker_holds_is_judged() -> None:
     more_threads = seen_holding(NOTHING, watch.Usage(bound_bytes, threads + 1), bound_bytes, LIMITS)
     assert more_threads is not None
     assert more_threads.facts.refused_code == "A1706"
+
+
+@pytest.mark.parametrize(("status", "named"), [(signal.SIGSYS, True), (signal.SIGKILL, False), (0, False)])
+def test_a_hand_over_that_broke_off_explains_its_filters_kill(status: int, named: bool) -> None:
+    """A worker that got a wrong number is ended by its filter; one that ended otherwise had got the right one."""
+    facts = Facts(LIMITS, ended=Ended(status, 0, 0, 0), finished=None if status else FINISHED)
+    told = hand_over_broke_off(facts)
+    assert told.broken == (ANSWERED_WRONG if named else "")
+    assert decide_verdict(told).exit_code == (70 if named else decide_verdict(facts).exit_code)

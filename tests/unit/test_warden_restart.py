@@ -8,6 +8,7 @@ import pytest
 
 from supervisor.run_machine import Phase
 from supervisor.warden_restart import (
+    ANSWERED_WRONG,
     DEATHS_MAX,
     NOT_GONE,
     OUT_OF_REACH,
@@ -25,8 +26,10 @@ LIVING = tuple(phase for phase in Phase if phase not in (Phase.ENDING, Phase.END
 NOW_NS = 10**15
 
 
-def _loss(phase: Phase, gone: bool = True, unanswered: bool = False, in_reach: bool = True) -> WardenLoss:
-    return WardenLoss(phase, gone, unanswered, in_reach)
+def _loss(
+    phase: Phase, gone: bool = True, unanswered: bool = False, in_reach: bool = True, handing_over: bool = False
+) -> WardenLoss:
+    return WardenLoss(phase, gone, unanswered, handing_over, in_reach)
 
 
 @pytest.mark.parametrize("phase", LIVING)
@@ -53,6 +56,19 @@ def test_who_can_not_be_answered_is_ended(
 ) -> None:
     """All other combinations end the worker, each with its reason; an unanswered call says most."""
     assert decide_after_loss(_loss(phase, gone, unanswered, in_reach), [NOW_NS], NOW_NS) == EndRun(reason)
+
+
+@pytest.mark.parametrize("phase", LIVING)
+def test_who_may_hold_a_wrong_number_is_ended_unless_its_filter_does_it(phase: Phase) -> None:
+    """A death while a descriptor was handed over ends a worker that is not sealed yet; a sealed one ends by itself."""
+    after = decide_after_loss(_loss(phase, handing_over=True), [NOW_NS], NOW_NS)
+    assert after == (Replace() if phase is Phase.RUNNING else EndRun(ANSWERED_WRONG))
+
+
+@pytest.mark.parametrize("phase", LIVING)
+def test_a_call_that_was_not_answered_at_all_got_no_wrong_number(phase: Phase) -> None:
+    """A death before the hand-over had begun in the kernel leaves the call unanswered: that is what is said."""
+    assert decide_after_loss(_loss(phase, unanswered=True, handing_over=True), [NOW_NS], NOW_NS) == EndRun(UNANSWERED)
 
 
 @pytest.mark.parametrize("phase", [Phase.ENDING, Phase.ENDED])

@@ -19,6 +19,7 @@ import pytest
 from ipc import codec, syscalls
 from ipc.audit.event import AuditEvent
 from ipc.channel import Channel
+from ipc.hand_over import make_mark
 from ipc.messages import (
     Attach,
     Attached,
@@ -178,11 +179,11 @@ class Stage(Struct):
             storage=storage,
         )
         listener = descriptors[0]
-        pidfd = os.pidfd_open(process.pid)
+        pidfd, mark = os.pidfd_open(process.pid), make_mark()
         files = [_memory_file(codec.pack(policy)), _memory_file(artifact)]
         self.channel.send(Prepare(worker_id), files)
-        self.channel.send(Attach(worker_id), (listener, pidfd))
-        for descriptor in (listener, pidfd, *files):
+        self.channel.send(Attach(worker_id), (listener, pidfd, mark))
+        for descriptor in (listener, pidfd, mark, *files):
             os.close(descriptor)
         message, _ = self.channel.receive((Attached, EndWorker), TIMEOUT_S)
         assert isinstance(message, Attached), message

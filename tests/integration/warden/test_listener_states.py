@@ -25,7 +25,7 @@ TIMEOUT_S = 20.0
 RECEIVER = """
 import os, signal
 from ipc.warden.notify import Listener
-listener = Listener({listener})
+listener = Listener({listener}, bytearray(1))
 for answers in {answers}:
     call = listener.receive()
     if answers:

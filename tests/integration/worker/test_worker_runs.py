@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,24 @@ def test_no_file_is_named_but_the_artifact(stage: Stage, name: str) -> None:
     assert outcome.stdout == b"through"
     assert outcome.named == [("openat", ARTIFACT_PATH)]
     assert outcome.forbidden == []
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("command", ["cat /d/answered-0", "write /d/answered-0 x", "ls /d/answered-0"])
+def test_a_wrong_number_ends_the_worker_before_its_guest_hears_of_it(
+    stage: Stage, name: str, command: str, tmp_path: Path
+) -> None:
+    """An open of a file or directory that came to 0 for nothing (ADR 13): the engine's next step with it kills."""
+    program = (GUESTS / name).read_bytes()
+    words = ("tool", "print", "before\\n", ",", *command.split(), ",", "print", "after\\n")
+    outcome = stage.run(program, words, b"standard input", mounts=(("/d", str(tmp_path)),))
+    assert (outcome.finished, outcome.stdout) == (None, b"before\n")
+    assert outcome.ended is not None
+    assert os.WTERMSIG(outcome.ended.wait_status) == signal.SIGSYS
+    # The control: the same number by itself is the standard input, and a refused open is an error that the guest sees.
+    assert stage.run(program, ("tool", "echo"), b"standard input").stdout == b"standard input"
+    refused = stage.run(program, ("tool", "cat", "/d/refused", ",", *words), mounts=(("/d", str(tmp_path)),))
+    assert b"EACCES" in refused.stdout
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
