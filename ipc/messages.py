@@ -68,10 +68,36 @@ class WorkerPlan(Message, frozen=True):
     limits: WorkerLimits | None = None
 
 
-class WorkerJob(Message, frozen=True):
-    """In the sealed job file of a Load: which program to run, on what.
+class ActorJob(Message, frozen=True):
+    """What makes a component a long-lived actor: who it is to the broker, and with which key (Z85) it says so.
 
-    `mounts` are (guest, host) pairs; `environment` holds secrets: it is never logged.
+    `config` goes to its `initialize`; `document` is a packed PolicyDocument, for its questions about what was granted:
+    what it may do is decided by the broker.
+    """
+
+    name: str
+    instance: str
+    endpoint: str
+    server_key: bytes
+    public_key: bytes
+    secret_key: bytes
+    config: bytes
+    document: bytes
+    call_timeout_ns: int | None = 30_000_000_000
+
+
+class FunctionCall(Message, frozen=True):
+    """One call of an export: `interface` is its name in the component, "" for the root; `arguments` a JSON array."""
+
+    interface: str
+    function: str
+    arguments: bytes
+
+
+class WorkerJob(Message, frozen=True):
+    """In the sealed job file of a Load: which program to run, on what; as a command, an actor, or for one call.
+
+    `mounts` are (guest, host) pairs; `environment` and the actor's key are secrets: it is never logged.
     """
 
     worker_id: str
@@ -80,6 +106,8 @@ class WorkerJob(Message, frozen=True):
     environment: tuple[tuple[str, str], ...]
     mounts: tuple[tuple[str, str], ...]
     limits: WorkerLimits
+    actor: ActorJob | None = None
+    call: FunctionCall | None = None
 
 
 class LayerReport(Message, frozen=True):

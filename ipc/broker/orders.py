@@ -1,0 +1,153 @@
+"""What the supervisor and the wardens tell the broker over their channels (AF_UNIX SOCK_SEQPACKET), and it them."""
+
+from __future__ import annotations
+
+from ipc.broker.events import Bounds
+from ipc.messages import LayerReport, Message
+
+
+class BrokerSetup(Message, frozen=True):
+    """Supervisor → broker, first: whose identity, where to listen, where to keep, where to report.
+
+    `socket_path` lies in a private directory; keys are CURVE's (Z85). `epoch` is another for each broker.
+    """
+
+    uid: int
+    gid: int
+    socket_path: str
+    server_public_key: bytes
+    server_secret_key: bytes
+    store_directory: str
+    epoch: int
+    workers_max: int
+    memory_bytes: int
+    audit_endpoint: str
+    audit_server_key: bytes
+    audit_public_key: bytes
+    audit_secret_key: bytes
+    required: tuple[str, ...] = ()
+
+
+class BrokerReady(Message, frozen=True):
+    """Broker → supervisor: it listens; what confines it."""
+
+    layers: tuple[LayerReport, ...]
+
+
+class BoundsSet(Message, frozen=True):
+    """`ipc.broker.events.Bounds`, on the way."""
+
+    storage_bytes: int | None
+    messages_per_s: int | None
+    max_payload_bytes: int
+    mailbox_messages: int
+    mailbox_bytes: int
+    requests_in_flight: int
+
+    def to_bounds(self) -> Bounds:
+        """Return the value."""
+        return Bounds(
+            self.storage_bytes,
+            self.messages_per_s,
+            self.max_payload_bytes,
+            self.mailbox_messages,
+            self.mailbox_bytes,
+            self.requests_in_flight,
+        )
+
+
+class Admit(Message, frozen=True):
+    """Supervisor → broker, with [policy]: the holder of `key` is this instance. The file is a packed PolicyDocument."""
+
+    instance: str
+    name: str
+    key: bytes
+    bounds: BoundsSet
+    component_digest: str
+    trust: str
+    policy_digest: str
+    version: str = ""
+    description: str = ""
+
+
+class Dismiss(Message, frozen=True):
+    """Supervisor → broker: this instance has ended."""
+
+    instance: str
+
+
+class UseWarden(Message, frozen=True):
+    """Supervisor → broker, with [channel]: a warden announces connections there."""
+
+
+class Connecting(Message, frozen=True):
+    """Warden → broker: this worker is about to be given a connected socket."""
+
+    instance: str
+
+
+class Expected(Message, frozen=True):
+    """Broker → warden: its key may shake hands now; `allowed` is False for one that is unknown or has a connection."""
+
+    instance: str
+    allowed: bool
+
+
+class PeerPhased(Message, frozen=True):
+    """Broker → supervisor: a session is `ready` or `lost`; what the component says of its health."""
+
+    instance: str
+    phase: str
+    health: str = "unknown"
+
+
+class EndPeerNow(Message, frozen=True):
+    """Broker → supervisor: this instance broke the protocol and must end."""
+
+    instance: str
+    code: str
+    reason: str
+
+
+class CallActor(Message, frozen=True):
+    """Supervisor → broker, with [payload]: deliver this for an operator; answer with ActorCalled."""
+
+    call: int
+    to: str
+    timeout_ms: int
+    wants_answer: bool
+    sender: str
+
+
+class ForgetCall(Message, frozen=True):
+    """Supervisor → broker: nobody waits for that call any more."""
+
+    call: int
+
+
+class ActorCalled(Message, frozen=True):
+    """Broker → supervisor, with [payload] where there is one: how a CallActor ended; `kind` "" is well."""
+
+    call: int
+    kind: str = ""
+    reason: str = ""
+
+
+class ReadQuotas(Message, frozen=True):
+    """Supervisor → broker: how full are the quotas? Answer: Quotas."""
+
+
+class QuotaState(Message, frozen=True):
+    """One quota of one component; `limit` None is unlimited."""
+
+    component: str
+    quota: str
+    usage: int
+    limit: int | None
+    unit: str
+
+
+class Quotas(Message, frozen=True):
+    """Broker → supervisor: answer to ReadQuotas."""
+
+    states: tuple[QuotaState, ...]
