@@ -160,6 +160,10 @@ class Go(Message, frozen=True):
     """Supervisor → worker: verified from outside; run the guest."""
 
 
+class Stop(Message, frozen=True):
+    """Supervisor → a running actor: end in order (`shutdown`, Bye to the broker, then Finished). A deadline is kept."""
+
+
 class Finished(Message, frozen=True):
     """Worker → supervisor: how the guest ended. A claim. `outcome` is exited, trapped, limit or host_error."""
 
