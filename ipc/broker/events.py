@@ -78,6 +78,13 @@ class Malformed(Struct, frozen=True):
     size_bytes: int
 
 
+class Disconnected(Struct, frozen=True):
+    """The connection `route` of the holder of `key` is gone; another one may be announced."""
+
+    key: str
+    route: bytes
+
+
 class Stored(Struct, frozen=True):
     """The store has answered the Store command with this ticket, and what it says is durable."""
 
@@ -127,6 +134,7 @@ Event = (
     | Announced
     | Received
     | Malformed
+    | Disconnected
     | Stored
     | Recorded
     | Provided

@@ -133,6 +133,19 @@ class ActorCalled(Message, frozen=True):
     reason: str = ""
 
 
+class RemoveNamespace(Message, frozen=True):
+    """Supervisor → broker: remove all that a component keeps; no instance of it is admitted. Answer: NamespaceRemoved."""
+
+    namespace: str
+
+
+class NamespaceRemoved(Message, frozen=True):
+    """Broker → supervisor: answer to RemoveNamespace, durable; `failure` says why it could not be, "" is well."""
+
+    namespace: str
+    failure: str = ""
+
+
 class ReadQuotas(Message, frozen=True):
     """Supervisor → broker: how full are the quotas? Answer: Quotas."""
 
