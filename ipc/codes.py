@@ -154,6 +154,13 @@ _ENTRIES: Final = (
         "Delete what is not needed, wait, or raise the quota within the host's maximum (--storage, [quota]).",
     ),
     Code(
+        "A1502",
+        "over a rate",
+        "The component does more of this in a second than its quota allows, so that this was refused. The refusal says "
+        "after how many milliseconds the same is accepted; more at once than a second's worth never is.",
+        "Let it do less, or wait as long as it is told; or raise message_rate in [quota], within the host's maximum.",
+    ),
+    Code(
         "A1601",
         "the operating system refuses",
         "The policy allows it, but the user under whom files are opened (run_as) may not do it. No grant goes beyond "

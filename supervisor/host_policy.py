@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ipc.policy.capability import Grant
 from ipc.policy.document import PolicyDocument
+from ipc.policy.quotas import QuotaLimits
 from ipc.struct import Struct
 from supervisor import units
 from supervisor.settings import Settings
@@ -25,6 +26,17 @@ class ResolvedQuota(Struct, frozen=True):
     network_bandwidth_bytes_per_s: int
     cpu_time_ns_per_s: int
     memory_bytes: int
+
+    def limits(self) -> QuotaLimits:
+        """Return what enforces them takes: there, what is unlimited is None."""
+        amounts = (
+            self.storage_bytes,
+            self.message_rate_per_s,
+            self.network_bandwidth_bytes_per_s,
+            self.cpu_time_ns_per_s,
+            self.memory_bytes,
+        )
+        return QuotaLimits(*(None if amount == units.UNLIMITED else amount for amount in amounts))
 
 
 class QuotaResolution(Struct, frozen=True):

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from ipc.messages import AuditBudget
+from ipc.policy import quotas
 from ipc.policy.access import AclEntry, Role
 from ipc.struct import Struct, field
 from supervisor import units
@@ -38,14 +39,14 @@ LAYERS: Final = (
 )
 """The layers of confinement that can be required, in the order in which a worker puts them on."""
 REQUIRED_LAYERS: Final = ("rlimits", "no_new_privs", "landlock", "seccomp")
-ENFORCED_QUOTAS: Final = ("memory", "storage")
+ENFORCED_QUOTAS: Final = ("memory", "storage", "message_rate")
 NO_QUOTA: Final = Quota()
 DEFAULT_QUOTA: Final = Quota(
-    storage_bytes=100 * 10**6,
-    message_rate_per_s=1_000,
-    network_bandwidth_bytes_per_s=10 * 10**6,
-    cpu_time_ns_per_s=10**9,
-    memory_bytes=256 * 10**6,
+    storage_bytes=quotas.STORAGE.default,
+    message_rate_per_s=quotas.MESSAGE_RATE.default,
+    network_bandwidth_bytes_per_s=quotas.NETWORK_BANDWIDTH.default,
+    cpu_time_ns_per_s=quotas.CPU_TIME.default,
+    memory_bytes=quotas.MEMORY.default,
 )
 """What a component has that says nothing, on a host that says nothing."""
 DEFAULT_MAXIMA: Final = Quota(
@@ -221,7 +222,7 @@ def settings_not_enforced(settings: Settings) -> tuple[str, ...]:
     for table in ("defaults", "maxima"):
         keys += [
             f"quota.{table}.{key}"
-            for key in ("message_rate", "network_bandwidth", "cpu_time")
+            for key in ("network_bandwidth", "cpu_time")
             if ("quota", table, key) in settings.origins
         ]
     keys += [f'components."{each.name}".enabled' for each in settings.components if not each.enabled]

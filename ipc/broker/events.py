@@ -6,6 +6,7 @@ from typing import Protocol
 
 from ipc.broker.messages import FromWorker, StorageCall, ToWorker
 from ipc.policy.decision import Allow, Deny
+from ipc.policy.quotas import MESSAGE_RATE, STORAGE
 from ipc.struct import Struct
 
 
@@ -19,8 +20,8 @@ class Rights(Protocol):
 class Bounds(Struct, frozen=True):
     """What one component may use; integers, None is unlimited (only a host policy grants that)."""
 
-    storage_bytes: int | None = 100_000_000
-    messages_per_s: int | None = 1_000
+    storage_bytes: int | None = STORAGE.default
+    messages_per_s: int | None = MESSAGE_RATE.default
     max_payload_bytes: int = 1_000_000
     mailbox_messages: int = 1_000
     mailbox_bytes: int = 8_000_000

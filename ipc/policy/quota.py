@@ -1,4 +1,4 @@
-"""A quota that is a level (storage, memory): how full it is, in numbers and in one word. Pure."""
+"""How full a quota is, in numbers and in one word, and when that word changes. Pure."""
 
 from __future__ import annotations
 
@@ -16,16 +16,21 @@ CRITICAL_PERCENT: Final = 95
 
 
 class QuotaLevel(Struct, frozen=True):
-    """What is used of a quota, in `unit`s. A limit of zero allows nothing."""
+    """What is used of a quota, in `unit`s. A limit of zero allows nothing, None is unlimited."""
 
     name: str
     usage: int
-    limit: int
+    limit: int | None
     unit: str = "bytes"
 
     @property
     def percent(self) -> int:
-        """Usage in percent of the limit, rounded down; of a limit of zero 0 when nothing is used, else 100."""
+        """Usage in percent of the limit, rounded down; 0 of what is unlimited.
+
+        Of a limit of zero it is 0 when nothing is used, else 100.
+        """
+        if self.limit is None:
+            return 0
         if self.limit <= 0:
             return 100 if self.usage > 0 else 0
         return self.usage * 100 // self.limit
@@ -33,7 +38,7 @@ class QuotaLevel(Struct, frozen=True):
     @property
     def status(self) -> str:
         """One of ok, warning (from 80 %), critical (from 95 %) and exceeded (above the limit)."""
-        if self.usage > self.limit:
+        if self.limit is not None and self.usage > self.limit:
             return EXCEEDED
         percent = self.percent
         return CRITICAL if percent >= CRITICAL_PERCENT else WARNING if percent >= WARNING_PERCENT else OK
@@ -41,7 +46,8 @@ class QuotaLevel(Struct, frozen=True):
     @property
     def words(self) -> str:
         """Say it for a person: `99.8 MB of 100 MB`."""
-        return f"{_amount(self.usage)} of {_amount(self.limit)}"
+        limit = "unlimited" if self.limit is None else amount_words(self.limit, self.unit)
+        return f"{amount_words(self.usage, self.unit)} of {limit}"
 
     def to_json(self) -> dict[str, object]:
         """Return the stable keys of `quota` in an audit event."""
@@ -55,11 +61,18 @@ class QuotaLevel(Struct, frozen=True):
         }
 
 
-def _amount(value_bytes: int) -> str:
-    for unit_bytes, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
-        if value_bytes >= unit_bytes:
-            return f"{value_bytes / unit_bytes:.4g} {unit}"
-    return f"{value_bytes} B"
+def amount_words(amount: int, unit: str = "bytes") -> str:
+    """Say an amount of a quota for a person: `99.8 MB`, `5 MB/s`, `12 messages/s`, `250 ms/s`."""
+    base, _, per = unit.partition("/")
+    scale = _SCALES.get(base, ())
+    for size, shown in scale:
+        if amount >= size:
+            return f"{amount / size:.4g} {shown}{per and '/' + per}"
+    return f"{amount} {_SMALLEST.get(base, base)}{per and '/' + per}"
+
+
+_SCALES: Final = {"bytes": ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")), "ns": ((10**6, "ms"),)}
+_SMALLEST: Final = {"bytes": "B"}
 
 
 class Crossings:

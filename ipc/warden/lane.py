@@ -162,6 +162,7 @@ class Lane:
         """Measure what the worker stores; False when it has to end for that."""
         level = storage.measure()
         if level is not None:
+            assert level.limit is not None  # what is unlimited isn't exceeded
             with contextlib.suppress(OSError):  # as in _end
                 self._send(StorageExceeded(self.worker_id, level.limit, level.usage))
         return level is None

@@ -8,7 +8,6 @@ def not_enforced(manifest: Manifest) -> tuple[str, ...]:
     keys = [request.key for request in manifest.requests() if not _is_enforced(request.action)]
     quota, limits, supervision = manifest.quota, manifest.limits, manifest.supervision
     values = {
-        "quota.message_rate": quota.message_rate_per_s,
         "quota.network_bandwidth": quota.network_bandwidth_bytes_per_s,
         "quota.cpu_time": quota.cpu_time_ns_per_s,
         "limits.max_payload": limits.max_payload_bytes,

@@ -178,7 +178,7 @@ def test_parameters_that_are_wrong(run, component: Path, options: tuple[str, ...
     [
         ('[capabilities.network]\nconnect = ["https://example.com"]', "network"),
         ('[capabilities.storage]\nread = ["a:*"]', "storage"),
-        ('[quota]\nmessage_rate = "5/s"', "quota.message_rate"),
+        ('[quota]\nnetwork_bandwidth = "5MB/s"', "quota.network_bandwidth"),
         ('[limits]\nmax_payload = "1MB"', "limits.max_payload"),
         ('[supervision]\nrestart = "permanent"', "supervision.restart"),
     ],
