@@ -1,7 +1,7 @@
 """The table of every code that a denial, a limit or an error carries; stable: a code never changes its meaning.
 
 `airssys help CODE` prints an entry. A11xx forbidden, A12xx grants and names, A13xx access control list, A14xx roles,
-A15xx quotas, A16xx the operating system, A17xx system calls, A20xx limits, A30xx confinement and hosting.
+A15xx quotas, A16xx the operating system, A17xx system calls, A18xx messages, A20xx limits, A30xx confinement and hosting.
 """
 
 from collections.abc import Mapping
@@ -19,6 +19,7 @@ FAMILIES: Final[Mapping[str, str]] = MappingProxyType(
         "A15": "Quotas",
         "A16": "The operating system",
         "A17": "System calls",
+        "A18": "Messages",
         "A20": "Limits",
         "A30": "Confinement and hosting",
     }
@@ -208,6 +209,68 @@ _ENTRIES: Final = (
         "too many refusals",
         "The component went on asking for ever new things that are refused, faster than is recorded. It was ended.",
         "Grant what it needs if it is to be trusted; the audit log names what it asked for.",
+    ),
+    Code(
+        "A1801",
+        "unknown target",
+        "The component may send to this name, and no component of this name is running.",
+        "`airssys status` lists who runs. Start the other one first, or let the sender try again.",
+    ),
+    Code(
+        "A1802",
+        "mailbox full",
+        "The receiver has not handled what lies in its mailbox, and there is no room for more.",
+        "Send less, or later; or make the receiver faster. A receiver that handles nothing is usually stuck in one call.",
+    ),
+    Code(
+        "A1803",
+        "payload too large",
+        "The message, the value or the answer holds more bytes than the component may send at once.",
+        "Send it in pieces, or raise max_payload in [limits].",
+    ),
+    Code(
+        "A1804",
+        "target gone",
+        "The component that was to answer ended, or restarted, before it did. Whether it has done its work is not known.",
+        "`airssys logs NAME` shows its last words. Ask again if asking twice does no harm.",
+    ),
+    Code(
+        "A1805",
+        "timed out",
+        "The other component did not answer within the time that the request gave it.",
+        "Give it more time, or find out what keeps it busy.",
+    ),
+    Code(
+        "A1806",
+        "broke the protocol",
+        "The worker said to the broker what no working worker says, or not when it may be said. It was ended.",
+        "Treat the component as hostile or broken: it has left WebAssembly. The record names what was said.",
+    ),
+    Code(
+        "A1807",
+        "broker unavailable",
+        "The broker, its store or the provider of a custom capability could not do it now; of a request that was "
+        "accepted before, the answer is lost. The broker restarts by itself.",
+        "Try again. If it stays, `airssys status` says what is wrong.",
+    ),
+    Code(
+        "A1808",
+        "malformed message",
+        "The key, name, number or text in the message is not one that can be: empty, too long, with control "
+        "characters, or out of its range.",
+        "Fix the program that made it. Nothing is repaired, because a second reading evades checks.",
+    ),
+    Code(
+        "A1809",
+        "too many requests in flight",
+        "The component waits for as many answers as it may at once.",
+        "Wait for answers before asking more, or cancel those that don't matter any more.",
+    ),
+    Code(
+        "A1810",
+        "not answering",
+        "The worker has not answered the broker's heartbeat, though its process lives. It was ended.",
+        "Its process was stopped, or is starved of CPU: see the load of the host and the component's cpu_time.",
     ),
     Code(
         "A2001",

@@ -165,7 +165,11 @@ class Store(Struct, frozen=True):
 
 
 class Record(Struct, frozen=True):
-    """Put on record what was decided about this instance; with a ticket answer with Recorded once it is durable."""
+    """Put on record what was decided about this instance; with a ticket answer with Recorded once it is durable.
+
+    The core folds: `count` says how many alike happenings the record stands for. `quota` names the one that `usage` and
+    `limit` speak of.
+    """
 
     instance: str
     event: str
@@ -180,6 +184,8 @@ class Record(Struct, frozen=True):
     limit: int = 0
     ticket: int = 0
     detail: tuple[tuple[str, str | int], ...] = ()
+    count: int = 1
+    quota: str = ""
 
 
 class Provide(Struct, frozen=True):
