@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import socket
 from collections.abc import Sequence
+from typing import Self
 
 from supervisor.namespaces import Spawned, isolated_python, spawn
 from supervisor.zygote import Zygote
@@ -16,8 +17,8 @@ from supervisor.zygote import Zygote
 _END_TIMEOUT_S = 2.0
 
 
-class WardenProcess:
-    """A warden that waits for its setup on the other end of `endpoint`, a SEQPACKET socket."""
+class ServingProcess:
+    """A process that waits for its setup on the other end of `endpoint`, a SEQPACKET socket."""
 
     __slots__ = ("endpoint", "process")
 
@@ -27,13 +28,12 @@ class WardenProcess:
         self.process = process
 
     @classmethod
-    def start(cls, user_namespace: int | None) -> WardenProcess:
-        """Start it in the workers' user namespace; raises ConfinementError when that can't be entered."""
+    def start(cls, code: str, user_namespace: int | None) -> Self:
+        """Start `code`, whose `main` gets its end's number; ConfinementError when the namespace can't be entered."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             descriptor = theirs.fileno()
-            code = f"from ipc.warden.shell import main; main({descriptor})"
-            return cls(ours, spawn(isolated_python(code), (descriptor,), user_namespace))
+            return cls(ours, spawn(isolated_python(f"{code}\nmain({descriptor})"), (descriptor,), user_namespace))
         except BaseException:
             ours.close()
             raise
@@ -50,12 +50,34 @@ class WardenProcess:
         return self.process.wait(_END_TIMEOUT_S)
 
     def close(self) -> None:
-        """Dismiss it and wait; a warden that doesn't leave is killed."""
+        """Dismiss it and wait; one that doesn't leave is killed."""
         self.dismiss()
         if not self.process.wait(_END_TIMEOUT_S):
             self.process.send_signal(signal.SIGKILL)
             self.process.wait(None)
         self.process.close()
+
+
+class WardenProcess(ServingProcess):
+    """A warden."""
+
+    __slots__ = ()
+
+    @classmethod
+    def start_warden(cls, user_namespace: int | None) -> WardenProcess:
+        """Start it in the workers' user namespace."""
+        return cls.start("from ipc.warden.shell import main", user_namespace)
+
+
+class BrokerProcess(ServingProcess):
+    """A broker."""
+
+    __slots__ = ()
+
+    @classmethod
+    def start_broker(cls, user_namespace: int | None) -> BrokerProcess:
+        """Start it in the workers' user namespace, where it may have namespaces of its own."""
+        return cls.start("from worker.broker import main", user_namespace)
 
 
 class Processes:
@@ -70,7 +92,7 @@ class Processes:
         try:
             self.zygote.start()
             if "seccomp" not in layers_off:
-                self.warden = WardenProcess.start(self.zygote.user_namespace)
+                self.warden = WardenProcess.start_warden(self.zygote.user_namespace)
         except BaseException:
             self.close()
             raise
@@ -91,7 +113,7 @@ class Processes:
         previous, self.warden = self.warden, None
         if previous is not None:
             previous.close()
-        self.warden = WardenProcess.start(self.zygote.user_namespace)
+        self.warden = WardenProcess.start_warden(self.zygote.user_namespace)
         return self.warden
 
     def close(self) -> None:

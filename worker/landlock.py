@@ -1,4 +1,4 @@
-"""The Landlock layer: every right that the kernel's ABI knows is taken away, no rule gives one back.
+"""The Landlock layer: every right that the kernel's ABI knows is taken away; for a worker no rule gives one back.
 
 Source: the kernel's Documentation/userspace-api/landlock.rst. A descriptor that the warden opened keeps what it
 was opened with: Landlock looks at the opener.
@@ -7,12 +7,19 @@ was opened with: Landlock looks at the opener.
 from __future__ import annotations
 
 import errno
+import os
+from collections.abc import Mapping
 
 from ipc.errors import ConfinementError
 from ipc.messages import LayerReport
 from worker import libc
 
 LAYER = "landlock"
+
+# linux/landlock.h, LANDLOCK_ACCESS_FS_*
+WRITE_FILE, READ_FILE, READ_DIR, REMOVE_FILE, MAKE_REG, MAKE_SOCK, TRUNCATE = (
+    1 << bit for bit in (1, 2, 3, 5, 8, 9, 14)
+)
 
 FS_RIGHTS = {1: (1 << 13) - 1, 2: 1 << 13, 3: 1 << 14, 5: 1 << 15}
 """ABI → file rights it added: the first thirteen; REFER; TRUNCATE; IOCTL_DEV."""
@@ -47,8 +54,11 @@ def report(abi: int) -> LayerReport:
     return LayerReport(LAYER, "enforced", f"ABI {abi}")
 
 
-def enforce() -> LayerReport:
-    """Take every right away from this process, which must have one thread; needs no_new_privs."""
+def enforce(but: Mapping[str, int] | None = None) -> LayerReport:
+    """Take every right away from this process, which must have one thread; needs no_new_privs.
+
+    `but` are the directories beneath which some file rights stay, as far as the kernel knows them.
+    """
     try:
         abi = libc.landlock_abi()
     except OSError as error:
@@ -56,8 +66,15 @@ def enforce() -> LayerReport:
             why = "not built into this kernel" if error.errno == errno.ENOSYS else "disabled at boot"
             return LayerReport(LAYER, "unavailable", why)
         raise ConfinementError(LAYER, "landlock_create_ruleset", error.errno or 0) from error
+    fs, net, scoped, length = rights(abi)
+    exceptions: list[tuple[int, int]] = []
     try:
-        libc.landlock_deny(*rights(abi))
+        for path, kept in (but or {}).items():
+            exceptions.append((os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), kept & fs))
+        libc.landlock_deny(fs, net, scoped, length, exceptions)
     except OSError as error:
         raise ConfinementError(LAYER, str(error.filename), error.errno or 0) from error
+    finally:
+        for directory, _ in exceptions:
+            os.close(directory)
     return report(abi)

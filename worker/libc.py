@@ -37,6 +37,7 @@ MS_NOSUID: Final = 0x2
 MS_NODEV: Final = 0x4
 MS_NOEXEC: Final = 0x8
 MS_REMOUNT: Final = 0x20
+MS_BIND: Final = 0x1000
 MS_REC: Final = 0x4000
 MS_PRIVATE: Final = 0x4_0000
 MNT_DETACH: Final = 0x2
@@ -68,6 +69,7 @@ SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV: Final = 1 << 5
 
 # linux/landlock.h
 LANDLOCK_CREATE_RULESET_VERSION: Final = 1
+LANDLOCK_RULE_PATH_BENEATH: Final = 1
 
 # sys/mman.h
 PROT_NONE: Final = 0
@@ -80,6 +82,7 @@ _NR_SECCOMP: Final = {"x86_64": 317, "aarch64": 277}
 _NR_PIVOT_ROOT: Final = {"x86_64": 155, "aarch64": 41}
 _NR_CLOSE_RANGE: Final = 436
 _NR_LANDLOCK_CREATE_RULESET: Final = 444
+_NR_LANDLOCK_ADD_RULE: Final = 445
 _NR_LANDLOCK_RESTRICT_SELF: Final = 446
 _NR_MSEAL: Final = 462
 _MACHINE: Final = os.uname().machine
@@ -109,6 +112,13 @@ class _RulesetAttributes(ctypes.Structure):
     _fields_ = (("fs", ctypes.c_uint64), ("net", ctypes.c_uint64), ("scoped", ctypes.c_uint64))
 
 
+class _PathBeneath(ctypes.Structure):
+    """`struct landlock_path_beneath_attr`, which is packed."""
+
+    _pack_ = 1
+    _fields_ = (("rights", ctypes.c_uint64), ("directory", ctypes.c_int32))
+
+
 _unshare = _C.unshare
 _unshare.argtypes, _unshare.restype = (_int,), _int
 _mount = _C.mount
@@ -132,6 +142,9 @@ _mseal = ctypes.CFUNCTYPE(_long, _long, _ulong, _size, _ulong, use_errno=True)((
 _landlock_create_ruleset = ctypes.CFUNCTYPE(
     _long, _long, ctypes.POINTER(_RulesetAttributes), _size, _uint, use_errno=True
 )(("syscall", _C))
+_landlock_add_rule = ctypes.CFUNCTYPE(_long, _long, _int, _uint, ctypes.POINTER(_PathBeneath), _uint, use_errno=True)(
+    ("syscall", _C)
+)
 _landlock_restrict_self = ctypes.CFUNCTYPE(_long, _long, _int, _uint, use_errno=True)(("syscall", _C))
 
 
@@ -238,13 +251,23 @@ def landlock_abi() -> int:
     return result
 
 
-def landlock_deny(fs: int, net: int, scoped: int, attributes_bytes: int) -> None:
-    """Take the given rights from this thread and what it starts, without exception: landlock_restrict_self(2)."""
+def landlock_deny(fs: int, net: int, scoped: int, attributes_bytes: int, but: Sequence[tuple[int, int]] = ()) -> None:
+    """Take the given rights from this thread and what it starts: landlock_restrict_self(2).
+
+    `but` are the exceptions, (descriptor of a directory, rights of `fs` that stay beneath it) each.
+    """
     attributes = _RulesetAttributes(fs, net, scoped)
     ruleset: int = _landlock_create_ruleset(_NR_LANDLOCK_CREATE_RULESET, ctypes.byref(attributes), attributes_bytes, 0)
     if ruleset < 0:
         _fail("landlock_create_ruleset")
     try:
+        for directory, rights in but:
+            rule = _PathBeneath(rights, directory)
+            if (
+                _landlock_add_rule(_NR_LANDLOCK_ADD_RULE, ruleset, LANDLOCK_RULE_PATH_BENEATH, ctypes.byref(rule), 0)
+                < 0
+            ):
+                _fail("landlock_add_rule")
         if _landlock_restrict_self(_NR_LANDLOCK_RESTRICT_SELF, ruleset, 0) < 0:
             _fail("landlock_restrict_self")
     finally:

@@ -87,6 +87,19 @@ def confine_compiler() -> LayerReport:
     return _load("compile", compile_all().compiling)
 
 
+def compile_broker() -> Program:
+    """Compile the broker's one filter, which nobody else needs, while its file is in reach."""
+    try:
+        return compile_filter(load("broker"), machine())
+    except KeyError as error:
+        raise ConfinementError(LAYER, "uname", 0, f"no filters for architecture {error}") from error
+
+
+def confine_broker(program: Program) -> LayerReport:
+    """Load it."""
+    return _load("broker", program)
+
+
 def _load(name: str, program: Program) -> LayerReport:
     layer = "sealed" if name == "seal" else LAYER
     try:

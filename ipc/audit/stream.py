@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import zmq
 
@@ -56,13 +56,18 @@ class AuditClient:
         queue_events: int = QUEUE_EVENTS,
         queue_bytes: int = QUEUE_BYTES,
         queue_deadline_s: float = QUEUE_DEADLINE_S,
+        on_progress: Callable[[], None] | None = None,
     ) -> None:
-        """Connect to `endpoint` (ipc://…) with Z85 CURVE keys (RFC 32); returns at once, the connection follows."""
+        """Connect to `endpoint` (ipc://…) with Z85 CURVE keys (RFC 32); returns at once, the connection follows.
+
+        `on_progress` is called from the stream's thread when events became durable, or can't any more; it never waits.
+        """
         self._endpoint = endpoint
         self._keys = (server_key, public_key, secret_key)
         self._queue_events = queue_events
         self._queue_bytes = queue_bytes
         self._queue_deadline_s = queue_deadline_s
+        self._on_progress = on_progress
         self._stream = os.urandom(STREAM_ID_BYTES)
         self._changed = threading.Condition()
         # Everything below is guarded by _changed, except what only the thread touches (_sent, the sockets).
@@ -89,6 +94,29 @@ class AuditClient:
     def record(self, event: AuditEvent) -> int:
         """Queue an event and return its position; waits while the queue is full, AuditError when it stays so."""
         return self._enqueue(pack_event(event))
+
+    def try_record(self, event: AuditEvent) -> int | None:
+        """As `record`, without ever waiting: None when the queue is full. For who asks `acknowledged` later."""
+        packed = pack_event(event)
+        with self._changed:
+            self._check_alive()
+            if len(self._pending) >= self._queue_events or self._pending_bytes + len(packed) > self._queue_bytes:
+                return None
+            position = self._append(packed)
+        self._wake()
+        return position
+
+    @property
+    def acknowledged(self) -> int:
+        """The position up to which everything is durable, or was refused; AuditError when the stream broke."""
+        with self._changed:
+            self._check_alive()
+            return self._acked
+
+    def take_refusal(self, position: int) -> str | None:
+        """Return why the event at an acknowledged position was refused, once; None for one that was recorded."""
+        with self._changed:
+            return self._refused.pop(position, None)
 
     def record_durable(self, event: AuditEvent, timeout_s: float = 5.0) -> None:
         """Return when the event is durable; AuditError when that can't be known within `timeout_s`, or it was refused.
@@ -140,12 +168,15 @@ class AuditClient:
                     )
                 self._changed.wait(left_s)
             self._check_alive()
-            self._last += 1
-            self._pending.append(packed)
-            self._pending_bytes += len(packed)
-            position = self._last
+            position = self._append(packed)
         self._wake()
         return position
+
+    def _append(self, packed: bytes) -> int:
+        self._last += 1
+        self._pending.append(packed)
+        self._pending_bytes += len(packed)
+        return self._last
 
     def _wait_for(self, position: int, deadline_s: float) -> None:
         with self._changed:
@@ -196,6 +227,8 @@ class AuditClient:
             with self._changed:
                 self._broken = f"the audit stream of this process broke: {error!r}"
                 self._changed.notify_all()
+            if self._on_progress is not None:
+                self._on_progress()
         finally:
             self._disconnect()
 
@@ -229,6 +262,8 @@ class AuditClient:
                 self._sent = self._acked
             if self._socket in ready and self._receive():
                 progress_ns = time.monotonic_ns()
+                if self._on_progress is not None:
+                    self._on_progress()
             if self._acked < self._last and time.monotonic_ns() - progress_ns > STALL_NS:
                 # libzmq gives a session up for good when its key is refused; a new socket tries again.
                 self._disconnect()

@@ -134,7 +134,7 @@ class ActorCalled(Message, frozen=True):
 
 
 class RemoveNamespace(Message, frozen=True):
-    """Supervisor → broker: remove all that a component keeps; no instance of it is admitted. Answer: NamespaceRemoved."""
+    """Supervisor → broker: remove all that a component keeps, of which none is admitted. Answer: NamespaceRemoved."""
 
     namespace: str
 

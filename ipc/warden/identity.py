@@ -21,9 +21,9 @@ OPEN_FILES: Final = 65_536
 def check_origin(package_file: str) -> None:
     """Refuse to be anything but an isolated interpreter that runs this very copy of the package."""
     if not sys.flags.isolated:
-        raise ConfinementError("origin", "python", 0, "the warden runs with -I only")
+        raise ConfinementError("origin", "python", 0, "our processes run with -I only")
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(package_file))))
-    for name in ("ipc", "ipc.warden", "ipc.policy"):
+    for name in ("ipc", "ipc.warden", "ipc.broker", "ipc.policy", "worker"):
         module = sys.modules.get(name)
         file = getattr(module, "__file__", None)
         if module is not None and (file is None or not os.path.abspath(file).startswith(root + os.sep)):
@@ -84,9 +84,16 @@ def become(setup: WardenSetup) -> list[LayerReport]:
 
 def check_identity(uid: int) -> None:
     """Raise ConfinementError unless all uids are `uid`, and that is root neither here nor in the namespace above."""
+    check_never_root(uid)
     uids = set(os.getresuid())
-    if uids != {uid} or uid == 0 or _above(uid) == 0:
-        raise ConfinementError("identity", "getresuid", 0, f"the warden's uids are {sorted(uids)}, never root's")
+    if uids != {uid}:
+        raise ConfinementError("identity", "getresuid", 0, f"the uids are {sorted(uids)}, not {uid}")
+
+
+def check_never_root(uid: int) -> None:
+    """Raise ConfinementError if `uid` is root here or in the namespace above."""
+    if uid == 0 or _above(uid) == 0:
+        raise ConfinementError("identity", "uid_map", 0, f"uid {uid} is root, which this process never is")
 
 
 def _above(uid: int) -> int:

@@ -1,0 +1,466 @@
+"""The broker's shell: reads its sockets and the clock, gives the core what happened, carries out what it orders.
+
+Nothing here decides who may do what. One thread turns; another one is the store's, one the audit stream's, and libzmq
+has its own. Started by `worker.broker`, which confines the process before anything is bound.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import select
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+import zmq
+
+from ipc.audit.event import AuditEvent
+from ipc.broker import memory
+from ipc.broker.events import (
+    Admission,
+    Admitted,
+    Announced,
+    Command,
+    Disconnected,
+    Dismissed,
+    Due,
+    EndPeer,
+    Event,
+    Malformed,
+    OperatorAnswered,
+    OperatorCalled,
+    OperatorGone,
+    Phased,
+    Provide,
+    Provided,
+    Received,
+    Record,
+    Store,
+    Transmit,
+)
+from ipc.broker.holding import Holding
+from ipc.broker.messages import MAX_PAYLOAD_BYTES, unpack_from_worker
+from ipc.broker.orders import (
+    ActorCalled,
+    Admit,
+    BrokerReady,
+    BrokerSetup,
+    CallActor,
+    Connecting,
+    Dismiss,
+    EndPeerNow,
+    Expected,
+    ForgetCall,
+    NamespaceRemoved,
+    PeerPhased,
+    Quotas,
+    QuotaState,
+    ReadQuotas,
+    RemoveNamespace,
+    UseWarden,
+)
+from ipc.broker.outbox import RETRY_NS, Outbox
+from ipc.broker.peers import Peers, is_given_route
+from ipc.broker.sockets import Incoming, Sockets
+from ipc.broker.store import Store as StoreFile
+from ipc.broker.store_thread import StoreThread
+from ipc.channel import Channel
+from ipc.errors import LocalProtocolError, PeerProtocolError
+from ipc.messages import LayerReport
+from ipc.policy.decision import compile_policy
+from ipc.struct import replace
+from ipc.warden.asking import POLICY_MAX_BYTES, read_document
+
+READ_FRAMES: Final = 64
+"""How many frames are taken before everything else has its turn."""
+BROKE_PROTOCOL: Final = "A1806"
+NO_PROVIDER: Final = "no provider is registered for this capability"
+_ORDERS: Final = (Admit, Dismiss, UseWarden, CallActor, ForgetCall, RemoveNamespace, ReadQuotas)
+_MAIL_MAX: Final = 10_000
+_AUDIT_FLUSH_NS: Final = 1_000_000_000
+
+
+class CoreLike(Protocol):
+    """What is used of `ipc.broker.core.Core`."""
+
+    def handle(self, event: Event, now_ns: int) -> Sequence[Command]:
+        """Take what happened, return what is to be done."""
+
+    def next_due_ns(self) -> int | None:
+        """Return when it wants to be given a `Due`."""
+
+    def quota_states(self, now_ns: int) -> Sequence[QuotaState]:
+        """Return how full the quotas are that it keeps."""
+
+
+class _Mail:
+    """What is said to the supervisor; it never waits for it."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self.waiting: deque[tuple[object, int]] = deque()
+
+    def send(self, message: object, descriptor: int = -1) -> None:
+        """Say something, with a descriptor that is closed afterwards."""
+        if len(self.waiting) >= _MAIL_MAX:
+            raise LocalProtocolError("the supervisor reads nothing any more")
+        self.waiting.append((message, descriptor))
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what waits and fits in."""
+        while self.waiting and select.select([], [self.channel], [], 0)[1]:
+            message, descriptor = self.waiting.popleft()
+            self.channel.send(message, () if descriptor < 0 else (descriptor,))
+            if descriptor >= 0:
+                os.close(descriptor)
+
+
+class Broker:
+    """The sockets, the core and its surroundings, bound together."""
+
+    def __init__(
+        self,
+        setup: BrokerSetup,
+        channel: Channel,
+        core: CoreLike,
+        sockets: Sockets,
+        store: StoreThread,
+        holding: Holding,
+        watch: memory.MemoryWatch,
+    ) -> None:
+        """Bind the parts; nothing is served yet."""
+        self._setup = setup
+        self._channel = channel
+        self._core = core
+        self._sockets = sockets
+        self._store = store
+        self._holding = holding
+        self._watch = watch
+        self._mail = _Mail(channel)
+        self._peers = Peers()
+        self._outbox = Outbox(sockets.send)
+        self._wardens: dict[int, Channel] = {}
+        self._stamps: dict[str, AuditEvent] = {}
+        self._poller = zmq.Poller()
+        for readable in (
+            sockets.router,
+            sockets.zap,
+            sockets.monitor,
+            channel.fileno(),
+            store.fileno(),
+            holding.fileno(),
+        ):
+            self._poller.register(readable, zmq.POLLIN)
+        self._reads = True
+        self._look_ns = 0
+        self._closing = False
+
+    # -- the loop ------------------------------------------------------------------------------------------------------
+
+    def serve(self) -> None:
+        """Turn until the supervisor closes the channel."""
+        while not self._closing:
+            self._turn()
+
+    def _turn(self) -> None:
+        ready = dict(self._poller.poll(self._timeout_ms()))
+        now_ns = time.monotonic_ns()
+        sockets = self._sockets
+        if sockets.zap in ready:
+            sockets.authenticate(self._peers)
+        if self._channel.fileno() in ready:
+            self._take_order()
+        for descriptor in ready.keys() & self._wardens.keys():
+            self._take_announcement(descriptor)
+        if self._store.fileno() in ready:
+            self._take_stored()
+        recorded = self._holding.take_recorded(now_ns)
+        for done in recorded:
+            self._handle(done)
+        sockets.watch(self._peers)
+        if self._reads and self._read_frames():
+            # Only now: what came over a connection before it was closed has been read.
+            for lost in self._peers.take_lost():
+                self._outbox.forget(lost.route)
+                self._handle(Disconnected(lost.key, lost.route))
+        due_ns = self._core.next_due_ns()
+        if due_ns is not None and due_ns <= time.monotonic_ns():
+            self._handle(Due())
+        self._flush()
+        self._mail.flush()
+        self._hold_back()
+        if now_ns >= self._look_ns:
+            self._look(now_ns)
+
+    def _timeout_ms(self) -> int:
+        now_ns = time.monotonic_ns()
+        times = [self._core.next_due_ns(), self._holding.next_due_ns(), self._look_ns]
+        if self._outbox.waits() or self._mail.waiting:
+            times.append(now_ns + RETRY_NS)
+        wait_ns = min(due_ns for due_ns in times if due_ns is not None) - now_ns
+        return max(0, -(-wait_ns // 1_000_000))
+
+    def _read_frames(self) -> bool:
+        """Take what has come, for one turn; whether that was all."""
+        for _ in range(READ_FRAMES):
+            incoming = self._sockets.receive()
+            if incoming is None:
+                return True
+            self._take_frame(incoming)
+        return False
+
+    def _take_frame(self, incoming: Incoming) -> None:
+        key, route, descriptor, body, size_bytes = incoming
+        if not self._peers.knows(route):
+            self._sockets.watch(self._peers)
+        if not self._peers.heard(key, route, descriptor):
+            return
+        why = ""
+        if not is_given_route(route):
+            why = "a routing id of its own choice"
+        elif body is None:
+            why = "a message of several frames"
+        else:
+            try:
+                messages = unpack_from_worker(body.buffer)
+            except PeerProtocolError as error:
+                why = str(error)
+        if why:
+            self._handle(Malformed(key, route, why, size_bytes))
+            return
+        try:
+            self._handle(Received(key, route, tuple(messages), size_bytes))
+        except Exception as error:
+            # Our fault, and this process can't be trusted after it; but who has found it must not do it again.
+            instance = self._peers.instance_of(key)
+            if instance is not None:
+                self._mail.send(
+                    EndPeerNow(instance, BROKE_PROTOCOL, f"the broker broke on its message: {error!r}"[:512])
+                )
+            raise
+
+    def _hold_back(self) -> None:
+        """Read no messages while their records have nowhere to go."""
+        reads = not self._holding.is_full()
+        if reads is not self._reads:
+            self._reads = reads
+            if reads:
+                self._poller.register(self._sockets.router, zmq.POLLIN)
+            else:
+                self._poller.unregister(self._sockets.router)
+
+    def _flush(self) -> None:
+        outbox = self._outbox
+        outbox.flush()
+        while outbox.slow or outbox.gone:
+            gone, outbox.gone = outbox.gone, []
+            slow, outbox.slow = outbox.slow, []
+            for route in slow:
+                connection = self._peers.connection_of(route)
+                if connection is not None:
+                    self._handle(Malformed(connection.key, route, "it doesn't read what it is sent", 0))
+                    memory.cut(connection.link.descriptor)
+            for route in gone:
+                outbox.forget(route)
+            outbox.flush()
+
+    def _look(self, now_ns: int) -> None:
+        """See whether a message without end fills the memory."""
+        open_links = self._peers.open_links()
+        frames = {d: -1 if connection is None else connection.frames for d, connection in open_links.items()}
+        worst = self._watch.look(frames)
+        self._look_ns = now_ns + (memory.LOOK_NS if self._watch.is_high else 5 * memory.LOOK_NS)
+        if worst is None:
+            return
+        connection = open_links[worst]
+        memory.cut(worst)
+        if connection is not None:
+            keys: Sequence[tuple[str, bytes]] = ((connection.key, connection.route),)
+        else:
+            silent = self._peers.silent()
+            keys = [(key, b"") for key in silent] if len(silent) == 1 else []
+        for key, route in keys:
+            self._handle(Malformed(key, route, "a message without end", 0))
+
+    # -- what the core orders ------------------------------------------------------------------------------------------
+
+    def _handle(self, event: Event) -> None:
+        for command in self._core.handle(event, time.monotonic_ns()):
+            self._carry_out(command)
+
+    def _carry_out(self, command: Command) -> None:
+        match command:
+            case Transmit(route, messages):
+                self._outbox.add(route, messages)
+            case Store():
+                self._store.submit(command)
+            case Record():
+                self._record(command)
+            case EndPeer(instance, code, reason):
+                self._peers.end(instance)
+                self._mail.send(EndPeerNow(instance, code, reason[:1024]))
+            case Phased(instance, phase, health):
+                self._mail.send(PeerPhased(instance, phase, health))
+            case Provide(ticket):
+                self._handle(Provided(ticket, None, NO_PROVIDER))
+            case OperatorAnswered(call, payload, kind, reason):
+                payload_file = -1 if payload is None else _memory_file(payload)
+                self._mail.send(ActorCalled(call, kind, reason[:1024]), payload_file)
+
+    def _record(self, record: Record) -> None:
+        stamp = self._stamps.get(record.instance) or AuditEvent("", instance=record.instance)
+        detail: dict[str, object] = dict(record.detail)
+        if record.nearest is not None:
+            detail["nearest"] = record.nearest
+        quota = {"quota": record.quota, "usage": record.usage, "limit": record.limit} if record.quota else None
+        event = replace(
+            stamp,
+            event=record.event,
+            action=record.action,
+            resource=record.resource,
+            decision=record.decision,
+            code=record.code,
+            reason=record.reason,
+            rule=record.rule,
+            quota=quota,
+            count=record.count,
+            detail=detail or None,
+        )
+        self._holding.record(event, record.ticket, time.monotonic_ns())
+
+    def _take_stored(self) -> None:
+        for stored in self._store.take_stored():
+            self._handle(stored)
+        for removed in self._store.take_removed():
+            self._mail.send(NamespaceRemoved(removed.namespace, removed.failure))
+
+    # -- what the supervisor and the wardens say -----------------------------------------------------------------------
+
+    def _take_order(self) -> None:
+        try:
+            message, descriptors = self._channel.receive(_ORDERS)
+        except (EOFError, ConnectionResetError):
+            self._closing = True
+            return
+        expected = 1 if isinstance(message, Admit | UseWarden | CallActor) else 0
+        if len(descriptors) != expected:
+            raise LocalProtocolError(f"{type(message).__name__} with {len(descriptors)} descriptors")
+        match message:
+            case Admit():
+                self._admit(message, descriptors[0])
+            case Dismiss(instance):
+                self._handle(Dismissed(instance))
+                self._peers.dismiss(instance)
+                self._stamps.pop(instance, None)
+            case UseWarden():
+                self._wardens[descriptors[0]] = Channel.from_descriptor(descriptors[0])
+                self._poller.register(descriptors[0], zmq.POLLIN)
+            case CallActor(call, to, timeout_ms, wants_answer, sender):
+                payload = _read_file(descriptors[0], MAX_PAYLOAD_BYTES)
+                self._handle(OperatorCalled(call, to, payload, timeout_ms, wants_answer, sender))
+            case ForgetCall(call):
+                self._handle(OperatorGone(call))
+            case RemoveNamespace(namespace):
+                self._store.remove(namespace, 0)
+            case ReadQuotas():
+                self._mail.send(Quotas(tuple(self._core.quota_states(time.monotonic_ns()))))
+
+    def _admit(self, order: Admit, policy_file: int) -> None:
+        document = read_document(_read_file(policy_file, POLICY_MAX_BYTES))
+        key = order.key.decode("ascii")
+        if not self._peers.admit(order.instance, key):
+            raise LocalProtocolError(f"Admit of {order.instance}: it or its key is known already")
+        self._stamps[order.instance] = AuditEvent(
+            "",
+            component=order.name,
+            instance=order.instance,
+            component_digest=order.component_digest,
+            trust=order.trust,
+            policy=order.policy_digest,
+        )
+        admission = Admission(
+            order.instance,
+            order.name,
+            key,
+            compile_policy(document),
+            order.bounds.to_bounds(),
+            order.version,
+            order.description,
+        )
+        self._handle(Admitted(admission))
+
+    def _take_announcement(self, descriptor: int) -> None:
+        warden = self._wardens[descriptor]
+        try:
+            message, _ = warden.receive((Connecting,))
+            assert isinstance(message, Connecting)
+            # What has closed is noted first: a worker that connects again has closed before.
+            self._sockets.watch(self._peers)
+            while not self._read_frames():
+                pass
+            for lost in self._peers.take_lost():
+                self._handle(Disconnected(lost.key, lost.route))
+            allowed = self._peers.announce(message.instance)
+            if allowed:
+                self._handle(Announced(message.instance))
+            warden.send(Expected(message.instance, allowed))
+        except (EOFError, ConnectionError):
+            self._poller.unregister(descriptor)
+            self._wardens.pop(descriptor).close()
+
+
+def _read_file(descriptor: int, max_bytes: int) -> bytes:
+    """Read a memory file that came along, from its start; it is closed then."""
+    with open(descriptor, "rb") as source:
+        source.seek(0)
+        data = source.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise LocalProtocolError(f"a file of more than {max_bytes} bytes")
+    return data
+
+
+def _memory_file(data: bytes) -> int:
+    descriptor = os.memfd_create("payload", os.MFD_CLOEXEC)
+    with contextlib.suppress(BaseException):
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        return descriptor
+    os.close(descriptor)
+    raise LocalProtocolError("a payload could not be handed over")
+
+
+def serve(
+    channel: Channel,
+    setup: BrokerSetup,
+    layers: Sequence[LayerReport],
+    new_core: Callable[[BrokerSetup], CoreLike],
+    watch: memory.MemoryWatch,
+) -> None:
+    """Be the broker until the supervisor closes the channel; the process is confined already.
+
+    Raises StoreError, OSError or AuditError when it can't begin or go on.
+    """
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    holding = Holding(setup.audit_endpoint, setup.audit_server_key, setup.audit_public_key, setup.audit_secret_key)
+    store = StoreThread(StoreFile(setup.store_directory))
+    sockets = Sockets(context, setup.socket_path, setup.server_secret_key)
+    holding.client.record_durable(
+        AuditEvent("broker_started", detail={"uid": os.getuid(), "epoch": setup.epoch}), _AUDIT_FLUSH_NS / 1e8
+    )
+    gc.freeze()
+    gc.enable()
+    channel.send(BrokerReady(tuple(layers)))
+    broker = Broker(setup, channel, new_core(setup), sockets, store, holding, watch)
+    try:
+        broker.serve()
+    finally:
+        store.close()
+        sockets.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(setup.socket_path)
+        holding.close()

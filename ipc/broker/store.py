@@ -1,0 +1,388 @@
+"""What components keep: one SQLite file, a namespace for each component, an exact quota, durable before it is answered.
+
+Several calls share a transaction and its one fsync(2). What a namespace uses is summed up from its rows when the store
+is opened, and follows each transaction: it is never read from anywhere else. An entry costs the bytes of its key and of
+its value, and `ENTRY_BYTES`.
+
+The file is in WAL mode with synchronous=FULL: a commit has returned after the log was fsynced (sqlite.org/wal.html,
+sqlite.org/pragma.html). The locking mode is exclusive, so that a second broker is refused the file, and there is no
+shared memory beside it. Deleted content is overwritten (secure_delete).
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from ipc.broker.events import Rights, StoreResult
+from ipc.broker.events import Store as StoreOrder
+from ipc.broker.messages import (
+    MAX_KEY_BYTES,
+    MAX_LISTED,
+    MAX_PAYLOAD_BYTES,
+    CompareAndSet,
+    Delete,
+    Exists,
+    Get,
+    ListKeys,
+    Set,
+    StorageCall,
+    Usage,
+)
+from ipc.errors import AirssysError
+from ipc.policy.capability import normalise_name
+from ipc.policy.decision import Allow
+from ipc.policy.patterns import Malformed
+from ipc.struct import Struct, field
+
+FILE: Final = "store.sqlite"
+ENTRY_BYTES: Final = 64
+"""What each entry costs beside its key and value: about what SQLite takes for it, so that keys aren't free."""
+SLICE_KEYS: Final = 2_000
+"""How many keys one step of a listing looks at, before others get their turn."""
+LIST_ACTION: Final = "storage.read"
+
+_SCHEMA_VERSION: Final = 1
+_APPLICATION_ID: Final = 0x41_53_57_42
+_BUSY_S: Final = 5.0
+_WAL_KEPT_BYTES: Final = 4 << 20
+_SETTINGS: Final = (
+    f"PRAGMA application_id = {_APPLICATION_ID}",
+    "PRAGMA auto_vacuum = INCREMENTAL",  # takes effect while the file is empty
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",
+    "PRAGMA secure_delete = ON",
+    "PRAGMA temp_store = MEMORY",
+    "PRAGMA trusted_schema = OFF",
+    "PRAGMA cell_size_check = ON",
+    f"PRAGMA journal_size_limit = {_WAL_KEPT_BYTES}",
+)
+_TABLES: Final = (
+    """CREATE TABLE IF NOT EXISTS entries (id INTEGER PRIMARY KEY, namespace TEXT NOT NULL, key BLOB NOT NULL,
+    value BLOB NOT NULL, UNIQUE (namespace, key))""",
+    f"PRAGMA user_version = {_SCHEMA_VERSION}",
+)
+_SUMS: Final = "SELECT namespace, COUNT(*), SUM(LENGTH(key) + LENGTH(value)) FROM entries GROUP BY namespace"
+_GET: Final = "SELECT value FROM entries WHERE namespace = ? AND key = ?"
+_LENGTH: Final = "SELECT LENGTH(value) FROM entries WHERE namespace = ? AND key = ?"
+_SET: Final = (
+    "INSERT INTO entries (namespace, key, value) VALUES (?, ?, ?) "
+    "ON CONFLICT (namespace, key) DO UPDATE SET value = excluded.value"
+)
+_DELETE: Final = "DELETE FROM entries WHERE namespace = ? AND key = ?"
+_LIST: Final = "SELECT key FROM entries WHERE namespace = ? AND key >= ? AND key < ? ORDER BY key LIMIT ?"
+_LIST_TO_END: Final = "SELECT key FROM entries WHERE namespace = ? AND key >= ? ORDER BY key LIMIT ?"
+
+_RETRIED_ALONE: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_TOOBIG})
+"""Errors after which the file is as it was before; any other means that what it holds isn't known any more."""
+
+
+class StoreError(AirssysError):
+    """The store can't be opened."""
+
+    exit_code = 73  # EX_CANTCREAT
+
+
+class Account(Struct):
+    """What a namespace uses."""
+
+    usage_bytes: int = 0
+    entries: int = 0
+
+
+class Listing(Struct):
+    """How far a listing has come: what it has found, and the key from which on it looks."""
+
+    call: ListKeys
+    cursor: bytes
+    keys: list[str] = field(default_factory=list)
+
+
+Job = tuple[StoreOrder, Listing | None]
+"""An order, and where it stands if it is a listing that has begun."""
+
+
+def key_fault(key: str) -> str:
+    """Return why this is no storage key, "" if it is one: 1 to 1024 bytes, no control characters, no empty part."""
+    normal = normalise_name(key, ":")
+    if isinstance(normal, Malformed):
+        return f"a storage key that is malformed: {normal.reason}"
+    return "" if len(key.encode()) <= MAX_KEY_BYTES else f"a storage key of more than {MAX_KEY_BYTES} bytes"
+
+
+def entry_bytes(key: str, value: bytes) -> int:
+    """Return what an entry costs."""
+    return len(key.encode()) + len(value) + ENTRY_BYTES
+
+
+class Store:
+    """The open file. Used by one thread at a time."""
+
+    def __init__(self, directory: str) -> None:
+        """Open or make the file in `directory`, which must be private; StoreError when that can't be."""
+        self.path = os.path.join(directory, FILE)
+        self.broken = ""
+        """Why nothing is answered any more: after a failed fsync(2) or a damaged page only a new start tells."""
+        self._accounts: dict[str, Account] = {}
+        self._changed: dict[str, Account] = {}
+        self._why = ""
+        try:
+            # Made by us, so that it is never readable by others; SQLite's own files take its mode.
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+            self._database = sqlite3.connect(
+                self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False, cached_statements=32
+            )
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(f"{self.path}: {_words(error)}") from None
+        try:
+            self._open()
+        except sqlite3.Error as error:
+            self._database.close()
+            raise StoreError(f"{self.path}: {_words(error)}") from None
+        except StoreError:
+            self._database.close()
+            raise
+
+    def _open(self) -> None:
+        database = self._database
+        # Before the file is read: then the log's index is private memory, and no other process gets in.
+        database.execute("PRAGMA locking_mode = EXCLUSIVE").fetchall()
+        found = database.execute("PRAGMA application_id").fetchone()[0]
+        version = database.execute("PRAGMA user_version").fetchone()[0]
+        if (found, version) not in ((0, 0), (_APPLICATION_ID, 0), (_APPLICATION_ID, _SCHEMA_VERSION)):
+            raise StoreError(f"{self.path}: not a store of this version (application {found:#x}, version {version})")
+        for setting in _SETTINGS:
+            database.execute(setting).fetchall()
+        database.execute("BEGIN IMMEDIATE")  # here a second broker is refused
+        for statement in _TABLES:
+            database.execute(statement)
+        database.execute("COMMIT")
+        if database.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            raise StoreError(f"{self.path}: this file system has no write-ahead log")
+        self._accounts = {
+            name: Account(used + entries * ENTRY_BYTES, entries) for name, entries, used in database.execute(_SUMS)
+        }
+
+    # -- what is asked -------------------------------------------------------------------------------------------------
+
+    def account(self, namespace: str) -> Account:
+        """Return what a namespace uses now."""
+        return self._accounts.get(namespace) or Account()
+
+    def execute(self, jobs: Sequence[Job]) -> list[StoreResult | Listing]:
+        """Carry out all of them, in order, and return what each came to once all of it is durable.
+
+        A listing that has more to look at gives itself instead: it goes on with another call of this.
+        """
+        if not any(isinstance(order.call, Set | Delete | CompareAndSet) for order, _ in jobs):
+            return [self._reading(job) for job in jobs]
+        results = self._in_one_transaction(jobs)
+        # One of them was too much for the disk: the others need not suffer for it.
+        return results or [self._alone(job) for job in jobs]
+
+    def remove(self, namespace: str) -> str:
+        """Remove all that a namespace holds, from the log and the free pages too; returns why it failed, or ""."""
+        if self.broken:
+            return self.broken
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+            self._database.execute("DELETE FROM entries WHERE namespace = ?", (namespace,))
+            self._database.execute("COMMIT")
+            self._accounts.pop(namespace, None)
+            self._database.execute("PRAGMA incremental_vacuum").fetchall()
+            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except (sqlite3.Error, MemoryError) as error:
+            return self._failed(error)
+        return ""
+
+    def close(self) -> None:
+        """Write the log back into the file and close it."""
+        self._database.close()
+
+    # -- transactions --------------------------------------------------------------------------------------------------
+
+    def _in_one_transaction(self, jobs: Sequence[Job]) -> list[StoreResult | Listing] | None:
+        """Return the results after the commit; None when all was taken back and the file is as it was."""
+        if self.broken:
+            return [StoreResult(failure=self.broken) for _ in jobs]
+        self._changed = {}
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+            results = [self._carry_out(job) for job in jobs]
+            self._database.execute("COMMIT")
+        except (sqlite3.Error, MemoryError) as error:
+            self._why = self._failed(error)
+            return [StoreResult(failure=self.broken) for _ in jobs] if self.broken else None
+        self._accounts.update(self._changed)
+        return results
+
+    def _alone(self, job: Job) -> StoreResult | Listing:
+        if not isinstance(job[0].call, Set | Delete | CompareAndSet):
+            return self._reading(job)
+        results = self._in_one_transaction([job])
+        if results is None and self._make_room():
+            results = self._in_one_transaction([job])
+        if results is None:
+            return StoreResult(failure=self._why, usage_bytes=self.account(job[0].namespace).usage_bytes)
+        return results[0]
+
+    def _reading(self, job: Job) -> StoreResult | Listing:
+        if self.broken:
+            return StoreResult(failure=self.broken)
+        self._changed = {}
+        try:
+            return self._carry_out(job)
+        except (sqlite3.Error, MemoryError) as error:
+            return StoreResult(failure=self._failed(error))
+
+    def _make_room(self) -> bool:
+        """Write the log back and cut it: on a full disk that may be the room that is needed."""
+        try:
+            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except (sqlite3.Error, MemoryError) as error:
+            self._failed(error)
+            return False
+        return True
+
+    def _failed(self, error: Exception) -> str:
+        """Take back what was begun, and return what to say; decides whether the file can be trusted any more."""
+        words = _words(error)
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_NOMEM if isinstance(error, MemoryError) else 0)
+        # Extended codes carry the primary one in their low byte (sqlite.org/rescode.html).
+        if code & 0xFF not in _RETRIED_ALONE:
+            # A page that fsync(2) could not write is not tried again by the kernel: whatever was acknowledged on top of
+            # it could be lost. So nothing is.
+            self.broken = f"the store can't be trusted any more: {words}"
+        if self._database.in_transaction:
+            try:
+                self._database.execute("ROLLBACK")
+            except (sqlite3.Error, MemoryError) as second:
+                self.broken = f"the store can't be trusted any more: {_words(second)}"
+        return self.broken or words
+
+    # -- one call ------------------------------------------------------------------------------------------------------
+
+    def _carry_out(self, job: Job) -> StoreResult | Listing:
+        order, listing = job
+        name, call = order.namespace, order.call
+        fault = _fault(call)
+        if fault:
+            return StoreResult(failure=fault, usage_bytes=self._account(name).usage_bytes)
+        match call:
+            case Get(_, key):
+                row = self._database.execute(_GET, (name, key.encode())).fetchone()
+                return StoreResult(value=None if row is None else row[0], usage_bytes=self._account(name).usage_bytes)
+            case Exists(_, key):
+                there = self._length(name, key) is not None
+                return StoreResult(count=int(there), usage_bytes=self._account(name).usage_bytes)
+            case Usage():
+                account = self._account(name)
+                return StoreResult(count=account.entries, usage_bytes=account.usage_bytes)
+            case Set(_, key, value):
+                return self._put(order, key, value, self._length(name, key))
+            case Delete(_, key):
+                return self._delete(name, key, self._length(name, key))
+            case CompareAndSet(_, key, expected, value):
+                row = self._database.execute(_GET, (name, key.encode())).fetchone()
+                found = None if row is None else row[0]
+                if found != expected:
+                    return StoreResult(count=0, usage_bytes=self._account(name).usage_bytes)
+                length = None if found is None else len(found)
+                if value is not None:
+                    return self._put(order, key, value, length)
+                if found is None:
+                    return StoreResult(count=1, usage_bytes=self._account(name).usage_bytes)
+                return self._delete(name, key, length)
+            case ListKeys():
+                return self._list(name, listing or _begin(call), order.rights)
+
+    def _put(self, order: StoreOrder, key: str, value: bytes, length: int | None) -> StoreResult:
+        account = self._account(order.namespace)
+        growth = entry_bytes(key, value)
+        if length is not None:
+            growth -= len(key.encode()) + length + ENTRY_BYTES
+        usage = account.usage_bytes + growth
+        limit = order.limit_bytes
+        # What makes it smaller is always allowed: a limit may have been lowered since.
+        if limit is not None and usage > limit and growth > 0:
+            return StoreResult(over_limit=True, usage_bytes=account.usage_bytes)
+        self._database.execute(_SET, (order.namespace, key.encode(), value))
+        self._changed[order.namespace] = Account(usage, account.entries + (length is None))
+        return StoreResult(count=1, usage_bytes=usage)
+
+    def _delete(self, name: str, key: str, length: int | None) -> StoreResult:
+        account = self._account(name)
+        if length is None:
+            return StoreResult(count=0, usage_bytes=account.usage_bytes)
+        self._database.execute(_DELETE, (name, key.encode()))
+        usage = account.usage_bytes - len(key.encode()) - length - ENTRY_BYTES
+        self._changed[name] = Account(usage, account.entries - 1)
+        return StoreResult(count=1, usage_bytes=usage)
+
+    def _list(self, name: str, listing: Listing, rights: Rights) -> StoreResult | Listing:
+        prefix = listing.call.prefix.encode()
+        if prefix:
+            # No byte of UTF-8 is 0xff, so there is always a next one.
+            end = prefix[:-1] + bytes([prefix[-1] + 1])
+            rows = self._database.execute(_LIST, (name, listing.cursor, end, SLICE_KEYS)).fetchall()
+        else:
+            rows = self._database.execute(_LIST_TO_END, (name, listing.cursor, SLICE_KEYS)).fetchall()
+        limit = min(max(listing.call.limit, 0), MAX_LISTED)
+        keys = list(listing.keys)
+        for (raw,) in rows:
+            if len(keys) >= limit:
+                break
+            key = raw.decode()
+            if isinstance(rights.decide(LIST_ACTION, key), Allow):
+                keys.append(key)
+        if len(keys) >= limit or len(rows) < SLICE_KEYS:
+            return StoreResult(keys=tuple(keys), count=len(keys), usage_bytes=self._account(name).usage_bytes)
+        return Listing(listing.call, rows[-1][0] + b"\0", keys)
+
+    def _length(self, name: str, key: str) -> int | None:
+        row = self._database.execute(_LENGTH, (name, key.encode())).fetchone()
+        return None if row is None else int(row[0])
+
+    def _account(self, name: str) -> Account:
+        return self._changed.get(name) or self.account(name)
+
+
+def _begin(call: ListKeys) -> Listing:
+    prefix, after = call.prefix.encode(), call.after.encode()
+    return Listing(call, max(prefix, after + b"\0") if after else prefix)
+
+
+def _fault(call: StorageCall) -> str:
+    """Return why a call can't be carried out whatever the store holds: what the core should have refused."""
+    match call:
+        case Usage():
+            return ""
+        case ListKeys(_, prefix, after):
+            return _part_fault(prefix) or _part_fault(after)
+        case Set(_, key, value):
+            return key_fault(key) or _value_fault((value,))
+        case CompareAndSet(_, key, expected, value):
+            return key_fault(key) or _value_fault((expected, value))
+        case _:
+            return key_fault(call.key)
+
+
+def _part_fault(text: str) -> str:
+    """As `key_fault`, for the beginning of a key."""
+    return key_fault(f"{text}x") if len(text.encode("utf-8", "surrogatepass")) < MAX_KEY_BYTES else key_fault(text)
+
+
+def _value_fault(values: Iterable[bytes | None]) -> str:
+    if any(value is not None and len(value) > MAX_PAYLOAD_BYTES for value in values):
+        return f"a value has at most {MAX_PAYLOAD_BYTES} bytes"
+    return ""
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return os.strerror(error.errno or 0)
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    return f"{error} ({getattr(error, 'sqlite_errorname', type(error).__name__)})"

@@ -1,0 +1,334 @@
+"""The supervisor's end of the broker: starts it, tells it who may connect, hears it, and puts another in its place.
+
+Nothing here waits but `start` and `wait_ready`: a loop polls `fileno` and gives what it gets from `receive` its place.
+After a crash another broker gets the same server key, so that the workers that live on reach it, another epoch, and
+everybody who was admitted. What was acknowledged is in its store and in the audit log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Sequence
+
+import zmq
+
+from ipc import codec
+from ipc.audit.event import AuditEvent
+from ipc.broker.messages import MAX_PAYLOAD_BYTES
+from ipc.broker.orders import (
+    ActorCalled,
+    Admit,
+    BrokerReady,
+    BrokerSetup,
+    CallActor,
+    Dismiss,
+    EndPeerNow,
+    ForgetCall,
+    NamespaceRemoved,
+    PeerPhased,
+    Quotas,
+    ReadQuotas,
+    RemoveNamespace,
+    UseWarden,
+)
+from ipc.channel import Channel
+from ipc.errors import ConfinementError, PeerProtocolError
+from ipc.messages import LayerReport
+from ipc.policy.decision import PolicyDocument
+from ipc.struct import Struct
+from supervisor import memory_file
+from supervisor.audit_writer import AuditWriter
+from supervisor.broker_restart import (
+    READY_WITHIN_NS,
+    AfterBrokerLoss,
+    BrokerLoss,
+    GiveUp,
+    Restart,
+    decide_after_loss,
+    recent_deaths,
+)
+from supervisor.identity import Identity
+from supervisor.processes import BrokerProcess
+
+MEMORY_BYTES = 512 << 20
+SOCKET_NAME = "broker.sock"
+DEFAULT_REQUIRED = ("rlimits", "no_new_privs", "landlock", "seccomp")
+
+BrokerMessage = BrokerReady | PeerPhased | EndPeerNow | ActorCalled | Quotas | NamespaceRemoved
+_MESSAGES = (BrokerReady, PeerPhased, EndPeerNow, ActorCalled, Quotas, NamespaceRemoved)
+
+
+class BrokerOptions(Struct, frozen=True):
+    """Where a broker works, as whom, and within which bounds; both directories belong to `run_as` alone."""
+
+    run_as: Identity
+    socket_directory: str
+    store_directory: str
+    workers_max: int = 200
+    memory_bytes: int = MEMORY_BYTES
+    required_layers: tuple[str, ...] = DEFAULT_REQUIRED
+
+
+class Lost(Struct, frozen=True):
+    """The broker has ended: what was decided, and why it ended as far as that is known."""
+
+    after: AfterBrokerLoss
+    detail: dict[str, object]
+
+
+class Heard(Struct, frozen=True):
+    """A message of the broker's, with the payload that came along."""
+
+    message: BrokerMessage
+    payload: bytes | None = None
+
+
+class BrokerClient:
+    """The one broker of a host. Use as a context manager: nothing is left behind."""
+
+    def __init__(
+        self,
+        options: BrokerOptions,
+        writer: AuditWriter,
+        user_namespace: int | None,
+        warden_channels: Callable[[], Sequence[int]] = tuple,
+    ) -> None:
+        """Prepare; `warden_channels` gives the ends of channels over which wardens announce, for each new broker."""
+        self._options = options
+        self._writer = writer
+        self._user_namespace = user_namespace
+        self._warden_channels = warden_channels
+        self._server_keys = zmq.curve_keypair()
+        self._audit_key = b""
+        self._epoch = int.from_bytes(os.urandom(4), "big")
+        self._process: BrokerProcess | None = None
+        self._channel: Channel | None = None
+        self._ready = False
+        self._ready_by_ns = 0
+        self._deaths_ns: tuple[int, ...] = ()
+        self._admitted: dict[str, tuple[Admit, bytes]] = {}
+        self.layers: tuple[LayerReport, ...] = ()
+        self.restarts = 0
+
+    def __enter__(self) -> BrokerClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- what others need to know --------------------------------------------------------------------------------------
+
+    @property
+    def socket_path(self) -> str:
+        """Where it listens."""
+        return os.path.join(self._options.socket_directory, SOCKET_NAME)
+
+    @property
+    def endpoint(self) -> str:
+        """Where it listens, for ZeroMQ."""
+        return f"ipc://{self.socket_path}"
+
+    @property
+    def server_public_key(self) -> bytes:
+        """Its public CURVE key (Z85), the same for each broker of this client."""
+        return self._server_keys[0]
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it listens, and everybody is admitted."""
+        return self._ready
+
+    @property
+    def pid(self) -> int | None:
+        """Its process, if there is one."""
+        return None if self._process is None else self._process.process.pid
+
+    @property
+    def due_ns(self) -> int | None:
+        """When a broker that was started must have become ready; then `receive` says that it is lost."""
+        return None if self._ready or self._channel is None else self._ready_by_ns
+
+    def fileno(self) -> int:
+        """Return the channel's descriptor, for poll(2); -1 while there is none."""
+        return -1 if self._channel is None else self._channel.fileno()
+
+    # -- its life ------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start a broker; it becomes ready by itself. Raises ConfinementError when its namespace can't be entered."""
+        self._process = BrokerProcess.start_broker(self._user_namespace)
+        self._channel = Channel(self._process.endpoint)
+        self._ready = False
+        self._ready_by_ns = time.monotonic_ns() + READY_WITHIN_NS
+        # One that is gone already is met as the end of its channel.
+        with contextlib.suppress(OSError):
+            self._channel.send(self._new_setup())
+
+    def wait_ready(self) -> None:
+        """Wait until it listens; raises ConfinementError when it can't."""
+        while not self._ready:
+            heard = self.receive(READY_WITHIN_NS / 1e9)
+            if isinstance(heard, Lost):
+                why = str(heard.detail.get("last_words", "")) or f"it ended: {heard.detail}"
+                raise ConfinementError("broker", "start", 0, why)
+
+    def receive(self, timeout_s: float | None = 0) -> Heard | Lost | None:
+        """Return what it says next, or that it is lost and what follows; None when there is nothing in time.
+
+        A lost one is on record then, and where it is to be restarted, another one was started.
+        """
+        channel = self._channel
+        if channel is None:
+            return None
+        try:
+            message, descriptors = channel.receive(_MESSAGES, timeout_s)
+        except TimeoutError:
+            late = not self._ready and time.monotonic_ns() >= self._ready_by_ns
+            return self._lose("it did not become ready in time") if late else None
+        except (EOFError, OSError):
+            return self._lose("")
+        except PeerProtocolError as error:
+            return self._lose(str(error))
+        assert isinstance(message, BrokerMessage)
+        payload = None
+        for descriptor in descriptors:
+            payload = _read_payload(descriptor)
+        if isinstance(message, BrokerReady):
+            self.layers = message.layers
+            self._ready = True
+            for warden in self._warden_channels():
+                self._send(UseWarden(), warden)
+                os.close(warden)
+            for admit, document in self._admitted.values():
+                self._send_admit(admit, document)
+            if self.restarts:
+                event = AuditEvent("broker_restarted", detail={"pid": self.pid, "restarts": self.restarts})
+                self._writer.local(event)
+        return Heard(message, payload)
+
+    def close(self) -> None:
+        """End it, and wait for that; what it had acknowledged is kept."""
+        process, self._process, self._channel = self._process, None, None
+        if process is not None:
+            process.close()
+        if self._audit_key:
+            self._writer.unregister(self._audit_key)
+            self._audit_key = b""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.socket_path)
+
+    def _lose(self, why: str) -> Lost:
+        process = self._process
+        assert process is not None
+        was_ready, self._ready, self._channel, self._process = self._ready, False, None, None
+        now_ns = time.monotonic_ns()
+        self._deaths_ns = (*recent_deaths(self._deaths_ns, now_ns), now_ns)
+        # It may be about to say why it ends.
+        if not process.process.wait(0.5):
+            process.see_gone()
+        detail: dict[str, object] = {"pid": process.process.pid}
+        status = process.process.wait_status
+        own_end = False
+        if status is not None:
+            ended_by_signal = os.WIFSIGNALED(status)
+            code = os.waitstatus_to_exitcode(status)
+            own_end = not ended_by_signal and code in (69, 73)
+            detail["signal" if ended_by_signal else "status"] = abs(code)
+        words = process.process.last_words()
+        if words or why:
+            detail["last_words"] = why or words.splitlines()[-1]
+        process.close()
+        after = decide_after_loss(BrokerLoss(was_ready, own_end, False), self._deaths_ns, now_ns)
+        self._writer.unregister(self._audit_key)
+        reason = after.reason if isinstance(after, GiveUp) else ""
+        self._writer.local(AuditEvent("broker_lost", reason=reason, detail=detail))
+        if isinstance(after, Restart):
+            self.restarts += 1
+            self.start()
+        return Lost(after, detail)
+
+    def _new_setup(self) -> BrokerSetup:
+        options = self._options
+        # Never 0, which to a worker means that it has known none.
+        self._epoch = (self._epoch + 1) % 2**32 or 1
+        public, secret = self._writer.new_client_keys("broker")
+        self._audit_key = public
+        return BrokerSetup(
+            uid=options.run_as.uid,
+            gid=options.run_as.gid,
+            socket_path=self.socket_path,
+            server_public_key=self._server_keys[0],
+            server_secret_key=self._server_keys[1],
+            store_directory=options.store_directory,
+            epoch=self._epoch,
+            workers_max=options.workers_max,
+            memory_bytes=options.memory_bytes,
+            audit_endpoint=self._writer.endpoint,
+            audit_server_key=self._writer.server_public_key,
+            audit_public_key=public,
+            audit_secret_key=secret,
+            required=options.required_layers,
+        )
+
+    # -- what it is told -----------------------------------------------------------------------------------------------
+
+    def admit(self, order: Admit, document: PolicyDocument) -> None:
+        """Let an instance connect once it is announced, from now on and with each broker to come."""
+        packed = codec.pack_map(document.to_wire())
+        self._admitted[order.instance] = (order, packed)
+        if self._ready:
+            self._send_admit(order, packed)
+
+    def dismiss(self, instance: str) -> None:
+        """Say that an instance has ended."""
+        if self._admitted.pop(instance, None) is not None and self._ready:
+            self._send(Dismiss(instance))
+
+    def call(self, order: CallActor, payload: bytes) -> bool:
+        """Deliver a payload for an operator; False when there is no broker at the moment."""
+        return self._ready and self._send_with_file(order, payload)
+
+    def forget_call(self, call: int) -> None:
+        """Say that nobody waits for a call any more."""
+        if self._ready:
+            self._send(ForgetCall(call))
+
+    def read_quotas(self) -> bool:
+        """Ask for the quotas; False when there is no broker at the moment."""
+        return self._ready and self._send(ReadQuotas())
+
+    def remove_namespace(self, namespace: str) -> bool:
+        """Have all removed that a component keeps; False when there is no broker at the moment."""
+        return self._ready and self._send(RemoveNamespace(namespace))
+
+    def use_warden(self, channel: int) -> None:
+        """Let a warden announce connections over `channel`, which stays the caller's."""
+        if self._ready:
+            self._send(UseWarden(), channel)
+
+    def _send_admit(self, order: Admit, packed: bytes) -> None:
+        self._send_with_file(order, packed)
+
+    def _send_with_file(self, message: object, data: bytes) -> bool:
+        file = memory_file.from_bytes("broker", data)
+        try:
+            return self._send(message, file)
+        finally:
+            os.close(file)
+
+    def _send(self, message: object, descriptor: int = -1) -> bool:
+        if self._channel is None:
+            return False
+        try:
+            self._channel.send(message, () if descriptor < 0 else (descriptor,))
+        except OSError:
+            return False  # met as the end of its channel
+        return True
+
+
+def _read_payload(descriptor: int) -> bytes:
+    with open(descriptor, "rb") as source:
+        source.seek(0)
+        return source.read(MAX_PAYLOAD_BYTES)

@@ -1,0 +1,350 @@
+"""What a worker in the hands of an attacker can do to the broker over the wire, each with a positive control."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import zmq
+
+from ipc.broker import messages as m
+from ipc.broker.messages import MAX_FRAME_BYTES
+
+from .conftest import GUARD_S, Client, Stage
+
+MIB = 1 << 20
+REFUSED = (zmq.EVENT_HANDSHAKE_FAILED_AUTH, zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL, zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL)
+
+
+def memory_bytes(pid: int | None) -> int:
+    """Return what a process holds of private memory (proc(5), VmData), as RLIMIT_DATA counts it."""
+    (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmData")]
+    return int(line.split()[1]) * 1024
+
+
+def still_works(stage: Stage, witness: Client) -> None:
+    """A neighbour's message goes through, and the broker is the one it was."""
+    assert witness.ask(m.Exists(1_000_000, "k")) == m.Accepted(1_000_000, 0)
+    assert stage.client.restarts == 0
+
+
+def test_only_an_announced_key_shakes_hands_and_once(stage: Stage) -> None:
+    """Admitted isn't enough, announced is; one announcement lets one connection in, and none follows while it lives."""
+    keys = stage.admit("one")
+    assert stage.connect(keys).outcome() in REFUSED
+    assert stage.announce("one")
+    first = stage.connect(keys)
+    assert first.outcome() == zmq.EVENT_HANDSHAKE_SUCCEEDED
+    assert stage.connect(keys).outcome() in REFUSED
+    first.send(m.Hello(m.PROTOCOL))
+    assert isinstance(first.receive(), m.Welcome)
+    assert not stage.announce("one")
+    first.close()
+    again = stage.hello("one", keys)
+    assert again.ask(m.Exists(1, "k")) == m.Accepted(1, 0)
+    assert not stage.announce("nobody")
+
+
+def test_another_key_is_refused(stage: Stage) -> None:
+    """A key that nobody admitted, a dismissed one, none at all, and the wrong one of the server: no handshake."""
+    witness = stage.actor("witness")
+    keys = stage.admit("one")
+    assert stage.announce("one")
+    assert stage.connect(zmq.curve_keypair()).outcome() in REFUSED
+    wrong_server, _ = zmq.curve_keypair()
+    assert stage.connect(keys, server_key=wrong_server).outcome(2) != zmq.EVENT_HANDSHAKE_SUCCEEDED
+    plain = stage.context.socket(zmq.DEALER)
+    plain.linger = 0
+    plain.connect(stage.client.endpoint)
+    plain.send(m.pack([m.Hello(m.PROTOCOL)]))
+    assert not plain.poll(500)
+    plain.close(0)
+    control = stage.connect(keys)
+    assert control.outcome() == zmq.EVENT_HANDSHAKE_SUCCEEDED
+    control.close()
+    stage.client.dismiss("one-1")
+    assert not stage.announce("one")
+    assert stage.connect(keys).outcome() in REFUSED
+    still_works(stage, witness)
+
+
+def test_a_routing_id_of_ones_own_choice_ends_the_peer(stage: Stage) -> None:
+    """Who chooses its routing id could choose another's: it is ended by its first frame, and nobody else notices."""
+    witness = stage.actor("witness")
+    keys = stage.admit("thief")
+    assert stage.announce("thief")
+    thief = stage.context.socket(zmq.DEALER)
+    thief.linger = 0
+    thief.routing_id = b"stolen"
+    thief.curve_serverkey = stage.client.server_public_key
+    thief.curve_publickey, thief.curve_secretkey = keys
+    thief.connect(stage.client.endpoint)
+    thief.send(m.pack([m.Hello(m.PROTOCOL)]))
+    assert "routing id" in stage.wait_ended("thief").reason
+    thief.close(0)
+    still_works(stage, witness)
+
+
+@contextlib.contextmanager
+def recording(stage: Stage, path: Path) -> Iterator[bytearray]:
+    """Relay one connection from `path` to the broker, and keep what the client says."""
+    said = bytearray()
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+
+    def relay() -> None:
+        near, _ = listener.accept()
+        far = socket.socket(socket.AF_UNIX)
+        far.connect(stage.client.socket_path)
+
+        def back() -> None:
+            with contextlib.suppress(OSError):
+                while data := far.recv(65536):
+                    near.sendall(data)
+
+        threading.Thread(target=back, daemon=True).start()
+        while data := near.recv(65536):
+            said.extend(data)
+            far.sendall(data)
+        far.shutdown(socket.SHUT_RDWR)
+        near.close()
+        far.close()
+
+    thread = threading.Thread(target=relay, daemon=True)
+    thread.start()
+    yield said
+    thread.join(GUARD_S)
+    listener.close()
+
+
+def test_a_recorded_connection_is_no_connection(stage: Stage) -> None:
+    """Every byte of a conversation, played again while another handshake is announced, does nothing."""
+    keys = stage.admit("one")
+    assert stage.announce("one")
+    path = stage.directory / "relay"
+    with recording(stage, path) as said:
+        dealer = stage.context.socket(zmq.DEALER)
+        dealer.linger = 0
+        dealer.curve_serverkey = stage.client.server_public_key
+        dealer.curve_publickey, dealer.curve_secretkey = keys
+        dealer.connect(f"ipc://{path}")
+        for message in (m.Hello(m.PROTOCOL), m.Set(1, "k", b"1"), m.Delete(2, "k")):
+            dealer.send(m.pack([message]))
+            assert dealer.poll(GUARD_S * 1000)
+            dealer.recv()
+        dealer.close(0)
+    stage.wait_for(lambda: stage.announce("one"), "the connection is gone")
+    with socket.socket(socket.AF_UNIX) as replay:
+        replay.connect(stage.client.socket_path)
+        replay.settimeout(GUARD_S)
+        with contextlib.suppress(OSError):
+            replay.sendall(said)
+            while replay.recv(65536):
+                pass
+    client = stage.connect(keys)
+    client.send(m.Hello(m.PROTOCOL))
+    assert isinstance(client.receive(), m.Welcome)
+    assert client.ask(m.Get(1, "k")) == m.Value(1, None)
+
+
+def test_ten_thousand_malformed_frames(stage: Stage) -> None:
+    """The first ends the peer, by one record; no crash, no growth, and the neighbour doesn't notice."""
+    witness = stage.actor("witness")
+    chosen = random.Random(4)
+    before = memory_bytes(stage.client.pid)
+    for name in ("one", "two"):
+        attacker = stage.actor(name)
+        valid = m.pack([m.Set(1, "k", b"v" * 100), m.Send(2, "witness", b"")])
+        for number in range(5_000):
+            frame = bytearray(valid)
+            match number % 4:
+                case 0:
+                    frame = bytearray(chosen.randbytes(chosen.randrange(200)))
+                case 1:
+                    frame[chosen.randrange(len(frame))] ^= 1 << chosen.randrange(8)
+                    frame += b"\xc1"
+                case 2:
+                    frame = bytearray(b"\x91" * 50_000)
+                case 3:
+                    frame = frame[: chosen.randrange(len(frame))]
+            attacker.socket.send(bytes(frame))
+        stage.wait_ended(name)
+        still_works(stage, witness)
+    assert memory_bytes(stage.client.pid) - before < 16 * MIB
+    assert len(stage.events("peer_ended")) == 2
+
+
+def test_a_frame_that_is_too_long(stage: Stage) -> None:
+    """A little too long: the peer is ended by name. Much too long: libzmq closes the connection, unread."""
+    witness = stage.actor("witness")
+    little = stage.actor("little")
+    little.socket.send(b"x" * (MAX_FRAME_BYTES + 1))
+    assert "bytes" in stage.wait_ended("little").reason
+    much = stage.actor("much")
+    assert much.outcome() == zmq.EVENT_HANDSHAKE_SUCCEEDED
+    much.socket.send(b"x" * (MAX_FRAME_BYTES + MIB))
+    assert much.outcome() == zmq.EVENT_DISCONNECTED
+    still_works(stage, witness)
+
+
+def test_a_message_of_several_frames_ends_the_peer(stage: Stage) -> None:
+    """Two frames where one is expected; the same content in one frame is taken."""
+    witness = stage.actor("witness")
+    attacker = stage.actor("attacker")
+    assert attacker.ask(m.Exists(1, "k")) == m.Accepted(1, 0)
+    attacker.socket.send_multipart([m.pack([m.Exists(2, "k")]), b""])
+    assert "several frames" in stage.wait_ended("attacker").reason
+    assert attacker.receive(0.2) is None
+    still_works(stage, witness)
+
+
+def test_a_message_without_end_is_cut_off_and_named(new_stage: object) -> None:
+    """20,000 frames of 60 kB in one message: within its memory the broker ends who sends it, or is back in a second."""
+    assert callable(new_stage)
+    stage: Stage = new_stage(memory_bytes=256 * MIB)
+    witness_keys = stage.admit("witness")
+    witness = stage.hello("witness", witness_keys)
+    assert witness.ask(m.Set(1, "kept", b"value")) == m.Accepted(1, 1)
+    attacker = stage.actor("attacker")
+    part = zmq.Frame(b"x" * 60_000)
+
+    def bomb() -> None:
+        with contextlib.suppress(zmq.ZMQError):
+            for _ in range(20_000):
+                attacker.socket.send(part, zmq.SNDMORE, copy=False)
+            attacker.socket.send(part)
+
+    thread = threading.Thread(target=bomb, daemon=True)
+    attacker.socket.sndhwm = 0
+    thread.start()
+    peak = 0
+
+    def over() -> bool:
+        nonlocal peak
+        with contextlib.suppress(OSError):
+            peak = max(peak, memory_bytes(stage.client.pid))
+        ended = [each for each in stage.heard if "attacker" in repr(each) and "EndPeerNow" in repr(each)]
+        return bool(ended) or stage.client.restarts > 0
+
+    stage.wait_for(over, "the bomb is met")
+    thread.join(GUARD_S)
+    assert peak <= 256 * MIB
+    if stage.client.restarts:
+        stage.wait_for(lambda: stage.client.is_ready, "the broker is back")
+        witness = stage.hello("witness", witness_keys)
+    assert witness.ask(m.Get(2, "kept")) == m.Value(2, b"value")
+    assert stage.client.restarts == 0, "it died, where it should have found the sender"
+
+
+def test_who_reads_nothing_is_ended(stage: Stage) -> None:
+    """A receiver that never reads is ended before it costs much memory; who sends to it, and others, go on."""
+    witness, sender, slow = stage.actor("witness"), stage.actor("sender"), stage.actor("slow")
+    slow.socket.rcvhwm = 1
+    before = memory_bytes(stage.client.pid)
+    keys = stage.admit("stuck")
+    assert stage.announce("stuck")
+    stuck = stage.context.socket(zmq.DEALER)
+    stuck.linger, stuck.rcvhwm = 0, 1
+    stuck.curve_serverkey = stage.client.server_public_key
+    stuck.curve_publickey, stuck.curve_secretkey = keys
+    stuck.connect(stage.client.endpoint)
+    stuck.send(m.pack([m.Hello(m.PROTOCOL)]))
+    for number in range(150):
+        assert sender.ask(m.Send(number, "stuck", b"x" * 1_000_000)) == m.Accepted(number)
+    assert "doesn't read" in stage.wait_ended("stuck").reason
+    assert memory_bytes(stage.client.pid) - before < 160 * MIB
+    stuck.close(0)
+    still_works(stage, witness)
+
+
+def test_a_thousand_raw_connections(stage: Stage) -> None:
+    """Sockets that say nothing, and garbage on a thousand more: neighbours go on, handshakes too, all are closed."""
+    witness = stage.actor("witness")
+    before = memory_bytes(stage.client.pid)
+    chosen = random.Random(5)
+    with contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(1_000)]
+        for each in silent:
+            each.connect(stage.client.socket_path)
+        for _ in range(1_000):
+            with socket.socket(socket.AF_UNIX) as garbage, contextlib.suppress(OSError):
+                garbage.connect(stage.client.socket_path)
+                garbage.sendall(b"\xff" + chosen.randbytes(200))
+                garbage.settimeout(GUARD_S)
+                while garbage.recv(4096):  # until it is closed
+                    pass
+        newcomer = stage.actor("newcomer")
+        assert newcomer.ask(m.Exists(1, "k")) == m.Accepted(1, 0)
+        for each in silent[::100]:
+            each.settimeout(GUARD_S)
+            with contextlib.suppress(ConnectionResetError):
+                while each.recv(4096):
+                    pass
+    still_works(stage, witness)
+    assert memory_bytes(stage.client.pid) - before < 128 * MIB
+
+
+def test_who_breaks_the_broker_is_named(stage: Stage) -> None:
+    """A message on which the core breaks ends the broker, and its sender is to be ended; the next one is there soon."""
+    witness_keys = stage.admit("witness")
+    witness = stage.hello("witness", witness_keys)
+    assert witness.ask(m.Set(1, "kept", b"v")) == m.Accepted(1, 1)
+    attacker = stage.actor("attacker")
+    attacker.send(m.Invoke(1, "break", "", b""))
+    assert "broke on its message" in stage.wait_ended("attacker").reason
+    assert stage.wait_restarted() < 3
+    witness = stage.hello("witness", witness_keys)
+    assert witness.ask(m.Get(2, "kept")) == m.Value(2, b"v")
+    (lost,) = stage.events("broker_lost")
+    assert "RuntimeError" in str(lost["detail"])
+    stage.wait_for(lambda: stage.events("broker_restarted"), "the restart is on record")
+
+
+def test_kill_9_under_storage_writes_loses_nothing_acknowledged(stage: Stage) -> None:
+    """Killed eight times while three components write: each value that was acknowledged is there, or a later one."""
+    names = ("one", "two", "three")
+    keys = {name: stage.admit(name, storage_bytes=None) for name in names}
+    acknowledged: dict[str, int] = dict.fromkeys(names, -1)
+    sent: dict[str, int] = dict.fromkeys(names, -1)
+    chosen = random.Random(6)
+    for _ in range(8):
+        clients = {name: stage.hello(name, keys[name]) for name in names}
+        for name, client in clients.items():
+            value = client.ask(m.Get(0, "n"))
+            assert isinstance(value, m.Value)
+            found = -1 if value.value is None else int(value.value)
+            assert acknowledged[name] <= found <= sent[name]
+            acknowledged[name] = sent[name] = found
+        kill_at_s = time.monotonic() + 0.1 + chosen.random() * 0.2
+        pid = stage.client.pid
+        assert pid is not None
+        while time.monotonic() < kill_at_s:
+            for name, client in clients.items():
+                for _ in range(10):
+                    sent[name] += 1
+                    client.send(m.Set(sent[name], "n", b"%d" % sent[name]))
+                while (answer := client.receive(0.001)) is not None:
+                    assert isinstance(answer, m.Accepted)
+                    acknowledged[name] = max(acknowledged[name], answer.seq)
+        os.kill(pid, 9)
+        stage.wait_restarted()
+        stage.client._deaths_ns = ()  # the bound on restarts has a test of its own
+        for client in clients.values():
+            while (answer := client.receive(0)) is not None:
+                assert isinstance(answer, m.Accepted)
+                acknowledged[client_name(clients, client)] = max(acknowledged[client_name(clients, client)], answer.seq)
+            client.close()
+            stage.clients.remove(client)
+    assert min(acknowledged.values()) > 10
+
+
+def client_name(clients: dict[str, Client], client: Client) -> str:
+    """Return under which name a client is."""
+    return next(name for name, each in clients.items() if each is client)
