@@ -1,7 +1,8 @@
 """The table of every code that a denial, a limit or an error carries; stable: a code never changes its meaning.
 
 `airssys help CODE` prints an entry. A11xx forbidden, A12xx grants and names, A13xx access control list, A14xx roles,
-A15xx quotas, A16xx the operating system, A17xx system calls, A18xx messages, A20xx limits, A30xx confinement and hosting.
+A15xx quotas, A16xx the operating system, A17xx system calls, A18xx messages, A20xx limits, A30xx confinement and
+hosting.
 """
 
 from collections.abc import Mapping
@@ -220,7 +221,7 @@ _ENTRIES: Final = (
         "A1802",
         "mailbox full",
         "The receiver has not handled what lies in its mailbox, and there is no room for more.",
-        "Send less, or later; or make the receiver faster. A receiver that handles nothing is usually stuck in one call.",
+        "Send less, or later; or make the receiver faster. One that handles nothing is usually stuck in one call.",
     ),
     Code(
         "A1803",
@@ -231,7 +232,7 @@ _ENTRIES: Final = (
     Code(
         "A1804",
         "target gone",
-        "The component that was to answer ended, or restarted, before it did. Whether it has done its work is not known.",
+        "The component that was to answer ended, or restarted, before it did. Whether it did its work is not known.",
         "`airssys logs NAME` shows its last words. Ask again if asking twice does no harm.",
     ),
     Code(

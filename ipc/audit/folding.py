@@ -34,11 +34,14 @@ def key_of(event: AuditEvent) -> Key:
     )
 
 
-class _Window(Struct):
+class Window(Struct):
+    """The open window of one kind of event. `closed` tells who counts into it directly to look for another one."""
+
     event: AuditEvent
     opened_ns: int
     last_ns: int
     repeats: int = 0
+    closed: bool = False
 
 
 class Folder:
@@ -57,7 +60,7 @@ class Folder:
         self._window_ns = window_ns
         self._max_windows = max_windows
         # In the order of opening, which is the order of ending: all windows are equally long.
-        self._windows: dict[Key, _Window] = {}
+        self._windows: dict[Key, Window] = {}
 
     def __len__(self) -> int:
         return len(self._windows)
@@ -82,8 +85,12 @@ class Folder:
         closed = list(self.due(now_ns))
         while len(self._windows) >= self._max_windows:
             closed += self._close(next(iter(self._windows)))
-        self._windows[key] = _Window(event, now_ns, now_ns)
+        self._windows[key] = Window(event, now_ns, now_ns)
         return tuple(closed)
+
+    def window(self, key: Key) -> Window | None:
+        """The open window of a kind, for a caller that counts too often to look it up each time."""
+        return self._windows.get(key)
 
     def note(self, event: AuditEvent, now_ns: int) -> tuple[AuditEvent, ...]:
         """Take one happening; returns the records to be written: closing ones, then perhaps `event` itself."""
@@ -124,6 +131,7 @@ class Folder:
 
     def _close(self, key: Key) -> tuple[AuditEvent, ...]:
         window = self._windows.pop(key)
+        window.closed = True
         if not window.repeats:
             return ()
         first = window.event

@@ -16,6 +16,9 @@ class Rights(Protocol):
     def decide(self, action: str, resource: str) -> Allow | Deny:
         """Answer for one action on one resource."""
 
+    def granted(self, action: str) -> tuple[str, ...]:
+        """Return the patterns of the grants of an action, whatever else may forbid."""
+
 
 class Bounds(Struct, frozen=True):
     """What one component may use; integers, None is unlimited (only a host policy grants that)."""
@@ -168,7 +171,7 @@ class Record(Struct, frozen=True):
     """Put on record what was decided about this instance; with a ticket answer with Recorded once it is durable.
 
     The core folds: `count` says how many alike happenings the record stands for. `quota` names the one that `usage` and
-    `limit` speak of.
+    `limit` speak of; `actor` is the person who did it, where one did.
     """
 
     instance: str
@@ -186,6 +189,7 @@ class Record(Struct, frozen=True):
     detail: tuple[tuple[str, str | int], ...] = ()
     count: int = 1
     quota: str = ""
+    actor: str = ""
 
 
 class Provide(Struct, frozen=True):

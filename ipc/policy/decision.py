@@ -127,6 +127,10 @@ class Policy:
                 seen[resource] = decision
         return decision
 
+    def granted(self, action: str) -> tuple[str, ...]:
+        """The patterns of the component's grants of this action; what the host's rules take away is not left out."""
+        return tuple(dict.fromkeys(grant.pattern_text for grant in self.document.grants if grant.action == action))
+
     def rights(self, resource: str, is_directory: bool = False) -> frozenset[str]:
         """Which of "read", "write" and "list" the component has on a file or directory.
 

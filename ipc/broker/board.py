@@ -1,0 +1,220 @@
+"""What the broker's handlers share: who is there, what goes out, and how an instance ends. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from ipc.broker import sessions as phases
+from ipc.broker.events import Command, EndPeer, OperatorAnswered, Phased, Record, Transmit
+from ipc.broker.ledger import UNRECORDED, Ledger, Refusal
+from ipc.broker.messages import Bye, Callback, ErrorKind, FromWorker, ToWorker
+from ipc.broker.requests import Pending, Requests
+from ipc.broker.sessions import ALLOWED, NEXT, ORDERED, READY, Handlers, Session
+from ipc.broker.subscriptions import Subscriptions
+from ipc.policy.rate import Rate
+
+BROKE_PROTOCOL: Final = "A1806"
+BACKLOG_MESSAGES: Final = 2 * 512
+BACKLOG_BYTES: Final = 8 * 1024 * 1024
+"""What one instance may have waiting while the first use of a grant is put on record: two frames, a few milliseconds.
+Beyond that its messages are refused: when the disk hangs, what waits for it must not grow."""
+RATES_MAX: Final = 4_096
+"""Components that are away and whose rate is remembered, so that none gets a new one by ending."""
+
+GONE: Final = Refusal(ErrorKind.TARGET_GONE, "A1804", "it ended before it answered")
+CUT_OFF: Final = Refusal(
+    ErrorKind.UNAVAILABLE, "A1807", "the connection to it was lost; whether it was handled is not known"
+)
+
+
+class Board:
+    """The tables, each bounded by the number of admitted instances, and the commands of this turn."""
+
+    def __init__(self, random: Callable[[], int]) -> None:
+        """Begin with nobody; `random` gives 53-bit numbers."""
+        self.random = random
+        self.by_key: dict[str, Session] = {}
+        self.by_instance: dict[str, Session] = {}
+        self.by_name: dict[str, Session] = {}
+        """Those that may be sent to: the live ones."""
+        self.generation = 0
+        """Counts the comings and goings."""
+        self.subscriptions = Subscriptions()
+        self.requests = Requests(random)
+        self.ledger = Ledger(self.tell, self._resume)
+        self.commands: list[Command] = []
+        self._touched: list[Session] = []
+        self._rates: dict[str, Rate] = {}
+        self._handlers: dict[str, Handlers] = {phase: {} for phase in phases.PHASES}
+        self._stalled: Handlers = {}
+
+    def take_handlers(self, handlers: Mapping[type, Callable[[Session, object, int], None]]) -> None:
+        """Take what handles each message; from the tables follows which are in force in which phase."""
+        for phase in phases.PHASES:
+            self._handlers[phase] = {kind: handlers[kind] for kind in ALLOWED[phase]}
+        self._stalled = {**self._handlers[READY], **dict.fromkeys(ORDERED, self._wait)}
+
+    # -- what goes out -------------------------------------------------------------------------------------------------
+
+    def tell(self, session: Session, message: ToWorker) -> None:
+        """Send something to a worker at the end of this turn, behind what is there already."""
+        out = session.out
+        if not out:
+            self._touched.append(session)
+        out.append(message)
+
+    def take_commands(self) -> list[Command]:
+        """Return what is to be done: what goes on record first, then what goes out."""
+        commands = self.commands
+        self.commands = []
+        ledger = self.ledger
+        if ledger.records:
+            commands = [*ledger.records, *commands]
+            ledger.records.clear()
+        if self._touched:
+            for session in self._touched:
+                if session.route is not None and session.out:
+                    commands.append(Transmit(session.route, tuple(session.out)))
+                session.out.clear()
+            self._touched.clear()
+        return commands
+
+    def call_back(self, pending: Pending, payload: bytes | None, kind: str = "", reason: str = "") -> None:
+        """Give whoever waits for a request its end; the request is out of the table already."""
+        if pending.requester is None:
+            assert pending.call is not None
+            self.commands.append(OperatorAnswered(pending.call, payload, kind, reason))
+        else:
+            pending.requester.callbacks = True
+            self.tell(pending.requester, Callback(pending.correlation, payload, kind, reason))
+
+    # -- what waits for a record ---------------------------------------------------------------------------------------
+
+    def stall(self, session: Session, message: FromWorker) -> None:
+        """Have a message, and what comes behind it, wait until `session.stalled_for` is on record."""
+        session.backlog.appendleft(message)
+        session.backlog_bytes += _size_bytes(message)
+        session.handlers = self._stalled
+
+    def _wait(self, session: Session, message: FromWorker, now_ns: int) -> None:
+        size_bytes = _size_bytes(message)
+        if len(session.backlog) < BACKLOG_MESSAGES and session.backlog_bytes + size_bytes <= BACKLOG_BYTES:
+            session.backlog.append(message)
+            session.backlog_bytes += size_bytes
+        elif isinstance(message, Bye):
+            self._handlers[session.phase][Bye](session, message, now_ns)
+        else:
+            self._refuse_unrecorded(session, message)
+
+    def _resume(self, session: Session, failed: bool, now_ns: int) -> None:
+        session.handlers = self._handlers[session.phase]
+        backlog = session.backlog
+        while backlog and not session.stalled_for and session.phase == READY:
+            message = backlog.popleft()
+            session.backlog_bytes -= _size_bytes(message)
+            if failed and not isinstance(message, Bye):
+                self._refuse_unrecorded(session, message)
+            else:
+                session.handlers[type(message)](session, message, now_ns)
+
+    def _refuse_unrecorded(self, session: Session, message: FromWorker) -> None:
+        seq = getattr(message, "seq", None)
+        if isinstance(seq, int):
+            self.tell(session, UNRECORDED.to_answer(seq))
+
+    # -- comings and goings --------------------------------------------------------------------------------------------
+
+    def move(self, session: Session, happening: str) -> None:
+        """Take a session into the phase in which this leads."""
+        session.phase = phase = NEXT[session.phase, happening]
+        session.handlers = self._stalled if session.stalled_for and phase == READY else self._handlers[phase]
+        session.mailbox.is_open = phase == READY
+
+    def arrive(self, session: Session) -> None:
+        """An instance is admitted: it can be sent to from now on, and gets it when it is ready."""
+        session.handlers = self._handlers[session.phase]
+        self.by_key[session.admission.key] = self.by_instance[session.instance] = self.by_name[session.name] = session
+        self.generation += 1
+        self.subscriptions.add(session)
+
+    def leave(self, session: Session) -> None:
+        """A retired instance is known no more: nothing is taken from its key."""
+        del self.by_key[session.admission.key], self.by_instance[session.instance]
+        session.route = None
+        self.ledger.close_instance(session.instance)
+
+    def phased(self, session: Session) -> None:
+        """Tell the supervisor how a session is."""
+        self.commands.append(Phased(session.instance, "ready" if session.phase == READY else "lost", session.health))
+
+    def rate_of(self, name: str, per_s: int | None, now_ns: int) -> Rate:
+        """The message rate of a component: as its last instance left it."""
+        known = self._rates.get(name)
+        if known is None and len(self._rates) >= RATES_MAX:
+            for other in [other for other in self._rates if other not in self.by_name]:
+                del self._rates[other]
+        rate = self._rates[name] = Rate(per_s, now_ns, None if known is None else known.state(now_ns))
+        return rate
+
+    def cut_off(self, session: Session) -> None:
+        """A connection is gone: what was on its way in either direction may be lost, and who waits for it is told.
+
+        Its own requests are forgotten: the worker itself ends them, when the next Welcome tells of another epoch.
+        """
+        correlations, others = session.mailbox.withdraw()
+        self._end_requests(correlations, CUT_OFF)
+        self._note_lost(session, len(correlations), others, 0)
+        self._forget_own(session)
+        session.route = None
+        session.epoch = self.random()
+
+    def retire(self, session: Session) -> None:
+        """An instance is going: its mailbox is closed, the requests in it end, and no one finds it any more."""
+        if self.by_name.get(session.name) is not session:
+            return
+        del self.by_name[session.name]
+        self.generation += 1
+        self.subscriptions.remove(session)
+        for other in self.by_instance.values():
+            other.routes.pop(session.name, None)
+        with_it, unhandled = session.mailbox.withdraw()
+        waiting, unread = session.mailbox.empty()
+        self._end_requests([*with_it, *waiting], GONE)
+        self._note_lost(session, len(with_it) + len(waiting), unhandled, unread)
+        self._forget_own(session)
+
+    def violated(self, session: Session, reason: str, code: str = BROKE_PROTOCOL) -> None:
+        """End an instance that said what no working worker says."""
+        record = Record(session.instance, "violation", "messaging.protocol", "", "denied", code, reason)
+        self.ledger.happened(record)
+        self.commands.append(EndPeer(session.instance, code, reason))
+        self.move(session, phases.BROKE)
+        self.retire(session)
+
+    def _forget_own(self, session: Session) -> None:
+        for correlation in list(session.pending):
+            self.requests.end(correlation)
+        session.backlog.clear()
+        session.backlog_bytes = 0
+        session.stalled_for = 0
+        session.first_use = None
+
+    def _end_requests(self, correlations: list[int], why: Refusal) -> None:
+        for correlation in correlations:
+            pending = self.requests.end(correlation)
+            if pending is not None:
+                self.call_back(pending, None, why.kind, why.reason)
+
+    def _note_lost(self, session: Session, requests: int, unhandled: int, unread: int) -> None:
+        lost = unhandled + unread
+        if lost or requests:
+            detail = (("unhandled", unhandled), ("unread", unread), ("requests", requests))
+            reason = "messages were accepted for it and were not, or perhaps not, handled; requests were answered"
+            self.ledger.happened(
+                Record(session.instance, "messages_lost", "", "", "info", reason=reason, detail=detail)
+            )
+
+
+def _size_bytes(message: FromWorker) -> int:
+    return len(getattr(message, "payload", None) or getattr(message, "value", None) or b"")

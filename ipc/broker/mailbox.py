@@ -1,0 +1,117 @@
+"""The mailbox of one receiver: what was accepted for it and is not handled yet. Pure.
+
+At most `WINDOW` messages are with the receiver at a time, so that a slow one doesn't fill its own memory and a dead one
+takes few along; the rest waits here in the order of arrival, bounded by number and bytes. While there is room in the
+window nothing waits.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from ipc.broker.messages import Deliver
+from ipc.struct import Struct
+
+WINDOW: Final = 32
+"""Deliveries that a receiver has not handled yet. Enough to keep one busy through a batch; few to lose with it."""
+NUMBERS: Final = 2**53
+"""Ids are below this, so that every language can hold them in a float."""
+
+
+class Letter(Struct, frozen=True, gc=False):
+    """What waits. `correlation` is that of a request, 0 where no answer is wanted."""
+
+    sender: str
+    payload: bytes
+    correlation: int
+    topic: str
+
+
+class Mailbox:
+    """One receiver's. `unhandled` are the deliveries that are with it, each with its correlation."""
+
+    __slots__ = ("_letters", "_next", "dead", "is_open", "max_bytes", "max_messages", "size_bytes", "unhandled")
+
+    def __init__(self, max_messages: int, max_bytes: int, first_delivery: int) -> None:
+        """Begin closed: messages wait until the receiver is there.
+
+        Deliveries are numbered from `first_delivery`, a random number: an answer that is left over from an earlier
+        session must not fit a delivery of this one.
+        """
+        self.max_messages = max_messages
+        self.max_bytes = max_bytes
+        self.is_open = False
+        self.size_bytes = 0
+        self.unhandled: dict[int, int] = {}
+        self.dead = 0
+        """Requests that wait here and whose sender doesn't any more."""
+        self._letters: deque[Letter] = deque()
+        self._next = first_delivery
+
+    def __len__(self) -> int:
+        return len(self._letters)
+
+    def put(self, sender: str, payload: bytes, correlation: int = 0, topic: str = "") -> Deliver | bool:
+        """Accept a message: what is to be delivered now, True when it waits, False when there is no room."""
+        if self.is_open and not self._letters and len(self.unhandled) < WINDOW:
+            number = self._next
+            self._next = number + 1
+            self.unhandled[number] = correlation
+            return Deliver(number, sender, payload, correlation != 0, topic)
+        if len(self._letters) >= self.max_messages or self.size_bytes + len(payload) > self.max_bytes:
+            return False
+        self._letters.append(Letter(sender, payload, correlation, topic))
+        self.size_bytes += len(payload)
+        return True
+
+    def handled(self, delivery: int) -> int:
+        """Take note that a delivery is done with: its correlation, 0 for none, -1 if it isn't with the receiver."""
+        return self.unhandled.pop(delivery, -1)
+
+    def refill(self, is_wanted: Callable[[int], bool]) -> list[Deliver]:
+        """What is to be delivered now that there is room; `is_wanted` says whether anybody waits for a request."""
+        ready: list[Deliver] = []
+        letters = self._letters
+        while self.is_open and letters and len(self.unhandled) < WINDOW:
+            letter = letters.popleft()
+            self.size_bytes -= len(letter.payload)
+            correlation = letter.correlation
+            if correlation and not is_wanted(correlation):
+                self.dead -= 1
+                continue
+            number = self._next
+            self._next = number + 1
+            self.unhandled[number] = correlation
+            ready.append(Deliver(number, letter.sender, letter.payload, correlation != 0, letter.topic))
+        return ready
+
+    def bury(self, is_wanted: Callable[[int], bool]) -> bool:
+        """Drop the requests that nobody waits for, if they are the larger part; whether they were.
+
+        Only then, so that a sender who finds the mailbox full again and again doesn't have us go through it each time.
+        """
+        if self.dead * 2 <= len(self._letters):
+            return False
+        kept = [letter for letter in self._letters if not letter.correlation or is_wanted(letter.correlation)]
+        self._letters = deque(kept)
+        self.size_bytes = sum(len(letter.payload) for letter in kept)
+        self.dead = 0
+        return True
+
+    def withdraw(self) -> tuple[list[int], int]:
+        """Forget what is with the receiver, which is out of reach: the requests' correlations, the number of others."""
+        correlations = [correlation for correlation in self.unhandled.values() if correlation]
+        others = len(self.unhandled) - len(correlations)
+        self.unhandled.clear()
+        self.is_open = False
+        return correlations, others
+
+    def empty(self) -> tuple[list[int], int]:
+        """Forget what waits: the requests' correlations, the number of others."""
+        correlations = [letter.correlation for letter in self._letters if letter.correlation]
+        others = len(self._letters) - len(correlations)
+        self._letters.clear()
+        self.size_bytes = self.dead = 0
+        return correlations, others

@@ -1,0 +1,300 @@
+"""What the broker does for a component beside messages: storage, who is there, custom capabilities. Pure.
+
+The store and the providers are elsewhere; here it is decided, ordered, and answered when they are done.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Final
+
+from ipc.broker.board import Board
+from ipc.broker.events import Provide, Store, StoreResult
+from ipc.broker.ledger import Refusal
+from ipc.broker.messages import (
+    MAX_KEY_BYTES,
+    MAX_LISTED,
+    MAX_NAME_BYTES,
+    Accepted,
+    CompareAndSet,
+    Delete,
+    ErrorKind,
+    Exists,
+    Get,
+    GetMetadata,
+    Health,
+    Invoke,
+    ListComponents,
+    ListKeys,
+    Names,
+    Numbers,
+    Set,
+    StorageCall,
+    Usage,
+    Value,
+)
+from ipc.broker.messaging import SEND, Messaging, to_refusal, too_large
+from ipc.broker.sessions import Session
+from ipc.policy.capability import is_action, normalise_name
+from ipc.policy.decision import Deny
+from ipc.policy.patterns import Malformed
+from ipc.policy.quota import QuotaLevel
+from ipc.policy.quotas import NEVER_MS, STORAGE
+from ipc.struct import Struct, replace
+
+READ: Final = "storage.read"
+WRITE: Final = "storage.write"
+STORING_MAX: Final = 256
+"""Storage calls of one instance that may be on their way; a worker waits for each, so more are no working worker's."""
+PROVIDING_MAX: Final = 64
+"""Calls of providers, likewise; each holds a payload."""
+HEALTHS: Final = frozenset(("healthy", "degraded", "unhealthy", "unknown"))
+CROWDED: Final = Refusal(ErrorKind.UNAVAILABLE, "A1807", "too many such calls wait already")
+
+
+class _Asked(Struct, frozen=True):
+    """Who waits for a ticket, over which connection, for what. `call` None: nobody, it was our own question."""
+
+    session: Session
+    route: bytes | None
+    call: StorageCall | Invoke | None
+
+
+class Services:
+    """Handlers for a session that is ready. Each takes the session, the message and the time."""
+
+    def __init__(self, board: Board, messaging: Messaging) -> None:
+        """Work on this board."""
+        self._board = board
+        self._messaging = messaging
+        self._tickets = count(1)
+        self._asked: dict[int, _Asked] = {}
+
+    # -- storage -------------------------------------------------------------------------------------------------------
+
+    def measure(self, session: Session) -> None:
+        """Ask the store how much a component keeps: that is counted from what is there."""
+        self._order(session, Usage(0), None)
+
+    def get(self, session: Session, message: Get | Exists, now_ns: int) -> None:
+        """Read one key, or see whether it is there."""
+        self._keyed(session, message, (READ,), now_ns)
+
+    def write(self, session: Session, message: Set | Delete, now_ns: int) -> None:
+        """Change one key."""
+        self._keyed(session, message, (WRITE,), now_ns)
+
+    def compare_and_set(self, session: Session, message: CompareAndSet, now_ns: int) -> None:
+        """Change one key if it holds what is expected: that takes reading, too."""
+        self._keyed(session, message, (READ, WRITE), now_ns)
+
+    def list_keys(self, session: Session, message: ListKeys, now_ns: int) -> None:
+        """List keys; the store leaves out those that may not be read."""
+        for text in (message.prefix, message.after):
+            if not _is_part_of_a_key(text):
+                self._refuse_storage(session, message, READ, "", _INVALID_KEY, now_ns)
+                return
+        if message.limit < 1:
+            reason = f"a listing has 1 to {MAX_LISTED} keys"
+            self._refuse_storage(session, message, READ, "", Refusal(ErrorKind.INVALID, "A1808", reason), now_ns)
+            return
+        self._store(session, replace(message, limit=min(message.limit, MAX_LISTED)))
+
+    def usage(self, session: Session, message: Usage, _now_ns: int) -> None:
+        """Say how full it is; that needs no grant."""
+        self._store(session, message)
+
+    def stored(self, ticket: int, result: StoreResult, now_ns: int) -> None:
+        """The store is done with a call: answer it."""
+        asked = self._asked.pop(ticket, None)
+        if asked is None or isinstance(asked.call, Invoke):
+            return
+        session, call = asked.session, asked.call
+        if not result.failure:
+            session.storage_bytes = result.usage_bytes
+            self._look(session, now_ns)
+        if call is None:
+            return
+        session.storing -= 1
+        if session.route is None or session.route is not asked.route:
+            return
+        action = WRITE if isinstance(call, Set | Delete | CompareAndSet) else READ
+        key = call.key if isinstance(call, Get | Set | Delete | Exists | CompareAndSet) else ""
+        if result.failure:
+            failed = Refusal(ErrorKind.UNAVAILABLE, "A1807", result.failure)
+            self._refuse_storage(session, call, action, key, failed, now_ns)
+        elif result.over_limit:
+            limit = session.admission.bounds.storage_bytes or 0
+            full = Refusal(
+                ErrorKind.OVER_QUOTA,
+                "A1501",
+                "no room is left",
+                retry_after_ms=NEVER_MS,
+                usage=result.usage_bytes,
+                limit=limit,
+                quota=STORAGE.name,
+            )
+            self._refuse_storage(session, call, action, key, full, now_ns)
+        else:
+            self._answer(session, call, result)
+
+    def _answer(self, session: Session, call: StorageCall, result: StoreResult) -> None:
+        tell = self._board.tell
+        match call:
+            case Get():
+                tell(session, Value(call.seq, result.value))
+            case ListKeys():
+                tell(session, Names(call.seq, result.keys))
+            case Usage():
+                limit = session.admission.bounds.storage_bytes
+                tell(session, Numbers(call.seq, (result.usage_bytes, -1 if limit is None else limit, result.count)))
+            case _:
+                tell(session, Accepted(call.seq, result.count))
+
+    def _keyed(
+        self,
+        session: Session,
+        message: Get | Exists | Set | Delete | CompareAndSet,
+        actions: tuple[str, ...],
+        now_ns: int,
+    ) -> None:
+        key, last = message.key, actions[-1]
+        if not _is_key(key):
+            self._refuse_storage(session, message, last, key[:MAX_KEY_BYTES], _INVALID_KEY, now_ns)
+            return
+        for action in actions:
+            decision = session.rights.decide(action, key)
+            if isinstance(decision, Deny):
+                self._refuse_storage(session, message, action, key, to_refusal(decision), now_ns)
+                return
+        if isinstance(message, Set | CompareAndSet) and len(message.value or b"") > session.max_payload_bytes:
+            self._refuse_storage(session, message, last, key, too_large(session), now_ns)
+            return
+        assert not isinstance(decision, Deny)
+        # Any number of keys: the first one stands for all that the same grant allows.
+        if self._board.ledger.use(session, last, key, decision.rule, now_ns, each=False) is None:
+            self._board.stall(session, message)
+            return
+        self._store(session, message)
+
+    def _store(self, session: Session, call: StorageCall) -> None:
+        if session.storing >= STORING_MAX:
+            self._board.tell(session, CROWDED.to_answer(call.seq))
+            return
+        session.storing += 1
+        self._order(session, call, call)
+
+    def _order(self, session: Session, call: StorageCall, asked: StorageCall | None) -> None:
+        ticket = next(self._tickets)
+        self._asked[ticket] = _Asked(session, session.route, asked)
+        limit = session.admission.bounds.storage_bytes
+        self._board.commands.append(Store(ticket, session.name, call, limit, session.rights))
+
+    def _look(self, session: Session, now_ns: int) -> None:
+        level = storage_level(session)
+        if session.storage_crossings.note(level):
+            self._board.ledger.crossed(session, level, now_ns)
+
+    def _refuse_storage(
+        self, session: Session, call: StorageCall, action: str, key: str, refusal: Refusal, now_ns: int
+    ) -> None:
+        # What can be about any key, and is the same for all, is counted together.
+        resource = "" if refusal.quota or refusal.kind == ErrorKind.UNAVAILABLE else key
+        self._board.ledger.refuse(session, call.seq, action, resource, refusal, now_ns)
+
+    # -- who is there --------------------------------------------------------------------------------------------------
+
+    def list_components(self, session: Session, message: ListComponents, _now_ns: int) -> None:
+        """Name those that it may send to."""
+        names = [route.target.name for route in self._messaging.reach(session)]
+        self._board.tell(session, Names(message.seq, tuple(names[:MAX_LISTED])))
+
+    def get_metadata(self, session: Session, message: GetMetadata, now_ns: int) -> None:
+        """Describe one that it may send to."""
+        found = self._messaging.permit(session, message.name)
+        if isinstance(found, Refusal):
+            name = message.name[:MAX_NAME_BYTES]
+            self._board.ledger.refuse(session, message.seq, SEND, name, found, now_ns)
+            return
+        target = found.target
+        described = (target.name, target.admission.version, target.admission.description, target.health)
+        self._board.tell(session, Names(message.seq, described))
+
+    # -- custom capabilities -------------------------------------------------------------------------------------------
+
+    def invoke(self, session: Session, message: Invoke, now_ns: int) -> None:
+        """Have a provider called."""
+        capability = message.capability[:MAX_NAME_BYTES]
+        action = f"custom.{capability}.{message.action[:MAX_NAME_BYTES]}"
+        if not is_action(action):
+            refusal = Refusal(ErrorKind.INVALID, "A1808", "there can't be such a capability or action")
+            self._board.ledger.refuse(session, message.seq, "custom", action, refusal, now_ns)
+            return
+        decision = session.rights.decide(action, capability)
+        if isinstance(decision, Deny):
+            self._board.ledger.refuse(session, message.seq, action, capability, to_refusal(decision), now_ns)
+            return
+        if len(message.payload) > session.max_payload_bytes:
+            self._board.ledger.refuse(session, message.seq, action, capability, too_large(session), now_ns)
+            return
+        if self._board.ledger.use(session, action, capability, decision.rule, now_ns) is None:
+            self._board.stall(session, message)
+            return
+        if session.providing >= PROVIDING_MAX:
+            self._board.tell(session, CROWDED.to_answer(message.seq))
+            return
+        session.providing += 1
+        ticket = next(self._tickets)
+        # Not its payload: the provider has it.
+        self._asked[ticket] = _Asked(session, session.route, replace(message, payload=b""))
+        self._board.commands.append(
+            Provide(ticket, session.instance, message.capability, message.action, message.payload)
+        )
+
+    def provided(self, ticket: int, payload: bytes | None, failure: str, now_ns: int) -> None:
+        """A provider is done: answer it."""
+        asked = self._asked.get(ticket)
+        if asked is None or not isinstance(asked.call, Invoke):
+            return
+        del self._asked[ticket]
+        session, call = asked.session, asked.call
+        session.providing -= 1
+        if session.route is None or session.route is not asked.route:
+            return
+        if failure:
+            failed = Refusal(ErrorKind.UNAVAILABLE, "A1807", failure)
+            action = f"custom.{call.capability}.{call.action}"
+            self._board.ledger.refuse(session, call.seq, action, call.capability, failed, now_ns)
+        else:
+            self._board.tell(session, Value(call.seq, payload))
+
+    # -- how it is -----------------------------------------------------------------------------------------------------
+
+    def health(self, session: Session, message: Health, _now_ns: int) -> None:
+        """Note what a component says of itself."""
+        if message.health not in HEALTHS:
+            self._board.violated(session, "a health that there isn't")
+        elif message.health != session.health:
+            session.health = message.health
+            self._board.phased(session)
+
+
+_INVALID_KEY: Final = Refusal(
+    ErrorKind.INVALID,
+    "A1808",
+    f"a key is 1 to {MAX_KEY_BYTES} bytes of text without control characters, in parts between colons",
+)
+
+
+def storage_level(session: Session) -> QuotaLevel:
+    """How full the storage of a component is, as the store said last."""
+    return QuotaLevel(STORAGE.name, session.storage_bytes, session.admission.bounds.storage_bytes, STORAGE.unit)
+
+
+def _is_key(key: str) -> bool:
+    return not isinstance(normalise_name(key, ":"), Malformed) and len(key.encode()) <= MAX_KEY_BYTES
+
+
+def _is_part_of_a_key(text: str) -> bool:
+    """Whether a key could begin so: what stands beside it can be anything, so it may end with a colon."""
+    return not text or _is_key(text.removesuffix(":") or "a")
