@@ -8,16 +8,18 @@ from __future__ import annotations
 
 # What is imported only when it is used for the first time can't be imported any more then.
 import encodings.idna  # noqa: F401
-import importlib
 import os
 import resource
+import secrets
 import sys
 import unicodedata  # noqa: F401
 from collections.abc import Callable, Collection
-from typing import Final, cast
+from functools import partial
+from typing import Final
 
 from ipc.audit.errors import AuditLogError
 from ipc.broker import shell
+from ipc.broker.core import Core
 from ipc.broker.memory import MemoryWatch
 from ipc.broker.orders import BrokerSetup
 from ipc.broker.store import StoreError
@@ -31,6 +33,7 @@ DESCRIPTORS: Final = 4_096
 DESCRIPTORS_PER_WORKER: Final = 4
 """libzmq aborts the process when it may not accept a connection for want of a descriptor: there are many more than can
 be used. Each worker has one connection, another while it reconnects."""
+ID_BITS: Final = 53
 STACK_BYTES: Final = 8 << 20
 STORE_RIGHTS: Final = (
     landlock.READ_FILE
@@ -109,11 +112,10 @@ def main(channel_descriptor: int, new_core: Callable[[BrokerSetup], shell.CoreLi
         os.umask(0o077)
         os.environ.clear()
         watch = MemoryWatch(setup.memory_bytes)
-        new_core = new_core or _core()
         layers = confine(setup)
         if set(os.getresuid()) != {setup.uid}:
             raise ConfinementError("identity", "getresuid", 0, f"the uids are {os.getresuid()}, not {setup.uid}")
-        shell.serve(channel, setup, layers, new_core, watch)
+        shell.serve(channel, setup, layers, new_core or _core, watch)
     except (EOFError, ConnectionResetError, BrokenPipeError):
         return
     except (ConfinementError, StoreError, AuditLogError, OSError) as error:
@@ -124,7 +126,6 @@ def main(channel_descriptor: int, new_core: Callable[[BrokerSetup], shell.CoreLi
         raise SystemExit(error.exit_code) from error
 
 
-def _core() -> Callable[[BrokerSetup], shell.CoreLike]:
-    """Import the core, while there is something to import from."""
-    core = importlib.import_module("ipc.broker.core")
-    return lambda setup: cast(shell.CoreLike, core.Core(setup.epoch))
+def _core(setup: BrokerSetup) -> shell.CoreLike:
+    """Return the core; nobody can guess the ids that it gives."""
+    return Core(setup.epoch, partial(secrets.randbits, ID_BITS))

@@ -316,7 +316,7 @@ class Broker:
         detail: dict[str, object] = dict(record.detail)
         if record.nearest is not None:
             detail["nearest"] = record.nearest
-        quota = {"quota": record.quota, "usage": record.usage, "limit": record.limit} if record.quota else None
+        quota = {"name": record.quota, "usage": record.usage, "limit": record.limit} if record.quota else None
         event = replace(
             stamp,
             event=record.event,
@@ -326,6 +326,7 @@ class Broker:
             code=record.code,
             reason=record.reason,
             rule=record.rule,
+            actor=record.actor,
             quota=quota,
             count=record.count,
             detail=detail or None,
