@@ -56,8 +56,9 @@ class ConfinementPlan(Message, frozen=True):
 
 
 class WorkerPlan(Message, frozen=True):
-    """Supervisor → worker, with the fork: what to become before there is a program. `kind` is run, probe or compile.
+    """Supervisor → worker, with the fork: what to become before there is a program.
 
+    `kind` is run, actor, probe or compile; an actor's first filter lets it keep a connection to the broker.
     A compiler has its `limits` from the start; a runner learns them with its job.
     """
 
@@ -274,6 +275,17 @@ class PreparePolicy(Message, frozen=True):
     ask: bool = False
     learn: bool = False
     storage: StorageBounds | None = None
+    broker: bool = False
+    """Whether its worker may have a connection to the broker: an actor's."""
+
+
+class UseBroker(Message, frozen=True):
+    """Supervisor → warden, with [channel]: a broker listens at `socket_path`; it replaces the one before.
+
+    On the channel the warden announces each connection (`ipc.broker.orders`).
+    """
+
+    socket_path: str
 
 
 class Attach(Message, frozen=True):

@@ -24,6 +24,7 @@ from ipc.messages import (
     Question,
     Reply,
     StorageExceeded,
+    UseBroker,
     WardenReady,
     WardenSetup,
 )
@@ -83,6 +84,10 @@ class WardenClient:
             self.channel.send(Prepare(worker_id), files)
         finally:
             os.close(policy_file)
+
+    def use_broker(self, socket_path: str, channel: int) -> None:
+        """Tell it of a broker that listens, and the channel on which it announces connections there."""
+        self.channel.send(UseBroker(socket_path), (channel,))
 
     def attach(self, worker_id: str, listener: int, pidfd: int, mark: int) -> None:
         """Hand a prepared worker over, and its `ipc.hand_over` mark; the answer is an `Attached` on the channel."""

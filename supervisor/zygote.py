@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from ipc.launch import ByName
 
 PRELOAD = ("worker.zygote_preload",)
+ACTOR_PRELOAD = ("worker.zygote_preload", "worker.actor_preload")
+"""Of a host that runs actors: ZeroMQ and what speaks to the broker cost memory that commands have no use for."""
 _DYING_S = 0.1
 """How much longer than its socket a killed process may take to be gone."""
 _MAIN = """\
@@ -111,8 +113,12 @@ class Forking:
 class Zygote:
     """One forkserver process. `start` returns before its imports are done; the first fork waits for them."""
 
-    def __init__(self, namespaces: bool = True) -> None:
-        """With `namespaces`, an outer user namespace is made around it where the kernel allows one."""
+    def __init__(self, namespaces: bool = True, actors: bool = False) -> None:
+        """With `namespaces`, an outer user namespace is made around it where the kernel allows one.
+
+        With `actors` it also holds ready what an actor needs.
+        """
+        self._actors = actors
         self._wanted = namespaces
         self._process: Spawned | None = None
         self._alive = -1
@@ -136,7 +142,9 @@ class Zygote:
     def _start(self) -> None:
         listener, self._door = _listen()
         alive_r, self._alive = os.pipe2(os.O_CLOEXEC)
-        code = _MAIN.format(preload=", ".join(PRELOAD), listener=listener.fileno(), alive=alive_r)
+        code = _MAIN.format(
+            preload=", ".join(ACTOR_PRELOAD if self._actors else PRELOAD), listener=listener.fileno(), alive=alive_r
+        )
         argv = isolated_python(code)
         inherited = (listener.fileno(), alive_r)
         try:

@@ -134,13 +134,13 @@ class Failures:
 class Function:
     """An export of an instance, ready to be called."""
 
-    __slots__ = ("_address", "_context", "_failures", "_func", "_result", "_result_address", "signature")
+    __slots__ = ("_address", "_context", "_failures", "_func", "_result", "_result_address", "_store", "signature")
 
     def __init__(self, store: Any, func: Any, failures: Failures | None = None) -> None:
         """Look everything up, once; `func` is a `wasmtime.component.Func` of `store`."""
         with func.type(store) as kind:
             self.signature = signature_of(kind)
-        self._func = func
+        self._func, self._store = func, store
         self._context = ctypes.cast(store._context(), ctypes.c_void_p).value
         self._address = ctypes.addressof(func._func)
         self._result = ctypes.create_string_buffer(VALUE_BYTES)
@@ -165,6 +165,8 @@ class Function:
             return returns.lift(self._result.raw, 0)
         finally:
             delete(self._result_address)
+            # The engine drops what it finds where it puts the next one: a bool, of which nothing can be freed twice.
+            self._result[0] = 0
 
 
 class Imports:

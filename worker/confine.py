@@ -84,11 +84,11 @@ def _isolate(confinement: Confinement, plan: ConfinementPlan, in_pid_namespace: 
     confinement.note(LayerReport("pid_namespace", status))
 
 
-def confine_with_listener(confinement: Confinement) -> int:
+def confine_with_listener(confinement: Confinement, actor: bool = False) -> int:
     """Load filter 1 and return its listener; -1 when the layer is off or unavailable and not required."""
     if not confinement.wanted(seccomp.LAYER):
         return -1
-    listener, report = seccomp.confine()
+    listener, report = seccomp.confine(actor)
     confinement.note(report)
     return listener
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+from collections.abc import Callable
 
 import wasmtime
 import wasmtime.component
@@ -106,8 +107,18 @@ class Program(Struct):
     timed_out: bool = False
 
     @classmethod
-    def load(cls, runner: Runner, settings: EngineSettings, job: WorkerJob, artifact: str | bytes) -> Program:
-        """Load the artifact, by path or from memory; raises ProgramError for imports that nothing provides."""
+    def load(
+        cls,
+        runner: Runner,
+        settings: EngineSettings,
+        job: WorkerJob,
+        artifact: str | bytes,
+        check: Callable[[wasmtime.component.Component], None] | None = None,
+    ) -> Program:
+        """Load the artifact, by path or from memory; raises ProgramError for imports that nothing provides.
+
+        `check` looks at a component that isn't a command, and raises what there is to say about it.
+        """
         program = cls(runner, job.limits, wasmtime.Store(runner.engine))
         runner.memories.limit_bytes = job.limits.memory_bytes
         # No memory_size: that would be a limit per memory, and `memories` keeps the sum.
@@ -128,7 +139,7 @@ class Program(Struct):
                 if isinstance(artifact, str)
                 else kind.deserialize(runner.engine, artifact)
             )
-            program._check_component(program.component)
+            (check or program._check_component)(program.component)
         else:
             module = (
                 wasmtime.Module.deserialize_file(runner.engine, artifact)
@@ -143,7 +154,7 @@ class Program(Struct):
             linked = self.runner.modules.instantiate_pre(module)
         except wasmtime.WasmtimeError as error:
             # It names the first import only. All are looked up one by one just here: each costs a worker pages.
-            _refuse_missing([f"{needed.module}.{needed.name}" for needed in module.imports if not self._has(needed)])
+            refuse_missing([f"{needed.module}.{needed.name}" for needed in module.imports if not self._has(needed)])
             raise ProgramError(_trim(str(error))) from error
         if not any(export.name == "_start" for export in module.exports):
             raise ProgramError("it has no `_start`: a library, not a command")
@@ -158,7 +169,7 @@ class Program(Struct):
 
     def _check_component(self, component: wasmtime.component.Component) -> None:
         kind = component.type
-        _refuse_missing([name for name in kind.imports(self.runner.engine) if not provided(name)])
+        refuse_missing([name for name in kind.imports(self.runner.engine) if not provided(name)])
         for name in kind.exports(self.runner.engine):
             if name.startswith("wasi:cli/run@" + WASI_P2_VERSIONS):
                 self.run_export = name
@@ -190,8 +201,12 @@ class Program(Struct):
 
     def run(self) -> Finished:
         """Instantiate and run the guest to its end; whatever it does becomes a value."""
+        return self.finished_by(self._run_component if self.component is not None else self._run_module)
+
+    def finished_by(self, guest: Callable[[], int]) -> Finished:
+        """Have the guest do this, which returns its exit code; however that ends becomes a value."""
         try:
-            exit_code = self._run_component() if self.component is not None else self._run_module()
+            exit_code = guest()
         except wasmtime.ExitTrap as ended:
             return self._exited(ended.code & 0xFF)
         except wasmtime.Trap as trap:
@@ -267,7 +282,8 @@ def provided(name: str) -> bool:
     return interface in WASI_P2_INTERFACES and version.startswith(WASI_P2_VERSIONS)
 
 
-def _refuse_missing(missing: list[str]) -> None:
+def refuse_missing(missing: list[str]) -> None:
+    """Raise ProgramError that names them, if there are any."""
     if missing:
         # All of them, up to what a packet holds: the names are the program's to choose.
         names = ", ".join(name[:_MAX_NAME_CHARACTERS] for name in sorted(missing))

@@ -118,7 +118,7 @@ def _condition(data: dict[str, object]) -> Condition:
 
 @functools.cache
 def load(name: str) -> FilterData:
-    """Read `worker/filters/NAME.json`; anything that isn't understood is an error."""
+    """Read `worker/filters/NAME.json`, what it extends in front; anything that isn't understood is an error."""
     # Not importlib.resources: it brings zipfile, tempfile and more into every worker's memory.
     with open(os.path.join(os.path.dirname(__file__), "filters", f"{name}.json"), encoding="utf-8") as source:
         data = json.load(source)
@@ -131,6 +131,8 @@ def load(name: str) -> FilterData:
         why, unseen = str(group["why"]), str(group.get("unseen", ""))
         for call in group["calls"]:
             rules.append(Rule(call, action, number, conditions, architectures, why, unseen))
+    if "extends" in data:
+        return FilterData(name, default, default_errno, (*load(data["extends"]).rules, *rules))
     return FilterData(name, default, default_errno, tuple(rules))
 
 

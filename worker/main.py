@@ -34,11 +34,14 @@ from worker.deadline import Deadline
 from worker.engine import Program, ProgramError, Runner
 
 if TYPE_CHECKING:
+    from worker.actor import Actor
     from worker.probe import Probe
 
 CHANNEL = 3
 """The worker's descriptors: 0, 1, 2 are the guest's streams, this is the channel, the next the parent's pidfd."""
 PARENT_PIDFD = 4
+ACTOR = "actor"
+"""The kind of a plan for an actor."""
 
 _CHUNK_BYTES = 1 << 24
 
@@ -64,10 +67,11 @@ def _live(plan: WorkerPlan, channel: Channel, in_pid_namespace: bool) -> int:
     stage = "confining"
     try:
         parse_probe = _parse_probe(plan)
+        load_actor = _load_actor(plan)
         runner = runner_for(plan.engine)
         confinement = confine.put_on_layers(plan.confinement, PARENT_PIDFD, in_pid_namespace)
         # From here on nothing is imported, and no file is named but by the engine.
-        listener = confine.confine_with_listener(confinement)
+        listener = confine.confine_with_listener(confinement, plan.kind == ACTOR)
         if listener >= 0:
             channel.send(Confined(tuple(confinement.layers)), (listener,))
             os.close(listener)
@@ -79,7 +83,11 @@ def _live(plan: WorkerPlan, channel: Channel, in_pid_namespace: bool) -> int:
         stage = "loading"
         confinement.bound(job.limits)
         probe = None if parse_probe is None else parse_probe(job.arguments[1])
-        program = Program.load(runner, plan.engine, job, _read_all(rest[0]) if rest else ARTIFACT_PATH)
+        artifact = _read_all(rest[0]) if rest else ARTIFACT_PATH
+        if (load_actor is None) != (job.actor is None):
+            raise ProgramError("it was to be an actor, or not to be one, and its worker is of the other kind")
+        actor = None if load_actor is None else load_actor(runner, plan.engine, job, artifact, channel)
+        program = Program.load(runner, plan.engine, job, artifact) if actor is None else actor.program
         program.set_wasi(job, native=listener < 0)
 
         stage = "sealing"
@@ -101,10 +109,22 @@ def _live(plan: WorkerPlan, channel: Channel, in_pid_namespace: bool) -> int:
         )
         return 70
 
-    with Deadline(runner.engine, job.limits.timeout_ns):
-        finished = program.run() if probe is None else probe.run()
+    if actor is not None:
+        finished = actor.run()
+    else:
+        with Deadline(runner.engine, job.limits.timeout_ns):
+            finished = program.run() if probe is None else probe.run()
     channel.write(finished)
     return 0
+
+
+def _load_actor(plan: WorkerPlan) -> type[Actor] | None:
+    """Return what loads an actor; imported now, where the zygote is that of a host without any."""
+    if plan.kind != ACTOR:
+        return None
+    from worker.actor import Actor
+
+    return Actor
 
 
 def _parse_probe(plan: WorkerPlan) -> Callable[[str], Probe] | None:

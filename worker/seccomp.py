@@ -35,6 +35,7 @@ class Programs(Struct, frozen=True):
     confining: Program
     sealing: Program
     compiling: Program
+    confining_actor: Program | None = None
     empty_path: int = 0
 
 
@@ -56,16 +57,30 @@ def compile_all() -> Programs:
     return _programs
 
 
+def compile_for_actors() -> Program:
+    """Compile filter 1 of actors, once: in the zygote of a host that has some, or in the worker."""
+    global _programs
+    programs = compile_all()
+    if programs.confining_actor is None:
+        programs = _programs = replace(programs, confining_actor=compile_filter(load("actor"), machine()))
+    assert programs.confining_actor is not None
+    return programs.confining_actor
+
+
 def note_empty_path(address: int) -> None:
     """Let workers ask about open descriptors by themselves, by that one address (`worker.empty_path`)."""
     global _programs
     _programs = replace(compile_all(), empty_path=address)
 
 
-def confine() -> tuple[int, LayerReport]:
-    """Load filter 1; returns its listener, for the warden. From here on no call that isn't listed is made."""
+def confine(actor: bool = False) -> tuple[int, LayerReport]:
+    """Load filter 1; returns its listener, for the warden. From here on no call that isn't listed is made.
+
+    An `actor`'s lets by what a connection to the broker needs, too.
+    """
     programs = compile_all()
-    program = programs.confining.bound(os.getpid(), programs.empty_path)
+    chosen = compile_for_actors() if actor else programs.confining
+    program = chosen.bound(os.getpid(), programs.empty_path)
     for flags, loses in _ATTEMPTS:
         try:
             listener = libc.set_filter(flags, program)

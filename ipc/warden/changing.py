@@ -394,16 +394,3 @@ def refuse_watch(context: Context) -> Answer:
     """inotify_add_watch(2)."""
     resource = text(context.path(context.call.a1))
     return Refusal(errno.EACCES, "filesystem.list", resource, "A1703", "watching files is not offered")
-
-
-def refuse_socket(context: Context) -> Answer:
-    """socket(2): nothing that was granted is reached by a socket of the worker's own."""
-    call = context.call
-    resource = f"socket(family {signed(call.a0)}, type {signed(call.a1) & 0xF})"
-    return Refusal(errno.EACCES, "network.connect", resource, "A1702", "a worker has no sockets of its own")
-
-
-def refuse_connect(context: Context) -> Answer:
-    """connect(2)."""
-    del context
-    return Refusal(errno.EACCES, "network.connect", "connect", "A1702", "a worker has no sockets of its own")

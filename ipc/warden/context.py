@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from ipc.libc import AT_FDCWD, Buffer, pidfd_getfd
 from ipc.policy.decision import Policy
 from ipc.struct import Struct
+from ipc.warden.broker_door import Connection
 from ipc.warden.decide import (
     LIST,
     READ,
@@ -43,9 +45,10 @@ class Recorder(Protocol):
 
 
 class Injection(Struct, frozen=True):
-    """The answer is a duplicate of this descriptor."""
+    """The answer is a duplicate of this descriptor; `given` is told the number that the worker got."""
 
     descriptor: int
+    given: Callable[[int], None] | None = None
 
 
 Answer = int | Injection | Refusal
@@ -64,6 +67,7 @@ class Context:
         "asked",
         "buffer",
         "call",
+        "connection",
         "done",
         "files",
         "listener",
@@ -88,8 +92,12 @@ class Context:
         machine: str,
         artifact: int | None,
         storage: Storage | None = None,
+        connection: Connection | None = None,
     ) -> None:
-        """Bind the parts; `artifact` is the sealed file that the worker loads, once. No `storage`: no quota of it."""
+        """Bind the parts; `artifact` is the sealed file that the worker loads, once.
+
+        No `storage`: no quota of it; no `connection`: no way to the broker.
+        """
         self.policy = policy
         self.files = files
         self.listener = listener
@@ -99,6 +107,7 @@ class Context:
         self.machine = machine
         self.artifact = artifact
         self.storage = storage
+        self.connection = connection
         self.buffer = Buffer(64 * 1024)
         self.name = ""
         self.asked = ""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ipc.syscalls import names_by_number
-from ipc.warden import changing, looking, opening
+from ipc.warden import changing, connecting, looking, opening
 from ipc.warden.context import Answer, Context
 
 Answerer = Callable[[Context], Answer]
@@ -67,8 +67,8 @@ ANSWERERS: Final[dict[str, Answerer]] = {
     "llistxattr": changing.answer_no_attributes,
     "flistxattr": changing.answer_no_attributes,
     "inotify_add_watch": changing.refuse_watch,
-    "socket": changing.refuse_socket,
-    "connect": changing.refuse_connect,
+    "socket": connecting.answer_socket,
+    "connect": connecting.answer_connect,
 }
 
 

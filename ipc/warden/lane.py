@@ -272,6 +272,8 @@ class Lane:
         elif isinstance(answer, Injection):
             try:
                 delivered = self._listener.inject(call, answer.descriptor)
+                if answer.given is not None:
+                    answer.given(self._listener.given)
                 if self._context.storage is not None and self._context.storage.due_ns:
                     self._context.storage.given(self._listener.given)
             except OSError as error:

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import stat
 import struct
 from typing import Final
 
@@ -93,6 +94,8 @@ def answer_duplicate(context: Context) -> Answer:
     if not 0 <= signed(call.a2) <= _DUPLICATES_FROM_MAX:
         raise CallFails(errno.EINVAL)
     duplicate = context.duplicate(call.a0)
+    if context.connection is not None and stat.S_ISSOCK(os.fstat(duplicate).st_mode):
+        raise ForbiddenCall  # of its connection to the broker a worker has no second one
     if context.storage is not None:
         context.storage.duplicated(duplicate)
     return Injection(duplicate)

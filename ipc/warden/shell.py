@@ -28,11 +28,13 @@ from ipc.messages import (
     Prepare,
     PreparePolicy,
     Reply,
+    UseBroker,
     WardenReady,
     WardenSetup,
 )
 from ipc.policy.decision import Policy, compile_policy, forbidden_objects, write_forbidden_objects
 from ipc.warden.asking import POLICY_MAX_BYTES, Asker, read_document
+from ipc.warden.broker_door import BrokerDoor, Connection
 from ipc.warden.context import Context
 from ipc.warden.dispatch import answerers_by_number
 from ipc.warden.files import Files
@@ -61,6 +63,7 @@ class _Place(NamedTuple):
     ask: bool
     learn: bool
     storage: Storage | None
+    connection: Connection | None
 
 
 class _Arrived(NamedTuple):
@@ -108,6 +111,7 @@ class Warden:
         self._answerers = answerers_by_number(self._machine)
         self._speaking = threading.Lock()
         self._expected: dict[str, _Expected] = {}
+        self._door = BrokerDoor()
 
     def send(self, message: object) -> None:
         """Say something to the supervisor; called by every lane."""
@@ -118,7 +122,7 @@ class Warden:
         """Follow the supervisor's orders until it closes the channel."""
         while True:
             try:
-                message, descriptors = self._channel.receive((Prepare, Attach, Reply, Detach))
+                message, descriptors = self._channel.receive((Prepare, Attach, Reply, Detach, UseBroker))
             except (EOFError, ConnectionResetError):
                 return
             match message:
@@ -130,6 +134,8 @@ class Warden:
                     self._reply(worker_id, descriptors, last)
                 case Detach(worker_id):
                     self._detach(worker_id)
+                case UseBroker(socket_path):
+                    self._use_broker(socket_path, descriptors)
 
     def _prepare(self, worker_id: str, descriptors: list[int]) -> None:
         if len(descriptors) not in (1, 2) or worker_id in self._expected:
@@ -159,6 +165,11 @@ class Warden:
             expected.arrive(None)
         else:
             self.send(Detached(worker_id, 0, 0, 0))
+
+    def _use_broker(self, socket_path: str, descriptors: list[int]) -> None:
+        if len(descriptors) != 1:
+            raise LocalProtocolError(f"UseBroker with {len(descriptors)} descriptors")
+        self._door.lead_to(socket_path, Channel.from_descriptor(descriptors[0]))
 
     def _run_lane(self, worker_id: str, descriptors: list[int], expected: _Expected) -> None:
         place: _Place | None = None
@@ -205,7 +216,15 @@ class Warden:
         if place.storage is not None:
             place.storage.attach(arrived.pidfd)
         context = Context(
-            place.policy, place.files, listener, arrived.pidfd, recorder, self._machine, sealed, place.storage
+            place.policy,
+            place.files,
+            listener,
+            arrived.pidfd,
+            recorder,
+            self._machine,
+            sealed,
+            place.storage,
+            place.connection,
         )
         context.partly = set() if place.ask else None
         pace = self._setup.calls_per_second
@@ -251,7 +270,8 @@ class Warden:
         )
         recorder = Recorder(self._sink, stamp, self._setup.audit_budget)
         storage = None if told.storage is None else Storage(told.storage, recorder)
-        return _Place(policy, files, recorder, tuple(warnings), told.ask, told.learn, storage)
+        connection = Connection(self._door, worker_id) if told.broker else None
+        return _Place(policy, files, recorder, tuple(warnings), told.ask, told.learn, storage, connection)
 
 
 def _enter(setup: WardenSetup) -> tuple[AuditClient, list[LayerReport]]:

@@ -1,0 +1,1 @@
+"""What a component may ask of its host: the imports of wit/airssys-core.wit, an interface a module."""
