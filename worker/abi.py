@@ -166,7 +166,7 @@ class Function:
         finally:
             delete(self._result_address)
             # The engine drops what it finds where it puts the next one: a bool, of which nothing can be freed twice.
-            self._result[0] = 0
+            self._result[0] = b"\0"
 
 
 class Imports:
