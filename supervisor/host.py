@@ -89,7 +89,11 @@ class Host(Struct):
 
     def ensure_warden(self) -> None:
         """Start another warden where an earlier run has lost the one there was; raises ConfinementError."""
-        if self.mail is not None and not self.supply.is_alive():
+        if self.mail is None or self.supply.is_alive():
+            return
+        # Those that run hear of it first: they may have another one started.
+        self.mail.see_end()
+        if not self.supply.is_alive():
             self.mail.warden = self.supply.start()
 
     def wait_ready(self) -> None:

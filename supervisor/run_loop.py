@@ -1,4 +1,4 @@
-"""The shell of one run: the only place of a run that reads a clock, waits on descriptors and kills.
+"""The shell of one run: the only place of a run that reads its descriptors and kills.
 
 What happens next is decided by `run_machine.advance`; how it ended by `verdict.decide_verdict`. This file turns what
 the descriptors say into events and carries the commands out. What a message or a deadline means is `run_events`', and
@@ -7,10 +7,7 @@ what a run has of its worker, its warden and its streams is theirs.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -19,7 +16,7 @@ from ipc.errors import AuditError
 from ipc.messages import Ended, Question, WardenReady
 from ipc.struct import Struct, field, replace
 from supervisor import run_events
-from supervisor.readiness import READ, Interest, wait
+from supervisor.event_loop import READ, Interest
 from supervisor.run_deadlines import DRAIN_DEADLINE_NS, Deadlines, is_due
 from supervisor.run_events import Happened
 from supervisor.run_machine import Command, Event, Phase, advance
@@ -28,7 +25,7 @@ from supervisor.run_warden import RunWarden
 from supervisor.run_worker import RunWorker
 from supervisor.streams import GuestStreams, OutputStream
 from supervisor.verdict import Facts
-from supervisor.warden_client import AboutWorker
+from supervisor.warden_client import AboutWorker, WardenClient
 
 if TYPE_CHECKING:
     from supervisor.questions import Questions, Reply
@@ -40,70 +37,86 @@ _THROUGH = (Event.WORKER_LOST, Event.FINISHED)
 
 
 class RunLoop(Struct):
-    """One run, from the fork to the last byte of output. `record_durable` returns only when the event is on disk."""
+    """One run, from the fork to the last byte of output. `record_durable` returns only when the event is on disk.
+
+    It is stepped by an event loop, alone or beside others: `start`, then turns until `is_over`, then `conclude`.
+    """
 
     worker: RunWorker
     warden: RunWarden
     streams: GuestStreams
     base_event: AuditEvent
     record_durable: Record
-    records: deque[Mapping[str, object]]
-    records_ready: int
     audit_lost: Callable[[], bool]
     tally: DecisionTally
     on_fresh_denials: Callable[[DecisionTally], None]
-    signals: int
     facts: Facts
     timeout_ns: int | None
     questions: Questions | None = None
     phase: Phase = Phase.LAUNCHING
+    is_over: bool = False
     _deadlines: Deadlines = field(default_factory=Deadlines)
+    _closed: bool = False
+    _draining: bool = False
+    _drain_until_ns: int = 0
 
-    def run(self) -> Facts:
-        """Drive the run to its end and return the facts; every descriptor of the run is closed on return."""
-        self._deadlines.start(time.monotonic_ns())
-        try:
-            if self.warden.mail is not None:
-                self.warden.mail.join(self.warden.worker_id, self)
-            while self.phase is not Phase.ENDED:
-                self._turn()
-            self._drain()
-            if self.warden.hand_over_broke_off:
-                self.facts = run_events.hand_over_broke_off(self.facts)
-        finally:
-            self._close()
+    def start(self, now_ns: int) -> None:
+        """Begin: the worker was asked for."""
+        self._deadlines.start(now_ns)
+        if self.warden.mail is not None:
+            self.warden.mail.join(self.warden.worker_id, self)
+
+    def conclude(self) -> Facts:
+        """Return the facts of a run that is over; every descriptor of it is closed on return."""
+        if self.warden.hand_over_broke_off:
+            self.facts = run_events.hand_over_broke_off(self.facts)
+        self.close()
         return self.facts
 
-    # -- one turn of the loop ------------------------------------------------------------------------------------------
+    def close(self) -> None:
+        """Let go of everything; a worker that still lives is killed by its keeper."""
+        self.is_over = True
+        if not self._closed:
+            self._closed = True
+            self.streams.finish()
+            self.warden.close()
+            self.worker.close()
 
-    def _turn(self) -> None:
-        for ready in wait(self._interests(), self._deadlines.next_ns(self.warden.due_ns)):
-            if self.phase is not Phase.ENDED:
-                ready.handle()
-        now_ns = time.monotonic_ns()
+    # -- as a source of the event loop ---------------------------------------------------------------------------------
+
+    def interests(self) -> Iterator[Interest]:
+        """Yield what to wait for now, with who takes it. The warden's channel is the host's: others may share it."""
+        if self.is_over:
+            return
+        if self.phase is not Phase.ENDED:
+            yield Interest(self.worker.launched.keeper.fileno(), READ, self._on_keeper)
+        if not self.worker.lost and self.phase is not Phase.LAUNCHING:
+            # Until its keeper has said which process it is, a fast worker's first message waits.
+            yield Interest(self.worker.launched.worker.fileno(), READ, self._on_worker)
+        if self.questions is not None and self.questions.open is not None:
+            # Nothing of the guest's is read from or written to the terminal while a question is on it.
+            yield Interest(self.questions.terminal, READ, self._on_answer)
+        else:
+            yield from self.streams.interests(self.phase is Phase.RUNNING, self._on_output)
+
+    def next_ns(self) -> int:
+        """Return when something is due."""
+        if self.is_over:
+            return 0
+        if self.phase is Phase.ENDED:
+            return self._drain_until_ns
+        return self._deadlines.next_ns(self.warden.due_ns)
+
+    def tick(self, now_ns: int) -> None:
+        """Do what is due, and after the worker's end see whether everything was delivered."""
         if is_due(self._deadlines.watch_ns, now_ns) and self.phase is not Phase.ENDED:
             self._watch(now_ns)
         if is_due(self.warden.due_ns, now_ns) and self.phase is not Phase.ENDED:
             self._happen(self.warden.give_up(self.phase, self.facts))
         if is_due(self._deadlines.step_ns, now_ns) and self.phase is not Phase.ENDED:
             self._deadline_passed(now_ns)
-
-    def _interests(self) -> Iterator[Interest]:
-        """Yield what to wait for now, with who takes it."""
-        yield Interest(self.signals, READ, self._on_signal)
-        yield Interest(self.records_ready, READ, self._on_records)
-        if self.phase is not Phase.ENDED:
-            yield Interest(self.worker.launched.keeper.fileno(), READ, self._on_keeper)
-        if not self.worker.lost and self.phase is not Phase.LAUNCHING:
-            # Until its keeper has said which process it is, a fast worker's first message waits.
-            yield Interest(self.worker.launched.worker.fileno(), READ, self._on_worker)
-        if self.warden.mail is not None and not self.warden.lost:
-            yield Interest(self.warden.mail.fileno(), READ, self.warden.mail.read)
-        if self.questions is not None and self.questions.open is not None:
-            # Nothing of the guest's is read from or written to the terminal while a question is on it.
-            yield Interest(self.questions.terminal, READ, self._on_answer)
-        else:
-            yield from self.streams.interests(self.phase is Phase.RUNNING, self._on_output)
+        if self.phase is Phase.ENDED and not self.is_over:
+            self._drain(now_ns)
 
     # -- events --------------------------------------------------------------------------------------------------------
 
@@ -140,6 +153,8 @@ class RunLoop(Struct):
         self._happen(run_events.keeper_said(message, self.facts))
 
     def _on_worker(self, timeout_s: float | None = None) -> None:
+        if self.worker.lost:
+            return  # heard of in this very turn, by its keeper's word
         happened, listener = self.worker.hear(self.facts, timeout_s, wants_listener=self.warden.listener < 0)
         if listener >= 0:
             self.warden.listener = listener
@@ -158,21 +173,31 @@ class RunLoop(Struct):
         """Take the word of a warden that was started in the place of another one."""
         self._happen(self.warden.note(message, self.facts))
 
-    def on_warden_lost(self) -> None:
+    def on_warden_lost(self, lost: WardenClient) -> None:
         """Go on with another warden, unless that can't be or nothing needs one."""
         worker = self.worker
-        self._happen(self.warden.lose(self.phase, self.facts, worker.plan, worker.pid, worker.pidfd))
+        if self.warden.lost:
+            return  # it goes on without any
+        self._happen(self.warden.lose(lost, self.phase, self.facts, worker.plan, worker.pid, worker.pidfd))
 
-    def _on_signal(self) -> None:
-        self._happen(run_events.interrupted(self.facts, os.read(self.signals, 1)[0]))
+    def interrupt(self, number: int) -> None:
+        """End it for a signal; a run that has ended waits for no reader of its output any longer."""
+        if self.phase is Phase.ENDED:
+            self.is_over = True
+        else:
+            self._happen(run_events.interrupted(self.facts, number))
 
-    def _on_records(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.read(self.records_ready, 4096)
-        if self.audit_lost() and not self.facts.unrecorded:
+    def on_audit_lost(self) -> None:
+        """End it: the log can't be written any more."""
+        if not self.facts.unrecorded:
             self._happen(run_events.unrecorded(self.facts, "the audit log was lost; nothing may go on unrecorded"))
-        while self.records:
-            self.tally.note(self.records.popleft())
+
+    def on_record(self, record: Mapping[str, object]) -> None:
+        """Count a record of the log, if it is about this run."""
+        self.tally.note(record)
+
+    def show_fresh(self) -> None:
+        """Tell of refusals that were not told of yet."""
         if self.tally.fresh and (self.questions is None or self.questions.open is None):
             self.on_fresh_denials(self.tally)
 
@@ -255,37 +280,34 @@ class RunLoop(Struct):
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
-    def _drain(self) -> None:
-        """Deliver the rest of the output and hear the warden's last counts.
+    def _drain(self, now_ns: int) -> None:
+        """Deliver the rest of the output and hear the warden's last counts, until `is_over`.
 
         Counts have a deadline. Output of a guest that ended by itself has none: it waits for its reader as in any pipe
         (`| less`), until a signal comes. What was ended here doesn't hold us up for a reader that doesn't read.
         """
-        deadline_ns = time.monotonic_ns() + DRAIN_DEADLINE_NS
+        if not self._draining:
+            self._begin_drain(now_ns)
+        undelivered = self.streams.undelivered
+        late = now_ns >= self._drain_until_ns
+        # No counts will come where nothing can be recorded any more.
+        detached = self.warden.detached or self.warden.lost or self.audit_lost()
         patient = self.facts.ended is not None and not self.worker.kill_sent
+        if undelivered and (patient or not late):
+            self._drain_until_ns = 0 if late else self._drain_until_ns
+        elif detached or late:
+            self.is_over = True
+
+    def _begin_drain(self, now_ns: int) -> None:
+        self._draining = True
+        self._drain_until_ns = now_ns + DRAIN_DEADLINE_NS
         if self.questions is not None:
             self.questions.abandon()
         self.streams.stdin.finish()
-        if not self.warden.begin_detach():
-            self.on_warden_lost()
+        mail = self.warden.mail
+        if mail is not None and not self.warden.begin_detach():
+            self.on_warden_lost(mail.warden)
             self.warden.detached = True
-        # No counts will come where nothing can be recorded any more, nor from one that has counted nothing of it.
-        self.warden.detached = self.warden.detached or self.audit_lost() or self.warden.recovery.under_way
+        # Nor from one that has counted nothing of it.
+        self.warden.detached = self.warden.detached or mail is None or self.warden.recovery.under_way
         self.worker.lost = True
-        while True:
-            undelivered = self.streams.undelivered
-            if self.warden.detached and not undelivered:
-                break
-            late = time.monotonic_ns() >= deadline_ns
-            if late and not (patient and undelivered):
-                break
-            for ready in wait(self._interests(), 0 if late else deadline_ns):
-                ready.handle()
-                if ready.descriptor == self.signals:
-                    return
-            self.warden.detached = self.warden.detached or self.warden.lost
-
-    def _close(self) -> None:
-        self.streams.finish()
-        self.warden.close()
-        self.worker.close()

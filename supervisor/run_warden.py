@@ -93,11 +93,13 @@ class RunWarden(Struct):
             return unrecorded(facts, no_record(error))
         return None
 
-    def lose(self, phase: Phase, facts: Facts, plan: ConfinementPlan, pid: int, pidfd: int) -> Happened | None:
+    def lose(
+        self, lost: WardenClient, phase: Phase, facts: Facts, plan: ConfinementPlan, pid: int, pidfd: int
+    ) -> Happened | None:
         """Go on with another one, unless that can't be or nothing needs one; None when the run goes on."""
         # Before the next one uses it.
         self.died_handing_over = self.died_handing_over or is_marked(self.mark)
-        outcome = self.recovery.begin(phase, plan, self.listener, self.mark, pid, pidfd)
+        outcome = self.recovery.begin(lost, phase, plan, self.listener, self.mark, pid, pidfd)
         if isinstance(outcome, EndRun):
             return self.give_up(phase, facts, outcome.reason)
         if isinstance(outcome, WardenClient):

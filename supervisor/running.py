@@ -13,13 +13,16 @@ from ipc import codec
 from ipc.audit.event import AuditEvent
 from ipc.errors import ConfigError
 from ipc.hand_over import make_mark
-from ipc.messages import PreparePolicy, WorkerJob
+from ipc.messages import ActorJob, PreparePolicy, WorkerJob
 from ipc.policy.decision import compile_policy
 from ipc.policy.quota import QuotaLevel
 from ipc.struct import Struct, replace
 from supervisor.artifacts import ArtifactCache
 from supervisor.compilation import Artifact, CompileLimits, Program, obtain
+from supervisor.event_loop import EventLoop
 from supervisor.host import Host, new_worker_id
+from supervisor.host_source import KEY as HOST_KEY
+from supervisor.host_source import HostSource
 from supervisor.policy_archive import keep_policy
 from supervisor.run_loop import RunLoop
 from supervisor.run_report import DecisionTally, RunReport
@@ -89,7 +92,93 @@ def _run(
     on_denials: Callable[[DecisionTally], None],
     terminal: int,
 ) -> RunReport:
-    instance = new_worker_id(request.component)
+    begun = begin_run(host, request, artifact, new_worker_id(request.component), streams, on_denials, terminal)
+    try:
+        _drive(host, begun.loop)
+        begun.end()
+    except BaseException:
+        begun.break_off()
+        raise
+    host.writer.flush()
+    while host.records:
+        begun.tally.note(host.records.popleft())
+    on_denials(begun.tally)
+    report, ended = begun.conclude(host.options.audit_directory)
+    host.record(ended)
+    return report
+
+
+def _drive(host: Host, run: RunLoop) -> None:
+    """Step one run to its end."""
+    loop, key = EventLoop(), run.warden.worker_id
+
+    def interrupt(number: int) -> None:
+        run.interrupt(number)
+        loop.touch(key)
+
+    loop.add(HOST_KEY, HostSource(host, {key: run}, loop, interrupt))
+    loop.add(key, run)
+    run.start(time.monotonic_ns())
+    while not run.is_over:
+        loop.turn()
+
+
+class BegunRun(Struct):
+    """A run under way: its loop, its worker, and what its report is made from."""
+
+    loop: RunLoop
+    worker: Worker
+    request: RunRequest
+    base_event: AuditEvent
+    tally: DecisionTally
+    recovery: Recovery
+    started_s: float
+    ended_s: float = 0.0
+
+    def end(self) -> None:
+        """Take down that it is over, and let go of everything that it held."""
+        self.ended_s = time.monotonic()
+        self.loop.conclude()
+        self.worker.release()
+
+    def break_off(self) -> None:
+        """Let go of everything wherever it is, because of an error of ours; a second time nothing happens."""
+        self.loop.close()
+        self.worker.release()
+
+    def conclude(self, audit_log: str) -> tuple[RunReport, AuditEvent]:
+        """Return the report of a run that has ended, and the event that puts its end on record."""
+        loop, facts = self.loop, self.loop.facts
+        verdict = decide_verdict(facts)
+        duration_s = self.ended_s - self.started_s
+        peak = _peak_memory_bytes(loop, facts)
+        report = RunReport(
+            verdict=verdict,
+            duration_s=duration_s,
+            peak_memory_bytes=peak,
+            tally=self.tally,
+            confinement=loop.worker.layers,
+            audit_log=audit_log,
+            stdout=bytes(loop.streams.stdout.captured),
+            stderr=bytes(loop.streams.stderr.captured),
+            notes=loop.warden.notes + self.recovery.notes(),
+            warden_restarts=self.recovery.restarts,
+            storage=_storage_level(loop, self.request),
+        )
+        return report, _ended_event(self.base_event, verdict, facts, duration_s, peak)
+
+
+def begin_run(
+    host: Host,
+    request: RunRequest,
+    artifact: Artifact,
+    instance: str,
+    streams: RunStreams,
+    on_denials: Callable[[DecisionTally], None],
+    terminal: int = -1,
+    actor: ActorJob | None = None,
+) -> BegunRun:
+    """Have a worker started for `request`, and the warden told of it; its loop is to be stepped from now on."""
     digest = request.document.digest()
     base = AuditEvent(
         event="",
@@ -146,51 +235,20 @@ def _run(
         mounts=request.mounts,
         # The inner deadline knows of no questions: with them the outer one, which stops meanwhile, stands alone.
         limits=replace(request.limits, timeout_ns=None) if request.ask else request.limits,
+        actor=actor,
     )
-    started = time.monotonic()
+    started_s = time.monotonic()
     recovery = Recovery(host.supply, policy, instance, artifact.descriptor, base, host.record)
     worker = host.workers.take(request.kind, request.engine)
     try:
         questions = _questions(host, request, base, terminal) if request.ask else None
-        timeout_ns = request.limits.timeout_ns
         loop = _loop(
-            host,
-            job,
-            timeout_ns,
-            questions,
-            worker,
-            prepared,
-            recovery,
-            artifact,
-            streams,
-            base,
-            tally,
-            on_denials,
+            host, request, job, questions, worker, prepared, recovery, artifact, streams, base, tally, on_denials
         )
-        facts = loop.run()
-    finally:
+    except BaseException:
         worker.release()
-    host.writer.flush()
-    while host.records:
-        tally.note(host.records.popleft())
-    on_denials(tally)
-    verdict = decide_verdict(facts)
-    duration_s = time.monotonic() - started
-    peak = _peak_memory_bytes(loop, facts)
-    host.record(_ended_event(base, verdict, facts, duration_s, peak))
-    return RunReport(
-        verdict=verdict,
-        duration_s=duration_s,
-        peak_memory_bytes=peak,
-        tally=tally,
-        confinement=loop.worker.layers,
-        audit_log=host.options.audit_directory,
-        stdout=bytes(loop.streams.stdout.captured),
-        stderr=bytes(loop.streams.stderr.captured),
-        notes=loop.warden.notes + recovery.notes(),
-        warden_restarts=recovery.restarts,
-        storage=_storage_level(loop, request),
-    )
+        raise
+    return BegunRun(loop, worker, request, base, tally, recovery, started_s)
 
 
 def _prepare(host: Host, request: RunRequest, artifact: Artifact, policy: PreparePolicy) -> bool:
@@ -220,8 +278,8 @@ def _questions(host: Host, request: RunRequest, base: AuditEvent, terminal: int)
 
 def _loop(
     host: Host,
+    request: RunRequest,
     job: WorkerJob,
-    timeout_ns: int | None,
     questions: Questions | None,
     worker: Worker,
     prepared: bool,
@@ -239,14 +297,12 @@ def _loop(
         streams=_guest_streams(streams, worker, job.limits.output_bytes),
         base_event=base,
         record_durable=host.record,
-        records=host.records,
-        records_ready=host.records_ready[0],
         audit_lost=host.audit_lost,
         tally=tally,
         on_fresh_denials=on_denials,
-        signals=host.signals.fileno(),
         facts=Facts(job.limits),
-        timeout_ns=timeout_ns,
+        # An actor's is that of one call, and kept inside.
+        timeout_ns=None if job.actor is not None else request.limits.timeout_ns,
         questions=questions,
     )
 

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable, Iterator
 
 from ipc.struct import Struct, field
-from supervisor.readiness import READ, WRITE, Interest
+from supervisor.event_loop import READ, WRITE, Interest
 from supervisor.terminal import TerminalFilter
 
 _CHUNK_BYTES = 65_536

@@ -17,8 +17,8 @@ class Reader(Protocol):
     def on_warden_ready(self, message: WardenReady) -> None:
         """Take the word of a warden that was started in the place of another one."""
 
-    def on_warden_lost(self) -> None:
-        """Learn that the channel has closed."""
+    def on_warden_lost(self, lost: WardenClient) -> None:
+        """Learn that the channel of this warden has closed."""
 
 
 class WardenMail:
@@ -43,16 +43,32 @@ class WardenMail:
         """Nobody waits for word of this worker any more; what still comes is dropped."""
         self._readers.pop(worker_id, None)
 
-    def read(self) -> None:
-        """Take one message, or the end of the channel, to whom it concerns."""
+    def read(self) -> tuple[str, ...]:
+        """Take one message, or the end of the channel, to whom it concerns; return which workers that are."""
+        return self._take()[0]
+
+    def see_end(self) -> tuple[str, ...]:
+        """Take what a warden that has died still said, and its end, to whom it concerns."""
+        concerned, ended = self._take()
+        while not ended:
+            more, ended = self._take()
+            concerned += more
+        return concerned
+
+    def _take(self) -> tuple[tuple[str, ...], bool]:
+        warden, everybody = self.warden, tuple(self._readers)
         try:
-            message = self.warden.receive(None)
+            message = warden.receive(None)
         except (EOFError, OSError):
             for reader in tuple(self._readers.values()):
-                reader.on_warden_lost()
-            return
+                reader.on_warden_lost(warden)
+            return everybody, True
         if isinstance(message, WardenReady):
             for reader in tuple(self._readers.values()):
                 reader.on_warden_ready(message)
-        elif (named := self._readers.get(message.worker_id)) is not None:
-            named.on_warden_said(message)
+            return everybody, False
+        named = self._readers.get(message.worker_id)
+        if named is None:
+            return (), False
+        named.on_warden_said(message)
+        return (message.worker_id,), False

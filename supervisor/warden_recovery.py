@@ -27,7 +27,7 @@ from ipc.messages import (
 )
 from ipc.struct import replace
 from ipc.syscalls import machine, names_by_number
-from supervisor.processes import Processes
+from supervisor.processes import Processes, WardenProcess
 from supervisor.run_machine import Phase
 from supervisor.warden_client import WardenClient
 from supervisor.warden_restart import (
@@ -78,46 +78,54 @@ def warden_is_in_reach(plan: ConfinementPlan) -> bool:
 
 
 class WardenSupply:
-    """Starts the wardens of one host after its first, and remembers when they died."""
+    """Starts the wardens of one host after its first, and remembers when they died.
 
-    __slots__ = ("_deaths_ns", "_new_setup", "_processes")
+    Each worker of a warden hears of its death by itself; it is one death, and one warden that follows.
+    """
+
+    __slots__ = ("_buried", "_deaths_ns", "_ending", "_gone", "_new_setup", "_processes", "_successor")
 
     def __init__(self, processes: Processes, new_setup: Callable[[], WardenSetup]) -> None:
         """`new_setup` makes the orders for one warden: each is a producer of the audit stream of its own."""
         self._processes = processes
         self._new_setup = new_setup
         self._deaths_ns: tuple[int, ...] = ()
+        self._buried: WardenClient | None = None
+        self._gone = False
+        self._ending: dict[str, object] = {}
+        self._successor: WardenClient | None = None
 
     def is_alive(self) -> bool:
         """Whether the warden's process runs."""
         warden = self._processes.warden
         return warden is not None and not warden.process.wait(0)
 
-    def bury(self) -> bool:
+    def bury(self, lost: WardenClient) -> bool:
         """Note a death, and see that no thread of the warden is left; False when one can't be ended."""
+        if lost is self._buried:
+            return self._gone
         now_ns = time.monotonic_ns()
         self._deaths_ns = (*recent_deaths(self._deaths_ns, now_ns), now_ns)
         warden = self._processes.warden
-        return warden is None or warden.see_gone()
+        self._gone = warden is None or warden.see_gone()
+        self._buried, self._successor = lost, None
+        self._ending = {} if warden is None else _ending_of(warden)
+        return self._gone
 
     def ending(self) -> dict[str, object]:
-        """Return how the last one ended, as details for the log."""
-        warden = self._processes.warden
-        if warden is None:
-            return {}
-        status = warden.process.wait_status
-        detail: dict[str, object] = {"pid": warden.process.pid}
-        if status is not None:
-            detail["signal" if os.WIFSIGNALED(status) else "status"] = abs(os.waitstatus_to_exitcode(status))
-        words = warden.process.last_words()
-        if words:
-            detail["last_words"] = words.splitlines()[-1]
-        return detail
+        """Return how the one that was buried last has ended, as details for the log."""
+        return self._ending
 
     @property
     def deaths_ns(self) -> tuple[int, ...]:
         """When wardens died, on the monotonic clock; old ones are forgotten."""
         return self._deaths_ns
+
+    def follow(self) -> WardenClient:
+        """Return the one that stands in the place of the buried one, started at the first call; ConfinementError."""
+        if self._successor is None:
+            self._successor = self.start()
+        return self._successor
 
     def start(self) -> WardenClient:
         """Start another and tell it who it is; it becomes ready by itself. Raises ConfinementError."""
@@ -126,6 +134,17 @@ class WardenSupply:
         with contextlib.suppress(ConfinementError):
             client.set_up(self._new_setup())
         return client
+
+
+def _ending_of(warden: WardenProcess) -> dict[str, object]:
+    status = warden.process.wait_status
+    detail: dict[str, object] = {"pid": warden.process.pid}
+    if status is not None:
+        detail["signal" if os.WIFSIGNALED(status) else "status"] = abs(os.waitstatus_to_exitcode(status))
+    words = warden.process.last_words()
+    if words:
+        detail["last_words"] = words.splitlines()[-1]
+    return detail
 
 
 Outcome = WardenClient | EndRun | LetEnd
@@ -171,11 +190,20 @@ class Recovery:
         self.restarts = 0
         self.longest_ns = 0
 
-    def begin(self, phase: Phase, plan: ConfinementPlan, listener: int, mark: int, pid: int, pidfd: int) -> Outcome:
+    def begin(
+        self,
+        lost: WardenClient,
+        phase: Phase,
+        plan: ConfinementPlan,
+        listener: int,
+        mark: int,
+        pid: int,
+        pidfd: int,
+    ) -> Outcome:
         """Decide what follows a warden's death, put it on record and do it; `listener` may be -1: not there yet."""
         lost_ns = time.monotonic_ns()
         was_under_way, self._awaited, self.due_ns = self.under_way, None, 0
-        gone = self._supply.bury()
+        gone = self._supply.bury(lost)
         unanswered = listener >= 0 and has_unanswered_call(listener)
         handing_over = is_marked(mark)
         loss = WardenLoss(phase, gone, unanswered, handing_over, warden_is_in_reach(plan))
@@ -191,7 +219,7 @@ class Recovery:
         if outcome is None:
             # Started first: it imports its modules while the disk is waited for. It knows of nobody yet.
             try:
-                outcome = self._supply.start()
+                outcome = self._supply.follow()
             except ConfinementError as error:
                 outcome = EndRun(f"the warden ended, and none can be started in its place: {error}")
         try:

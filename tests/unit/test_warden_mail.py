@@ -32,7 +32,7 @@ class Heard(Struct):
         """Count it."""
         self.ready += 1
 
-    def on_warden_lost(self) -> None:
+    def on_warden_lost(self, lost: WardenClient) -> None:
         """Count it."""
         self.lost += 1
 
