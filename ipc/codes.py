@@ -372,6 +372,12 @@ _ENTRIES: Final = (
         "The native code that was to be loaded is not the one that was recorded when it was compiled.",
         "Remove it from the cache; it is compiled again.",
     ),
+    Code(
+        "A3009",
+        "not permitted on the control socket",
+        "Somebody asked a running supervisor for something that their role does not permit.",
+        "[control] in airssys.toml says who is a viewer, an operator or an admin.",
+    ),
 )
 
 CODES: Final[Mapping[str, Code]] = MappingProxyType({entry.code: entry for entry in _ENTRIES})

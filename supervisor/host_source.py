@@ -33,7 +33,7 @@ class HostSource:
         yield Interest(self._host.signals.fileno(), READ, self._read_signal)
         yield Interest(self._host.records_ready[0], READ, self._read_records)
         mail = self._host.mail
-        if mail is not None and any(not run.warden.lost for run in self._runs.values()):
+        if mail is not None and any(not (run.is_over or run.warden.lost) for run in self._runs.values()):
             yield Interest(mail.fileno(), READ, self._read_mail)
 
     def next_ns(self) -> int:

@@ -1,8 +1,8 @@
 """The life of a component that is kept up, as a total table: (phase, event) → (phase, command). Pure.
 
-`run_machine` is the life of one run of it, from fork to end; this is what stands above: whether a run is wanted,
-whether the component is at work, and what its end means. `supervisor/fleet.py` feeds events in and carries commands out. The
-documentation's diagram is made from this table. WANTED leads out of every end: that is where restarts will come in.
+`run_machine` is the life of one run of it, from fork to end. This is what stands above: whether a run is wanted,
+whether the component is at work, and what its end means. `supervisor/fleet.py` feeds events in and carries commands
+out. The documentation's diagram is made from this table. WANTED leads out of every end: there restarts will come in.
 """
 
 from __future__ import annotations

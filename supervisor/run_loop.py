@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ipc.audit.event import AuditEvent
 from ipc.errors import AuditError
-from ipc.messages import Ended, Question, WardenReady
+from ipc.messages import Ended, EndWorker, Question, WardenReady
 from ipc.struct import Struct, field, replace
 from supervisor import run_events
 from supervisor.event_loop import READ, Interest
@@ -55,6 +55,8 @@ class RunLoop(Struct):
     questions: Questions | None = None
     phase: Phase = Phase.LAUNCHING
     is_over: bool = False
+    held_bytes: int = 0
+    """The worker's memory, as it was seen last."""
     _deadlines: Deadlines = field(default_factory=Deadlines)
     _closed: bool = False
     _draining: bool = False
@@ -104,11 +106,12 @@ class RunLoop(Struct):
         if self.is_over:
             return 0
         if self.phase is Phase.ENDED:
-            return self._drain_until_ns
-        return self._deadlines.next_ns(self.warden.due_ns)
+            return min((ns for ns in (self._drain_until_ns, self.streams.paused_until_ns) if ns), default=0)
+        return self._deadlines.next_ns(self.warden.due_ns, self.streams.paused_until_ns)
 
     def tick(self, now_ns: int) -> None:
         """Do what is due, and after the worker's end see whether everything was delivered."""
+        self.streams.go_on(now_ns)
         if is_due(self._deadlines.watch_ns, now_ns) and self.phase is not Phase.ENDED:
             self._watch(now_ns)
         if is_due(self.warden.due_ns, now_ns) and self.phase is not Phase.ENDED:
@@ -187,9 +190,18 @@ class RunLoop(Struct):
         else:
             self._happen(run_events.interrupted(self.facts, number))
 
+    def end_for(self, code: str, reason: str) -> None:
+        """End it for what its worker has done; the code says what that was."""
+        if self.phase is not Phase.ENDED:
+            self._happen(run_events.warden_said(EndWorker(self.warden.worker_id, code, reason, 0), self.facts))
+
+    def ask_to_end(self) -> None:
+        """Have an actor end in order; whoever asks keeps a deadline."""
+        self.worker.stop()
+
     def on_audit_lost(self) -> None:
         """End it: the log can't be written any more."""
-        if not self.facts.unrecorded:
+        if not self.facts.unrecorded and not self.is_over:
             self._happen(run_events.unrecorded(self.facts, "the audit log was lost; nothing may go on unrecorded"))
 
     def on_record(self, record: Mapping[str, object]) -> None:
@@ -220,6 +232,7 @@ class RunLoop(Struct):
             self._deadlines.watch_no_more()
             return
         self._deadlines.watch(now_ns)
+        self.held_bytes = usage.memory_bytes
         bound_bytes, limits = self.worker.memory_bound_bytes, self.worker.job.limits
         self._happen(run_events.seen_holding(self.facts, usage, bound_bytes, limits))
 

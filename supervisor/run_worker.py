@@ -17,6 +17,7 @@ from ipc.messages import (
     Sealed,
     Spawned,
     StartFailed,
+    Stop,
     WorkerJob,
 )
 from ipc.struct import Struct
@@ -108,6 +109,11 @@ class RunWorker(Struct):
             self.launched.worker.send(Go())
         except OSError:
             self.lost = True
+
+    def stop(self) -> None:
+        """Tell an actor to end in order."""
+        with contextlib.suppress(OSError):  # it has ended: heard of at its end of the channel
+            self.launched.worker.send(Stop())
 
     def bound(self) -> bool:
         """Take down what it may hold from now on; False where a test has switched that layer off."""

@@ -23,6 +23,7 @@ from supervisor.event_loop import EventLoop
 from supervisor.host import Host, new_worker_id
 from supervisor.host_source import KEY as HOST_KEY
 from supervisor.host_source import HostSource
+from supervisor.output_log import STDERR, STDOUT, OutputLog
 from supervisor.policy_archive import keep_policy
 from supervisor.run_loop import RunLoop
 from supervisor.run_report import DecisionTally, RunReport
@@ -41,12 +42,16 @@ if TYPE_CHECKING:
 
 
 class RunStreams(Struct, frozen=True):
-    """Where the guest's streams go. None as a target captures into memory; None as the source is an empty input."""
+    """Where the guest's streams go. None as a target captures into memory; None as the source is an empty input.
+
+    A log takes both outputs in place of the targets, no faster than its pace.
+    """
 
     stdin: int | None
     stdout: int | None
     stderr: int | None
     raw: bool = False
+    log: OutputLog | None = None
 
 
 def run_request(
@@ -59,13 +64,24 @@ def run_request(
     terminal: int = -1,
 ) -> RunReport:
     """Run one program to its end, with questions on `terminal`; raises ConfigError or CompileError before the start."""
+    artifact = obtain_artifact(host, request, compile_limits, on_progress)
+    try:
+        return _run(host, request, streams, artifact, on_denials, terminal)
+    finally:
+        os.close(artifact.descriptor)
+
+
+def obtain_artifact(
+    host: Host, request: RunRequest, compile_limits: CompileLimits, on_progress: Callable[[float], None]
+) -> Artifact:
+    """Return the compiled code of a request; its descriptor is the caller's. Raises ConfigError or CompileError."""
     cache = ArtifactCache(os.path.join(host.options.state_directory, "cache"))
     program = Program.open(request.wasm_path)
     try:
         if request.granted_sha256 not in ("", program.sha256):
             raise ConfigError(f"{visible(request.wasm_path)}: changed after it was granted what it asks; run it again")
         with host.compiler_confinement() as plan:
-            artifact = obtain(
+            return obtain(
                 program,
                 request.engine,
                 cache,
@@ -78,10 +94,6 @@ def run_request(
             )
     finally:
         program.close()
-    try:
-        return _run(host, request, streams, artifact, on_denials, terminal)
-    finally:
-        os.close(artifact.descriptor)
 
 
 def _run(
@@ -146,11 +158,15 @@ class BegunRun(Struct):
         self.loop.close()
         self.worker.release()
 
+    def verdict(self) -> Verdict:
+        """Return how it ended."""
+        return decide_verdict(self.loop.facts)
+
     def conclude(self, audit_log: str) -> tuple[RunReport, AuditEvent]:
         """Return the report of a run that has ended, and the event that puts its end on record."""
         loop, facts = self.loop, self.loop.facts
-        verdict = decide_verdict(facts)
-        duration_s = self.ended_s - self.started_s
+        verdict = self.verdict()
+        duration_s = (self.ended_s or time.monotonic()) - self.started_s
         peak = _peak_memory_bytes(loop, facts)
         report = RunReport(
             verdict=verdict,
@@ -311,6 +327,11 @@ def _guest_streams(streams: RunStreams, worker: Worker, limit_bytes: int) -> Gue
     stdin = InputStream(streams.stdin, worker.stdin)
     if streams.stdin is None:
         stdin.finish()
+    if streams.log is not None:
+        log = streams.log
+        stdout = OutputStream(worker.stdout, None, sink=functools.partial(log.feed, STDOUT))
+        stderr = OutputStream(worker.stderr, None, sink=functools.partial(log.feed, STDERR))
+        return GuestStreams(stdin, stdout, stderr, limit_bytes, log.pace)
     stdout, stderr = (
         OutputStream(source, target, None if target is None else terminal_filter(target, streams.raw))
         for source, target in ((worker.stdout, streams.stdout), (worker.stderr, streams.stderr))

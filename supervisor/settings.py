@@ -214,7 +214,7 @@ def drop_in_files(directory: str) -> list[str]:
 def settings_not_enforced(settings: Settings) -> tuple[str, ...]:
     """Return each section or key that is written and that nothing in this version enforces."""
     written = {
-        "control": settings.control != Control(),
+        "control.approvers": bool(settings.control.approvers),
         "trust.sources": bool(settings.trust_sources),
         "approvals.rules": bool(settings.approval_rules),
     }

@@ -10,8 +10,10 @@ import functools
 import os
 import select
 import stat
+import time
 from collections.abc import Callable, Iterator
 
+from ipc.policy.rate import Rate
 from ipc.struct import Struct, field
 from supervisor.event_loop import READ, WRITE, Interest
 from supervisor.terminal import TerminalFilter
@@ -22,11 +24,12 @@ _READS_BEFORE_QUESTION = 4
 
 
 class OutputStream(Struct):
-    """One of the worker's output pipes, on its way to a descriptor of ours or into memory."""
+    """One of the worker's output pipes, on its way to a descriptor of ours, to a `sink`, or else into memory."""
 
     source: int
     target: int | None
     filter: TerminalFilter | None = None
+    sink: Callable[[bytes], None] | None = None
     pending: bytearray = field(default_factory=bytearray)
     captured: bytearray = field(default_factory=bytearray)
     seen_bytes: int = 0
@@ -37,10 +40,13 @@ class OutputStream(Struct):
         """Whether there is room to read more."""
         return self.open and len(self.pending) < _HIGH_WATER_BYTES
 
-    def read(self, allowed_bytes: int) -> int:
-        """Take what is there, at most `allowed_bytes` + 1; return how much came. Closes at the end of the stream."""
+    def read(self, allowed_bytes: int, most_bytes: int = _CHUNK_BYTES) -> int:
+        """Take what is there, at most `allowed_bytes` + 1; return how much came. Closes at the end of the stream.
+
+        What is above `allowed_bytes` is dropped; what is above `most_bytes` stays in the pipe.
+        """
         try:
-            chunk = os.read(self.source, min(_CHUNK_BYTES, allowed_bytes + 1))
+            chunk = os.read(self.source, min(most_bytes, allowed_bytes + 1))
         except BlockingIOError:
             return 0
         if not chunk:
@@ -51,7 +57,9 @@ class OutputStream(Struct):
         return len(chunk)
 
     def _take(self, chunk: bytes) -> None:
-        if self.target is None:
+        if self.sink is not None:
+            self.sink(chunk)
+        elif self.target is None:
             self.captured += chunk
         elif not self.target_gone:
             self.pending += self.filter.feed(chunk) if self.filter else chunk
@@ -134,12 +142,17 @@ class InputStream(Struct):
 
 
 class GuestStreams(Struct):
-    """The three of one run; what both outputs carry is counted together."""
+    """The three of one run; what both outputs carry is counted together.
+
+    With a `pace`, what it prints faster waits in its pipes, and then so does the guest, until `paused_until_ns`.
+    """
 
     stdin: InputStream
     stdout: OutputStream
     stderr: OutputStream
     limit_bytes: int
+    pace: Rate | None = None
+    paused_until_ns: int = 0
 
     @property
     def outputs(self) -> tuple[OutputStream, OutputStream]:
@@ -163,14 +176,29 @@ class GuestStreams(Struct):
         if self.stdin.open and self.stdin.pending:
             yield Interest(self.stdin.target, WRITE, self.stdin.flush)
         for stream in self.outputs:
-            if stream.wants_read():
+            if stream.wants_read() and not self.paused_until_ns:
                 yield Interest(stream.source, READ, functools.partial(on_output, stream))
             if stream.pending and stream.target is not None:
                 yield Interest(stream.target, WRITE, stream.flush)
 
     def read(self, stream: OutputStream) -> int:
         """Take what one output carries, within what both may; return how much came."""
-        return stream.read(max(0, self.limit_bytes - self.seen_bytes))
+        allowed_bytes = max(0, self.limit_bytes - self.seen_bytes)
+        if self.pace is None:
+            return stream.read(allowed_bytes)
+        now_ns = time.monotonic_ns()
+        most_bytes = min(_CHUNK_BYTES, self.pace.available(now_ns))
+        if most_bytes < select.PIPE_BUF:
+            self.paused_until_ns = now_ns + self.pace.wait_ns(now_ns, _CHUNK_BYTES)
+            return 0
+        count = stream.read(allowed_bytes, most_bytes)
+        self.pace.take(now_ns, count)
+        return count
+
+    def go_on(self, now_ns: int) -> None:
+        """Read again where the pause is over."""
+        if self.paused_until_ns <= now_ns:
+            self.paused_until_ns = 0
 
     def settle(self, on_output: Callable[[OutputStream], int]) -> None:
         """Show what the guest has printed, no more than a pipe holds, before something else is said on the terminal."""

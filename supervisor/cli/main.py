@@ -29,6 +29,11 @@ EX_NOPERM = 77
 
 COMMANDS = {
     "run": ("supervisor.cli.run", "run a component or a bare WebAssembly program, confined"),
+    "up": ("supervisor.cli.up", "keep several components up, which may send each other messages"),
+    "status": ("supervisor.cli.status", "say how the components of a supervisor are"),
+    "logs": ("supervisor.cli.logs", "show what a component printed, also after its end"),
+    "quota": ("supervisor.cli.quota", "say how full the quotas of running components are"),
+    "down": ("supervisor.cli.down", "end a supervisor and its components, in order"),
     "check": ("supervisor.cli.check", "say what a component asks for, and what is wrong with it"),
     "show": ("supervisor.cli.show", "say what a component is, asks for and imports"),
     "diff": ("supervisor.cli.diff", "say what a new version of a component could do more"),
@@ -109,6 +114,7 @@ def _usage(message: str, hint: str, see: str, as_json: bool) -> int:
 _EPILOG = """examples:
   airssys run ./log-summary                       a directory with a Component.toml: asks once, then runs
   airssys run prog.wasm --read in/ -- in/a.csv    a bare program: the flags are the grant
+  airssys up ./counter ./reporter                 several, until Ctrl-C; airssys status, logs and down from elsewhere
   airssys check ./log-summary --explain           what it asks for, and the rules that follow
   airssys diff ./log-summary ./log-summary-1.1    what a new version could do more
   airssys explain ./log-summary filesystem.read /var/log/app.log

@@ -28,11 +28,13 @@ a limit 75; refused 77; the outcome in --json tells them apart.
 """
 
 
-def _size(text: str) -> int:
+def size(text: str) -> int:
+    """Read an option that is a size."""
     return _quantity(parse_size_bytes, text)
 
 
-def _duration(text: str) -> int:
+def duration(text: str) -> int:
+    """Read an option that is a time."""
     return _quantity(parse_duration_ns, text)
 
 
@@ -93,29 +95,34 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     component.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="bind a parameter")
     limits = parser.add_argument_group("limits")
-    limits.add_argument("--memory", type=_size, metavar="SIZE", help="memory, such as 256MB (the default)")
+    limits.add_argument("--memory", type=size, metavar="SIZE", help="memory, such as 256MB (the default)")
     limits.add_argument(
-        "--storage", type=_size, metavar="SIZE", help="what it may store in files, such as 100MB (the default)"
+        "--storage", type=size, metavar="SIZE", help="what it may store in files, such as 100MB (the default)"
     )
+    limits.add_argument("--timeout", type=duration, metavar="TIME", help="wall clock time, such as 30s (default: none)")
     limits.add_argument(
-        "--timeout", type=_duration, metavar="TIME", help="wall clock time, such as 30s (default: none)"
-    )
-    limits.add_argument(
-        "--cpu-time", type=_duration, metavar="TIME", help="CPU time in whole seconds, such as 10s (default: none)"
+        "--cpu-time",
+        type=duration,
+        metavar="TIME",
+        help="CPU time in whole seconds, such as 10s (default: none)",
     )
     limits.add_argument(
         "--fuel", type=_positive, metavar="N", help="WebAssembly instructions, roughly; for deterministic ends"
     )
-    limits.add_argument("--output", type=_size, metavar="SIZE", help="stdout and stderr together (default: 64MiB)")
+    limits.add_argument("--output", type=size, metavar="SIZE", help="stdout and stderr together (default: 64MiB)")
     limits.add_argument(
         "--compile-timeout",
-        type=_duration,
+        type=duration,
         metavar="TIME",
         default="600s",
         help="for compiling it (default: %(default)s)",
     )
     limits.add_argument(
-        "--compile-memory", type=_size, metavar="SIZE", default="8GiB", help="for compiling it (default: %(default)s)"
+        "--compile-memory",
+        type=size,
+        metavar="SIZE",
+        default="8GiB",
+        help="for compiling it (default: %(default)s)",
     )
     output = parser.add_argument_group("output")
     output.add_argument("--json", action="store_true", help="capture the streams; print one JSON document on stdout")

@@ -11,7 +11,7 @@ from ipc.audit.event import AuditEvent
 from ipc.errors import ConfigError
 from ipc.messages import EngineSettings
 from ipc.policy.capability import Grant
-from ipc.struct import replace
+from ipc.struct import Struct, replace
 from supervisor.analysis import describe_asks
 from supervisor.cli.run_setup import dev_directories, memory_bytes, refuse_broad, storage_bytes, worker_limits
 from supervisor.compilation import Program
@@ -20,7 +20,13 @@ from supervisor.component_view import parse_assignments
 from supervisor.dev_grants import dev_grants, hidden_denials
 from supervisor.grant_store import GrantStore, lasting_grants, request_key
 from supervisor.host import Host
-from supervisor.host_policy import component_parameters, data_directory, policy_document, resolve_quota
+from supervisor.host_policy import (
+    ResolvedQuota,
+    component_parameters,
+    data_directory,
+    policy_document,
+    resolve_quota,
+)
 from supervisor.identity import actor
 from supervisor.manifest import BoundManifest, ParameterValue, Variables, bind, load_manifest, not_enforced
 from supervisor.manifest.parse import ManifestErrors
@@ -30,8 +36,27 @@ from supervisor.surroundings import home_directories, path_directories
 from supervisor.terminal import visible
 
 
+class GrantedComponent(Struct, frozen=True):
+    """A component with what it was granted: the request to run it, and what the host made of its manifest."""
+
+    request: RunRequest
+    bound: BoundManifest
+    quota: ResolvedQuota
+
+
 def component_request(args: argparse.Namespace, host: Host, settings: Settings) -> RunRequest | None:
     """Return the request of a component directory, or None when the person said no or nobody could be asked."""
+    granted = granted_component(args, host, settings, host.tmp_directory)
+    return None if granted is None else granted.request
+
+
+def granted_component(
+    args: argparse.Namespace, host: Host, settings: Settings, tmp: str, brokered: bool = False
+) -> GrantedComponent | None:
+    """Return the component of a directory with what it is granted, or None as above; `tmp` is its `${tmp}`.
+
+    `brokered`: there is a broker, which enforces more of what a manifest can say.
+    """
     for flag in ("read", "write", "list", "dir"):
         if getattr(args, flag):
             raise ConfigError(
@@ -39,14 +64,14 @@ def component_request(args: argparse.Namespace, host: Host, settings: Settings) 
                 hint="grant less with --grant FILE",
             )
     manifest = load_manifest(args.target)
-    unsupported = not_enforced(manifest)
+    unsupported = not_enforced(manifest, brokered)
     if unsupported:
         raise ConfigError(f"{manifest.file}: not enforced by this version: {', '.join(unsupported)}", hint="remove it")
     name = manifest.component.name
     own = settings.component(name)
     parameters = component_parameters(manifest, settings, parse_assignments(args.set))
     data = make_data_directory(data_directory_of(host, settings, name), host.options.run_as)
-    variables = Variables(component=os.path.realpath(manifest.directory), data=data, tmp=host.tmp_directory)
+    variables = Variables(component=os.path.realpath(manifest.directory), data=data, tmp=tmp)
     bound = bind(manifest, parameters, variables, cwd=os.getcwd(), real_path=os.path.realpath)
     resolution = resolve_quota(manifest, settings)
     if resolution.refusals:
@@ -81,7 +106,7 @@ def component_request(args: argparse.Namespace, host: Host, settings: Settings) 
     )
     arguments = args.guest_arguments or bound.args
     mounts = tuple((mount.guest, mount.host) for mount in bound.mounts)
-    return RunRequest(
+    request = RunRequest(
         component=name,
         version=manifest.component.version,
         trust="dev" if args.dev else "unknown",
@@ -100,8 +125,9 @@ def component_request(args: argparse.Namespace, host: Host, settings: Settings) 
         granted_sha256=granted_sha256,
         ask=args.ask,
         learn=args.write_manifest is not None,
-        own_directories=(data, host.tmp_directory),
+        own_directories=(data, tmp),
     )
+    return GrantedComponent(request, bound, resolution.quota)
 
 
 def data_directory_of(host: Host, settings: Settings, name: str) -> str:

@@ -1,16 +1,20 @@
-"""Which keys of a manifest this version enforces; the others are refused by `airssys run`, never silently accepted."""
+"""Which keys of a manifest this version enforces; the others are refused by whoever starts it, never silently accepted.
+
+What the broker enforces is enforced where there is one: under `airssys up`, and not in a single `airssys run`.
+"""
 
 from supervisor.manifest.values import Manifest
 
 
-def not_enforced(manifest: Manifest) -> tuple[str, ...]:
+def not_enforced(manifest: Manifest, brokered: bool = False) -> tuple[str, ...]:
     """Return each key that is written and that nothing in this version enforces, in the order of the reference page."""
-    keys = [request.key for request in manifest.requests() if not _is_enforced(request.action)]
+    keys = [request.key for request in manifest.requests() if not _is_enforced(request.action, brokered)]
     quota, limits, supervision = manifest.quota, manifest.limits, manifest.supervision
     values = {
+        "quota.message_rate": None if brokered else quota.message_rate_per_s,
         "quota.network_bandwidth": quota.network_bandwidth_bytes_per_s,
         "quota.cpu_time": quota.cpu_time_ns_per_s,
-        "limits.max_payload": limits.max_payload_bytes,
+        "limits.max_payload": None if brokered else limits.max_payload_bytes,
         "supervision.restart": supervision.restart,
         "supervision.shutdown": supervision.shutdown_ns,
         "supervision.depends_on": supervision.depends_on or None,
@@ -19,5 +23,7 @@ def not_enforced(manifest: Manifest) -> tuple[str, ...]:
     return tuple(dict.fromkeys(keys))
 
 
-def _is_enforced(action: str) -> bool:
-    return action.startswith("filesystem.") or action == "secrets.env"
+def _is_enforced(action: str, brokered: bool) -> bool:
+    if action.startswith("filesystem.") or action == "secrets.env":
+        return True
+    return brokered and action.startswith(("messaging.", "storage."))

@@ -1,0 +1,63 @@
+"""`airssys quota [COMPONENT]`: how full the quotas of running components are."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+
+from supervisor.cli.asking import add_socket_options, address_of
+from supervisor.control_client import ControlClient
+from supervisor.control_messages import GetQuotas, QuotaStatus
+from supervisor.report import paint
+from supervisor.status_view import quota_level
+
+_EPILOG = """examples:
+  airssys quota                      every quota of every component of the supervisor
+  airssys quota counter --watch      one component's, again and again until Ctrl-C
+  airssys quota --json               stable keys
+
+ok below 80 %, warning from 80 %, critical from 95 %, exceeded above the limit.
+"""
+_INTERVAL_S = 1.0
+_COLOURS = {"warning": "33", "critical": "31", "exceeded": "31"}
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the `quota` command."""
+    parser = subparsers.add_parser("quota", help="say how full the quotas of running components are", epilog=_EPILOG)
+    parser.add_argument("name", nargs="?", default="", metavar="COMPONENT", help="one component")
+    parser.add_argument("--json", action="store_true", help="print one JSON document, with --watch one a line")
+    parser.add_argument("--watch", action="store_true", help="again each second, until Ctrl-C")
+    add_socket_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ask, and print."""
+    with ControlClient(address_of(args)) as client:
+        while True:
+            found = [part for part, _ in client.ask(GetQuotas(args.name)) if isinstance(part, QuotaStatus)]
+            _print(args, found)
+            if not args.watch:
+                return 0
+            time.sleep(_INTERVAL_S)
+
+
+def _print(args: argparse.Namespace, found: list[QuotaStatus]) -> None:
+    if args.json:
+        quotas = [{"component": each.component, **quota_level(each).to_json()} for each in found]
+        document: dict[str, object] = {"quotas": quotas}
+        if args.watch:
+            document["time"] = time.time()
+        print(json.dumps(document, indent=None if args.watch else 2), flush=True)
+        return
+    if args.watch and sys.stdout.isatty():
+        print("\x1b[H\x1b[2J", end="")
+    width = max((len(each.component) for each in found), default=0)
+    for each in found:
+        level = quota_level(each)
+        share = "" if level.limit is None else f"{level.percent:3} %"
+        line = f"{each.component:<{width}}  {each.quota:<17}  {level.words:<28}  {share:>5}  {level.status}"
+        print(paint(line.rstrip(), _COLOURS[level.status], sys.stdout) if level.status in _COLOURS else line.rstrip())
+    sys.stdout.flush()

@@ -1,0 +1,227 @@
+"""`airssys up` behind its flags: grants, compiled code, the fleet, its control socket, and the turns until the end."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from ipc.audit.event import AuditEvent
+from ipc.errors import ConfigError
+from supervisor.cli.main import EX_NOPERM
+from supervisor.cli.run_component import GrantedComponent, granted_component
+from supervisor.cli.run_setup import host_options, read_settings
+from supervisor.cli.up_view import Lines, LiveTable, new_view
+from supervisor.compilation import CompileLimits
+from supervisor.component_directories import make_data_directory
+from supervisor.control import SOCKET_NAME, Control, bind_control_socket
+from supervisor.control_client import DIRECTORY
+from supervisor.control_roles import read_roles
+from supervisor.desk import FleetDesk
+from supervisor.fleet import Fleet
+from supervisor.host import Host, open_host
+from supervisor.identity import actor
+from supervisor.lifecycle import Phase
+from supervisor.manifest import load_manifest
+from supervisor.member import Plan
+from supervisor.output_log import make_log_directory
+from supervisor.processes import Processes
+from supervisor.run_request import require_text
+from supervisor.running import obtain_artifact
+from supervisor.settings import Settings
+from supervisor.terminal import visible
+from supervisor.usage_error import UsageError
+
+_LOCK: Final = "up.lock"
+
+
+def bring_up(args: argparse.Namespace, processes: Processes) -> int:
+    """Bring the components up on processes that were started for it, and return the exit code when all is over."""
+    settings = read_settings(args)
+    if args.state_dir is None and not os.environ.get("AIRSSYS_STATE") and ("host", "state") not in settings.origins:
+        args.state_dir = _own_directory(os.getcwd())
+    options = host_options(args, settings)
+    roles = read_roles(settings.control, os.getuid())
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_only_one(options.state_directory))
+        view = new_view(args)
+        host = stack.enter_context(open_host(options, processes, view.trouble))
+        granted = _grant(args, host, settings)
+        if granted is None:
+            return EX_NOPERM
+        logs = make_log_directory(os.path.join(options.state_directory, "logs"))
+        plans = _plans(args, host, granted, view, stack)
+        fleet = Fleet(host, plans, logs, view)
+        stack.callback(fleet.close)
+        desk = FleetDesk(fleet, logs)
+        listener = bind_control_socket(options.state_directory, roles)
+        stack.callback(_unlink, os.path.join(options.state_directory, SOCKET_NAME))
+        control = Control(listener, roles, desk, fleet.loop, time.monotonic_ns)
+        stack.callback(control.close)
+        names = [plan.name for plan in plans]
+        host.record(AuditEvent("supervisor_started", actor=actor(), detail={"components": names}))
+        control.start()
+        _turns(args, fleet, view)
+        desk.finish()
+        # Those who wait for the end hear of it before their connections close.
+        until_ns = time.monotonic_ns() + 200_000_000
+        while control.has_unsent and time.monotonic_ns() < until_ns:
+            fleet.loop.turn(until_ns)
+        host.record(AuditEvent("supervisor_ended", actor=actor(), detail={"components": names}))
+        view.finish(fleet)
+        failed = any(member.phase is Phase.FAILED for member in fleet.members.values())
+        return 1 if args.until_done and failed else 0
+
+
+def _turns(args: argparse.Namespace, fleet: Fleet, view: Lines | LiveTable) -> None:
+    fleet.start()
+    view.begin(fleet)
+    rested = False
+    while not (fleet.at_rest and (fleet.stopping or args.until_done)):
+        fleet.turn(view.next_ns())
+        view.turn(fleet)
+        if fleet.at_rest and not rested and not fleet.stopping:
+            view.rests()
+        rested = fleet.at_rest
+
+
+def _own_directory(cwd: str) -> str:
+    """Return where the state of a supervisor in this directory is; ConfigError where others could exchange it."""
+    path = os.path.join(cwd, DIRECTORY)
+    try:
+        parent = os.stat(cwd)
+        found = os.lstat(path) if os.path.lexists(path) else None
+    except OSError as error:
+        raise ConfigError(
+            f"{visible(cwd)}: {os.strerror(error.errno or 0)}", hint="go to a directory of yours"
+        ) from None
+    own = os.getuid()
+    theirs = parent.st_uid not in (own, 0)
+    shared = bool(parent.st_mode & stat.S_IWOTH) and not parent.st_mode & stat.S_ISVTX
+    if theirs or shared or (found is not None and (found.st_uid != own or not stat.S_ISDIR(found.st_mode))):
+        raise ConfigError(
+            f"{visible(path)}: others could put their own state in its place",
+            hint="name a place for the state that is yours alone: --state-dir DIR",
+        )
+    return path
+
+
+@contextlib.contextmanager
+def _only_one(state: str) -> Iterator[None]:
+    """Hold the state directory's lock; raises ConfigError where a supervisor holds it."""
+    os.makedirs(state, mode=0o700, exist_ok=True)
+    held = os.open(os.path.join(state, _LOCK), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"a supervisor runs already with its state in {visible(state)}",
+                hint="look at it with airssys status, end it with airssys down, or name another --state-dir",
+            ) from None
+        yield
+    finally:
+        os.close(held)
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def _grant(args: argparse.Namespace, host: Host, settings: Settings) -> list[GrantedComponent] | None:
+    """Have each component granted what it asks; None where one wasn't: then nothing is started."""
+    manifests = [load_manifest(directory) for directory in args.directories]
+    seen: dict[str, str] = {}
+    for manifest, directory in zip(manifests, args.directories, strict=True):
+        name = manifest.component.name
+        if name in seen:
+            raise ConfigError(
+                f"{visible(seen[name])} and {visible(directory)} are both called {name}: a name is an address",
+                hint="give one of them another name in its Component.toml",
+            )
+        seen[name] = directory
+    if args.grant not in (None, "asked") and len(manifests) > 1:
+        raise UsageError("--grant FILE is for one component", hint="grant what each asks with --grant asked")
+    own = _sorted_out(
+        "--set", args.set, [(m.component.name, {parameter.name for parameter in m.parameters}) for m in manifests]
+    )
+    secrets = _sorted_out(
+        "--secret",
+        args.secret,
+        [
+            (m.component.name, {r.resource for c in (m.capabilities, m.optional) for r in c.secrets.env})
+            for m in manifests
+        ],
+    )
+    found: list[GrantedComponent] = []
+    for manifest, directory in zip(manifests, args.directories, strict=True):
+        name = manifest.component.name
+        tmp = make_data_directory(os.path.join(host.tmp_directory, name), host.options.run_as)
+        of_one = _run_arguments(args, directory, own[name], secrets[name])
+        granted = granted_component(of_one, host, settings, tmp)
+        if granted is None:
+            return None
+        require_text(granted.request)
+        found.append(granted)
+    return found
+
+
+def _sorted_out(flag: str, given: Sequence[str], declared: Sequence[tuple[str, set[str]]]) -> dict[str, list[str]]:
+    """Return for each component the `NAME=VALUE` whose names it declares; raises UsageError for one that none has."""
+    for text in given:
+        name = text.partition("=")[0]
+        if not any(name in names for _, names in declared):
+            raise UsageError(f"{flag} {visible(name)}: none of these components asks for it")
+    return {component: [text for text in given if text.partition("=")[0] in names] for component, names in declared}
+
+
+def _run_arguments(
+    args: argparse.Namespace, directory: str, parameters: list[str], secrets: list[str]
+) -> argparse.Namespace:
+    """Return what `airssys run DIRECTORY` would have been given."""
+    return argparse.Namespace(
+        target=directory,
+        grant=args.grant,
+        set=parameters,
+        secret=secrets,
+        env=[],
+        read=[],
+        write=[],
+        list=[],
+        dir=[],
+        dev=False,
+        ask=False,
+        write_manifest=None,
+        guest_arguments=(),
+        memory=None,
+        storage=None,
+        timeout=None,
+        output=None,
+        fuel=None,
+        cpu_time=None,
+    )
+
+
+def _plans(
+    args: argparse.Namespace,
+    host: Host,
+    granted: Sequence[GrantedComponent],
+    view: Lines | LiveTable,
+    stack: contextlib.ExitStack,
+) -> list[Plan]:
+    """Compile what isn't yet; the code is held by `stack` until a fleet holds it."""
+    limits = CompileLimits(timeout_s=args.compile_timeout / 1e9, memory_bytes=args.compile_memory)
+    plans: list[Plan] = []
+    for component in granted:
+        request = component.request
+        artifact = obtain_artifact(host, request, limits, view.compiling(request.component))
+        stack.callback(os.close, artifact.descriptor)
+        manifest = component.bound.manifest
+        plans.append(Plan(request, artifact, manifest.directory, manifest.component.description))
+    return plans

@@ -1,0 +1,157 @@
+"""What is said on the control socket (AF_UNIX SOCK_SEQPACKET, `ipc.channel`), and who may say it.
+
+A client sends one request after the other, each after the answer to the one before. An answer is any number of parts
+and then `Done`, or `NotDone`. Who a client is, the kernel says (SO_PEERCRED): nothing of it is in a message.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final
+
+from ipc.messages import Message
+
+
+class Role(IntEnum):
+    """What somebody may do; each may what the ones before it may. NOBODY isn't even told what runs."""
+
+    NOBODY = 0
+    VIEWER = 1
+    OPERATOR = 2
+    ADMIN = 3
+
+
+class GetStatus(Message, frozen=True):
+    """How is everything, or one component of this name? Parts: SupervisorStatus, then a ComponentStatus each."""
+
+    name: str = ""
+
+
+class OpenLogs(Message, frozen=True):
+    """Let me read what a component printed. Part: LogFiles, with the open files, the oldest first."""
+
+    name: str
+
+
+class GetQuotas(Message, frozen=True):
+    """How full are the quotas, of all or of one component? Parts: a QuotaStatus each."""
+
+    name: str = ""
+
+
+class CallComponent(Message, frozen=True):
+    """Send a message, with [payload] (a sealed memory file). Part: CallAnswer, with [payload] where there is one."""
+
+    name: str
+    wants_answer: bool
+    timeout_ms: int
+
+
+class ShutDown(Message, frozen=True):
+    """End every component in order, and then the supervisor. Done comes when the components have ended."""
+
+
+Request = GetStatus | OpenLogs | GetQuotas | CallComponent | ShutDown
+
+REQUESTS: Final[tuple[type[Request], ...]] = (GetStatus, OpenLogs, GetQuotas, CallComponent, ShutDown)
+
+MAY_ASK: Final[dict[type[Request], Role]] = {
+    GetStatus: Role.VIEWER,
+    OpenLogs: Role.VIEWER,
+    GetQuotas: Role.VIEWER,
+    CallComponent: Role.OPERATOR,
+    ShutDown: Role.ADMIN,
+}
+"""The least role that each request takes."""
+
+
+def may_ask(role: Role, request: type[Request]) -> bool:
+    """Whether this role may ask for this."""
+    return role >= MAY_ASK[request]
+
+
+class SupervisorStatus(Message, frozen=True):
+    """Who answers, and how it is. `trouble` says why nothing is allowed at the moment, "" otherwise."""
+
+    pid: int
+    version: str
+    socket: str
+    state_directory: str
+    started_ns: int
+    run_as: str
+    stopping: bool
+    trouble: str = ""
+
+
+class ComponentStatus(Message, frozen=True):
+    """One component: its phase of `supervisor.lifecycle`, and what is known. `pid` 0: no process of it runs.
+
+    Times are UTC in nanoseconds, 0 for never. `ended` says how the last run of it ended, in words.
+    """
+
+    name: str
+    version: str
+    kind: str
+    phase: str
+    instance: str
+    directory: str
+    health: str
+    pid: int
+    since_ns: int
+    memory_bytes: int
+    memory_limit_bytes: int
+    allowed: int
+    denied: int
+    outcome: str
+    exit_code: int
+    code: str
+    ended: str
+
+
+class QuotaStatus(Message, frozen=True):
+    """One quota of one component; `limit` None is unlimited."""
+
+    component: str
+    quota: str
+    usage: int
+    limit: int | None
+    unit: str
+
+
+class LogFiles(Message, frozen=True):
+    """So many open files come along; a supervisor that ends closes the connection, and nothing more is written."""
+
+    count: int
+
+
+class CallAnswer(Message, frozen=True):
+    """How a call ended; `kind` "" is well, else one of `ipc.broker.messages.ErrorKind`."""
+
+    kind: str = ""
+    reason: str = ""
+    has_payload: bool = False
+
+
+class Done(Message, frozen=True):
+    """The request was answered."""
+
+
+class NotDone(Message, frozen=True):
+    """The request can't be answered: `kind` is refused, unknown, busy, unavailable or invalid; what helps, if known."""
+
+    kind: str
+    message: str
+    hint: str = ""
+
+
+Part = SupervisorStatus | ComponentStatus | QuotaStatus | LogFiles | CallAnswer
+Ending = Done | NotDone
+ANSWERS: Final[tuple[type, ...]] = (
+    SupervisorStatus,
+    ComponentStatus,
+    QuotaStatus,
+    LogFiles,
+    CallAnswer,
+    Done,
+    NotDone,
+)

@@ -1,0 +1,208 @@
+"""What is answered on the control socket, for those who may ask (`control_messages.MAY_ASK`)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from ipc.audit.event import AuditEvent
+from ipc.audit.folding import Folder
+from ipc.errors import AuditError
+from supervisor.control import SOCKET_NAME, Client
+from supervisor.control_messages import (
+    CallComponent,
+    ComponentStatus,
+    GetQuotas,
+    GetStatus,
+    LogFiles,
+    OpenLogs,
+    QuotaStatus,
+    Request,
+    ShutDown,
+    SupervisorStatus,
+)
+from supervisor.control_roles import Peer
+from supervisor.fleet import Fleet
+from supervisor.manifest.checks import check_name
+from supervisor.member import Member
+from supervisor.output_log import open_log_files
+from supervisor.terminal import visible
+
+REFUSED_CODE = "A3009"
+
+
+class FleetDesk:
+    """Answers from what a fleet knows; nothing here waits."""
+
+    def __init__(self, fleet: Fleet, log_directory: str) -> None:
+        """Answer for a fleet."""
+        self._fleet = fleet
+        self._log_directory = log_directory
+        self._started_ns = time.time_ns()
+        self._folder = Folder()
+        self._leaving: list[Client] = []
+
+    # -- the desk of the control socket --------------------------------------------------------------------------------
+
+    def answer(self, request: Request, descriptors: Sequence[int], client: Client) -> None:
+        """Answer, now or when there is something to say."""
+        match request:
+            case GetStatus(name):
+                self._status(name, client)
+            case OpenLogs(name):
+                self._logs(name, client)
+            case GetQuotas(name):
+                self._quotas(name, client)
+            case CallComponent():
+                self._call(request, descriptors, client)
+            case ShutDown():
+                self._shut_down(client)
+
+    def forget(self, client: Client) -> None:
+        """Nobody waits for what this client has asked any more."""
+        with contextlib.suppress(ValueError):
+            self._leaving.remove(client)
+
+    def refused(self, what: str, peer: Peer) -> None:
+        """Put on record that somebody asked for what they may not; what repeats is counted."""
+        reason = f"not permitted to uid {peer.uid} by [control]"
+        event = AuditEvent(
+            "control_refused",
+            action=f"control.{what}",
+            decision="denied",
+            code=REFUSED_CODE,
+            reason=reason,
+            actor=f"uid {peer.uid}",
+        )
+        self._record(*self._folder.note(event, time.monotonic_ns()))
+
+    def finish(self) -> None:
+        """Tell those who asked for the end that everything has ended, and close what was counted."""
+        for client in tuple(self._leaving):
+            client.done()
+        self._leaving.clear()
+        self._record(*self._folder.flush())
+
+    def _record(self, *events: AuditEvent) -> None:
+        # Nothing depends on it: what was refused stays refused.
+        with contextlib.suppress(AuditError):
+            for event in events:
+                self._fleet.host.writer.local(event)
+
+    def _used(self, what: str, client: Client, resource: str = "") -> bool:
+        """Put on record, durably, what somebody is about to do; False when that can't be: then it isn't done."""
+        event = AuditEvent(
+            "control_used",
+            component=resource,
+            action=f"control.{what}",
+            decision="allowed",
+            actor=f"uid {client.peer.uid}",
+            detail={"pid": client.peer.pid},
+        )
+        try:
+            self._fleet.host.record(event)
+        except AuditError as error:
+            client.not_done("unavailable", f"no audit record, no action: {error}", "airssys audit verify")
+            return False
+        return True
+
+    # -- requests ------------------------------------------------------------------------------------------------------
+
+    def _named(self, name: str, client: Client) -> list[Member] | None:
+        members = self._fleet.members
+        if not name:
+            return list(members.values())
+        if name in members:
+            return [members[name]]
+        client.not_done("unknown", f"there is no component {visible(name)!r} here", f"there is: {', '.join(members)}")
+        return None
+
+    def _status(self, name: str, client: Client) -> None:
+        members = self._named(name, client)
+        if members is None:
+            return
+        host = self._fleet.host
+        trouble = host.writer.trouble
+        client.part(
+            SupervisorStatus(
+                pid=os.getpid(),
+                version=version("airssys-wasm"),
+                socket=os.path.join(host.options.state_directory, SOCKET_NAME),
+                state_directory=host.options.state_directory,
+                started_ns=self._started_ns,
+                run_as=host.options.run_as.name,
+                stopping=self._fleet.stopping,
+                trouble="" if trouble is None else trouble.message,
+            )
+        )
+        for member in members:
+            client.part(component_status(member))
+        client.done()
+
+    def _logs(self, name: str, client: Client) -> None:
+        # Of one that is not here any more there may still be files; a name that can't be one is never looked for.
+        files = [] if check_name(name) is not None else open_log_files(self._log_directory, name)
+        if not files and name not in self._fleet.members:
+            self._named(name, client)
+            return
+        client.part(LogFiles(len(files)), files)
+        client.done()
+
+    def _quotas(self, name: str, client: Client) -> None:
+        members = self._named(name, client)
+        if members is None:
+            return
+        for member in members:
+            for quota in own_quotas(member):
+                client.part(quota)
+        client.done()
+
+    def _call(self, request: CallComponent, _descriptors: Sequence[int], client: Client) -> None:
+        members = self._named(request.name, client)
+        if members is None:
+            return
+        client.not_done("unavailable", f"{request.name} is a command, and takes no messages")
+
+    def _shut_down(self, client: Client) -> None:
+        if self._used("shut_down", client):
+            client.busy = True
+            self._leaving.append(client)
+            self._fleet.stop()
+
+
+def component_status(member: Member) -> ComponentStatus:
+    """Return what is known of a component."""
+    report = member.report
+    limits = member.plan.request.limits
+    return ComponentStatus(
+        name=member.name,
+        version=member.plan.request.version,
+        kind=member.plan.kind,
+        phase=member.phase,
+        instance=member.instance,
+        directory=member.plan.directory,
+        health=member.health,
+        pid=member.pid,
+        since_ns=member.since_ns,
+        memory_bytes=member.memory_bytes,
+        memory_limit_bytes=limits.memory_bytes,
+        allowed=member.tally.allowed,
+        denied=member.tally.denied,
+        outcome="" if report is None else report.verdict.outcome,
+        exit_code=0 if report is None else report.verdict.exit_code,
+        code="" if report is None else report.verdict.code,
+        ended=member.ended,
+    )
+
+
+def own_quotas(member: Member) -> list[QuotaStatus]:
+    """Return the quotas of a component that the supervisor itself sees to."""
+    limits = member.plan.request.limits
+    found = [QuotaStatus(member.name, "memory", member.memory_bytes, limits.memory_bytes, "bytes")]
+    report = member.report
+    if report is not None and report.storage is not None:
+        found.append(QuotaStatus(member.name, "storage", report.storage.usage, limits.storage_bytes, "bytes"))
+    return found

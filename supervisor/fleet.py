@@ -1,0 +1,219 @@
+"""Many components in one supervisor: each has its run, and all of them share one event loop, one warden, one log.
+
+What becomes of a component is decided by `lifecycle.advance`; this file carries out what it says, and keeps the times.
+A run that ends, however it ends, concerns nobody but its own component.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from ipc.errors import AirssysError, AuditError
+from supervisor.event_loop import EventLoop
+from supervisor.host import Host, new_worker_id
+from supervisor.host_source import KEY as HOST_KEY
+from supervisor.host_source import HostSource
+from supervisor.lifecycle import ENDS, LIVING, Command, Event, Phase, advance
+from supervisor.member import ACTOR, Member, Plan
+from supervisor.output_log import OutputLog
+from supervisor.run_loop import RunLoop
+from supervisor.run_report import DecisionTally
+from supervisor.running import RunStreams, begin_run
+from supervisor.verdict import Verdict
+
+STOP_WITHIN_NS: Final = 3 * 10**9
+"""How long a component that was asked to end may take; then it is killed."""
+ALL_STOP_WITHIN_NS: Final = 4_500_000_000
+"""How long the end of all may take, the killing included; what hangs longer is left to its keeper, which kills it."""
+STARTS_AT_ONCE: Final = 2 * (os.cpu_count() or 1)
+"""So many are on their way at a time: a start has a deadline, and a hundred at once would miss it together."""
+
+
+class Audience(Protocol):
+    """Who is told what happens."""
+
+    def moved(self, member: Member, said: str) -> None:
+        """A component is in another phase; `said` is what there is to be said of that, or empty."""
+
+    def denied(self, member: Member, tally: DecisionTally) -> None:
+        """Something was refused to a component that it was not told of yet."""
+
+
+class Fleet:
+    """The components of one supervisor by their names."""
+
+    def __init__(self, host: Host, plans: Sequence[Plan], log_directory: str, audience: Audience) -> None:
+        """Take them in; nothing is started before `start`."""
+        self.host = host
+        self.loop = EventLoop()
+        self.members = {plan.name: Member(plan, OutputLog(log_directory, plan.name), self.happen) for plan in plans}
+        self.stopping = False
+        self._audience = audience
+        self._runs: dict[str, RunLoop] = {}
+        self._queue: deque[Member] = deque()
+        self._stop_by_ns = 0
+        self.loop.add(HOST_KEY, HostSource(host, self._runs, self.loop, self.on_signal))
+
+    def start(self) -> None:
+        """Want all of them."""
+        for member in self.members.values():
+            self.happen(member, Event.WANTED)
+
+    def turn(self, until_ns: int = 0) -> None:
+        """Let one turn of the loop happen, at the latest at `until_ns` (0: whenever), and start who may start."""
+        self._launch_queued()
+        self.loop.turn(min((ns for ns in (until_ns, self._stop_by_ns) if ns), default=0))
+        if self.host.audit_lost() and not self.stopping:
+            self.stop()
+        if 0 < self._stop_by_ns <= time.monotonic_ns():
+            self._leave_to_keepers()
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing of any component runs, or is about to."""
+        return all(member.phase in ENDS for member in self.members.values())
+
+    def by_instance(self, instance: str) -> Member | None:
+        """Return whose run this is."""
+        return next((member for member in self.members.values() if member.instance == instance), None)
+
+    # -- what comes from outside ---------------------------------------------------------------------------------------
+
+    def on_signal(self, _number: int) -> None:
+        """End in order; at the second one at once."""
+        self.stop()
+
+    def stop(self) -> None:
+        """Have all of them end in order; asked a second time, at once."""
+        self.stopping = True
+        self._stop_by_ns = self._stop_by_ns or time.monotonic_ns() + ALL_STOP_WITHIN_NS
+        for member in self.members.values():
+            self.happen(member, Event.STOP_ASKED)
+
+    def end_for(self, member: Member, code: str, reason: str) -> None:
+        """End the run of a component that has done what no working component does."""
+        if member.begun is not None:
+            member.begun.loop.end_for(code, reason)
+            self.loop.touch(member.instance)
+
+    # -- events and commands -------------------------------------------------------------------------------------------
+
+    def happen(self, member: Member, event: Event) -> None:
+        """Take an event of one component, and do what follows."""
+        phase, command = advance(member.phase, event)
+        moved = phase is not member.phase
+        member.moved(phase)
+        said = ""
+        match command:
+            case Command.WAIT:
+                pass
+            case Command.QUEUE:
+                self._queue.append(member)
+            case Command.LAUNCH:
+                self._launch(member)
+                return
+            case Command.TELL_READY:
+                said = f"runs as {member.instance}"
+                member.log.note(said)
+            case Command.ASK_TO_END:
+                self._ask_to_end(member)
+            case Command.KILL:
+                self._kill(member)
+            case Command.TELL_ENDED | Command.TELL_FAILED:
+                said = self._conclude(member)
+        if moved:
+            self._audience.moved(member, said)
+
+    def _launch_queued(self) -> None:
+        under_way = sum(1 for member in self.members.values() if member.phase is Phase.STARTING)
+        while self._queue and under_way < STARTS_AT_ONCE:
+            member = self._queue.popleft()
+            if member.phase is Phase.QUEUED:
+                self.happen(member, Event.TURN_CAME)
+                under_way += 1
+
+    def _launch(self, member: Member) -> None:
+        instance = new_worker_id(member.name)
+        streams = RunStreams(None, None, None, log=member.log)
+
+        def on_denials(tally: DecisionTally) -> None:
+            self._audience.denied(member, tally)
+
+        self._audience.moved(member, "")
+        try:
+            begun = begin_run(self.host, member.plan.request, member.plan.artifact, instance, streams, on_denials)
+        except (AirssysError, OSError) as error:
+            member.ended = f"could not be started: {error}"
+            self.happen(member, Event.NOT_LAUNCHED)
+            return
+        member.begin(instance, begun)
+        self._runs[instance] = begun.loop
+        begun.loop.start(time.monotonic_ns())
+        self.loop.add(instance, member)
+        self.loop.touch(HOST_KEY)
+
+    def _ask_to_end(self, member: Member) -> None:
+        begun = member.begun
+        assert begun is not None, "what runs has a run"
+        if member.plan.kind == ACTOR:
+            begun.loop.ask_to_end()
+            member.stop_due_ns = time.monotonic_ns() + STOP_WITHIN_NS
+        else:
+            # A command knows of no way to be asked.
+            begun.loop.interrupt(signal.SIGTERM)
+        self.loop.touch(member.instance)
+
+    def _kill(self, member: Member) -> None:
+        if member.begun is not None:
+            member.begun.loop.interrupt(signal.SIGTERM)
+            self.loop.touch(member.instance)
+
+    def _conclude(self, member: Member) -> str:
+        begun, member.begun = member.begun, None
+        member.stop_due_ns = 0
+        if begun is not None:
+            self.loop.remove(member.instance)
+            del self._runs[member.instance]
+            report, event = begun.conclude(self.host.options.audit_directory)
+            member.report = report
+            stopped = member.phase is Phase.STOPPED
+            member.ended = "was ended" if stopped and report.verdict.outcome != "exited" else ending(report.verdict)
+            try:
+                self.host.writer.local(event)
+            except AuditError as error:
+                member.ended += f"; its end could not be recorded: {error}"
+        member.log.note(f"{member.instance or member.name} {member.ended}")
+        member.log.close()
+        return member.ended
+
+    def _leave_to_keepers(self) -> None:
+        """Let go of what didn't end in time: its keeper kills it when our end of its lifeline closes."""
+        for member in self.members.values():
+            if member.phase in LIVING and member.begun is not None:
+                member.begun.break_off()
+                self.happen(member, Event.ENDED_BADLY)
+
+    def close(self) -> None:
+        """Let go of everything, wherever it is."""
+        for member in self.members.values():
+            if member.begun is not None:
+                self.loop.remove(member.instance)
+                member.begun.break_off()
+                member.begun = None
+            member.log.close()
+
+
+def ending(verdict: Verdict) -> str:
+    """Say how a run ended, in a few words for a line of its own."""
+    if verdict.outcome == "exited":
+        return f"exited {verdict.exit_code}"
+    words = {"trapped": "trapped", "limit": "stopped at a limit", "refused": "was refused", "crashed": "crashed"}
+    word = words.get(verdict.outcome, "failed")
+    code = f" [{verdict.code}]" if verdict.code else ""
+    head = verdict.message.split("\n", 1)[0]
+    return f"{word}: {head}{code}" if head else f"{word}{code}"

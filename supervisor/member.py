@@ -1,0 +1,145 @@
+"""One component of a fleet: its plan, where it is in its life, its run, and what is kept of it after its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from ipc.struct import Struct
+from supervisor.compilation import Artifact
+from supervisor.event_loop import Interest
+from supervisor.lifecycle import Event, Phase
+from supervisor.output_log import OutputLog
+from supervisor.run_deadlines import is_due
+from supervisor.run_machine import Phase as RunPhase
+from supervisor.run_report import DecisionTally, RunReport
+from supervisor.run_request import RunRequest
+from supervisor.running import BegunRun
+
+COMMAND: Final = "command"
+ACTOR: Final = "actor"
+UNKNOWN_HEALTH: Final = "unknown"
+
+
+class Plan(Struct, frozen=True):
+    """What is to be kept up: a request with its compiled code. `kind` is command (it runs and ends) or actor."""
+
+    request: RunRequest
+    artifact: Artifact
+    directory: str
+    description: str
+    kind: str = COMMAND
+
+    @property
+    def name(self) -> str:
+        """The component's name, which is its address."""
+        return self.request.component
+
+
+class Member:
+    """Its state, and its run as a source of the event loop; `happen` is called with what the run has come to."""
+
+    __slots__ = (
+        "_happen",
+        "begun",
+        "connected",
+        "ended",
+        "health",
+        "instance",
+        "log",
+        "phase",
+        "plan",
+        "report",
+        "since_ns",
+        "stop_due_ns",
+        "tally",
+    )
+
+    def __init__(self, plan: Plan, log: OutputLog, happen: Callable[[Member, Event], None]) -> None:
+        """Be down."""
+        self.plan = plan
+        self.log = log
+        self._happen = happen
+        self.phase = Phase.DOWN
+        self.instance = ""
+        self.begun: BegunRun | None = None
+        self.tally = DecisionTally("")
+        self.report: RunReport | None = None
+        self.ended = ""
+        """How its last run ended, in words."""
+        self.health = UNKNOWN_HEALTH
+        self.connected = False
+        """Whether an actor's session with the broker is ready."""
+        self.since_ns = 0
+        """Since when it is in its phase, UTC."""
+        self.stop_due_ns = 0
+        """By when it must have ended, on the monotonic clock; 0: it wasn't asked to."""
+
+    @property
+    def name(self) -> str:
+        """The component's name."""
+        return self.plan.name
+
+    @property
+    def pid(self) -> int:
+        """The worker's process; 0 where there is none."""
+        return 0 if self.begun is None else self.begun.loop.worker.pid
+
+    @property
+    def memory_bytes(self) -> int:
+        """What it holds, as it was seen last; after its end the most that it held."""
+        if self.begun is not None:
+            return self.begun.loop.held_bytes
+        return 0 if self.report is None else self.report.peak_memory_bytes
+
+    def begin(self, instance: str, begun: BegunRun) -> None:
+        """Take over a run that was begun."""
+        self.instance = instance
+        self.begun = begun
+        self.tally = begun.tally
+        self.report = None
+        self.ended = ""
+        self.health = UNKNOWN_HEALTH
+        self.connected = False
+        self.stop_due_ns = 0
+
+    # -- as a source ---------------------------------------------------------------------------------------------------
+
+    def interests(self) -> Iterator[Interest]:
+        """Yield what its run waits for."""
+        return iter(()) if self.begun is None else self.begun.loop.interests()
+
+    def next_ns(self) -> int:
+        """Return when something of it is due."""
+        run_ns = 0 if self.begun is None else self.begun.loop.next_ns()
+        return min((ns for ns in (run_ns, self.stop_due_ns) if ns), default=0)
+
+    def tick(self, now_ns: int) -> None:
+        """Step its run, and tell what that has come to."""
+        begun = self.begun
+        if begun is None:
+            return
+        begun.loop.tick(now_ns)
+        if begun.loop.is_over:
+            begun.end()
+            self.connected = False
+            verdict = begun.verdict()
+            well = verdict.outcome == "exited" and verdict.exit_code == 0
+            self._happen(self, Event.ENDED_WELL if well else Event.ENDED_BADLY)
+            return
+        if self.phase is Phase.STARTING and self._is_ready(begun):
+            self._happen(self, Event.READY)
+        if is_due(self.stop_due_ns, now_ns):
+            self.stop_due_ns = 0
+            self._happen(self, Event.STOP_OVERDUE)
+
+    def _is_ready(self, begun: BegunRun) -> bool:
+        # An actor is ready when the broker hears it; a command as soon as it runs.
+        return begun.loop.phase is RunPhase.RUNNING and (self.connected or self.plan.kind == COMMAND)
+
+    def moved(self, phase: Phase) -> None:
+        """Note that it is in another phase."""
+        if phase is not self.phase:
+            self.phase = phase
+            self.since_ns = time.time_ns()
