@@ -60,8 +60,10 @@ def find_socket(named: str | None, state: str | None, environment: Mapping[str, 
         return Address(path, "$AIRSSYS_STATE", trusted=True)
     directory = cwd
     while True:
-        path = os.path.join(directory, DIRECTORY, SOCKET_NAME)
-        if os.path.lexists(path):
+        state_directory = os.path.join(directory, DIRECTORY)
+        if os.path.lexists(state_directory):
+            # Also where nobody listens any more: the logs are still there.
+            path = os.path.join(state_directory, SOCKET_NAME)
             return Address(path, f"the nearest {DIRECTORY} upwards", trusted=False)
         if directory == os.path.dirname(directory):
             break

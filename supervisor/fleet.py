@@ -118,8 +118,8 @@ class Fleet:
                 self._launch(member)
                 return
             case Command.TELL_READY:
-                said = f"runs as {member.instance}"
-                member.log.note(said)
+                said = f"as {member.instance}"
+                member.log.note(f"runs {said}")
             case Command.ASK_TO_END:
                 self._ask_to_end(member)
             case Command.KILL:
@@ -189,7 +189,7 @@ class Fleet:
                 member.ended += f"; its end could not be recorded: {error}"
         member.log.note(f"{member.instance or member.name} {member.ended}")
         member.log.close()
-        return member.ended
+        return f"({member.ended})"
 
     def _leave_to_keepers(self) -> None:
         """Let go of what didn't end in time: its keeper kills it when our end of its lifeline closes."""

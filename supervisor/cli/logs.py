@@ -121,7 +121,7 @@ def _closing(opened: list[int]) -> Iterator[None]:
 def _follow(args: argparse.Namespace, client: ControlClient, since: str) -> None:
     """Print what is there and what comes; a file that was put aside is read to its end, then the next one."""
     readers: dict[int, OutputReader] = {}
-    opened = _ask(args, client)
+    opened, ended = _ask(args, client), False
     poller = select.poll()
     poller.register(client.fileno(), select.POLLIN)
     with contextlib.ExitStack() as stack:
@@ -137,13 +137,14 @@ def _follow(args: argparse.Namespace, client: ControlClient, since: str) -> None
                 for line in reader.lines(since):
                     _print(args, line)
             sys.stdout.flush()
-            # Nothing is said unasked: what is readable is the end of the connection.
-            if poller.poll(_POLL_S * 1000):
-                for reader in readers.values():
-                    for line in reader.lines(since):
-                        _print(args, line)
+            if ended:
                 return
-            opened = _ask(args, client)
+            # Nothing is said unasked: what is readable is the end of the connection.
+            ended = bool(poller.poll(_POLL_S * 1000))
+            try:
+                opened = [] if ended else _ask(args, client)
+            except NobodyAnswersError:
+                ended, opened = True, []
 
 
 def _print(args: argparse.Namespace, line: OutputLine) -> None:

@@ -79,8 +79,8 @@ def bring_up(args: argparse.Namespace, processes: Processes) -> int:
 
 
 def _turns(args: argparse.Namespace, fleet: Fleet, view: Lines | LiveTable) -> None:
-    fleet.start()
     view.begin(fleet)
+    fleet.start()
     rested = False
     while not (fleet.at_rest and (fleet.stopping or args.until_done)):
         fleet.turn(view.next_ns())

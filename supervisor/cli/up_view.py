@@ -83,7 +83,9 @@ class Lines:
                 document |= {"outcome": status.outcome, "exit_code": status.exit_code, "code": status.code or None}
             print(json.dumps(document), flush=True)
             return
-        line = f"{member.name}: {member.phase}" + (f", {visible(said)}" if said else "")
+        if member.phase is Phase.QUEUED:
+            return  # for a moment, and nobody's news
+        line = f"{member.name}: {member.phase}" + (f" {visible(said)}" if said else "")
         if member.phase is Phase.FAILED and self._quiet:
             print(f"airssys: {line}", file=sys.stderr, flush=True)
             return
