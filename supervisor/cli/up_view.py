@@ -178,6 +178,7 @@ class LiveTable(Lines):
     def _draw(self, fleet: Fleet) -> None:
         try:
             columns, rows = os.get_terminal_size(sys.stdout.fileno())
+            columns, rows = columns or 80, rows or 24
         except OSError:
             columns, rows = 80, 24
         now_ns = time.time_ns()

@@ -1,0 +1,533 @@
+"""`airssys up` and the commands that ask it, through the real command line: start, look, end, and what goes wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+import wasmtime
+
+from ipc.channel import Channel
+from ipc.struct import Struct
+from supervisor.cli import down as _down  # noqa: F401 # loaded before a fork that can't read it any more
+from supervisor.cli import status as _status  # noqa: F401 # likewise
+from supervisor.cli.main import main
+from supervisor.control_messages import ANSWERS, Done, GetStatus, NotDone
+
+GUESTS = Path(__file__).resolve().parents[1] / "guests"
+IN_ORDER_S = 5.0
+UNPRIVILEGED = 65534
+
+
+class Up(Struct):
+    """A running `airssys up`, read line by line."""
+
+    process: subprocess.Popen[bytes]
+    said: str = ""
+
+    def until(self, text: str, within_s: float = 60) -> None:
+        """Read what it says until `text` is in it."""
+        assert self.process.stdout is not None
+        until_s = time.monotonic() + within_s
+        while text not in self.said:
+            ready = select.select([self.process.stdout], [], [], max(0.0, until_s - time.monotonic()))[0]
+            data = os.read(self.process.stdout.fileno(), 65536) if ready else b""
+            if not data:
+                assert self.process.stderr is not None
+                pytest.fail(f"{text!r} was not said; it said: {self.said}\n{self.errors()}")
+            self.said += data.decode("utf-8", "replace")
+
+    def errors(self) -> str:
+        """Return what is on its stderr; ends it where it still runs."""
+        if self.process.poll() is None:
+            self.process.kill()
+        assert self.process.stderr is not None
+        return self.process.stderr.read().decode("utf-8", "replace")
+
+    def end(self, within_s: float = 30) -> int:
+        """Wait for its end and return its exit code."""
+        assert self.process.stdout is not None
+        code = self.process.wait(within_s)
+        self.said += self.process.stdout.read().decode("utf-8", "replace")
+        return code
+
+    @property
+    def tree(self) -> list[psutil.Process]:
+        """All its processes."""
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+
+Starter = Callable[..., contextlib.AbstractContextManager[Up]]
+
+
+@pytest.fixture
+def up(airssys) -> Starter:
+    """Start `airssys up` with arguments; at the end of the block it is ended, however that was left."""
+
+    @contextlib.contextmanager
+    def start(*arguments: str | Path, **environment: str) -> Iterator[Up]:
+        process = airssys.start("up", *arguments, **environment)
+        try:
+            yield Up(process)
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+                try:
+                    process.wait(20)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+            for stream in (process.stdin, process.stdout, process.stderr):
+                assert stream is not None
+                stream.close()
+            process.wait()
+
+    return start
+
+
+def _component(directory: Path, name: str, wasm: str | bytes, more: str = "") -> Path:
+    """Make a component directory of a guest in the repository, or of these bytes."""
+    place = directory / name
+    place.mkdir()
+    if isinstance(wasm, bytes):
+        (place / "program.wasm").write_bytes(wasm)
+    elif wasm.endswith(".wat"):
+        (place / "program.wasm").write_bytes(wasmtime.wat2wasm((GUESTS / "wat" / wasm).read_text()))
+    else:
+        shutil.copy(GUESTS / wasm, place / "program.wasm")
+    (place / "Component.toml").write_text(
+        f'schema = 1\n[component]\nname = "{name}"\nversion = "1.2.3"\nwasm = "program.wasm"\n{more}'
+    )
+    return place
+
+
+@pytest.fixture
+def hello(airssys) -> Path:
+    """A command that prints a word and ends."""
+    return _component(airssys.directory, "hello", "hello.wasm")
+
+
+@pytest.fixture
+def waiting(airssys) -> Path:
+    """A command that waits for an hour."""
+    return _component(airssys.directory, "waiting", "block-poll.wat")
+
+
+def _printing(text: bytes, lines: int = 1) -> bytes:
+    """A program that prints this text so often."""
+    literal = "".join(f"\\{byte:02x}" for byte in text)
+    made = wasmtime.wat2wasm(
+        f"""(module
+      (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+      (memory (export "memory") 1)
+      (data (i32.const 64) "{literal}")
+      (func (export "_start") (local $left i32)
+        (i32.store (i32.const 0) (i32.const 64))
+        (i32.store (i32.const 4) (i32.const {len(text)}))
+        (local.set $left (i32.const {lines}))
+        (loop $more
+          (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 32)))
+          (local.set $left (i32.sub (local.get $left) (i32.const 1)))
+          (br_if $more (local.get $left)))))"""
+    )
+    return bytes(made)
+
+
+def _phases(airssys) -> dict[str, str]:
+    document = airssys("status", "--json").json()
+    return {each["name"]: each["phase"] for each in document["components"]}
+
+
+# ---- the straight way
+
+
+def test_components_come_up_are_looked_at_and_end_in_order(airssys, up: Starter, hello: Path, waiting: Path) -> None:
+    """A command that ends is done, one that runs runs; status, quota and logs tell of both; down ends all."""
+    with up(hello, waiting) as fleet:
+        fleet.until("hello: done (exited 0)")
+        fleet.until("waiting: running as waiting-")
+        document = airssys("status", "--json").json()
+        about = document["supervisor"]
+        assert (about["pid"], about["socket"]) == (fleet.process.pid, str(airssys.state / "control.sock"))
+        found = {each["name"]: each for each in document["components"]}
+        assert (found["hello"]["phase"], found["hello"]["outcome"], found["hello"]["exit_code"]) == (
+            "done",
+            "exited",
+            0,
+        )
+        assert (found["waiting"]["phase"], found["waiting"]["version"]) == ("running", "1.2.3")
+        assert psutil.pid_exists(found["waiting"]["pid"])
+        shown = airssys("status", "waiting")
+        assert "pid" in shown.stdout
+        assert "hello" not in shown.stdout
+        quotas = airssys("quota", "waiting", "--json").json()["quotas"]
+        (memory,) = [each for each in quotas if each["name"] == "memory"]
+        assert 0 < memory["usage"] < memory["limit"] == 256_000_000
+        assert memory["status"] == "ok"
+        assert "out hello" in airssys("logs", "hello").stdout
+        ended = airssys("down")
+        assert (ended.code, ended.stderr) == (0, "")
+        assert fleet.end() == 0
+    assert "waiting: stopped" in fleet.said
+    assert not (airssys.state / "control.sock").exists()
+    again = airssys("status")
+    assert (again.code, again.stdout) == (69, "")
+    assert len(again.stderr.splitlines()) == 2
+    assert "airssys up DIR" in again.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_all_in_order_within_five_seconds(airssys, up: Starter, waiting: Path, number: int) -> None:
+    """One that computes and one that waits are ended, nothing of them is left, and that is on record."""
+    spinning = _component(airssys.directory, "spinning", "spin.wat")
+    with up(spinning, waiting) as fleet:
+        fleet.until("spinning: running")
+        fleet.until("waiting: running")
+        tree = fleet.tree
+        assert len(tree) >= 4, "zygote, warden, and a worker each"
+        started_s = time.monotonic()
+        fleet.process.send_signal(number)
+        assert fleet.end() == 0
+        assert time.monotonic() - started_s < IN_ORDER_S
+    assert not [process for process in tree if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    verified = airssys("audit", "verify")
+    assert verified.code == 0, verified.stderr
+    records = [json.loads(line) for line in airssys("audit", "query", "--json").stdout.splitlines()]
+    ended = [r["component"] for r in records if r["event"] == "worker_ended"]
+    assert sorted(ended) == ["spinning", "waiting"]
+    assert [r["event"] for r in records if r["event"].startswith("supervisor_")] == [
+        "supervisor_started",
+        "supervisor_ended",
+    ]
+
+
+def test_a_failure_is_told_and_concerns_nobody_else(airssys, up: Starter, waiting: Path) -> None:
+    """A component that traps is reported in words and stays down; the one beside it runs on."""
+    trapping = _component(airssys.directory, "trapping", "start-trap.wat")
+    with up(trapping, waiting) as fleet:
+        fleet.until("trapping: failed (trapped:")
+        fleet.until("waiting: running")
+        assert _phases(airssys) == {"trapping": "failed", "waiting": "running"}
+        assert airssys("logs", "trapping").stdout.splitlines()[-1].count("trapped") == 1
+
+
+@pytest.mark.parametrize(("good", "code"), [(True, 0), (False, 1)])
+def test_until_done_ends_with_the_last_component(airssys, up: Starter, hello: Path, good: bool, code: int) -> None:
+    """--until-done ends when nothing runs any more: with 0, or with 1 where a component failed."""
+    more = () if good else (_component(airssys.directory, "bad", "start-trap.wat"),)
+    with up(hello, *more, "--until-done", "--json") as fleet:
+        assert fleet.end() == code
+    events = [json.loads(line) for line in fleet.said.splitlines()]
+    last = {event["component"]: event for event in events}
+    assert (last["hello"]["phase"], last["hello"]["exit_code"]) == ("done", 0)
+    if not good:
+        assert (last["bad"]["phase"], last["bad"]["exit_code"]) == ("failed", 134)
+
+
+# ---- what it may
+
+
+def test_nothing_starts_where_one_is_not_granted_what_it_asks(airssys, up: Starter, hello: Path) -> None:
+    """Without a terminal and a grant nothing of it starts (77); with --grant asked, the control, all do."""
+    reader = _component(
+        airssys.directory,
+        "reader",
+        "tool.wasm",
+        'args = ["cat", "/etc/hostname"]\n[capabilities.filesystem]\nread = ["/etc/hostname"]\n',
+    )
+    refused = airssys("up", hello, reader)
+    assert refused.code == 77
+    assert "hello: starting" not in refused.stdout
+    assert "--grant asked" in refused.stderr
+    with up(hello, reader, "--grant", "asked", "--until-done") as fleet:
+        assert fleet.end() == 0
+    assert "reader: done (exited 0)" in fleet.said
+
+
+def test_what_nobody_enforces_is_refused(airssys, hello: Path) -> None:
+    """A manifest that asks for what this version doesn't enforce is refused before anything starts."""
+    with (hello / "Component.toml").open("a") as manifest:
+        manifest.write('[supervision]\nrestart = "permanent"\n')
+    refused = airssys("up", hello)
+    assert refused.code == 65
+    assert "supervision.restart" in refused.stderr
+
+
+def test_a_name_is_an_address_and_belongs_to_one(airssys, hello: Path) -> None:
+    """Two components of one name are refused, by the names of both directories."""
+    other = airssys.directory / "other"
+    shutil.copytree(hello, other)
+    refused = airssys("up", hello, other)
+    assert refused.code == 65
+    assert "both called hello" in refused.stderr
+
+
+def test_a_state_directory_has_one_supervisor(airssys, up: Starter, waiting: Path, hello: Path) -> None:
+    """A second one with the same state is refused and does no harm to the first."""
+    with up(waiting) as fleet:
+        fleet.until("waiting: running")
+        refused = airssys("up", hello)
+        assert refused.code == 65
+        assert "airssys down" in refused.stderr
+        assert _phases(airssys) == {"waiting": "running"}
+
+
+# ---- which supervisor
+
+
+def test_the_nearest_state_directory_upwards_is_asked(airssys, waiting: Path) -> None:
+    """Without a word of where, state is in .airssys, and from any directory beneath the commands find it."""
+    environment = {name: value for name, value in airssys.environment.items() if name != "AIRSSYS_STATE"}
+    here = type(airssys)(airssys.directory, environment)
+    with here.start("up", waiting, cwd=airssys.directory) as process:
+        try:
+            fleet = Up(process)
+            fleet.until("waiting: running")
+            deep = waiting / "a" / "b"
+            deep.mkdir(parents=True)
+            about = here("status", "--json", cwd=deep).json()["supervisor"]
+            assert about["socket"] == str(airssys.directory / ".airssys" / "control.sock")
+            assert about["found_by"] == "the nearest .airssys upwards"
+            named = here("status", "--json", "--socket", about["socket"], cwd=Path("/")).json()["supervisor"]
+            assert (named["pid"], named["found_by"]) == (about["pid"], "--socket")
+            variable = here("status", "--json", cwd=Path("/"), AIRSSYS_SOCKET=about["socket"]).json()["supervisor"]
+            assert (variable["pid"], variable["found_by"]) == (about["pid"], "$AIRSSYS_SOCKET")
+            assert here("down", cwd=deep).code == 0
+            assert fleet.end() == 0
+        finally:
+            process.kill()
+
+
+def test_a_dead_supervisor_leaves_nothing_in_the_way(airssys, up: Starter, waiting: Path) -> None:
+    """Killed, its workers end with it; the socket that it left is nobody's, and the next one takes its place."""
+    with up(waiting) as fleet:
+        fleet.until("waiting: running")
+        tree = fleet.tree
+        fleet.process.kill()
+        fleet.process.wait()
+        psutil.wait_procs(tree, timeout=10)
+        assert not [process for process in tree if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    gone = airssys("status")
+    assert gone.code == 69
+    assert "runs as waiting-" in airssys("logs", "waiting").stdout
+    with up(waiting) as fleet:
+        fleet.until("waiting: running")
+        assert _phases(airssys) == {"waiting": "running"}
+
+
+# ---- who may
+
+
+@pytest.mark.needs_root
+@pytest.mark.parametrize(
+    ("settings", "status", "down"),
+    [
+        ("", 77, 77),
+        ('[control]\nviewers = ["nobody"]\n', 0, 77),
+        ('[control]\nviewers = ["@nogroup"]\n', 0, 77),
+        ('[control]\noperators = ["nobody"]\n', 0, 77),
+        ('[control]\nadmins = ["nobody"]\n', 0, 0),
+    ],
+)
+def test_another_user_may_what_the_settings_say(
+    airssys, up: Starter, waiting: Path, settings: str, status: int, down: int
+) -> None:
+    """By default nobody but us; viewers look, admins end it. The kernel says who asks; what is refused is on record."""
+    (airssys.directory / "airssys.toml").write_text("schema = 1\n" + settings)
+    os.chmod(airssys.directory, 0o755)
+    with up(waiting, "--config", airssys.directory / "airssys.toml") as fleet:
+        fleet.until("waiting: running")
+
+        def as_another(*arguments: str) -> tuple[int, str]:
+            return _as_another(UNPRIVILEGED, airssys.state / "control.sock", arguments)
+
+        looked, said = as_another("status", "--json")
+        assert looked == status, said
+        ended, said = as_another("down")
+        assert ended == down, said
+        if down:
+            assert len(said.splitlines()) == 2
+            assert "[control]" in said
+            assert _phases(airssys) == {"waiting": "running"}, "we are an admin, whoever else is"
+            assert airssys("down").code == 0
+        assert fleet.end() == 0
+    records = [json.loads(line) for line in airssys("audit", "query", "--json").stdout.splitlines()]
+    refused = [r for r in records if r["event"] == "control_refused"]
+    assert bool(refused) is (down == 77 and bool(settings))
+    assert all((r["actor"], r["code"], r["decision"]) == ("uid 65534", "A3009", "denied") for r in refused)
+    used = [r["actor"] for r in records if r["event"] == "control_used" and r["action"] == "control.shut_down"]
+    assert used == ["uid 0" if down else "uid 65534"]
+
+
+def _as_another(uid: int, control_socket: Path, arguments: Sequence[str]) -> tuple[int, str]:
+    """Be the command line as another user, who may not be able to read this Python: in a fork that has it loaded."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        code = 70
+        try:
+            for descriptor in (1, 2):
+                os.dup2(writer, descriptor)
+            sys.stdout = os.fdopen(1, "w")
+            sys.stderr = os.fdopen(2, "w")
+            os.setgroups([])
+            os.setresgid(uid, uid, uid)
+            os.setresuid(uid, uid, uid)
+            os.chdir("/")
+            os.environ["AIRSSYS_SOCKET"] = str(control_socket)
+            code = main(list(arguments))
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(code)
+    os.close(writer)
+    with os.fdopen(reader) as said:
+        text = said.read()
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), text
+
+
+# ---- who misbehaves on the socket
+
+
+def _connect(airssys) -> Channel:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    connection.connect(str(airssys.state / "control.sock"))
+    return Channel(connection)
+
+
+def test_clients_that_misbehave_delay_nobody(airssys, up: Starter, waiting: Path) -> None:
+    """Who asks nothing, who sends garbage, who asks and doesn't read: others are answered at once, and so are we."""
+    with up(waiting) as fleet, contextlib.ExitStack() as stack:
+        fleet.until("waiting: running")
+        silent = [_connect(airssys) for _ in range(10)]
+        unread = [_connect(airssys) for _ in range(5)]
+        for client in (*silent, *unread):
+            stack.callback(client.close)
+        for client in unread:
+            client.send(GetStatus())
+        for garbage in (b"", b"\x00" * 60_000, b"\x91\xa4Done", b"\xc1", os.urandom(1000)):
+            rude = _connect(airssys)
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(rude.fileno())) as raw:
+                raw.send(garbage)
+            rude.close()
+        started_s = time.monotonic()
+        assert _phases(airssys) == {"waiting": "running"}
+        assert time.monotonic() - started_s < 2.0
+        # What was asked and not read yet is still there for who reads it now: the positive control.
+        kinds = []
+        while not kinds or kinds[-1] not in (Done, NotDone):
+            kinds.append(type(unread[0].receive(ANSWERS, 10)[0]))
+        assert kinds[-1] is Done
+
+
+def test_too_many_clients_are_told_so(airssys, up: Starter, waiting: Path) -> None:
+    """One user can't take every place; who comes above that is told, and when one leaves there is room again."""
+    with up(waiting) as fleet, contextlib.ExitStack() as stack:
+        fleet.until("waiting: running")
+        clients = [_connect(airssys) for _ in range(40)]
+        for client in clients:
+            stack.callback(client.close)
+        told = []
+        for client in clients:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                client.send(GetStatus())
+            told.append(client.receive(ANSWERS, 10)[0])
+        turned_away = [message for message in told if isinstance(message, NotDone)]
+        assert 0 < len(turned_away) < len(clients)
+        assert {message.kind for message in turned_away} == {"busy"}
+        for client in clients[:20]:
+            client.close()
+        assert _phases(airssys) == {"waiting": "running"}
+
+
+# ---- logs
+
+
+def test_what_is_printed_cant_act_on_the_terminal(airssys, up: Starter) -> None:
+    """Control characters are kept as they were and shown escaped; nothing printed can pass for a line of ours."""
+    forged = b"\x1b]0;owned\x07\x1b[2Jtext\n2026-01-01T00:00:00.000000000Z system F all is well\n\ttab\n"
+    evil = _component(airssys.directory, "evil", _printing(forged))
+    with up(evil, "--until-done") as fleet:
+        assert fleet.end() == 0
+    kept = (airssys.state / "logs" / "evil.log").read_bytes()
+    assert b"\x1b]0;owned\x07" in kept
+    shown = airssys("logs", "evil").stdout
+    assert not any(byte in shown for byte in "\x1b\x07")
+    assert "\\x1b]0;owned\\x07" in shown
+    lines = [json.loads(line) for line in airssys("logs", "evil", "--json").stdout.splitlines()]
+    assert [line["stream"] for line in lines] == ["system", "stdout", "stdout", "stdout", "system"]
+    assert lines[2]["text"] == "2026-01-01T00:00:00.000000000Z system F all is well"
+    assert airssys("logs", "evil", "--plain").stdout.splitlines()[-1] == "\ttab"
+
+
+def test_logs_follow_a_component_to_its_supervisors_end(airssys, up: Starter, waiting: Path, hello: Path) -> None:
+    """-f shows what is there and what comes, and ends with the supervisor; --since leaves out what is older."""
+    with up(waiting, hello) as fleet:
+        fleet.until("waiting: running")
+        fleet.until("hello: done")
+        with airssys.start("logs", "waiting", "-f") as follower:
+            assert follower.stdout is not None
+            assert b"runs as waiting-" in follower.stdout.readline()
+            assert airssys("down").code == 0
+            assert b"was ended" in follower.stdout.readline()
+            assert follower.wait(10) == 0
+        assert fleet.end() == 0
+    assert airssys("logs", "hello", "--since", "1h").stdout
+    assert airssys("logs", "hello", "--since", "2099-01-01").stdout == ""
+    wrong = airssys("logs", "hello", "--since", "yesterday")
+    assert wrong.code == 64
+    unknown = airssys("logs", "nobody-here")
+    assert unknown.code == 69
+    for name in ("../audit", "hello.log", ""):
+        assert airssys("logs", name).code == 65
+
+
+def test_a_flood_of_output_is_paced_and_kept_within_bounds(airssys, up: Starter, waiting: Path) -> None:
+    """A component that prints without end gets no more than its pace, and the others are answered meanwhile."""
+    flood = _component(airssys.directory, "flood", _printing(b"x" * 4095 + b"\n", lines=2**31 - 1))
+    with up(flood, waiting) as fleet:
+        fleet.until("flood: running")
+        fleet.until("waiting: running")
+        started_s = time.monotonic()
+        for _ in range(5):
+            assert _phases(airssys)["waiting"] == "running"
+        elapsed_s = time.monotonic() - started_s
+        kept = sum(path.stat().st_size for path in (airssys.state / "logs").glob("flood.log*"))
+        # A burst of one second, and what a second or two beside these questions bring.
+        assert 1 << 20 < kept < (2 << 20) * (elapsed_s + 4)
+
+
+# ---- the warden that all share
+
+
+def test_a_warden_that_dies_is_replaced_once_for_all(airssys, up: Starter, waiting: Path) -> None:
+    """Killed under two components, one warden takes its place, and both go on."""
+    other = _component(airssys.directory, "other", "block-poll.wat")
+    with up(waiting, other) as fleet:
+        fleet.until("waiting: running")
+        fleet.until("other: running")
+        (warden,) = [p for p in fleet.tree if any("ipc.warden.shell" in word for word in p.cmdline())]
+        warden.kill()
+
+        def records(event: str) -> list[dict[str, object]]:
+            lines = airssys("audit", "query", "--json").stdout.splitlines()
+            return [record for record in map(json.loads, lines) if record["event"] == event]
+
+        until_s = time.monotonic() + 20
+        while len(records("warden_restarted")) < 2 and time.monotonic() < until_s:
+            pass
+        assert sorted(str(r["component"]) for r in records("warden_restarted")) == ["other", "waiting"]
+        wardens = [p for p in fleet.tree if any("ipc.warden.shell" in word for word in p.cmdline())]
+        assert len(wardens) == 1
+        assert _phases(airssys) == {"waiting": "running", "other": "running"}
