@@ -16,7 +16,6 @@ from supervisor.control_messages import ANSWERS, Done, NotDone, Part, Request
 from supervisor.settings import default_directories
 from supervisor.terminal import visible
 
-SOCKET_VARIABLE: Final = "AIRSSYS_SOCKET"
 DIRECTORY: Final = ".airssys"
 """Where `airssys up` keeps its state, in the working directory, unless it is told otherwise."""
 SOCKET_NAME: Final = "control.sock"
@@ -51,8 +50,8 @@ def find_socket(named: str | None, state: str | None, environment: Mapping[str, 
     """
     if named:
         return Address(os.path.abspath(named), "--socket", trusted=True)
-    if environment.get(SOCKET_VARIABLE):
-        return Address(os.path.abspath(environment[SOCKET_VARIABLE]), f"${SOCKET_VARIABLE}", trusted=True)
+    if environment.get("AIRSSYS_SOCKET"):
+        return Address(os.path.abspath(environment["AIRSSYS_SOCKET"]), "$AIRSSYS_SOCKET", trusted=True)
     if state:
         return Address(os.path.join(os.path.abspath(state), SOCKET_NAME), "--state-dir", trusted=True)
     if environment.get("AIRSSYS_STATE"):

@@ -85,7 +85,7 @@ def _turns(args: argparse.Namespace, fleet: Fleet, view: Lines | LiveTable) -> N
     while not (fleet.at_rest and (fleet.stopping or args.until_done)):
         fleet.turn(view.next_ns())
         view.turn(fleet)
-        if fleet.at_rest and not rested and not fleet.stopping:
+        if fleet.at_rest and not (rested or fleet.stopping or args.until_done):
             view.rests()
         rested = fleet.at_rest
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from supervisor.run_machine import diagram
+from supervisor import lifecycle, run_machine
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
@@ -30,8 +30,9 @@ def _imports(tree: ast.Module) -> set[str]:
 
 
 def test_the_picture_is_the_tables() -> None:
-    """The state diagram in the document is the one that the table of the run gives."""
-    assert diagram() in TEXT
+    """The state diagrams in the document are those that the tables of a run and of a component give."""
+    assert run_machine.diagram() in TEXT
+    assert lifecycle.diagram() in TEXT
 
 
 def test_each_invariant_names_a_test_that_exists() -> None:

@@ -43,6 +43,7 @@ memory = "1GB"
 storage = "unlimited"
 [control]
 operators = ["alice", "@ops"]
+approvers = ["carol"]
 [audit]
 keep = "90d"
 max_size = "5GB"
@@ -87,7 +88,7 @@ def test_every_section_is_read() -> None:
     assert settings.trust_sources[0].branch == "main"
     assert settings.approval_rules[0].approvers == 2
     (entry,) = settings.acl
-    assert entry.rule == 'acl deny * filesystem.read "/srv/pii/**" (0.toml:26)'
+    assert entry.rule == 'acl deny * filesystem.read "/srv/pii/**" (0.toml:27)'
     assert [(role.name, role.inherits) for role in settings.roles] == [("base", ()), ("reporter", ("base",))]
     component = settings.component("log-summary", "acme")
     assert dict(component.parameters) == {"logs": "/var/log/acme", "depth": 3}
@@ -97,7 +98,7 @@ def test_every_section_is_read() -> None:
     ]
     assert (component.enabled, component.run_as, component.lift_guarded) == (False, "acme", ("/proc/cpuinfo",))
     assert settings_not_enforced(settings) == (
-        "control",
+        "control.approvers",
         "trust.sources",
         "approvals.rules",
         'components."log-summary".enabled',

@@ -1,0 +1,148 @@
+"""The loop that all share: who is ready, who is due, what is asked again, and numbers that are given out twice."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from ipc.struct import Struct, field
+from supervisor.event_loop import READ, WRITE, EventLoop, Interest
+
+
+class Probe(Struct, eq=False):
+    """A source that waits for what it is told to, and keeps what happened."""
+
+    wanted: list[tuple[int, int]] = field(default_factory=list)
+    due_ns: int = 0
+    handled: list[int] = field(default_factory=list)
+    ticks: int = 0
+    asked: int = 0
+
+    def interests(self) -> Iterator[Interest]:
+        """Yield what is wanted now."""
+        self.asked += 1
+        for descriptor, events in self.wanted:
+            yield Interest(descriptor, events, lambda events=events: self.handled.append(events))
+
+    def next_ns(self) -> int:
+        """Return when it is due."""
+        return self.due_ns
+
+    def tick(self, now_ns: int) -> None:
+        """Count."""
+        self.ticks += 1
+        if 0 < self.due_ns <= now_ns:
+            self.due_ns = 0
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """Both ends of a pipe."""
+    reader, writer = os.pipe()
+    yield reader, writer
+    for descriptor in (reader, writer):
+        if os.path.lexists(f"/proc/self/fd/{descriptor}"):
+            os.close(descriptor)
+
+
+def _now() -> int:
+    return time.monotonic_ns()
+
+
+def test_only_what_is_ready_is_handled(pipe: tuple[int, int]) -> None:
+    """An empty pipe can be written and not read; when something is in it, it can be read."""
+    loop, probe = EventLoop(), Probe([(pipe[0], READ)])
+    loop.add("probe", probe)
+    loop.turn(_now())
+    assert probe.handled == []
+    os.write(pipe[1], b"x")
+    loop.turn(_now())
+    assert probe.handled == [READ]
+
+
+def test_one_descriptor_may_be_waited_for_twice() -> None:
+    """Two interests in one descriptor are told apart by what they wait for."""
+    ours, theirs = os.openpty()
+    try:
+        loop, probe = EventLoop(), Probe([(ours, READ), (ours, WRITE)])
+        loop.add("probe", probe)
+        loop.turn(_now())
+        assert probe.handled == [WRITE]
+        os.write(theirs, b"x\n")
+        loop.turn(_now())
+        assert probe.handled == [WRITE, READ, WRITE]
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+def test_who_is_not_concerned_is_not_asked_again(pipe: tuple[int, int]) -> None:
+    """A turn costs what happened in it: a source to which nothing happened is neither called nor asked."""
+    loop, idle, busy = EventLoop(), Probe(), Probe([(pipe[0], READ)])
+    loop.add("idle", idle)
+    loop.add("busy", busy)
+    os.write(pipe[1], b"x")
+    loop.turn(_now())
+    before = (idle.ticks, idle.asked)
+    for _ in range(5):
+        loop.turn(_now())
+    assert (idle.ticks, idle.asked) == before
+    assert len(busy.handled) == 6
+    loop.touch("idle")
+    loop.turn(_now())
+    assert idle.ticks == before[0]
+    assert idle.asked == before[1] + 1
+
+
+def test_a_time_that_has_come_ends_the_wait() -> None:
+    """A source that is due is called, at once when its time is over already, and once."""
+    loop, probe = EventLoop(), Probe(due_ns=1)
+    loop.add("probe", probe)
+    loop.turn()
+    assert probe.ticks == 1
+    loop.turn(_now())
+    assert probe.ticks == 1
+    probe.due_ns = _now() + 5_000_000
+    loop.touch("probe")
+    started_ns = _now()
+    loop.turn()
+    assert probe.ticks == 2
+    assert 4_000_000 < _now() - started_ns < 1_000_000_000
+
+
+def test_a_number_that_was_given_out_again_is_waited_for(pipe: tuple[int, int]) -> None:
+    """A descriptor that was closed, and whose number stands for another one by the next turn, is not lost."""
+    loop, probe = EventLoop(), Probe([(pipe[0], READ)])
+    loop.add("probe", probe)
+    loop.turn(_now())
+    os.close(pipe[0])
+    again, writer = os.pipe()
+    try:
+        assert again == pipe[0], "open(2) gives the lowest free number"
+        os.write(writer, b"x")
+        loop.turn(_now())
+        assert probe.handled == [READ]
+    finally:
+        os.close(writer)
+
+
+def test_who_has_left_is_not_called(pipe: tuple[int, int]) -> None:
+    """A source that is removed in the midst of a turn hears nothing of the rest of it."""
+    loop = EventLoop()
+    later = Probe([(pipe[0], READ)])
+
+    class First(Probe):
+        def interests(self) -> Iterator[Interest]:
+            yield Interest(pipe[1], WRITE, lambda: loop.remove("later"))
+
+    loop.add("first", First())
+    loop.add("later", later)
+    os.write(pipe[1], b"x")
+    loop.turn(_now())
+    loop.turn(_now())
+    assert len(later.handled) <= 1
+    loop.add("later", Probe())
+    loop.turn(_now())
