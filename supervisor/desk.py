@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import time
 from collections.abc import Sequence
@@ -10,9 +11,13 @@ from importlib.metadata import version
 
 from ipc.audit.event import AuditEvent
 from ipc.audit.folding import Folder
+from ipc.broker.messages import MAX_PAYLOAD_BYTES
+from ipc.broker.orders import QuotaState
 from ipc.errors import AuditError
+from supervisor import memory_file
 from supervisor.control import SOCKET_NAME, Client
 from supervisor.control_messages import (
+    CallAnswer,
     CallComponent,
     ComponentStatus,
     GetQuotas,
@@ -26,12 +31,14 @@ from supervisor.control_messages import (
 )
 from supervisor.control_roles import Peer
 from supervisor.fleet import Fleet
+from supervisor.lifecycle import Phase
 from supervisor.manifest.checks import check_name
-from supervisor.member import Member
+from supervisor.member import ACTOR, Member
 from supervisor.output_log import open_log_files
 from supervisor.terminal import visible
 
 REFUSED_CODE = "A3009"
+_SEALED = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
 class FleetDesk:
@@ -44,6 +51,8 @@ class FleetDesk:
         self._started_ns = time.time_ns()
         self._folder = Folder()
         self._leaving: list[Client] = []
+        self._calls: dict[int, Client] = {}
+        self._reading_quotas: list[tuple[Client, tuple[str, ...]]] = []
 
     # -- the desk of the control socket --------------------------------------------------------------------------------
 
@@ -65,6 +74,36 @@ class FleetDesk:
         """Nobody waits for what this client has asked any more."""
         with contextlib.suppress(ValueError):
             self._leaving.remove(client)
+        self._reading_quotas = [waiting for waiting in self._reading_quotas if waiting[0] is not client]
+        for call in [call for call, caller in self._calls.items() if caller is client]:
+            del self._calls[call]
+            if self._fleet.broker is not None:
+                self._fleet.broker.forget_call(call)
+
+    # -- what the broker answers ---------------------------------------------------------------------------------------
+
+    def on_called(self, call: int, kind: str, reason: str, payload: bytes | None) -> None:
+        """Tell who called how that has ended."""
+        client = self._calls.pop(call, None)
+        if client is None:
+            return
+        files = () if payload is None else (memory_file.from_bytes("answer", payload),)
+        client.part(CallAnswer(kind, reason, payload is not None), files)
+        client.done()
+
+    def on_quotas(self, states: tuple[QuotaState, ...]) -> None:
+        """Tell those who asked for the quotas."""
+        waiting, self._reading_quotas = self._reading_quotas, []
+        for client, names in waiting:
+            self._tell_quotas(client, names, states)
+
+    def on_nobody_answers(self) -> None:
+        """Tell whoever waits for the broker that it has ended."""
+        calls, self._calls = self._calls, {}
+        for client in calls.values():
+            client.part(CallAnswer("unavailable", "the broker ended before it had an answer"))
+            client.done()
+        self.on_quotas(())
 
     def refused(self, what: str, peer: Peer) -> None:
         """Put on record that somebody asked for what they may not; what repeats is counted."""
@@ -155,22 +194,68 @@ class FleetDesk:
         members = self._named(name, client)
         if members is None:
             return
-        for member in members:
-            for quota in own_quotas(member):
-                client.part(quota)
+        names = tuple(member.name for member in members)
+        if self._fleet.broker is not None and self._fleet.broker.read_quotas():
+            self._reading_quotas.append((client, names))
+        else:
+            self._tell_quotas(client, names, ())
+
+    def _tell_quotas(self, client: Client, names: Sequence[str], states: Sequence[QuotaState]) -> None:
+        for name in names:
+            brokered = [state for state in states if state.component == name]
+            for state in brokered:
+                client.part(QuotaStatus(name, state.quota, state.usage, state.limit, state.unit))
+            for quota in own_quotas(self._fleet.members[name]):
+                if all(quota.quota != state.quota for state in brokered):
+                    client.part(quota)
         client.done()
 
-    def _call(self, request: CallComponent, _descriptors: Sequence[int], client: Client) -> None:
+    def _call(self, request: CallComponent, descriptors: Sequence[int], client: Client) -> None:
         members = self._named(request.name, client)
         if members is None:
             return
-        client.not_done("unavailable", f"{request.name} is a command, and takes no messages")
+        (member,) = members
+        broker = self._fleet.broker
+        if member.plan.kind != ACTOR or broker is None:
+            client.not_done("invalid", f"{member.name} is a command, and takes no messages", "only actors take them")
+            return
+        if member.phase not in (Phase.RUNNING, Phase.RECONNECTING):
+            why = f" ({member.ended})" if member.ended else ""
+            client.not_done("unavailable", f"{member.name} is {member.phase}{why}", f"airssys logs {member.name}")
+            return
+        try:
+            payload = _sealed_bytes(descriptors)
+        except ValueError as error:
+            client.not_done("invalid", str(error))
+            return
+        sender = f"uid {client.peer.uid}"
+        call = broker.call(member.name, payload, request.timeout_ms, request.wants_answer, sender)
+        if call:
+            self._calls[call] = client
+        else:
+            client.not_done("unavailable", "the broker is away at the moment", "try again in a second")
 
     def _shut_down(self, client: Client) -> None:
         if self._used("shut_down", client):
             client.busy = True
             self._leaving.append(client)
             self._fleet.stop()
+
+
+def _sealed_bytes(descriptors: Sequence[int]) -> bytes:
+    """Read a payload: from a sealed memory file, which nobody can make wait or change. Raises ValueError."""
+    if len(descriptors) != 1:
+        raise ValueError("a message comes with one payload")
+    (descriptor,) = descriptors
+    try:
+        seals = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
+    except OSError:  # a pipe, a file of some file system, a device: whatever it is, reading it could take for ever
+        raise ValueError("the payload is not a sealed memory file") from None
+    if seals & _SEALED != _SEALED:
+        raise ValueError("the payload is not sealed")
+    if os.fstat(descriptor).st_size > MAX_PAYLOAD_BYTES:
+        raise ValueError(f"a payload has at most {MAX_PAYLOAD_BYTES} bytes")
+    return memory_file.read_all(descriptor)
 
 
 def component_status(member: Member) -> ComponentStatus:

@@ -15,6 +15,8 @@ from typing import Final, Protocol
 
 from ipc.errors import AirssysError, AuditError
 from supervisor.event_loop import EventLoop
+from supervisor.fleet_broker import KEY as BROKER_KEY
+from supervisor.fleet_broker import FleetBroker
 from supervisor.host import Host, new_worker_id
 from supervisor.host_source import KEY as HOST_KEY
 from supervisor.host_source import HostSource
@@ -48,11 +50,12 @@ class Fleet:
     """The components of one supervisor by their names."""
 
     def __init__(self, host: Host, plans: Sequence[Plan], log_directory: str, audience: Audience) -> None:
-        """Take them in; nothing is started before `start`."""
+        """Take them in; nothing is started before `start`. Where there are actors, `broker` is to be set before."""
         self.host = host
         self.loop = EventLoop()
         self.members = {plan.name: Member(plan, OutputLog(log_directory, plan.name), self.happen) for plan in plans}
         self.stopping = False
+        self.broker: FleetBroker | None = None
         self._audience = audience
         self._runs: dict[str, RunLoop] = {}
         self._queue: deque[Member] = deque()
@@ -61,6 +64,8 @@ class Fleet:
 
     def start(self) -> None:
         """Want all of them."""
+        if self.broker is not None:
+            self.loop.add(BROKER_KEY, self.broker)
         for member in self.members.values():
             self.happen(member, Event.WANTED)
 
@@ -95,11 +100,34 @@ class Fleet:
         for member in self.members.values():
             self.happen(member, Event.STOP_ASKED)
 
-    def end_for(self, member: Member, code: str, reason: str) -> None:
-        """End the run of a component that has done what no working component does."""
-        if member.begun is not None:
+    # -- what the broker says ------------------------------------------------------------------------------------------
+
+    def on_peer(self, instance: str, ready: bool, health: str) -> None:
+        """Note that an actor's session has begun, or was lost, and how the actor says that it is."""
+        member = self.by_instance(instance)
+        if member is None or member.begun is None:
+            return
+        member.health = health
+        member.connected = ready
+        if not ready or member.phase is Phase.RECONNECTING:
+            self.happen(member, Event.READY if ready else Event.CONNECTION_LOST)
+        self.loop.touch(instance)
+
+    def on_end_peer(self, instance: str, code: str, reason: str) -> None:
+        """End the run of an actor that has done what no working component does."""
+        member = self.by_instance(instance)
+        if member is not None and member.begun is not None:
             member.begun.loop.end_for(code, reason)
-            self.loop.touch(member.instance)
+            self.loop.touch(instance)
+
+    def on_broker_lost(self, reason: str) -> None:
+        """Nobody is connected for now; where no other broker follows, those who need one can't go on."""
+        for member in self.members.values():
+            if member.plan.kind == ACTOR and member.begun is not None:
+                member.connected = False
+                self.happen(member, Event.CONNECTION_LOST)
+                if reason:
+                    self.on_end_peer(member.instance, "A1807", reason)
 
     # -- events and commands -------------------------------------------------------------------------------------------
 
@@ -145,9 +173,15 @@ class Fleet:
             self._audience.denied(member, tally)
 
         self._audience.moved(member, "")
+        plan, actor = member.plan, None
         try:
-            begun = begin_run(self.host, member.plan.request, member.plan.artifact, instance, streams, on_denials)
+            if plan.actor is not None:
+                assert self.broker is not None, "whoever has actors has a broker"
+                actor = self.broker.admit(plan, instance)
+            begun = begin_run(self.host, plan.request, plan.artifact, instance, streams, on_denials, actor=actor)
         except (AirssysError, OSError) as error:
+            if actor is not None and self.broker is not None:
+                self.broker.dismiss(instance)
             member.ended = f"could not be started: {error}"
             self.happen(member, Event.NOT_LAUNCHED)
             return
@@ -179,6 +213,8 @@ class Fleet:
         if begun is not None:
             self.loop.remove(member.instance)
             del self._runs[member.instance]
+            if self.broker is not None and member.plan.kind == ACTOR:
+                self.broker.dismiss(member.instance)
             report, event = begun.conclude(self.host.options.audit_directory)
             member.report = report
             stopped = member.phase is Phase.STOPPED

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from ipc.broker.orders import BoundsSet
 from ipc.struct import Struct
 from supervisor.compilation import Artifact
 from supervisor.event_loop import Interest
@@ -22,14 +23,27 @@ ACTOR: Final = "actor"
 UNKNOWN_HEALTH: Final = "unknown"
 
 
+class ActorPlan(Struct, frozen=True):
+    """What an actor is given besides its request: what it may use, its configuration, the time that one call has."""
+
+    bounds: BoundsSet
+    config: bytes
+    call_timeout_ns: int | None
+
+
 class Plan(Struct, frozen=True):
-    """What is to be kept up: a request with its compiled code. `kind` is command (it runs and ends) or actor."""
+    """What is to be kept up: a request with its compiled code; a command, which runs and ends, or an actor."""
 
     request: RunRequest
     artifact: Artifact
     directory: str
     description: str
-    kind: str = COMMAND
+    actor: ActorPlan | None = None
+
+    @property
+    def kind(self) -> str:
+        """Actor or command."""
+        return COMMAND if self.actor is None else ACTOR
 
     @property
     def name(self) -> str:

@@ -85,9 +85,12 @@ class Processes:
 
     __slots__ = ("warden", "zygote")
 
-    def __init__(self, namespaces: bool, layers_off: Sequence[str]) -> None:
-        """Start both; without the seccomp layer there is nothing for a warden to answer, and none is started."""
-        self.zygote = Zygote(namespaces=namespaces)
+    def __init__(self, namespaces: bool, layers_off: Sequence[str], actors: bool = False) -> None:
+        """Start both; without the seccomp layer there is nothing for a warden to answer, and none is started.
+
+        With `actors` the zygote holds ready what an actor needs.
+        """
+        self.zygote = Zygote(namespaces=namespaces, actors=actors)
         self.warden: WardenProcess | None = None
         try:
             self.zygote.start()

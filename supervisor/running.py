@@ -216,6 +216,7 @@ def begin_run(
         ask=request.ask,
         learn=request.learn,
         storage=request.storage_bounds(),
+        broker=actor is not None,
     )
     host.ensure_warden()
     prepared = _prepare(host, request, artifact, policy)

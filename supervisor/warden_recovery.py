@@ -83,7 +83,7 @@ class WardenSupply:
     Each worker of a warden hears of its death by itself; it is one death, and one warden that follows.
     """
 
-    __slots__ = ("_buried", "_deaths_ns", "_ending", "_gone", "_new_setup", "_processes", "_successor")
+    __slots__ = ("_buried", "_deaths_ns", "_ending", "_gone", "_new_setup", "_processes", "_successor", "on_started")
 
     def __init__(self, processes: Processes, new_setup: Callable[[], WardenSetup]) -> None:
         """`new_setup` makes the orders for one warden: each is a producer of the audit stream of its own."""
@@ -94,6 +94,8 @@ class WardenSupply:
         self._gone = False
         self._ending: dict[str, object] = {}
         self._successor: WardenClient | None = None
+        self.on_started: Callable[[WardenClient], None] | None = None
+        """Told of each warden after the first, when it has its orders."""
 
     def is_alive(self) -> bool:
         """Whether the warden's process runs."""
@@ -133,6 +135,8 @@ class WardenSupply:
         # One that is gone already is met as the end of its channel, and counts as another death.
         with contextlib.suppress(ConfinementError):
             client.set_up(self._new_setup())
+        if self.on_started is not None:
+            self.on_started(client)
         return client
 
 

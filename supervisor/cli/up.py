@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
                 f"{visible(directory)}: not a directory", hint="name directories that hold a Component.toml"
             )
     with contextlib.ExitStack() as stack:
-        processes = stack.enter_context(Processes(not args.no_namespaces, args.layer_off))
+        processes = stack.enter_context(Processes(not args.no_namespaces, args.layer_off, actors=True))
         from supervisor.cli.up_fleet import bring_up
 
         return bring_up(args, processes)

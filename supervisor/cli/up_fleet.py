@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import json
 import os
 import stat
 import time
@@ -12,7 +13,11 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from ipc.audit.event import AuditEvent
+from ipc.broker.events import Bounds
+from ipc.broker.messages import MAX_PAYLOAD_BYTES
+from ipc.broker.orders import BoundsSet
 from ipc.errors import ConfigError
+from ipc.struct import replace
 from supervisor.cli.main import EX_NOPERM
 from supervisor.cli.run_component import GrantedComponent, granted_component
 from supervisor.cli.run_setup import host_options, read_settings
@@ -24,20 +29,26 @@ from supervisor.control_client import DIRECTORY
 from supervisor.control_roles import read_roles
 from supervisor.desk import FleetDesk
 from supervisor.fleet import Fleet
+from supervisor.fleet_broker import FleetBroker
 from supervisor.host import Host, open_host
 from supervisor.identity import actor
 from supervisor.lifecycle import Phase
-from supervisor.manifest import load_manifest
-from supervisor.member import Plan
+from supervisor.manifest import load_manifest, not_enforced
+from supervisor.member import ACTOR, ActorPlan, Plan
 from supervisor.output_log import make_log_directory
 from supervisor.processes import Processes
-from supervisor.run_request import require_text
+from supervisor.run_request import RunRequest, require_text
 from supervisor.running import obtain_artifact
 from supervisor.settings import Settings
 from supervisor.terminal import visible
+from supervisor.units import UNLIMITED, format_size
 from supervisor.usage_error import UsageError
 
 _LOCK: Final = "up.lock"
+_ACTOR_EXPORT: Final = "airssys:core/component-lifecycle@"
+"""What makes a component an actor: it exports this interface, in whichever version."""
+CALL_TIMEOUT_NS: Final = 30 * 10**9
+"""How long one call of an actor may take whose manifest says nothing."""
 
 
 def bring_up(args: argparse.Namespace, processes: Processes) -> int:
@@ -50,7 +61,7 @@ def bring_up(args: argparse.Namespace, processes: Processes) -> int:
     with contextlib.ExitStack() as stack:
         stack.enter_context(_only_one(options.state_directory))
         view = new_view(args)
-        host = stack.enter_context(open_host(options, processes, view.trouble))
+        host = stack.enter_context(open_host(options, processes, view.trouble, ahead=False))
         granted = _grant(args, host, settings)
         if granted is None:
             return EX_NOPERM
@@ -59,6 +70,13 @@ def bring_up(args: argparse.Namespace, processes: Processes) -> int:
         fleet = Fleet(host, plans, logs, view)
         stack.callback(fleet.close)
         desk = FleetDesk(fleet, logs)
+        actors = sum(1 for plan in plans if plan.actor is not None)
+        if actors:
+            broker = FleetBroker(host, actors, fleet, desk)
+            stack.callback(broker.close)
+            broker.start()
+            broker.wait_ready()
+            fleet.broker = broker
         listener = bind_control_socket(options.state_directory, roles)
         stack.callback(_unlink, os.path.join(options.state_directory, SOCKET_NAME))
         control = Control(listener, roles, desk, fleet.loop, time.monotonic_ns)
@@ -164,7 +182,7 @@ def _grant(args: argparse.Namespace, host: Host, settings: Settings) -> list[Gra
         name = manifest.component.name
         tmp = make_data_directory(os.path.join(host.tmp_directory, name), host.options.run_as)
         of_one = _run_arguments(args, directory, own[name], secrets[name])
-        granted = granted_component(of_one, host, settings, tmp)
+        granted = granted_component(of_one, host, settings, tmp, brokered=True)
         if granted is None:
             return None
         require_text(granted.request)
@@ -223,5 +241,51 @@ def _plans(
         artifact = obtain_artifact(host, request, limits, view.compiling(request.component))
         stack.callback(os.close, artifact.descriptor)
         manifest = component.bound.manifest
-        plans.append(Plan(request, artifact, manifest.directory, manifest.component.description))
+        actor = None
+        if any(name.startswith(_ACTOR_EXPORT) for name in artifact.record.exports):
+            request = _actor_request(request, component)
+            actor = _actor_plan(component)
+        elif wanted := _only_for_actors(component):
+            raise ConfigError(
+                f"{manifest.file}: {', '.join(wanted)}: it is a command, and only an actor speaks to the broker",
+                hint="remove it, or build the component for the world airssys:core/actor",
+            )
+        plans.append(Plan(request, artifact, manifest.directory, manifest.component.description, actor))
     return plans
+
+
+def _actor_request(request: RunRequest, component: GrantedComponent) -> RunRequest:
+    """Return the request of an actor: its timeout is that of one call, and its output is paced, not summed up."""
+    stated = component.bound.manifest.limits.output_bytes
+    limits = replace(request.limits, timeout_ns=None, output_bytes=UNLIMITED if stated is None else stated)
+    return replace(request, kind=ACTOR, limits=limits)
+
+
+def _actor_plan(component: GrantedComponent) -> ActorPlan:
+    """Return what an actor is given besides; raises ConfigError for a payload that nothing carries."""
+    manifest, quota = component.bound.manifest, component.quota
+    payload_bytes = manifest.limits.max_payload_bytes
+    if payload_bytes is not None and payload_bytes > MAX_PAYLOAD_BYTES:
+        raise ConfigError(
+            f"{manifest.file}: limits.max_payload: expected at most {format_size(MAX_PAYLOAD_BYTES)}, "
+            f"found {format_size(payload_bytes)}"
+        )
+    defaults = Bounds()
+    bounds = BoundsSet(
+        storage_bytes=None if quota.storage_bytes == UNLIMITED else quota.storage_bytes,
+        messages_per_s=None if quota.message_rate_per_s == UNLIMITED else quota.message_rate_per_s,
+        max_payload_bytes=defaults.max_payload_bytes if payload_bytes is None else payload_bytes,
+        mailbox_messages=defaults.mailbox_messages,
+        mailbox_bytes=defaults.mailbox_bytes,
+        requests_in_flight=defaults.requests_in_flight,
+    )
+    timeout_ns = manifest.limits.timeout_ns
+    # What only the host knows, by name: the actor reads it as JSON.
+    config = json.dumps(dict(component.bound.parameters), ensure_ascii=False, sort_keys=True).encode()
+    return ActorPlan(bounds, config, CALL_TIMEOUT_NS if timeout_ns is None else timeout_ns)
+
+
+def _only_for_actors(component: GrantedComponent) -> list[str]:
+    """Return the keys of a manifest that the broker enforces, which a command doesn't speak to."""
+    manifest = component.bound.manifest
+    return [key for key in not_enforced(manifest) if key not in not_enforced(manifest, brokered=True)]
