@@ -149,8 +149,9 @@ def main(arguments: list[str], processes: Processes | None = None) -> int:
     `processes` were started ahead for a run (`supervisor.cli.entry`); they stay the caller's.
     """
     cut = _dashes(arguments)
-    _Parser.as_json = "--json" in arguments[:cut]
     command = next((a for a in arguments[:cut] if not a.startswith("-")), None)
+    # What `call` has behind its --json is sent, and says nothing of how errors are to read.
+    _Parser.as_json = "--json" in arguments[:cut] and command != "call"
     if command is not None and command not in COMMANDS:
         import difflib
 
