@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from ipc.errors import ConfigError
 from ipc.struct import Struct
 from supervisor import places
-from supervisor.analysis import describe_ask
 from supervisor.compilation import Program
 from supervisor.component_view import ComponentView, UsageError, view_manifest
 from supervisor.host_policy import resolve_quota
 from supervisor.manifest import Manifest, Request, load_manifest, parse_manifest
+from supervisor.manifest_asks import describe_ask
 from supervisor.manifest_diff import Change, ManifestDiff, Version, compare
 from supervisor.report import paint
 from supervisor.settings import Settings, load_settings
