@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 import ipc
 from ipc.audit.errors import AuditLogError
 from ipc.audit.event import AuditEvent
-from ipc.errors import ConfigError, ConfinementError
+from ipc.errors import ConfigError
 from ipc.messages import AuditBudget, ConfinementPlan, WardenSetup
 from ipc.struct import Struct, field
 from supervisor import session_directories
@@ -28,7 +28,7 @@ from supervisor.audit_retention import AuditRetention
 from supervisor.audit_writer import AuditWriter
 from supervisor.identity import Identity, worker_uid
 from supervisor.processes import Processes
-from supervisor.warden_client import START_TIMEOUT_S, WardenClient
+from supervisor.warden_client import START_TIMEOUT_S, WardenClient, WardenStartError
 from supervisor.warden_mail import WardenMail
 from supervisor.warden_recovery import WardenSupply
 from supervisor.workers import Workers
@@ -102,11 +102,11 @@ class Host(Struct):
                 if self.writer.trouble is not None:
                     raise self.writer.trouble
             try:
-                warden.wait_ready()
-            except ConfinementError:
+                warden.wait_ready(max(0.0, until_s - time.monotonic()))
+            except WardenStartError as error:
                 if self.writer.trouble is not None:
                     raise self.writer.trouble from None
-                raise
+                raise self.supply.explain(error) from None
         self.started = True
 
     def own_paths(self) -> tuple[str, ...]:

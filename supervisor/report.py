@@ -11,17 +11,18 @@ from typing import TextIO
 from ipc.policy.quota import OK
 from ipc.policy.rules import NOT_GRANTED
 from supervisor.run_report import DecisionTally, Denial, RunReport
-from supervisor.terminal import visible
+from supervisor.terminal import OwnLines, visible
+from supervisor.units import counted
 
 MAX_SHOWN_DENIALS = 20
 
 
-def use_colour(stream: TextIO) -> bool:
+def use_colour(stream: TextIO | OwnLines) -> bool:
     """Whether to colour: on a terminal only, and never with NO_COLOR set (no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR")
 
 
-def paint(text: str, colour: str, stream: TextIO) -> str:
+def paint(text: str, colour: str, stream: TextIO | OwnLines) -> str:
     """Return `text` in a colour (an SGR number) where that is wanted."""
     # The reset in front: a guest's colour (concealed text among them) doesn't reach into our lines.
     return f"\x1b[0;{colour}m{text}\x1b[0m" if use_colour(stream) else text
@@ -85,7 +86,9 @@ def _octal(character: str) -> str:
 class DenialPrinter:
     """Prints each distinct refusal once, at most MAX_SHOWN_DENIALS of them."""
 
-    def __init__(self, stream: TextIO, bare: bool, quiet: bool, wanted: bool = False, asks: bool = False) -> None:
+    def __init__(
+        self, stream: TextIO | OwnLines, bare: bool, quiet: bool, wanted: bool = False, asks: bool = False
+    ) -> None:
         """Print to `stream`; `bare` names the flag that would allow, `quiet` prints nothing.
 
         `wanted`: instead of a refusal each, a list at the end of what else was wanted. `asks`: it was asked about.
@@ -130,7 +133,8 @@ class DenialPrinter:
             print("airssys: to be asked about each instead: --ask", file=self._stream)
         hidden = self._shown - MAX_SHOWN_DENIALS
         if hidden > 0 and not self._quiet:
-            print(f"airssys: and {hidden} more denials; airssys audit query --decision denied", file=self._stream)
+            more = counted(hidden, "more denial")
+            print(f"airssys: and {more}; airssys audit query --decision denied", file=self._stream)
 
 
 def summary_line(report: RunReport, name: str) -> str:

@@ -27,7 +27,7 @@ from supervisor.run_request import RunRequest
 from supervisor.run_warden import RunWarden
 from supervisor.run_worker import RunWorker
 from supervisor.streams import GuestStreams, InputStream, OutputStream, terminal_filter
-from supervisor.terminal import visible
+from supervisor.terminal import TerminalLine, visible
 from supervisor.verdict import Facts, Verdict, decide_verdict
 from supervisor.verify import Expected
 from supervisor.warden_recovery import Recovery
@@ -37,6 +37,11 @@ if TYPE_CHECKING:
     from supervisor.questions import Questions
 
 
+_WASI_SOCKETS = ("wasi:sockets/tcp", "wasi:sockets/udp", "wasi:sockets/ip-name-lookup")
+"""What of it opens sockets or looks up names; the rest gives handles and types only."""
+_IMPORTS_SHOWN_MAX = 16
+
+
 class RunStreams(Struct, frozen=True):
     """Where the guest's streams go. None as a target captures into memory; None as the source is an empty input."""
 
@@ -44,6 +49,8 @@ class RunStreams(Struct, frozen=True):
     stdout: int | None
     stderr: int | None
     raw: bool = False
+    line: TerminalLine | None = None
+    """Of the terminal that lines of ours go to."""
 
 
 def run_request(
@@ -138,6 +145,7 @@ def _run(
             },
         )
     )
+    _note_sockets(host, base, artifact.record.imports)
     job = WorkerJob(
         worker_id=instance,
         wasm_kind=artifact.record.wasm_kind,
@@ -191,6 +199,15 @@ def _run(
         warden_restarts=recovery.restarts,
         storage=_storage_level(loop, request),
     )
+
+
+def _note_sockets(host: Host, base: AuditEvent, imports: tuple[str, ...]) -> None:
+    """Put on record that it can ask for sockets: the engine refuses each call by itself, where no record is made."""
+    sockets = [name for name in imports if name.startswith(_WASI_SOCKETS)]
+    if sockets:
+        reason = "it imports wasi:sockets; the engine itself refuses each socket and look-up, without a record"
+        detail = {"imports": sockets[:_IMPORTS_SHOWN_MAX]}
+        host.writer.local(replace(base, event="sockets_imported", code="A1702", reason=reason, detail=detail))
 
 
 def _prepare(host: Host, request: RunRequest, artifact: Artifact, policy: PreparePolicy) -> bool:
@@ -256,10 +273,15 @@ def _guest_streams(streams: RunStreams, worker: Worker, limit_bytes: int) -> Gue
     if streams.stdin is None:
         stdin.finish()
     stdout, stderr = (
-        OutputStream(source, target, None if target is None else terminal_filter(target, streams.raw))
+        OutputStream(source, None) if target is None else _shown(source, target, streams)
         for source, target in ((worker.stdout, streams.stdout), (worker.stderr, streams.stderr))
     )
     return GuestStreams(stdin, stdout, stderr, limit_bytes)
+
+
+def _shown(source: int, target: int, streams: RunStreams) -> OutputStream:
+    line = streams.line if streams.line is not None and streams.line.is_of(target) else None
+    return OutputStream(source, target, terminal_filter(target, streams.raw), line)
 
 
 def _peak_memory_bytes(loop: RunLoop, facts: Facts) -> int:

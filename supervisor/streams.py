@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 from ipc.struct import Struct, field
 from supervisor.readiness import READ, WRITE, Interest
-from supervisor.terminal import TerminalFilter
+from supervisor.terminal import TerminalFilter, TerminalLine
 
 _CHUNK_BYTES = 65_536
 _HIGH_WATER_BYTES = 1 << 18
@@ -27,6 +27,8 @@ class OutputStream(Struct):
     source: int
     target: int | None
     filter: TerminalFilter | None = None
+    line: TerminalLine | None = None
+    """That of the terminal where lines of ours appear too, if `target` is that one."""
     pending: bytearray = field(default_factory=bytearray)
     captured: bytearray = field(default_factory=bytearray)
     seen_bytes: int = 0
@@ -70,6 +72,8 @@ class OutputStream(Struct):
             self.pending.clear()
             self.finish()
             return
+        if self.line is not None:
+            self.line.wrote(bytes(self.pending[:written]))
         del self.pending[:written]
 
     def settle(self) -> None:
@@ -173,13 +177,16 @@ class GuestStreams(Struct):
         return stream.read(max(0, self.limit_bytes - self.seen_bytes))
 
     def settle(self, on_output: Callable[[OutputStream], int]) -> None:
-        """Show what the guest has printed, no more than a pipe holds, before something else is said on the terminal."""
+        """Show what the guest has printed, no more than a pipe holds, before a question takes the terminal's line."""
         for stream in self.outputs:
             reads = _READS_BEFORE_QUESTION
             while reads and stream.open and on_output(stream):
                 stream.settle()
                 reads -= 1
             stream.settle()
+        for stream in self.outputs:
+            if stream.line is not None:
+                stream.line.take()
 
     def finish(self) -> None:
         """Close our ends of all three."""

@@ -83,7 +83,7 @@ def decide_verdict(facts: Facts) -> Verdict:
     if facts.limit_reached:
         return _limit(facts.limit_reached)
     if facts.interrupted_by:
-        return Verdict("crashed", 128 + facts.interrupted_by, f"interrupted by {_signal_name(facts.interrupted_by)}")
+        return Verdict("crashed", 128 + facts.interrupted_by, f"interrupted by {signal_name(facts.interrupted_by)}")
     if facts.broken:
         return Verdict("host_error", EX_SOFTWARE, facts.broken)
     if facts.start_failed and not _crashed(facts.ended):
@@ -206,11 +206,12 @@ def _from_signal(facts: Facts, ended: Ended, number: int) -> Verdict:
         limit_ns = (facts.limits.cpu_s or 0) * 10**9
         usage_ns = max(limit_ns, ended.user_cpu_ns + ended.system_cpu_ns)
         return _limit(LimitReached("cpu", LIMIT_CODES["cpu"], limit_ns, usage_ns, "ns"))
-    words = _SIGNAL_WORDS.get(number, f"was ended by {_signal_name(number)}")
+    words = _SIGNAL_WORDS.get(number, f"was ended by {signal_name(number)}")
     return Verdict("crashed", 128 + number, words)
 
 
-def _signal_name(number: int) -> str:
+def signal_name(number: int) -> str:
+    """Return what a signal is called."""
     try:
         return signal.Signals(number).name
     except ValueError:  # most real-time signals have no name

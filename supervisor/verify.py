@@ -147,13 +147,18 @@ def judge(observed: Observed, expected: Expected) -> tuple[tuple[LayerReport, ..
     if observed.descriptors is None:
         unseen.append("descriptors")
     detail = (
-        f"Seccomp {status.get('Seccomp')} ({status.get('Seccomp_filters', '?')} filters), "
+        f"Seccomp {status.get('Seccomp')} ({_filters(status)}), "
         f"NoNewPrivs {status.get('NoNewPrivs')}, CapEff {status.get('CapEff')}, uid {_first(status.get('Uid', '?'))}"
     )
     if unseen:
         detail += f"; not visible to this user: {', '.join(unseen)}"
     state = "failed" if problems else "partial" if unseen else "enforced"
     return (LayerReport("outside_check", state, detail),), tuple(problems)
+
+
+def _filters(status: Mapping[str, str]) -> str:
+    found = status.get("Seccomp_filters", "?")  # Linux 5.9
+    return "1 filter" if found == "1" else f"{found} filters"
 
 
 def _first(value: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import os
 import sys
 
@@ -16,13 +17,13 @@ from ipc.errors import ConfigError
 from supervisor.cli.main import EX_LIMIT, EX_NOPERM
 from supervisor.cli.run_setup import bare_request, host_options, read_settings
 from supervisor.compilation import CompileError, CompileLimits
-from supervisor.host import Host, HostOptions, open_host
+from supervisor.host import Host, open_host
 from supervisor.processes import Processes
 from supervisor.report import DenialPrinter, paint, print_error, summary_line
 from supervisor.run_report import RunReport
 from supervisor.run_request import RunRequest, require_text
 from supervisor.running import RunStreams, run_request
-from supervisor.terminal import visible
+from supervisor.terminal import OwnLines, TerminalLine, visible
 
 
 def run_target(args: argparse.Namespace, processes: Processes) -> int:
@@ -42,7 +43,10 @@ def run_target(args: argparse.Namespace, processes: Processes) -> int:
             from supervisor.questions import own_terminal
 
             terminal = stack.enter_context(own_terminal())
-        host = stack.enter_context(open_host(options, processes, None if args.quiet else _tell_trouble))
+        line = TerminalLine(2) if os.isatty(2) else None
+        stderr = OwnLines(sys.stderr, line)
+        tell = None if args.quiet else functools.partial(_tell_trouble, stderr)
+        host = stack.enter_context(open_host(options, processes, tell))
         if directory:
             from supervisor.cli.run_component import component_request
 
@@ -62,20 +66,28 @@ def run_target(args: argparse.Namespace, processes: Processes) -> int:
             from supervisor.cli.run_manifest import check_manifest_place
 
             check_manifest_place(args.write_manifest, request.wasm_path)
-        return _run(args, host, options, request, terminal, bare=not directory)
+        try:
+            return _run(args, host, request, terminal, not directory, stderr, line)
+        except BaseException:
+            stderr.end_line()
+            raise
 
 
 def _run(
-    args: argparse.Namespace, host: Host, options: HostOptions, request: RunRequest, terminal: int, bare: bool
+    args: argparse.Namespace,
+    host: Host,
+    request: RunRequest,
+    terminal: int,
+    bare: bool,
+    stderr: OwnLines,
+    line: TerminalLine | None,
 ) -> int:
-    printer = DenialPrinter(sys.stderr, bare, args.quiet or args.json, wanted=args.dev, asks=args.ask)
-    streams = RunStreams(stdin=0, stdout=None, stderr=None) if args.json else RunStreams(0, 1, 2, args.raw_output)
+    printer = DenialPrinter(stderr, bare, args.quiet or args.json, wanted=args.dev, asks=args.ask)
+    streams = RunStreams(0, None, None) if args.json else RunStreams(0, 1, 2, args.raw_output, line)
     compile_limits = CompileLimits(timeout_s=args.compile_timeout / 1e9, memory_bytes=args.compile_memory)
     progress = _Progress(request.component, args.quiet or args.json)
-    for layer in options.layers_off:
-        print(
-            paint(f"airssys: layer {layer} is off: this is a test, not protection", "33", sys.stderr), file=sys.stderr
-        )
+    for layer in host.options.layers_off:
+        print(paint(f"airssys: layer {layer} is off: this is a test, not protection", "33", stderr), file=stderr)
     try:
         report = run_request(host, request, streams, compile_limits, progress, printer, terminal)
     except CompileError as error:
@@ -85,9 +97,9 @@ def _run(
         raise _CompileLimitError(str(error)) from None
     progress.finish()
     printer.finish()
-    exit_code = _deliver(args, report, request.component)
+    exit_code = _deliver(args, report, request.component, stderr)
     if args.write_manifest and report.verdict.outcome == "host_error":
-        print("airssys: no manifest was written: the program didn't run as it should have", file=sys.stderr)
+        print("airssys: no manifest was written: the program didn't run as it should have", file=stderr)
     elif args.write_manifest:
         from supervisor.cli.run_manifest import write_manifest
 
@@ -97,17 +109,17 @@ def _run(
         own = (("${data}", data), ("${tmp}", host.tmp_directory))
         said = write_manifest(args.write_manifest, request, report.tally, passed_on, secrets, os.getcwd(), own)
         if not (args.quiet or args.json):
-            print(f"airssys: {said}", file=sys.stderr)
+            print(f"airssys: {said}", file=stderr)
     return exit_code
 
 
-def _tell_trouble(trouble: AuditLogError | None) -> None:
+def _tell_trouble(stderr: OwnLines, trouble: AuditLogError | None) -> None:
     """Say on stderr that a running component is being held up, by what, and what helps; and that it goes on."""
     if trouble is None:
-        print("airssys: the audit log can be written again; it goes on", file=sys.stderr, flush=True)
+        print("airssys: the audit log can be written again; it goes on", file=stderr, flush=True)
     else:
         text = f"airssys: {visible(trouble.message)}; nothing is allowed meanwhile\n  {visible(trouble.hint)}"
-        print(text, file=sys.stderr, flush=True)
+        print(text, file=stderr, flush=True)
 
 
 class _CompileLimitError(ConfigError):
@@ -140,7 +152,7 @@ class _Progress:
         self._shown = False
 
 
-def _deliver(args: argparse.Namespace, report: RunReport, name: str) -> int:
+def _deliver(args: argparse.Namespace, report: RunReport, name: str, stderr: OwnLines) -> int:
     exit_code = report.verdict.exit_code
     if args.fail_on_denied and report.tally.denied and exit_code == 0:
         exit_code = EX_NOPERM
@@ -161,14 +173,14 @@ def _deliver(args: argparse.Namespace, report: RunReport, name: str) -> int:
             raise ConfigError(f"--report {visible(args.report)}: {os.strerror(error.errno or 0)}") from None
     if not args.quiet:
         for note in report.notes:
-            print(f"airssys: {visible(note)}", file=sys.stderr)
+            print(f"airssys: {visible(note)}", file=stderr)
     if report.verdict.message and report.verdict.outcome != "exited":
         # With --quiet too: whatever else ends a program than itself, there is nobody else to say so.
         code = f" [{report.verdict.code}]" if report.verdict.code else ""
         head, *rest = report.verdict.message.splitlines()
-        print(paint(f"airssys: {name}: {visible(head)}{code}", "31", sys.stderr), file=sys.stderr)
+        print(paint(f"airssys: {name}: {visible(head)}{code}", "31", stderr), file=stderr)
         for line in rest:
-            print(f"  {visible(line)}", file=sys.stderr)
+            print(f"  {visible(line)}", file=stderr)
     if not args.quiet:
-        print(paint(summary_line(report, name), "2", sys.stderr), file=sys.stderr)
+        print(paint(summary_line(report, name), "2", stderr), file=stderr)
     return exit_code
