@@ -31,7 +31,7 @@ from supervisor import memory_file
 from supervisor.artifacts import MAX_ARTIFACT_BYTES, ArtifactCache, ArtifactRecord, cache_key, wasmtime_version
 from supervisor.launch import Launched, launch_compiler
 from supervisor.terminal import visible
-from supervisor.verdict import ended_by_cpu_limit
+from supervisor.verdict import ended_by_cpu_limit, missing_layer
 from supervisor.zygote import Zygote
 
 MAX_WASM_BYTES = 512 * 1024 * 1024
@@ -217,7 +217,8 @@ class _Hearing(Struct):
             case CompileFailed(text):
                 self.failure = visible(text)
             case StartFailed(_, layer, call, number, text) if layer:
-                raise ConfinementError(layer, call, number, f"in the compiler: {visible(text)}")
+                words = visible(f"{missing_layer(message)}, for compiling")
+                raise ConfinementError(layer, call, number, text, words=words)
             case StartFailed(_, _, call, _, text):
                 self.failure = f"the compiler could not start ({call}): {visible(text)}"
         return True

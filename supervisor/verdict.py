@@ -134,12 +134,17 @@ def _start_failed(failure: StartFailed) -> Verdict:
     if failure.call == PROGRAM:
         return Verdict("refused", EX_DATAERR, failure.message, "A3005")
     if failure.layer:
-        # The number is the worker's own: strerror(3) takes a C int.
-        errno_name = f", {os.strerror(failure.errno)}" if 0 < failure.errno < 4096 else ""
-        how = "" if failure.call == "probe" else f" ({failure.call}{errno_name})"
-        detail = failure.message.removeprefix(f"{failure.layer}: ").removeprefix("probe: ")
-        return _not_confined(f"required layer {failure.layer} can't be had{how}: {detail}", "A3001")
+        return _not_confined(missing_layer(failure), "A3001")
     return Verdict("host_error", EX_SOFTWARE, f"{failure.stage}: {failure.message}")
+
+
+def missing_layer(failure: StartFailed) -> str:
+    """Say which layer a worker or a compiler could not put on, and why."""
+    # The number is the worker's own: strerror(3) takes a C int.
+    errno_name = f", {os.strerror(failure.errno)}" if 0 < failure.errno < 4096 else ""
+    how = "" if failure.call == "probe" else f" ({failure.call}{errno_name})"
+    detail = failure.message.removeprefix(f"{failure.layer}: ").removeprefix("probe: ")
+    return f"required layer {failure.layer} can't be had{how}: {detail}"
 
 
 def _not_confined(reason: str, code: str) -> Verdict:

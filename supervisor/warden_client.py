@@ -47,10 +47,7 @@ class WardenStartError(ConfinementError):
 
     def __init__(self, how: str) -> None:
         """Say how it failed, as what follows its name."""
-        super().__init__("warden", "start", 0, how)
-
-    def __str__(self) -> str:
-        return f"the warden, the process that decides file calls, {self.detail}"
+        super().__init__("warden", "start", 0, how, words=f"the warden, the process that decides file calls, {how}")
 
 
 class WardenClient:

@@ -66,7 +66,7 @@ def host_options(args: argparse.Namespace, settings: Settings) -> HostOptions:
     if args.no_namespaces and needing:
         raise ConfigError(
             f"--no-namespaces: the layer {needing[0]} is required",
-            hint=f"leave one of them out; what is required: {', '.join(required)} (--require, or airssys.toml)",
+            hint=f"leave out one of the two: --no-namespaces, or {needing[0]} in --require or [confinement] require",
         )
     return HostOptions(
         state_directory=state,

@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, Protocol
 import psutil
 import pytest
 
-from ipc.struct import Struct
+from ipc.errors import ConfinementError
+from ipc.struct import Struct, replace
 from supervisor import run_loop
+from supervisor.host import open_host
+from supervisor.processes import Processes
 from supervisor.run_machine import Command, Event, Phase, advance
 from supervisor.verdict import Verdict
 
@@ -208,6 +211,22 @@ def test_a_host_whose_warden_died_between_two_runs_starts_another(sealed: World)
     assert sealed.host.warden.pid != warden.pid
     assert (after.report.verdict, after.report.warden_restarts) == (before.report.verdict, 0)
     assert list(after.report.tally.denials) == list(before.report.tally.denials) != []
+
+
+def test_a_warden_that_ends_before_it_is_ready_is_told_in_plain_words(sealed: World, short_dir: Path) -> None:
+    """Killed before it said that it was there: what ended, how, that nothing was run, and what to do."""
+    options = sealed.host.options
+    own = {f"{name}_directory": str(short_dir / name) for name in ("state", "run", "audit", "data")}
+    with Processes(options.namespaces, ()) as processes:
+        assert processes.warden is not None
+        processes.warden.process.send_signal(signal.SIGKILL)
+        assert processes.warden.process.wait(HANG_S)
+        with open_host(replace(options, **own), processes) as host, pytest.raises(ConfinementError) as caught:
+            host.wait_ready()
+    assert str(caught.value) == (
+        "the warden, the process that decides file calls, was killed before it was ready (SIGKILL)"
+    )
+    assert "nothing was run; start it again" in caught.value.hint
 
 
 def test_a_warden_that_is_ready_is_not_waited_for_again(sealed: World) -> None:
