@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import selectors
 import signal
 import stat
@@ -36,6 +37,7 @@ from supervisor.zygote import Zygote
 
 MAX_WASM_BYTES = 512 * 1024 * 1024
 PROGRESS_AFTER_S = 1.0
+_CAUSE_NUMBER = re.compile(r"^\d+: ")
 _ELF_MAGIC = b"\x7fELF"
 
 
@@ -50,8 +52,8 @@ class CompileLimits(Struct, frozen=True):
 class CompileError(ConfigError):
     """The bytes can't be compiled, or not within the limits; `limit` names the one that ended it."""
 
-    def __init__(self, message: str, limit: str = "") -> None:
-        super().__init__(message)
+    def __init__(self, message: str, limit: str = "", *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
         self.limit = limit
 
 
@@ -215,13 +217,19 @@ class _Hearing(Struct):
             case Compiled():
                 self.compiled = message
             case CompileFailed(text):
-                self.failure = visible(text)
+                self.failure = in_one_line(text)
             case StartFailed(_, layer, call, number, text) if layer:
                 words = visible(f"{missing_layer(message)}, for compiling")
                 raise ConfinementError(layer, call, number, text, words=words)
             case StartFailed(_, _, call, _, text):
                 self.failure = f"the compiler could not start ({call}): {visible(text)}"
         return True
+
+
+def in_one_line(text: str) -> str:
+    """Return what a compiler says of a failure, its causes behind it, as one harmless line."""
+    lines = [_CAUSE_NUMBER.sub("", line.strip()) for line in text.splitlines()]
+    return visible(": ".join(line.removesuffix(":") for line in lines if line and line != "Caused by:"))
 
 
 def _await_compiler(
@@ -267,7 +275,9 @@ def _await_compiler(
                 signal.pidfd_send_signal(hearing.pidfd, signal.SIGKILL)
             os.close(hearing.pidfd)
     if hearing.failure is not None:
-        raise CompileError(f"{name}: {hearing.failure}")
+        damaged = hearing.failure.startswith("failed to parse")
+        hint = "it is damaged, or was cut short: fetch or build it again" if damaged else None
+        raise CompileError(f"{name}: {hearing.failure}", hint=hint)
     if hearing.compiled is None or hearing.ended.wait_status != 0:
         raise CompileError(f"{name}: {_words(hearing.ended, limits)}", _limit_name(hearing.ended, limits))
     return hearing.compiled

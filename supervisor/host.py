@@ -274,7 +274,7 @@ def _needed_for_records() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = os.strerror(error.errno or 0)
+        reason = "not a directory" if isinstance(error, FileExistsError) else os.strerror(error.errno or 0)
         raise AuditLogError(
             f"{error.filename}: {reason}; nothing runs without a place for its records",
             hint="make it writable, or name another: --state-dir DIR or AIRSSYS_STATE",

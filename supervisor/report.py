@@ -64,6 +64,8 @@ def denial_lines(denial: Denial, bare: bool) -> list[str]:
     elif denial.code == "A1204" and "`..`" in denial.reason:
         # WASI has no way out of a directory, whatever is granted; the absolute name needs none.
         lines.append(f"  to reach it: give the program its absolute name, {shell_quoted(denial.resource)}")
+    else:
+        lines.append(f"  what can be done: airssys help {visible(denial.code)}")
     return lines
 
 

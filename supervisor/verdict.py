@@ -11,6 +11,7 @@ import signal
 from ipc.errors import DOCTOR_HINT
 from ipc.messages import PROGRAM, Ended, Finished, StartFailed, WorkerLimits
 from ipc.struct import Struct
+from supervisor.units import counted
 
 EX_OK = 0
 EX_DATAERR = 65
@@ -127,7 +128,9 @@ def _quantity(value: int, unit: str) -> str:
                 return f"{value / decimal:g} {prefix}B"
     if unit == "ns":
         return f"{value / 1e9:g} s"
-    return f"{value} {unit}"
+    if unit == "units of fuel":  # of the fuel's limit, which says the rest
+        return counted(value, "unit")
+    return counted(value, unit.removesuffix("s"))
 
 
 def _start_failed(failure: StartFailed) -> Verdict:

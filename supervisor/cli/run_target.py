@@ -14,7 +14,7 @@ import sys
 
 from ipc.audit.errors import AuditLogError
 from ipc.errors import ConfigError
-from supervisor.cli.main import EX_LIMIT, EX_NOPERM
+from supervisor.cli.main import EX_CANTCREAT, EX_LIMIT, EX_NOPERM
 from supervisor.cli.run_setup import bare_request, host_options, read_settings
 from supervisor.compilation import CompileError, CompileLimits
 from supervisor.host import Host, open_host
@@ -62,6 +62,8 @@ def run_target(args: argparse.Namespace, processes: Processes) -> int:
         else:
             request = bare_request(args, host, settings)
         require_text(request)
+        if args.report:
+            _check_report_place(args.report)
         if args.write_manifest:
             from supervisor.cli.run_manifest import check_manifest_place
 
@@ -111,6 +113,26 @@ def _run(
         if not (args.quiet or args.json):
             print(f"airssys: {said}", file=stderr)
     return exit_code
+
+
+def _check_report_place(path: str) -> None:
+    """Raise ConfigError, before anything runs, where the report could not be written."""
+    directory = os.path.dirname(path) or "."
+    if os.path.isdir(path):
+        what, hint = "is a directory", "name a file in it"
+    elif not os.path.isdir(directory):
+        what, hint = f"{directory} is no directory", "make it first"
+    elif not os.access(path if os.path.exists(path) else directory, os.W_OK):
+        what, hint = "this user may not write it", "name another file"
+    else:
+        return
+    raise ConfigError(f"--report {visible(path)}: {visible(what)}", hint=hint)
+
+
+class _ReportError(ConfigError):
+    """The report could not be written after all: what was run has run."""
+
+    exit_code = EX_CANTCREAT
 
 
 def _tell_trouble(stderr: OwnLines, trouble: AuditLogError | None) -> None:
@@ -170,7 +192,10 @@ def _deliver(args: argparse.Namespace, report: RunReport, name: str, stderr: Own
                 json.dump(document, stream, indent=2)
                 stream.write("\n")
         except OSError as error:
-            raise ConfigError(f"--report {visible(args.report)}: {os.strerror(error.errno or 0)}") from None
+            raise _ReportError(
+                f"--report {visible(args.report)}: {os.strerror(error.errno or 0)}",
+                hint=f"the program has run, and ended with {exit_code}",
+            ) from None
     if not args.quiet:
         for note in report.notes:
             print(f"airssys: {visible(note)}", file=stderr)
