@@ -198,6 +198,7 @@ def _run(
         notes=loop.warden.notes + recovery.notes(),
         warden_restarts=recovery.restarts,
         storage=_storage_level(loop, request),
+        output_lost=_output_lost(loop.streams),
     )
 
 
@@ -287,6 +288,13 @@ def _shown(source: int, target: int, streams: RunStreams) -> OutputStream:
 def _peak_memory_bytes(loop: RunLoop, facts: Facts) -> int:
     # What the worker says is a claim: it counts only where the kernel's word is missing.
     return facts.ended.max_rss_bytes if facts.ended is not None else loop.worker.claimed_peak_bytes
+
+
+def _output_lost(streams: GuestStreams) -> str:
+    for name, stream in (("output", streams.stdout), ("error", streams.stderr)):
+        if stream.lost_errno:
+            return f"its standard {name} can't be written: {os.strerror(stream.lost_errno)}"
+    return ""
 
 
 def _storage_level(loop: RunLoop, request: RunRequest) -> QuotaLevel | None:

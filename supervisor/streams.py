@@ -6,6 +6,7 @@ description is shared with the shell), so they are only written PIPE_BUF bytes a
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import select
@@ -19,6 +20,8 @@ from supervisor.terminal import TerminalFilter, TerminalLine
 _CHUNK_BYTES = 65_536
 _HIGH_WATER_BYTES = 1 << 18
 _READS_BEFORE_QUESTION = 4
+_READER_GONE = (errno.EPIPE, errno.EIO)
+"""Of a pipe or socket, and of a terminal."""
 
 
 class OutputStream(Struct):
@@ -34,6 +37,8 @@ class OutputStream(Struct):
     seen_bytes: int = 0
     open: bool = True
     target_gone: bool = False
+    lost_errno: int = 0
+    """Why what the guest printed could not be written, where that isn't its reader's own doing."""
 
     def wants_read(self) -> bool:
         """Whether there is room to read more."""
@@ -66,9 +71,11 @@ class OutputStream(Struct):
             written = os.write(self.target, self.pending[: select.PIPE_BUF])
         except BlockingIOError:
             return
-        except OSError:
+        except OSError as error:
             # The reader went away (EPIPE) or its disk is full: the guest is told by a broken pipe, as anywhere else.
             self.target_gone = True
+            if error.errno not in _READER_GONE:
+                self.lost_errno = error.errno or errno.EIO
             self.pending.clear()
             self.finish()
             return

@@ -119,7 +119,8 @@ def export(args: argparse.Namespace, directory: str) -> int:
             finally:
                 os.unlink(unfinished)
         except OSError as error:
-            raise AuditLogError(f"{args.output} can't be written: {error.strerror}") from None
+            what = f"{args.output} can't be written: {error.strerror}"
+            raise AuditLogError(what, hint="name a file that this user can make, where there is room: df -h") from None
     if args.json and args.output != "-":
         keys = ("records", "runs", "first_seq", "last_seq", "last_hash", "unreadable")
         document: dict[str, object] = {key: getattr(report, key) for key in keys}

@@ -212,12 +212,22 @@ def _guarded(module: CommandModule, args: argparse.Namespace) -> int:
 
 
 def _surroundings_at_fault(error: Exception) -> ConfigError | AuditError | None:
-    """Return what an error tells that is nobody's bug: the working directory is gone, or a file system is full."""
+    """Return what an error tells that is nobody's bug: a directory that is gone, a full file system, a limit."""
     from ipc.audit.errors import AuditLogError
     from ipc.errors import ConfigError
 
+    if isinstance(error, MemoryError):
+        return ConfigError("there is too little memory for it here", hint="what bounds it: free -m; ulimit -v")
+    number = getattr(error, "errno", None)  # that of ZeroMQ's errors too, which aren't OSErrors
+    if number in (errno.EMFILE, errno.ENFILE):
+        return ConfigError("too many open files", hint="raise the limit: ulimit -n 256")
     if not isinstance(error, OSError):
         return None
+    if number in (errno.EAGAIN, errno.ENOMEM):
+        return ConfigError(
+            f"no process or memory can be had for it here: {os.strerror(number or 0)}",
+            hint="what bounds them: ulimit -u; free -m",
+        )
     if isinstance(error, FileNotFoundError):
         try:
             os.getcwd()

@@ -77,7 +77,10 @@ def check_manifest_place(path: str, wasm_path: str) -> None:
             f"--write-manifest {visible(path)}: {visible(directory)} is no directory", hint="make it first"
         )
     if not os.access(directory, os.W_OK):
-        raise ConfigError(f"--write-manifest {visible(path)}: {visible(directory)} can't be written by this user")
+        raise ConfigError(
+            f"--write-manifest {visible(path)}: {visible(directory)} can't be written by this user",
+            hint="name another place",
+        )
     if not can_be_a_value(directory):
         raise ConfigError(
             f"--write-manifest {visible(path)}: no component can be in {visible(directory)}",

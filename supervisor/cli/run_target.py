@@ -178,6 +178,8 @@ def _deliver(args: argparse.Namespace, report: RunReport, name: str, stderr: Own
     exit_code = report.verdict.exit_code
     if args.fail_on_denied and report.tally.denied and exit_code == 0:
         exit_code = EX_NOPERM
+    if report.output_lost and exit_code == 0:
+        exit_code = EX_CANTCREAT
     if args.json or args.report:
         import json
 
@@ -199,6 +201,8 @@ def _deliver(args: argparse.Namespace, report: RunReport, name: str, stderr: Own
     if not args.quiet:
         for note in report.notes:
             print(f"airssys: {visible(note)}", file=stderr)
+    if report.output_lost:
+        print(paint(f"airssys: {name}: {report.output_lost}", "31", stderr), file=stderr)
     if report.verdict.message and report.verdict.outcome != "exited":
         # With --quiet too: whatever else ends a program than itself, there is nobody else to say so.
         code = f" [{report.verdict.code}]" if report.verdict.code else ""
