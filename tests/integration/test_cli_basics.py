@@ -113,11 +113,16 @@ def test_an_expanded_pattern_is_recognised(tmp_path: Path) -> None:
 
 
 def test_a_target_that_does_not_exist_is_named(tmp_path: Path) -> None:
-    """A path that leads nowhere is bad input: one line, shown harmlessly, and nothing is started or made."""
+    """A path that leads nowhere is bad input: it is shown harmlessly, and nothing is started or made."""
     done = _airssys("run", "./missing\x1b[2J.wasm", cwd=tmp_path, AIRSSYS_STATE=str(tmp_path / "state"))
     assert done.returncode == 65
-    assert done.stderr == "airssys: ./missing\\x1b[2J.wasm: no such file or directory\n"
+    hint = "  name a directory with a Component.toml, or a .wasm file\n"
+    assert done.stderr == "airssys: ./missing\\x1b[2J.wasm: no such file or directory\n" + hint
     assert list(tmp_path.iterdir()) == []
+    os.symlink("loop.wasm", tmp_path / "loop.wasm")
+    done = _airssys("run", "loop.wasm", cwd=tmp_path, AIRSSYS_STATE=str(tmp_path / "state"))
+    assert done.returncode == 65
+    assert done.stderr.startswith("airssys: loop.wasm: too many levels of symbolic links\n  what there is on the way: ")
 
 
 def test_what_follows_two_dashes_is_not_ours(tmp_path: Path) -> None:

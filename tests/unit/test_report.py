@@ -9,6 +9,7 @@ import subprocess
 
 import pytest
 
+from ipc.codes import CODES
 from ipc.errors import ConfigError
 from supervisor.report import (
     MAX_SHOWN_DENIALS,
@@ -93,7 +94,17 @@ def test_a_path_that_climbs_out_is_answered_with_its_absolute_name() -> None:
     reason = "it leaves the directory that the path starts from, by `..` or by a symbolic link"
     lines = denial_lines(_denial(code="A1204", reason=reason, nearest=""), bare=True)
     assert lines[2:] == ["  to reach it: give the program its absolute name, /home/me/data/x.csv"]
-    assert len(denial_lines(_denial(code="A1204", reason="a symbolic link to '/x'"), bare=True)) == 2
+    lines = denial_lines(_denial(code="A1204", reason="a symbolic link to '/x'"), bare=True)
+    assert lines[2:] == ["  what can be done: airssys help A1204"]
+
+
+@pytest.mark.parametrize("bare", [True, False])
+def test_each_refusal_says_what_can_be_done(bare: bool) -> None:
+    """Of every code a person reads three lines: what, why, and what to do; the page of the code where nothing fits."""
+    for code in CODES:
+        lines = denial_lines(_denial(code=code), bare)
+        assert len(lines) == 3
+        assert lines[2].startswith(("  to ", f"  what can be done: airssys help {code}"))
 
 
 @pytest.mark.parametrize("name", HOSTILE)
