@@ -32,11 +32,17 @@ from supervisor import memory_file
 from supervisor.artifacts import MAX_ARTIFACT_BYTES, ArtifactCache, ArtifactRecord, cache_key, wasmtime_version
 from supervisor.launch import Launched, launch_compiler
 from supervisor.terminal import visible
+from supervisor.units import format_size
 from supervisor.verdict import ended_by_cpu_limit, missing_layer
 from supervisor.zygote import Zygote
 
 MAX_WASM_BYTES = 512 * 1024 * 1024
 PROGRESS_AFTER_S = 1.0
+_HINTS = (
+    ("failed to parse", "it is damaged, or was cut short: fetch or build it again"),
+    ("Invalid input WebAssembly", "it is not valid WebAssembly, whoever made it: wasm-tools validate FILE"),
+)
+"""What wasmtime says of a program → what can be done."""
 _CAUSE_NUMBER = re.compile(r"^\d+: ")
 _ELF_MAGIC = b"\x7fELF"
 
@@ -275,8 +281,7 @@ def _await_compiler(
                 signal.pidfd_send_signal(hearing.pidfd, signal.SIGKILL)
             os.close(hearing.pidfd)
     if hearing.failure is not None:
-        damaged = hearing.failure.startswith("failed to parse")
-        hint = "it is damaged, or was cut short: fetch or build it again" if damaged else None
+        hint = next((hint for words, hint in _HINTS if words in hearing.failure), None)
         raise CompileError(f"{name}: {hearing.failure}", hint=hint)
     if hearing.compiled is None or hearing.ended.wait_status != 0:
         raise CompileError(f"{name}: {_words(hearing.ended, limits)}", _limit_name(hearing.ended, limits))
@@ -295,6 +300,6 @@ def _words(ended: Ended, limits: CompileLimits) -> str:
             return f"compiling used more than {limits.cpu_s} s of CPU time and was ended"
         case "memory":
             number = os.WTERMSIG(ended.wait_status)
-            limit_mib = limits.memory_bytes >> 20
-            return f"the compiler died ({signal.Signals(number).name}); most likely its {limit_mib} MiB of memory"
+            size = format_size(limits.memory_bytes)
+            return f"the compiler died ({signal.Signals(number).name}); most likely its {size} of memory"
     return "the compiler ended without a result"

@@ -13,6 +13,7 @@ from ipc.policy.rules import NOT_GRANTED
 from supervisor.run_report import DecisionTally, Denial, RunReport
 from supervisor.terminal import OwnLines, visible
 from supervisor.units import counted
+from supervisor.verdict import Verdict
 
 MAX_SHOWN_DENIALS = 20
 
@@ -137,6 +138,34 @@ class DenialPrinter:
         if hidden > 0 and not self._quiet:
             more = counted(hidden, "more denial")
             print(f"airssys: and {more}; airssys audit query --decision denied", file=self._stream)
+
+
+_MORE = {
+    "memory": "--memory SIZE   or [quota] memory in Component.toml",
+    "timeout": "--timeout TIME   or [limits] timeout in Component.toml",
+    "fuel": "--fuel N   or [limits] fuel in Component.toml",
+    "cpu": "--cpu-time TIME",
+    "output": "--output SIZE   or [limits] output in Component.toml",
+    "storage": "--storage SIZE   or [quota] storage in Component.toml",
+}
+"""Limit → what raises it; the others are fixed."""
+
+
+def ending_lines(verdict: Verdict, name: str, quiet: bool) -> list[str]:
+    """Return what a person reads of a program that didn't end by itself: what ended it, and what can be done."""
+    if not verdict.message or verdict.outcome == "exited":
+        return []
+    head, *rest = verdict.message.splitlines()
+    code = f" [{verdict.code}]" if verdict.code else ""
+    # With --quiet too: whatever else ends a program than itself, there is nobody else to say so.
+    lines = [f"airssys: {name}: {visible(head)}{code}", *(f"  {visible(line)}" for line in rest)]
+    if rest or quiet:
+        return lines
+    if verdict.limit is not None and verdict.limit.name in _MORE:
+        lines.append(f"  to allow more: {_MORE[verdict.limit.name]}")
+    elif verdict.code:
+        lines.append(f"  what can be done: airssys help {verdict.code}")
+    return lines
 
 
 def summary_line(report: RunReport, name: str) -> str:

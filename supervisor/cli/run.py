@@ -33,7 +33,10 @@ def _size(text: str) -> int:
 
 
 def _duration(text: str) -> int:
-    return _quantity(parse_duration_ns, text)
+    duration_ns = _quantity(parse_duration_ns, text)
+    if not duration_ns:
+        raise argparse.ArgumentTypeError(f"expected a time longer than nothing, got {text!r}")
+    return duration_ns
 
 
 def _positive(text: str) -> int:

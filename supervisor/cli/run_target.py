@@ -19,7 +19,7 @@ from supervisor.cli.run_setup import bare_request, host_options, read_settings
 from supervisor.compilation import CompileError, CompileLimits
 from supervisor.host import Host, open_host
 from supervisor.processes import Processes
-from supervisor.report import DenialPrinter, paint, print_error, summary_line
+from supervisor.report import DenialPrinter, ending_lines, paint, print_error, summary_line
 from supervisor.run_report import RunReport
 from supervisor.run_request import RunRequest, require_text
 from supervisor.running import RunStreams, run_request
@@ -96,7 +96,8 @@ def _run(
         progress.finish()
         if not error.limit:
             raise
-        raise _CompileLimitError(str(error)) from None
+        hint = f"to allow more: --compile-{error.limit}" if error.limit in ("timeout", "memory") else None
+        raise _CompileLimitError(str(error), hint=hint) from None
     progress.finish()
     printer.finish()
     exit_code = _deliver(args, report, request.component, stderr)
@@ -180,36 +181,33 @@ def _deliver(args: argparse.Namespace, report: RunReport, name: str, stderr: Own
         exit_code = EX_NOPERM
     if report.output_lost and exit_code == 0:
         exit_code = EX_CANTCREAT
-    if args.json or args.report:
-        import json
-
-        document = report.to_json()
-        document["exit_code"] = exit_code
     if args.json:
-        print(json.dumps(document, indent=2))
+        print(_document(report, exit_code))
         return exit_code
-    if args.report:
-        try:
-            with open(args.report, "w", encoding="utf-8") as stream:
-                json.dump(document, stream, indent=2)
-                stream.write("\n")
-        except OSError as error:
-            raise _ReportError(
-                f"--report {visible(args.report)}: {os.strerror(error.errno or 0)}",
-                hint=f"the program has run, and ended with {exit_code}",
-            ) from None
     if not args.quiet:
         for note in report.notes:
             print(f"airssys: {visible(note)}", file=stderr)
     if report.output_lost:
         print(paint(f"airssys: {name}: {report.output_lost}", "31", stderr), file=stderr)
-    if report.verdict.message and report.verdict.outcome != "exited":
-        # With --quiet too: whatever else ends a program than itself, there is nobody else to say so.
-        code = f" [{report.verdict.code}]" if report.verdict.code else ""
-        head, *rest = report.verdict.message.splitlines()
-        print(paint(f"airssys: {name}: {visible(head)}{code}", "31", stderr), file=stderr)
-        for line in rest:
-            print(f"  {visible(line)}", file=stderr)
+    ending = ending_lines(report.verdict, name, args.quiet)
+    if ending:
+        ending[0] = paint(ending[0], "31", stderr)
+        print("\n".join(ending), file=stderr)
     if not args.quiet:
         print(paint(summary_line(report, name), "2", stderr), file=stderr)
+    if args.report:
+        try:
+            with open(args.report, "w", encoding="utf-8") as stream:
+                stream.write(_document(report, exit_code) + "\n")
+        except OSError as error:
+            raise _ReportError(
+                f"--report {visible(args.report)}: {os.strerror(error.errno or 0)}",
+                hint=f"the program has run, and ended with {exit_code}",
+            ) from None
     return exit_code
+
+
+def _document(report: RunReport, exit_code: int) -> str:
+    import json
+
+    return json.dumps({**report.to_json(), "exit_code": exit_code}, indent=2)

@@ -46,6 +46,7 @@ def _airssys(
         ("run", "x.wasm", "--json", "--report", "r.json"),
         ("run", str(TOOL), "--json", "--require", "landlok"),
         ("run", str(TOOL), "--json", "--layer-off", "landlok"),
+        ("run", str(TOOL), "--json", "--timeout", "0s"),
         ("check", "--json"),
         ("diff", "a", "--json"),
         ("audit", "query", "--json", "--since", "2026-13-01"),
