@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import select
 import signal
 import socket
@@ -36,6 +37,8 @@ from supervisor.zygote import Zygote
 
 TMP_PREFIX = "tmp."
 """With a dot, which no component's name has: its `${data}` lies beside, and what has this prefix is swept."""
+DESCRIPTORS_NEEDED = 64
+"""Of this process, for one run: with 52 a component was compiled and run, with 50 not."""
 DEFAULT_REQUIRED = ("rlimits", "no_new_privs", "landlock", "seccomp")
 
 
@@ -155,6 +158,7 @@ def open_host(
     Closing the host ends the processes first: the audit writer must outlive the warden, whose last counts it takes.
     `on_trouble` is called, from another thread, when a started host can't write its log, and with None when it can.
     """
+    _require_descriptors()
     with contextlib.ExitStack() as stack:
         if processes is None:
             processes = stack.enter_context(Processes(options.namespaces, options.layers_off))
@@ -223,6 +227,16 @@ def open_host(
         stack.callback(workers.close)
         host._cleanup = stack.pop_all()
         return host
+
+
+def _require_descriptors() -> None:
+    """Refuse a limit that a run would meet: libzmq ends the whole process where one of its threads does."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if 0 <= most < DESCRIPTORS_NEEDED:
+        raise ConfigError(
+            f"too many open files: the limit is {most}, and a run needs {DESCRIPTORS_NEEDED}",
+            hint="raise the limit: ulimit -n 256",
+        )
 
 
 def _warden_setup(options: HostOptions, writer: AuditWriter, scratch: str) -> WardenSetup:
