@@ -94,8 +94,9 @@ class RunLoop(Struct):
         yield Interest(self.records_ready, READ, self._on_records)
         if self.phase is not Phase.ENDED:
             yield Interest(self.worker.launched.keeper.fileno(), READ, self._on_keeper)
-        if not self.worker.lost and self.phase is not Phase.LAUNCHING:
-            # Until its keeper has said which process it is, a fast worker's first message waits.
+        if not self.worker.lost and self.phase not in (Phase.LAUNCHING, Phase.ATTACHING):
+            # A fast worker's word waits until its keeper has said which process it is, and until the warden has said that
+            # it answers: two channels keep no order between them.
             yield Interest(self.worker.launched.worker.fileno(), READ, self._on_worker)
         if self.warden.mail is not None and not self.warden.lost:
             yield Interest(self.warden.mail.fileno(), READ, self.warden.mail.read)
@@ -117,11 +118,12 @@ class RunLoop(Struct):
         match command:
             case Command.WAIT | Command.CONCLUDE:
                 return
-            case Command.ATTACH_WARDEN:
-                if not self.warden.attach(self.worker.pidfd):
-                    self._event(Event.ATTACHED)
-            case Command.SEND_LOAD:
+            case Command.ATTACH_AND_LOAD:
+                attached = self.warden.attach(self.worker.pidfd)
+                # Its first call, for the artifact, waits until the warden answers.
                 self.worker.load()
+                if not attached:
+                    self._event(Event.ATTACHED)
             case Command.VERIFY_AND_GO:
                 self._verify_and_go()
             case Command.KILL:
@@ -245,7 +247,7 @@ class RunLoop(Struct):
             return
         now_ns = time.monotonic_ns()
         self._deadlines.go(now_ns, self.timeout_ns)
-        if self.worker.bound():
+        if self.worker.is_bounded:
             self._deadlines.watch(now_ns)
         self.worker.go()
 

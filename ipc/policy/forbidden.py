@@ -238,11 +238,21 @@ class ForbiddenPaths:
         )
 
 
-def named_objects(host_paths: Sequence[str], home_directories: Sequence[str]) -> NamedObjects:
+@lru_cache(maxsize=4)
+def forbidden_paths(
+    host_paths: tuple[str, ...], path_directories: tuple[str, ...], guarded_lifted: tuple[str, ...]
+) -> ForbiddenPaths:
+    """Return the same as `ForbiddenPaths`, which nothing changes: a host has one, whatever it runs."""
+    return ForbiddenPaths(host_paths, path_directories, guarded_lifted)
+
+
+@lru_cache(maxsize=4)
+def named_objects(host_paths: tuple[str, ...], home_directories: tuple[str, ...]) -> NamedObjects:
     """Fixed paths without wildcards, the host's own, and the forbidden names within each home directory."""
     return _tables()[0].named(host_paths, home_directories)
 
 
-def write_named_objects(path_directories: Sequence[str], home_directories: Sequence[str]) -> NamedObjects:
+@lru_cache(maxsize=4)
+def write_named_objects(path_directories: tuple[str, ...], home_directories: tuple[str, ...]) -> NamedObjects:
     """As `named_objects`, for what is forbidden to write only."""
     return _tables()[1].named(path_directories, home_directories)

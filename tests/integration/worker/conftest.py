@@ -277,9 +277,8 @@ class Stage(Struct):
             assert isinstance(message, Sealed)
             outcome.layers = message.layers
             on_sealed(spawned.pid, launched)
-            outcome.outside, outcome.problems = verify_and_bound(
-                spawned.pid, Expected.of(plan.confinement, len(job.mounts)), job.limits
-            )
+            look = verify_and_bound(spawned.pid, Expected.of(plan.confinement, len(job.mounts)), job.limits)
+            outcome.outside, outcome.problems = look.reports, look.problems
             launched.worker.send(Go())
             finished, _ = launched.worker.receive((Finished,), TIMEOUT_S)
             assert isinstance(finished, Finished)
