@@ -32,6 +32,7 @@ from ipc.messages import (
 from worker import confine, seccomp
 from worker.deadline import Deadline
 from worker.engine import Program, ProgramError, Runner
+from worker.rehearsal import Rehearsal
 
 if TYPE_CHECKING:
     from worker.probe import Probe
@@ -43,6 +44,12 @@ PARENT_PIDFD = 4
 _CHUNK_BYTES = 1 << 24
 
 _runners: dict[EngineSettings, Runner] = {}
+_rehearsals: list[Rehearsal] = []
+
+
+def set_rehearsal(rehearsal: Rehearsal) -> None:
+    """Take what workers made ahead of their time go through while they wait; the zygote's, once."""
+    _rehearsals.append(rehearsal)
 
 
 def runner_for(settings: EngineSettings) -> Runner:
@@ -73,6 +80,9 @@ def _live(plan: WorkerPlan, channel: Channel, in_pid_namespace: bool) -> int:
             os.close(listener)
         else:
             channel.write(Confined(tuple(confinement.layers)))
+        if plan.ahead:
+            for rehearsal in _rehearsals:
+                rehearsal.perform(plan.engine)
         _, (job_file, *rest) = channel.receive((Load,))
         job = codec.unpack(WorkerJob, packed := _read_all(job_file), len(packed))
 

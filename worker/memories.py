@@ -73,6 +73,11 @@ class LinearMemories:
         self.last_refused = False
         return True
 
+    def forget(self) -> None:
+        """Count from the beginning again; for when no memory is left."""
+        self.limit_bytes = self.peak_bytes = self.refusals = self.refused_bytes = 0
+        self.last_refused = False
+
     def _refuse(self, asked_bytes: int) -> bool:
         self.refusals += 1
         self.refused_bytes = asked_bytes

@@ -84,14 +84,12 @@ class Policy:
         "_rights",
         "_walked_list",
         "_write",
-        "digest",
         "document",
     )
 
     def __init__(self, document: PolicyDocument) -> None:
         """Compile the document; raises ConfigError if a pattern, permission, action or role in it is wrong."""
         self.document = document
-        self.digest = document.digest()
         self._forbidden = forbidden_paths(document.host_paths, document.path_directories, document.guarded_lifted)
         compiler = RuleCompiler(document)
         self._files = {action: compiler.path_rules(action) for action in FILE_ACTIONS}
