@@ -188,6 +188,10 @@ class Program(Struct):
                 )
         self.store.set_wasi(config)
 
+    def close(self) -> None:
+        """Give back the store and what is in it: instances and their memories."""
+        self.store.close()
+
     def run(self) -> Finished:
         """Instantiate and run the guest to its end; whatever it does becomes a value."""
         try:

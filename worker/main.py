@@ -44,12 +44,12 @@ PARENT_PIDFD = 4
 _CHUNK_BYTES = 1 << 24
 
 _runners: dict[EngineSettings, Runner] = {}
-_rehearsals: list[Rehearsal] = []
+_rehearsals: dict[EngineSettings, Rehearsal] = {}
 
 
-def set_rehearsal(rehearsal: Rehearsal) -> None:
-    """Take what workers made ahead of their time go through while they wait; the zygote's, once."""
-    _rehearsals.append(rehearsal)
+def rehearse_with(settings: EngineSettings) -> None:
+    """Have workers with these settings that are made ahead rehearse while they wait; called in the zygote."""
+    _rehearsals[settings] = Rehearsal(runner_for(settings), settings)
 
 
 def runner_for(settings: EngineSettings) -> Runner:
@@ -80,9 +80,10 @@ def _live(plan: WorkerPlan, channel: Channel, in_pid_namespace: bool) -> int:
             os.close(listener)
         else:
             channel.write(Confined(tuple(confinement.layers)))
-        if plan.ahead:
-            for rehearsal in _rehearsals:
-                rehearsal.perform(plan.engine)
+
+        stage = "waiting"
+        if plan.ahead and plan.engine in _rehearsals:
+            _rehearsals[plan.engine].perform()
         _, (job_file, *rest) = channel.receive((Load,))
         job = codec.unpack(WorkerJob, packed := _read_all(job_file), len(packed))
 

@@ -74,7 +74,7 @@ class LinearMemories:
         return True
 
     def forget(self) -> None:
-        """Count from the beginning again; for when no memory is left."""
+        """Count from the beginning again; what memories are left goes on counting."""
         self.limit_bytes = self.peak_bytes = self.refusals = self.refused_bytes = 0
         self.last_refused = False
 

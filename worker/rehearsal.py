@@ -38,17 +38,22 @@ class Rehearsal:
         os.register_at_fork(after_in_parent=self._prepare)
 
     def _prepare(self) -> None:
-        if not self._artifact and os.getpid() == self._zygote:
+        if not self.is_ready and os.getpid() == self._zygote:
             # Without it workers start as well, a little later.
             with contextlib.suppress(wasmtime.WasmtimeError):
                 self._artifact = bytes(wasmtime.Module(self._runner.engine, _PROGRAM).serialize())
 
-    def perform(self, settings: EngineSettings) -> None:
+    @property
+    def is_ready(self) -> bool:
+        """Whether the program has been compiled, here or where this process was forked."""
+        return bool(self._artifact)
+
+    def perform(self) -> None:
         """Load, link and run the program, and leave nothing of it behind but pages that are there."""
-        if not self._artifact or settings != self._settings:
+        if not self.is_ready:
             return
-        program = Program.load(self._runner, settings, _JOB, self._artifact)
+        program = Program.load(self._runner, self._settings, _JOB, self._artifact)
         program.set_wasi(_JOB)
         program.run()
-        del program
+        program.close()
         self._runner.memories.forget()

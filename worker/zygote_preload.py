@@ -13,7 +13,7 @@ import signal
 import traceback  # noqa: F401 # the interpreter imports it for an error in a thread
 
 from ipc import codec, launch, messages  # noqa: F401 # the keeper is named by an `ipc.launch.ByName`
-from worker import compiler, empty_path, keeper, main, rehearsal, seccomp  # noqa: F401
+from worker import compiler, empty_path, keeper, main, seccomp  # noqa: F401
 from worker.filter_compiler import Program
 
 _EXAMPLES: tuple[object, ...] = (
@@ -49,7 +49,7 @@ def _warm_up() -> None:
     assert isinstance(programs.confining, Program)
     settings = messages.EngineSettings()
     runner = main.runner_for(settings)
-    main.set_rehearsal(rehearsal.Rehearsal(runner, settings))
+    main.rehearse_with(settings)
     seccomp.note_empty_path(empty_path.seal(runner.engine))
     # multiprocess ignores SIGINT in the zygote; what is forked from it must not see the terminal's either.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

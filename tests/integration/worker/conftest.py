@@ -214,7 +214,9 @@ class Stage(Struct):
         )
         confinement = self.plan(**job_fields.get("plan", {}))  # type: ignore[arg-type]
         try:
-            return self._run(WorkerPlan("run", settings, confinement, ORIGIN), job, artifact, stdin, on_sealed)
+            ahead = bool(job_fields.get("ahead"))
+            plan = WorkerPlan("run", settings, confinement, ORIGIN, ahead=ahead)
+            return self._run(plan, job, artifact, stdin, on_sealed)
         finally:
             os.close(artifact)
 
