@@ -95,8 +95,8 @@ class RunLoop(Struct):
         if self.phase is not Phase.ENDED:
             yield Interest(self.worker.launched.keeper.fileno(), READ, self._on_keeper)
         if not self.worker.lost and self.phase not in (Phase.LAUNCHING, Phase.ATTACHING):
-            # A fast worker's word waits until its keeper has said which process it is, and until the warden has said that
-            # it answers: two channels keep no order between them.
+            # A fast worker's word waits until its keeper has said which process it is, and the warden that it answers:
+            # channels keep no order between them.
             yield Interest(self.worker.launched.worker.fileno(), READ, self._on_worker)
         if self.warden.mail is not None and not self.warden.lost:
             yield Interest(self.warden.mail.fileno(), READ, self.warden.mail.read)
