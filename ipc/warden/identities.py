@@ -102,33 +102,24 @@ def _beneath(directory: str, names: tuple[str, ...], listings: dict[str, frozens
     if directory not in listings:
         listings[directory] = _folded_names(directory)
     there = listings[directory]
-    by_first = _by_first(names)
-    for first in by_first.keys() if there is None else by_first.keys() & there:
-        whole, deeper = by_first[first]
-        yield from (f"{directory}/{name}" for name in whole)
-        for middle, rest in deeper:
+    for folded, name, rest in _by_first(names):
+        if there is None or folded in there:
+            path = f"{directory}/{name}"
             if len(rest) < _WORTH_LISTING:
-                yield from (f"{directory}/{middle}/{name}" for name in rest)
+                yield from (f"{path}{end}" for end in rest)
             else:
-                yield from _beneath(f"{directory}/{middle}", rest, listings)
+                yield from (path for end in rest if not end)
+                yield from _beneath(path, tuple(end[1:] for end in rest if end), listings)
 
 
 @functools.lru_cache(maxsize=64)
-def _by_first(names: tuple[str, ...]) -> dict[str, tuple[tuple[str, ...], tuple[tuple[str, tuple[str, ...]], ...]]]:
-    """Sort names by their first segment, case-folded: those that end with it, and what follows it in the others."""
-    ends: dict[str, list[str]] = {}
-    follows: dict[str, dict[str, list[str]]] = {}
+def _by_first(names: tuple[str, ...]) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
+    """Return each first segment, case-folded and as it is, with what follows it: nothing, or a slash and more."""
+    follows: dict[str, list[str]] = {}
     for name in names:
         first, slash, rest = name.partition("/")
-        ends.setdefault(first.casefold(), [])
-        if slash:
-            follows.setdefault(first.casefold(), {}).setdefault(first, []).append(rest)
-        else:
-            ends[first.casefold()].append(name)
-    return {
-        first: (tuple(whole), tuple((middle, tuple(rest)) for middle, rest in follows.get(first, {}).items()))
-        for first, whole in ends.items()
-    }
+        follows.setdefault(first, []).append(slash + rest)
+    return tuple((first.casefold(), first, tuple(rest)) for first, rest in follows.items())
 
 
 def _folded_names(directory: str) -> frozenset[str] | None:
