@@ -58,7 +58,7 @@ class ConfinementPlan(Message, frozen=True):
 class WorkerPlan(Message, frozen=True):
     """Supervisor → worker, with the fork: what to become before there is a program. `kind` is run, probe or compile.
 
-    A compiler has its `limits` from the start; a runner learns them with its job. Who is made `ahead` of it has time.
+    A compiler has its `limits` from the start; a runner learns them with its job.
     """
 
     kind: str
@@ -66,7 +66,6 @@ class WorkerPlan(Message, frozen=True):
     confinement: ConfinementPlan
     origin: str
     limits: WorkerLimits | None = None
-    ahead: bool = False
 
 
 class WorkerJob(Message, frozen=True):

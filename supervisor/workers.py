@@ -116,5 +116,5 @@ class Workers:
     def _new(self, kind: str, engine: EngineSettings, ahead: bool) -> Worker:
         with contextlib.ExitStack() as held:
             confinement = held.enter_context(self._confinement())
-            plan = WorkerPlan(kind, engine, confinement, self._origin, ahead=ahead)
+            plan = WorkerPlan(kind, engine, confinement, self._origin)
             return Worker(self._zygote, plan, held.pop_all(), ahead)

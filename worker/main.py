@@ -48,7 +48,7 @@ _rehearsals: dict[EngineSettings, Rehearsal] = {}
 
 
 def rehearse_with(settings: EngineSettings) -> None:
-    """Have workers with these settings that are made ahead rehearse while they wait; called in the zygote."""
+    """Have workers with these settings rehearse while they wait; called in the zygote."""
     _rehearsals[settings] = Rehearsal(runner_for(settings), settings)
 
 
@@ -82,7 +82,7 @@ def _live(plan: WorkerPlan, channel: Channel, in_pid_namespace: bool) -> int:
             channel.write(Confined(tuple(confinement.layers)))
 
         stage = "waiting"
-        if plan.ahead and plan.engine in _rehearsals:
+        if plan.engine in _rehearsals:
             _rehearsals[plan.engine].perform()
         _, (job_file, *rest) = channel.receive((Load,))
         job = codec.unpack(WorkerJob, packed := _read_all(job_file), len(packed))

@@ -1,7 +1,8 @@
 """Going through the motions of a start once, with a program of our own, while a worker waits for its job.
 
 A forked process touches most of the engine's code, the interpreter's objects and the heap for the first time when it
-loads its program, and each page is a fault: they were half of what loading took. A worker made ahead has the time.
+loads its program, and each page is a fault: they were half of what loading took. A worker that waits has the time, and
+one that is wanted at once loses none: what it does here it needn't do later.
 """
 
 from __future__ import annotations

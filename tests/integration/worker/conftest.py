@@ -214,11 +214,14 @@ class Stage(Struct):
         )
         confinement = self.plan(**job_fields.get("plan", {}))  # type: ignore[arg-type]
         try:
-            ahead = bool(job_fields.get("ahead"))
-            plan = WorkerPlan("run", settings, confinement, ORIGIN, ahead=ahead)
-            return self._run(plan, job, artifact, stdin, on_sealed)
+            return self._run(WorkerPlan("run", settings, confinement, ORIGIN), job, artifact, stdin, on_sealed)
         finally:
             os.close(artifact)
+
+    def run_job(self, settings: EngineSettings, job: WorkerJob, artifact: int, stdin: bytes) -> Outcome:
+        """Run what was compiled before."""
+        plan = WorkerPlan("run", settings, self.plan(), ORIGIN)
+        return self._run(plan, job, artifact, stdin, lambda pid, launched: None)
 
     def _run(
         self,

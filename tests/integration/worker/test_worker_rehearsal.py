@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipc.messages import EngineSettings, WorkerLimits
+from ipc.messages import Compiled, EngineSettings, WorkerJob, WorkerLimits
+from ipc.struct import replace
+from supervisor.zygote import Zygote
 
 if TYPE_CHECKING:
     from conftest import Outcome, Stage
@@ -80,16 +83,25 @@ def _told(outcome: Outcome) -> tuple[object, ...]:
 @pytest.mark.parametrize("command", [("echo",), ("grow", "8"), ("grow", "8000"), ("args", "a")])
 def test_a_guest_cannot_tell(stage: Stage, command: tuple[str, ...]) -> None:
     """Output, memory used and refused, names asked for and layers are those of a worker that didn't rehearse."""
-    program = TOOL.read_bytes()
+    compiled, _, artifact = stage.compile(TOOL.read_bytes())
+    assert isinstance(compiled, Compiled)
     limits = WorkerLimits(64 << 20, 1 << 20, timeout_ns=20 * 10**9)
-    once = [stage.run(program, ("tool", *command), b"in", limits, ahead=ahead) for ahead in (False, True, True)]
-    assert _told(once[1]) == _told(once[0])
-    assert _told(once[2]) == _told(once[0])
-    assert once[1].layers == once[0].layers
+    job = WorkerJob("w", compiled.wasm_kind, ("tool", *command), (), (), limits)
+    zygote = Zygote(stage.namespaces)
+    zygote.start()
+    try:
+        fresh = replace(stage, zygote=zygote)
+        # The first that a zygote forks has nothing to rehearse with yet.
+        first, second = (fresh.run_job(EngineSettings(), job, artifact, b"in") for _ in range(2))
+    finally:
+        zygote.close()
+        os.close(artifact)
+    assert _told(second) == _told(first)
+    assert second.layers == first.layers
 
 
 def test_other_settings_of_the_engine_are_not_rehearsed(stage: Stage) -> None:
-    """A worker made ahead with another engine than the zygote's has no program to rehearse with, and runs its own."""
-    outcome = stage.run(TOOL.read_bytes(), ("tool", "print", "x"), settings=EngineSettings(fuel=True), ahead=True)
+    """A worker with another engine than the zygote's has no program to rehearse with, and runs its own."""
+    outcome = stage.run(TOOL.read_bytes(), ("tool", "print", "x"), settings=EngineSettings(fuel=True))
     assert outcome.finished is not None
     assert (outcome.finished.exit_code, outcome.stdout) == (0, b"x")
