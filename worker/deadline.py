@@ -13,7 +13,7 @@ STARTED_S = 1.0
 
 
 class Deadline:
-    """A context in which the guest may run for `timeout_ns` nanoseconds, or for ever (None); then `interrupt` is called.
+    """A context in which the guest may run for `timeout_ns` nanoseconds (None: for ever) until `interrupt` is called.
 
     A bare thread and a lock: `threading` would make a dozen objects of both, each a page that is no longer shared.
     """
