@@ -44,18 +44,20 @@ _EXAMPLES: tuple[object, ...] = (
 
 def _warm_up() -> None:
     """Touch once what is built lazily: type hints of the messages, filter programs, the usual engine."""
-    for example in _EXAMPLES:
-        codec.unpack_tagged((type(example),), codec.pack_tagged(example))
+    settings = messages.EngineSettings()
     programs = seccomp.compile_all()
     assert isinstance(programs.confining, Program)
-    runner = main.runner_for(messages.EngineSettings())
+    runner = main.runner_for(settings)
     seccomp.note_empty_path(empty_path.seal(runner.engine))
     # multiprocess ignores SIGINT in the zygote; what is forked from it must not see the terminal's either.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    resident.note_code()
     # Each attribute that is looked up for the first time takes another's place in the interpreter's cache, and counts
-    # both names: from an empty cache only one page is written to.
+    # both names: with an empty cache it is one page that is written to.
     sys._clear_type_cache()
+    for example in _EXAMPLES:
+        codec.unpack_tagged((type(example),), codec.pack_tagged(example))
+    resident.note_libraries()
+    resident.let_go()
     # What is here lives for ever: moved out of the collector's sight, its pages stay shared (gc.freeze).
     gc.freeze()
     gc.enable()
