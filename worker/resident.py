@@ -22,6 +22,7 @@ def note_libraries() -> None:
     Libraries are never unloaded here, so the addresses stay good in every process forked from this one. What the linker
     wrote to before it made it read-only has pages that are no file's (proc(5), smaps): it is left out.
     """
+    _mappings.clear()
     span = ""
     with open("/proc/self/smaps", encoding="utf-8", errors="replace") as lines:
         for line in lines:
