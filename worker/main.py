@@ -112,7 +112,7 @@ def _live(plan: WorkerPlan, channel: Channel, in_pid_namespace: bool) -> int:
         )
         return 70
 
-    with Deadline(runner.engine, job.limits.timeout_ns):
+    with Deadline(runner.interrupt, job.limits.timeout_ns):
         finished = program.run() if probe is None else probe.run()
     channel.write(finished)
     return 0
