@@ -14,6 +14,7 @@ from typing import Final
 
 from ipc.messages import EngineSettings, WorkerJob, WorkerLimits
 from worker import engine_api as api
+from worker import resident
 from worker.engine import MODULE, Program, Runner
 
 PROGRAM: Final = bytes.fromhex(
@@ -46,6 +47,9 @@ class Rehearsal:
                 module = api.made(api.module_new, self._runner.engine, PROGRAM, len(PROGRAM))
                 api.check(api.module_serialize(module, ctypes.byref(serialized)))
                 self._artifact = api.take_bytes(serialized)
+                api.module_delete(module)
+            # The compiler's code: nobody here needs it again.
+            resident.let_go()
 
     @property
     def is_ready(self) -> bool:
