@@ -44,8 +44,11 @@ class ConfinementError(AirssysError):
     exit_code: ClassVar[int] = 69  # EX_UNAVAILABLE
     hint: ClassVar[str] = DOCTOR_HINT
 
-    def __init__(self, layer: str, syscall: str, errno: int, detail: str = "") -> None:
-        """Name the layer, the system call that failed and its errno; 0 where a check and not a call failed."""
+    def __init__(self, layer: str, syscall: str, errno: int, detail: str = "", *, words: str = "") -> None:
+        """Name the layer, the system call that failed and its errno; 0 where a check and not a call failed.
+
+        `words` are the whole message, where that is better told than put together from these.
+        """
         self.layer = layer
         self.syscall = syscall
         self.errno = errno
@@ -53,7 +56,7 @@ class ConfinementError(AirssysError):
         what = f"{layer}: {syscall}"
         if errno:
             what += f" failed with {errno_names.errorcode.get(errno, str(errno))} ({os.strerror(errno)})"
-        super().__init__(f"{what}: {detail}" if detail else what)
+        super().__init__(words or (f"{what}: {detail}" if detail else what))
 
 
 class AuditError(AirssysError):

@@ -145,7 +145,7 @@ class Confined(Message, frozen=True):
 
 
 class Load(Message, frozen=True):
-    """Supervisor → worker, with [job]: the warden answers now; read the job, load the artifact and the roots.
+    """Supervisor → worker, with [job]: read the job, load artifact and roots; the warden answers, or is about to.
 
     Where the seccomp layer is off no warden answers, and the artifact comes along: [job, artifact].
     """

@@ -7,6 +7,7 @@ sealed copy whose hash was checked after sealing.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import json
@@ -35,8 +36,12 @@ class ArtifactRecord(Struct, frozen=True, forbid_unknown_fields=True):
     exports: tuple[str, ...]
 
 
+@functools.cache
 def wasmtime_version() -> str:
-    """Return the installed version without importing wasmtime: component code has no business in this process."""
+    """Return the installed version without importing wasmtime: component code has no business in this process.
+
+    Looked up once: the zygote of this process keeps the version that it has imported, too.
+    """
     spec = importlib.util.find_spec("wasmtime")
     if spec is None or spec.origin is None:
         raise ConfigError("wasmtime isn't installed in this environment; run scripts/run once")

@@ -17,6 +17,7 @@ from ipc.struct import Struct
 from supervisor.broad_grants import is_too_broad_grant
 from supervisor.report import shell_quoted
 from supervisor.terminal import visible
+from supervisor.units import counted
 
 QUESTIONS_MAX: Final = 200
 """A program that wants more different things than this is refused the rest unasked: nobody reads so many."""
@@ -115,4 +116,4 @@ def _shortened(resource: str) -> str:
     if len(resource) <= _SHOWN_MAX:
         return resource
     half = _SHOWN_MAX // 2
-    return f"{resource[:half]}…({len(resource) - 2 * half} more characters)…{resource[-half:]}"
+    return f"{resource[:half]}…({counted(len(resource) - 2 * half, 'more character')})…{resource[-half:]}"

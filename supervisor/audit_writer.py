@@ -24,6 +24,7 @@ from ipc.errors import AirssysError
 from ipc.struct import Struct
 from supervisor.audit_intake import RATE_PER_S, RETRY_MS, Intake, Producer, answer, bind_stream
 from supervisor.audit_log import AuditLog
+from supervisor.units import counted
 
 LOCAL_EVENTS = 4096
 STOP_WITHIN_NS = 500_000_000
@@ -155,7 +156,9 @@ class AuditWriter:
             while self._written < goal:
                 left_s = deadline_s - time.monotonic()
                 if left_s <= 0 or not self._thread.is_alive():
-                    raise self.trouble or AuditLogError(f"{goal - self._written} events could not be written in time")
+                    raise self.trouble or AuditLogError(
+                        f"{counted(goal - self._written, 'event')} could not be written in time"
+                    )
                 self._changed.wait(min(left_s, 0.1))
 
     def close(self, timeout_s: float = 5.0) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import selectors
 import signal
 import stat
@@ -31,11 +32,18 @@ from supervisor import memory_file
 from supervisor.artifacts import MAX_ARTIFACT_BYTES, ArtifactCache, ArtifactRecord, cache_key, wasmtime_version
 from supervisor.launch import Launched, launch_compiler
 from supervisor.terminal import visible
-from supervisor.verdict import ended_by_cpu_limit
+from supervisor.units import format_size
+from supervisor.verdict import ended_by_cpu_limit, missing_layer
 from supervisor.zygote import Zygote
 
 MAX_WASM_BYTES = 512 * 1024 * 1024
 PROGRESS_AFTER_S = 1.0
+_HINTS = (
+    ("failed to parse", "it is damaged, or was cut short: fetch or build it again"),
+    ("Invalid input WebAssembly", "it is not valid WebAssembly, whoever made it: wasm-tools validate FILE"),
+)
+"""What wasmtime says of a program → what can be done."""
+_CAUSE_NUMBER = re.compile(r"^\d+: ")
 _ELF_MAGIC = b"\x7fELF"
 
 
@@ -50,8 +58,8 @@ class CompileLimits(Struct, frozen=True):
 class CompileError(ConfigError):
     """The bytes can't be compiled, or not within the limits; `limit` names the one that ended it."""
 
-    def __init__(self, message: str, limit: str = "") -> None:
-        super().__init__(message)
+    def __init__(self, message: str, limit: str = "", *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
         self.limit = limit
 
 
@@ -215,12 +223,19 @@ class _Hearing(Struct):
             case Compiled():
                 self.compiled = message
             case CompileFailed(text):
-                self.failure = visible(text)
+                self.failure = in_one_line(text)
             case StartFailed(_, layer, call, number, text) if layer:
-                raise ConfinementError(layer, call, number, f"in the compiler: {visible(text)}")
+                words = visible(f"{missing_layer(message)}, for compiling")
+                raise ConfinementError(layer, call, number, text, words=words)
             case StartFailed(_, _, call, _, text):
                 self.failure = f"the compiler could not start ({call}): {visible(text)}"
         return True
+
+
+def in_one_line(text: str) -> str:
+    """Return what a compiler says of a failure, its causes behind it, as one harmless line."""
+    lines = [_CAUSE_NUMBER.sub("", line.strip()) for line in text.splitlines()]
+    return visible(": ".join(line.removesuffix(":") for line in lines if line and line != "Caused by:"))
 
 
 def _await_compiler(
@@ -266,7 +281,8 @@ def _await_compiler(
                 signal.pidfd_send_signal(hearing.pidfd, signal.SIGKILL)
             os.close(hearing.pidfd)
     if hearing.failure is not None:
-        raise CompileError(f"{name}: {hearing.failure}")
+        hint = next((hint for words, hint in _HINTS if words in hearing.failure), None)
+        raise CompileError(f"{name}: {hearing.failure}", hint=hint)
     if hearing.compiled is None or hearing.ended.wait_status != 0:
         raise CompileError(f"{name}: {_words(hearing.ended, limits)}", _limit_name(hearing.ended, limits))
     return hearing.compiled
@@ -284,6 +300,6 @@ def _words(ended: Ended, limits: CompileLimits) -> str:
             return f"compiling used more than {limits.cpu_s} s of CPU time and was ended"
         case "memory":
             number = os.WTERMSIG(ended.wait_status)
-            limit_mib = limits.memory_bytes >> 20
-            return f"the compiler died ({signal.Signals(number).name}); most likely its {limit_mib} MiB of memory"
+            size = format_size(limits.memory_bytes)
+            return f"the compiler died ({signal.Signals(number).name}); most likely its {size} of memory"
     return "the compiler ended without a result"

@@ -63,7 +63,8 @@ def view_component(directory: str, assignments: Mapping[str, str], config: str |
         hint = "name the directory that holds Component.toml"
         if directory.endswith(".wasm") and os.path.isfile(directory):
             hint += f"; what a bare program imports: airssys show {directory}"
-        raise UsageError(f"{directory!r} is not a directory", hint=hint)
+        what = "is not a directory" if os.path.lexists(directory) else "is not there"
+        raise UsageError(f"{directory!r} {what}", hint=hint)
     settings = load_settings(config, os.environ, os.geteuid())
     state = places.state_directory(None, os.environ, settings)
     return view_manifest(load_manifest(directory), assignments, places.with_data(settings, state))

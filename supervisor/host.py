@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import select
 import signal
 import socket
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 import ipc
 from ipc.audit.errors import AuditLogError
 from ipc.audit.event import AuditEvent
-from ipc.errors import ConfigError, ConfinementError
+from ipc.errors import ConfigError
 from ipc.messages import AuditBudget, ConfinementPlan, WardenSetup
 from ipc.struct import Struct, field
 from supervisor import session_directories
@@ -28,7 +29,7 @@ from supervisor.audit_retention import AuditRetention
 from supervisor.audit_writer import AuditWriter
 from supervisor.identity import Identity, worker_uid
 from supervisor.processes import Processes
-from supervisor.warden_client import START_TIMEOUT_S, WardenClient
+from supervisor.warden_client import START_TIMEOUT_S, WardenClient, WardenStartError
 from supervisor.warden_mail import WardenMail
 from supervisor.warden_recovery import WardenSupply
 from supervisor.workers import Workers
@@ -36,6 +37,8 @@ from supervisor.zygote import Zygote
 
 TMP_PREFIX = "tmp."
 """With a dot, which no component's name has: its `${data}` lies beside, and what has this prefix is swept."""
+DESCRIPTORS_NEEDED = 64
+"""Of this process, for one run: with 52 a component was compiled and run, with 50 not."""
 DEFAULT_REQUIRED = ("rlimits", "no_new_privs", "landlock", "seccomp")
 
 
@@ -106,11 +109,11 @@ class Host(Struct):
                 if self.writer.trouble is not None:
                     raise self.writer.trouble
             try:
-                warden.wait_ready()
-            except ConfinementError:
+                warden.wait_ready(max(0.0, until_s - time.monotonic()))
+            except WardenStartError as error:
                 if self.writer.trouble is not None:
                     raise self.writer.trouble from None
-                raise
+                raise self.supply.explain(error) from None
         self.started = True
 
     def own_paths(self) -> tuple[str, ...]:
@@ -161,6 +164,7 @@ def open_host(
     With `ahead` a worker for a command is made before one is asked for.
     `on_trouble` is called, from another thread, when a started host can't write its log, and with None when it can.
     """
+    _require_descriptors()
     with contextlib.ExitStack() as stack:
         if processes is None:
             processes = stack.enter_context(Processes(options.namespaces, options.layers_off))
@@ -232,6 +236,16 @@ def open_host(
         return host
 
 
+def _require_descriptors() -> None:
+    """Refuse a limit that a run would meet: libzmq ends the whole process where one of its threads does."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if 0 <= most < DESCRIPTORS_NEEDED:
+        raise ConfigError(
+            f"too many open files: the limit is {most}, and a run needs {DESCRIPTORS_NEEDED}",
+            hint="raise the limit: ulimit -n 256",
+        )
+
+
 def _warden_setup(options: HostOptions, writer: AuditWriter, scratch: str) -> WardenSetup:
     keys = writer.new_client_keys("warden")
     identity = options.run_as
@@ -281,7 +295,7 @@ def _needed_for_records() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = os.strerror(error.errno or 0)
+        reason = "not a directory" if isinstance(error, FileExistsError) else os.strerror(error.errno or 0)
         raise AuditLogError(
             f"{error.filename}: {reason}; nothing runs without a place for its records",
             hint="make it writable, or name another: --state-dir DIR or AIRSSYS_STATE",

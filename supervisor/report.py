@@ -11,17 +11,19 @@ from typing import TextIO
 from ipc.policy.quota import OK
 from ipc.policy.rules import NOT_GRANTED
 from supervisor.run_report import DecisionTally, Denial, RunReport
-from supervisor.terminal import visible
+from supervisor.terminal import OwnLines, visible
+from supervisor.units import counted
+from supervisor.verdict import Verdict
 
 MAX_SHOWN_DENIALS = 20
 
 
-def use_colour(stream: TextIO) -> bool:
+def use_colour(stream: TextIO | OwnLines) -> bool:
     """Whether to colour: on a terminal only, and never with NO_COLOR set (no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR")
 
 
-def paint(text: str, colour: str, stream: TextIO) -> str:
+def paint(text: str, colour: str, stream: TextIO | OwnLines) -> str:
     """Return `text` in a colour (an SGR number) where that is wanted."""
     # The reset in front: a guest's colour (concealed text among them) doesn't reach into our lines.
     return f"\x1b[0;{colour}m{text}\x1b[0m" if use_colour(stream) else text
@@ -63,6 +65,8 @@ def denial_lines(denial: Denial, bare: bool) -> list[str]:
     elif denial.code == "A1204" and "`..`" in denial.reason:
         # WASI has no way out of a directory, whatever is granted; the absolute name needs none.
         lines.append(f"  to reach it: give the program its absolute name, {shell_quoted(denial.resource)}")
+    else:
+        lines.append(f"  what can be done: airssys help {visible(denial.code)}")
     return lines
 
 
@@ -85,7 +89,9 @@ def _octal(character: str) -> str:
 class DenialPrinter:
     """Prints each distinct refusal once, at most MAX_SHOWN_DENIALS of them."""
 
-    def __init__(self, stream: TextIO, bare: bool, quiet: bool, wanted: bool = False, asks: bool = False) -> None:
+    def __init__(
+        self, stream: TextIO | OwnLines, bare: bool, quiet: bool, wanted: bool = False, asks: bool = False
+    ) -> None:
         """Print to `stream`; `bare` names the flag that would allow, `quiet` prints nothing.
 
         `wanted`: instead of a refusal each, a list at the end of what else was wanted. `asks`: it was asked about.
@@ -130,7 +136,36 @@ class DenialPrinter:
             print("airssys: to be asked about each instead: --ask", file=self._stream)
         hidden = self._shown - MAX_SHOWN_DENIALS
         if hidden > 0 and not self._quiet:
-            print(f"airssys: and {hidden} more denials; airssys audit query --decision denied", file=self._stream)
+            more = counted(hidden, "more denial")
+            print(f"airssys: and {more}; airssys audit query --decision denied", file=self._stream)
+
+
+_MORE = {
+    "memory": "--memory SIZE   or [quota] memory in Component.toml",
+    "timeout": "--timeout TIME   or [limits] timeout in Component.toml",
+    "fuel": "--fuel N   or [limits] fuel in Component.toml",
+    "cpu": "--cpu-time TIME",
+    "output": "--output SIZE   or [limits] output in Component.toml",
+    "storage": "--storage SIZE   or [quota] storage in Component.toml",
+}
+"""Limit → what raises it; the others are fixed."""
+
+
+def ending_lines(verdict: Verdict, name: str, quiet: bool) -> list[str]:
+    """Return what a person reads of a program that didn't end by itself: what ended it, and what can be done."""
+    if not verdict.message or verdict.outcome == "exited":
+        return []
+    head, *rest = verdict.message.splitlines()
+    code = f" [{verdict.code}]" if verdict.code else ""
+    # With --quiet too: whatever else ends a program than itself, there is nobody else to say so.
+    lines = [f"airssys: {name}: {visible(head)}{code}", *(f"  {visible(line)}" for line in rest)]
+    if rest or quiet:
+        return lines
+    if verdict.limit is not None and verdict.limit.name in _MORE:
+        lines.append(f"  to allow more: {_MORE[verdict.limit.name]}")
+    elif verdict.code:
+        lines.append(f"  what can be done: airssys help {verdict.code}")
+    return lines
 
 
 def summary_line(report: RunReport, name: str) -> str:

@@ -92,8 +92,9 @@ class RunLoop(Struct):
             return
         if self.phase is not Phase.ENDED:
             yield Interest(self.worker.launched.keeper.fileno(), READ, self._on_keeper)
-        if not self.worker.lost and self.phase is not Phase.LAUNCHING:
-            # Until its keeper has said which process it is, a fast worker's first message waits.
+        if not self.worker.lost and self.phase not in (Phase.LAUNCHING, Phase.ATTACHING):
+            # A fast worker's word waits until its keeper has said which process it is, and the warden that it answers:
+            # channels keep no order between them.
             yield Interest(self.worker.launched.worker.fileno(), READ, self._on_worker)
         if self.questions is not None and self.questions.open is not None:
             # Nothing of the guest's is read from or written to the terminal while a question is on it.
@@ -133,11 +134,12 @@ class RunLoop(Struct):
         match command:
             case Command.WAIT | Command.CONCLUDE:
                 return
-            case Command.ATTACH_WARDEN:
-                if not self.warden.attach(self.worker.pidfd):
-                    self._event(Event.ATTACHED)
-            case Command.SEND_LOAD:
+            case Command.ATTACH_AND_LOAD:
+                attached = self.warden.attach(self.worker.pidfd)
+                # Its first call, for the artifact, waits until the warden answers.
                 self.worker.load()
+                if not attached:
+                    self._event(Event.ATTACHED)
             case Command.VERIFY_AND_GO:
                 self._verify_and_go()
             case Command.KILL:
@@ -283,7 +285,7 @@ class RunLoop(Struct):
             return
         now_ns = time.monotonic_ns()
         self._deadlines.go(now_ns, self.timeout_ns)
-        if self.worker.bound():
+        if self.worker.is_bounded:
             self._deadlines.watch(now_ns)
         self.worker.go()
 

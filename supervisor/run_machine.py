@@ -43,8 +43,7 @@ class Command(StrEnum):
     """What the shell is to do next."""
 
     WAIT = "wait"
-    ATTACH_WARDEN = "attach_warden"
-    SEND_LOAD = "send_load"
+    ATTACH_AND_LOAD = "attach_and_load"
     VERIFY_AND_GO = "verify_and_go"
     KILL = "kill"
     CONCLUDE = "conclude"
@@ -66,8 +65,8 @@ _ENDING_EVENTS = {
 
 _STEPS = {
     (Phase.LAUNCHING, Event.SPAWNED): (Phase.CONFINING, Command.WAIT),
-    (Phase.CONFINING, Event.CONFINED): (Phase.ATTACHING, Command.ATTACH_WARDEN),
-    (Phase.ATTACHING, Event.ATTACHED): (Phase.LOADING, Command.SEND_LOAD),
+    (Phase.CONFINING, Event.CONFINED): (Phase.ATTACHING, Command.ATTACH_AND_LOAD),
+    (Phase.ATTACHING, Event.ATTACHED): (Phase.LOADING, Command.WAIT),
     (Phase.LOADING, Event.SEALED): (Phase.RUNNING, Command.VERIFY_AND_GO),
     (Phase.RUNNING, Event.FINISHED): (Phase.ENDING, Command.WAIT),
 }

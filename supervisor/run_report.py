@@ -116,6 +116,8 @@ class RunReport(Struct, frozen=True):
     notes: tuple[str, ...] = ()
     warden_restarts: int = 0
     storage: QuotaLevel | None = None
+    output_lost: str = ""
+    """Which output could not be written to where it was to go, and why; a reader that went away is none."""
 
     def to_json(self) -> dict[str, object]:
         """Return the document of `--json` and `--report` (stable keys)."""

@@ -26,7 +26,7 @@ from supervisor.launch import Launched
 from supervisor.run_events import Happened, protocol_broken, worker_said
 from supervisor.run_machine import Event
 from supervisor.verdict import Facts
-from supervisor.verify import Expected, memory_bound_bytes, verify_and_bound
+from supervisor.verify import Expected, verify_and_bound
 
 
 class RunWorker(Struct):
@@ -43,8 +43,9 @@ class RunWorker(Struct):
     kill_sent: bool = False
     layers: tuple[LayerReport, ...] = ()
     claimed_peak_bytes: int = 0
+    memory_bound_bytes: int = 0
+    """What it may hold once it runs, as `watch.read_usage` counts."""
     _said_go: bool = False
-    _memory_bound_bytes: int = 0
 
     def receive_from_keeper(self) -> Spawned | Ended | None:
         """Take the keeper's next word; None when it is gone."""
@@ -98,9 +99,10 @@ class RunWorker(Struct):
 
     def verify(self) -> tuple[str, ...]:
         """Look at the sealed worker from outside and bound its memory; return what is wrong."""
-        outside, problems = verify_and_bound(self.pid, self.expected, self.job.limits)
-        self.layers += outside
-        return problems
+        look = verify_and_bound(self.pid, self.expected, self.job.limits)
+        self.layers += look.reports
+        self.memory_bound_bytes = look.memory_bytes
+        return look.problems
 
     def go(self) -> None:
         """Let the guest run."""
@@ -115,17 +117,10 @@ class RunWorker(Struct):
         with contextlib.suppress(OSError):  # it has ended: heard of at its end of the channel
             self.launched.worker.send(Stop())
 
-    def bound(self) -> bool:
-        """Take down what it may hold from now on; False where a test has switched that layer off."""
-        if "rlimits" in self.plan.off:
-            return False
-        self._memory_bound_bytes = memory_bound_bytes(self.pid, self.job.limits)
-        return True
-
     @property
-    def memory_bound_bytes(self) -> int:
-        """What it may hold, as `watch.read_usage` counts."""
-        return self._memory_bound_bytes
+    def is_bounded(self) -> bool:
+        """Whether what it holds is looked at; False where a test has switched that layer off."""
+        return "rlimits" not in self.plan.off
 
     def look(self) -> watch.Usage | None:
         """Look at what it holds; None when it has ended, or has been made to."""

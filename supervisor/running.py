@@ -31,7 +31,7 @@ from supervisor.run_request import RunRequest
 from supervisor.run_warden import RunWarden
 from supervisor.run_worker import RunWorker
 from supervisor.streams import GuestStreams, InputStream, OutputStream, terminal_filter
-from supervisor.terminal import visible
+from supervisor.terminal import TerminalLine, visible
 from supervisor.verdict import Facts, Verdict, decide_verdict
 from supervisor.verify import Expected
 from supervisor.warden_recovery import Recovery
@@ -39,6 +39,11 @@ from supervisor.workers import Worker
 
 if TYPE_CHECKING:
     from supervisor.questions import Questions
+
+
+_WASI_SOCKETS = ("wasi:sockets/tcp", "wasi:sockets/udp", "wasi:sockets/ip-name-lookup")
+"""What of it opens sockets or looks up names; the rest gives handles and types only."""
+_IMPORTS_SHOWN_MAX = 16
 
 
 class RunStreams(Struct, frozen=True):
@@ -52,6 +57,8 @@ class RunStreams(Struct, frozen=True):
     stderr: int | None
     raw: bool = False
     log: OutputLog | None = None
+    line: TerminalLine | None = None
+    """Of the terminal that lines of ours go to."""
 
 
 def run_request(
@@ -180,6 +187,7 @@ class BegunRun(Struct):
             notes=loop.warden.notes + self.recovery.notes(),
             warden_restarts=self.recovery.restarts,
             storage=_storage_level(loop, self.request),
+            output_lost=_output_lost(loop.streams),
         )
         return report, _ended_event(self.base_event, verdict, facts, duration_s, peak)
 
@@ -244,6 +252,7 @@ def begin_run(
             },
         )
     )
+    _note_sockets(host, base, artifact.record.imports)
     job = WorkerJob(
         worker_id=instance,
         wasm_kind=artifact.record.wasm_kind,
@@ -266,6 +275,15 @@ def begin_run(
         worker.release()
         raise
     return BegunRun(loop, worker, request, base, tally, recovery, started_s)
+
+
+def _note_sockets(host: Host, base: AuditEvent, imports: tuple[str, ...]) -> None:
+    """Put on record that it can ask for sockets: the engine refuses each call by itself, where no record is made."""
+    sockets = [name for name in imports if name.startswith(_WASI_SOCKETS)]
+    if sockets:
+        reason = "it imports wasi:sockets; the engine itself refuses each socket and look-up, without a record"
+        detail = {"imports": sockets[:_IMPORTS_SHOWN_MAX]}
+        host.writer.local(replace(base, event="sockets_imported", code="A1702", reason=reason, detail=detail))
 
 
 def _prepare(host: Host, request: RunRequest, artifact: Artifact, policy: PreparePolicy) -> bool:
@@ -334,15 +352,27 @@ def _guest_streams(streams: RunStreams, worker: Worker, limit_bytes: int) -> Gue
         stderr = OutputStream(worker.stderr, None, sink=functools.partial(log.feed, STDERR))
         return GuestStreams(stdin, stdout, stderr, limit_bytes, log.pace)
     stdout, stderr = (
-        OutputStream(source, target, None if target is None else terminal_filter(target, streams.raw))
+        OutputStream(source, None) if target is None else _shown(source, target, streams)
         for source, target in ((worker.stdout, streams.stdout), (worker.stderr, streams.stderr))
     )
     return GuestStreams(stdin, stdout, stderr, limit_bytes)
 
 
+def _shown(source: int, target: int, streams: RunStreams) -> OutputStream:
+    line = streams.line if streams.line is not None and streams.line.is_of(target) else None
+    return OutputStream(source, target, terminal_filter(target, streams.raw), line=line)
+
+
 def _peak_memory_bytes(loop: RunLoop, facts: Facts) -> int:
     # What the worker says is a claim: it counts only where the kernel's word is missing.
     return facts.ended.max_rss_bytes if facts.ended is not None else loop.worker.claimed_peak_bytes
+
+
+def _output_lost(streams: GuestStreams) -> str:
+    for name, stream in (("output", streams.stdout), ("error", streams.stderr)):
+        if stream.lost_errno:
+            return f"its standard {name} can't be written: {os.strerror(stream.lost_errno)}"
+    return ""
 
 
 def _storage_level(loop: RunLoop, request: RunRequest) -> QuotaLevel | None:

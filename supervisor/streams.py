@@ -6,6 +6,7 @@ description is shared with the shell), so they are only written PIPE_BUF bytes a
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import select
@@ -16,11 +17,13 @@ from collections.abc import Callable, Iterator
 from ipc.policy.rate import Rate
 from ipc.struct import Struct, field
 from supervisor.event_loop import READ, WRITE, Interest
-from supervisor.terminal import TerminalFilter
+from supervisor.terminal import TerminalFilter, TerminalLine
 
 _CHUNK_BYTES = 65_536
 _HIGH_WATER_BYTES = 1 << 18
 _READS_BEFORE_QUESTION = 4
+_READER_GONE = (errno.EPIPE, errno.EIO)
+"""Of a pipe or socket, and of a terminal."""
 
 
 class OutputStream(Struct):
@@ -30,11 +33,15 @@ class OutputStream(Struct):
     target: int | None
     filter: TerminalFilter | None = None
     sink: Callable[[bytes], None] | None = None
+    line: TerminalLine | None = None
+    """That of the terminal where lines of ours appear too, if `target` is that one."""
     pending: bytearray = field(default_factory=bytearray)
     captured: bytearray = field(default_factory=bytearray)
     seen_bytes: int = 0
     open: bool = True
     target_gone: bool = False
+    lost_errno: int = 0
+    """Why what the guest printed could not be written, where that isn't its reader's own doing."""
 
     def wants_read(self) -> bool:
         """Whether there is room to read more."""
@@ -72,12 +79,16 @@ class OutputStream(Struct):
             written = os.write(self.target, self.pending[: select.PIPE_BUF])
         except BlockingIOError:
             return
-        except OSError:
+        except OSError as error:
             # The reader went away (EPIPE) or its disk is full: the guest is told by a broken pipe, as anywhere else.
             self.target_gone = True
+            if error.errno not in _READER_GONE:
+                self.lost_errno = error.errno or errno.EIO
             self.pending.clear()
             self.finish()
             return
+        if self.line is not None:
+            self.line.wrote(bytes(self.pending[:written]))
         del self.pending[:written]
 
     def settle(self) -> None:
@@ -201,13 +212,16 @@ class GuestStreams(Struct):
             self.paused_until_ns = 0
 
     def settle(self, on_output: Callable[[OutputStream], int]) -> None:
-        """Show what the guest has printed, no more than a pipe holds, before something else is said on the terminal."""
+        """Show what the guest has printed, no more than a pipe holds, before a question takes the terminal's line."""
         for stream in self.outputs:
             reads = _READS_BEFORE_QUESTION
             while reads and stream.open and on_output(stream):
                 stream.settle()
                 reads -= 1
             stream.settle()
+        for stream in self.outputs:
+            if stream.line is not None:
+                stream.line.take()
 
     def finish(self) -> None:
         """Close our ends of all three."""

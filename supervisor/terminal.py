@@ -8,7 +8,12 @@ such a byte for a C1 control. Bytes that go to a file or a pipe are never change
 
 from __future__ import annotations
 
+import os
 import re
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TextIO
 
 _COLOUR = rb"\x1b\[[0-9;:]{0,32}m"
 _HARMLESS = (
@@ -34,6 +39,7 @@ _PARTIAL = re.compile(
 )
 """The beginning of something, cut by the end of a chunk."""
 _PARTIAL_BYTES_MAX = 34
+_COLOURS_AT_END = re.compile(rb"(?:" + _COLOUR + rb")+\Z")
 _RESET = b"\x1b[0m"
 
 
@@ -72,6 +78,64 @@ class TerminalFilter:
             self._coloured = self._colours
             return found if self._colours else b""
         return b"".join(b"\\x%02x" % byte for byte in found)
+
+
+class TerminalLine:
+    """The line that the cursor of one terminal stands in: whether the guest's last byte there has left it unfinished.
+
+    What it can't know (a person's Enter, another process) costs an empty line at most.
+    """
+
+    __slots__ = ("_terminal", "_unfinished")
+
+    def __init__(self, terminal: int) -> None:
+        """Watch what is written to this terminal, whichever descriptor it goes through."""
+        self._terminal = os.fstat(terminal).st_rdev
+        self._unfinished = False
+
+    def is_of(self, descriptor: int) -> bool:
+        """Whether a descriptor is the same terminal."""
+        return os.isatty(descriptor) and os.fstat(descriptor).st_rdev == self._terminal
+
+    def wrote(self, data: bytes) -> None:
+        """Note what the guest has written there; a colour at the end moves nothing."""
+        text = _COLOURS_AT_END.sub(b"", data[-_PARTIAL_BYTES_MAX * 4 :])
+        if text:
+            self._unfinished = not text.endswith(b"\n")
+
+    def take(self) -> bool:
+        """Take the line for something of our own; whether it has to be ended first."""
+        unfinished, self._unfinished = self._unfinished, False
+        return unfinished
+
+
+class OwnLines:
+    """Standard error for lines of our own: the first of them begins a line, whatever the guest has left there."""
+
+    __slots__ = ("_line", "_stream")
+
+    def __init__(self, stream: TextIO, line: TerminalLine | None) -> None:
+        """`line` is that of the terminal that the stream goes to; None where it goes elsewhere."""
+        self._stream = stream
+        self._line = line
+
+    def write(self, text: str) -> int:
+        """Write, at the start of a line the first time after the guest."""
+        self.end_line()
+        return self._stream.write(text)
+
+    def end_line(self) -> None:
+        """End what the guest has left unfinished."""
+        if self._line is not None and self._line.take():
+            self._stream.write("\n")
+
+    def flush(self) -> None:
+        """Flush it."""
+        self._stream.flush()
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+        return self._stream.isatty()
 
 
 _UNSAFE_TEXT = re.compile(

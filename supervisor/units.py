@@ -94,6 +94,11 @@ def _scaled(text: str, units: dict[str, int], expected: str, *, unlimited: bool 
     return amount
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """Return how many there are of something, in words: `1 segment`, `2 segments`; `many` where an s isn't enough."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
 def format_size(size_bytes: int) -> str:
     """Write a size so that `parse_size_bytes` reads the same number back, in the largest unit that divides it."""
     return _largest(size_bytes, ("TB", "TiB", "GB", "GiB", "MB", "MiB", "kB", "KiB", "B"), _BYTES)

@@ -11,6 +11,7 @@ import signal
 from ipc.errors import DOCTOR_HINT
 from ipc.messages import PROGRAM, Ended, Finished, StartFailed, WorkerLimits
 from ipc.struct import Struct
+from supervisor.units import counted
 
 EX_OK = 0
 EX_DATAERR = 65
@@ -83,7 +84,7 @@ def decide_verdict(facts: Facts) -> Verdict:
     if facts.limit_reached:
         return _limit(facts.limit_reached)
     if facts.interrupted_by:
-        return Verdict("crashed", 128 + facts.interrupted_by, f"interrupted by {_signal_name(facts.interrupted_by)}")
+        return Verdict("crashed", 128 + facts.interrupted_by, f"interrupted by {signal_name(facts.interrupted_by)}")
     if facts.broken:
         return Verdict("host_error", EX_SOFTWARE, facts.broken)
     if facts.start_failed and not _crashed(facts.ended):
@@ -127,19 +128,26 @@ def _quantity(value: int, unit: str) -> str:
                 return f"{value / decimal:g} {prefix}B"
     if unit == "ns":
         return f"{value / 1e9:g} s"
-    return f"{value} {unit}"
+    if unit == "units of fuel":  # of the fuel's limit, which says the rest
+        return counted(value, "unit")
+    return counted(value, unit.removesuffix("s"))
 
 
 def _start_failed(failure: StartFailed) -> Verdict:
     if failure.call == PROGRAM:
         return Verdict("refused", EX_DATAERR, failure.message, "A3005")
     if failure.layer:
-        # The number is the worker's own: strerror(3) takes a C int.
-        errno_name = f", {os.strerror(failure.errno)}" if 0 < failure.errno < 4096 else ""
-        how = "" if failure.call == "probe" else f" ({failure.call}{errno_name})"
-        detail = failure.message.removeprefix(f"{failure.layer}: ").removeprefix("probe: ")
-        return _not_confined(f"required layer {failure.layer} can't be had{how}: {detail}", "A3001")
+        return _not_confined(missing_layer(failure), "A3001")
     return Verdict("host_error", EX_SOFTWARE, f"{failure.stage}: {failure.message}")
+
+
+def missing_layer(failure: StartFailed) -> str:
+    """Say which layer a worker or a compiler could not put on, and why."""
+    # The number is the worker's own: strerror(3) takes a C int.
+    errno_name = f", {os.strerror(failure.errno)}" if 0 < failure.errno < 4096 else ""
+    how = "" if failure.call == "probe" else f" ({failure.call}{errno_name})"
+    detail = failure.message.removeprefix(f"{failure.layer}: ").removeprefix("probe: ")
+    return f"required layer {failure.layer} can't be had{how}: {detail}"
 
 
 def _not_confined(reason: str, code: str) -> Verdict:
@@ -206,11 +214,12 @@ def _from_signal(facts: Facts, ended: Ended, number: int) -> Verdict:
         limit_ns = (facts.limits.cpu_s or 0) * 10**9
         usage_ns = max(limit_ns, ended.user_cpu_ns + ended.system_cpu_ns)
         return _limit(LimitReached("cpu", LIMIT_CODES["cpu"], limit_ns, usage_ns, "ns"))
-    words = _SIGNAL_WORDS.get(number, f"was ended by {_signal_name(number)}")
+    words = _SIGNAL_WORDS.get(number, f"was ended by {signal_name(number)}")
     return Verdict("crashed", 128 + number, words)
 
 
-def _signal_name(number: int) -> str:
+def signal_name(number: int) -> str:
+    """Return what a signal is called."""
     try:
         return signal.Signals(number).name
     except ValueError:  # most real-time signals have no name

@@ -68,39 +68,43 @@ def verify(pid: int, expected: Expected) -> tuple[tuple[LayerReport, ...], tuple
     return judge(observe(pid), expected)
 
 
-def verify_and_bound(
-    pid: int, expected: Expected, limits: WorkerLimits
-) -> tuple[tuple[LayerReport, ...], tuple[str, ...]]:
+class Look(Struct, frozen=True):
+    """What was seen of a sealed worker, what is wrong with it, and what it may hold from now on.
+
+    `memory_bytes` is counted as in `watch.read_usage`; 0 for one with problems, which may not go.
+    """
+
+    reports: tuple[LayerReport, ...]
+    problems: tuple[str, ...]
+    memory_bytes: int = 0
+
+
+def verify_and_bound(pid: int, expected: Expected, limits: WorkerLimits) -> Look:
     """Verify, then bound the worker's private memory to what it uses now, plus the guest's, plus slack (prlimit(2))."""
     try:
         observed = observe(pid)
     except OSError as error:
-        return (), (f"can't look at the worker: {os.strerror(error.errno or 0)}",)
+        return Look((), (f"can't look at the worker: {os.strerror(error.errno or 0)}",))
     reports, problems = judge(observed, expected)
     if problems:
-        return reports, problems
+        return Look(reports, problems)
     bound_bytes = data_bound_bytes(observed.status, limits)
     try:
         resource.prlimit(pid, resource.RLIMIT_DATA, (bound_bytes, bound_bytes))
     except PermissionError:
         # Root of a container without CAP_SYS_RESOURCE, and no user namespace: the worker's own, looser bound stays.
-        return (*reports, LayerReport("memory_bound", "partial", "needs CAP_SYS_RESOURCE; the loading bound stays")), ()
+        bound = LayerReport("memory_bound", "partial", "needs CAP_SYS_RESOURCE; the loading bound stays")
     except OSError as error:
-        return reports, (f"can't bound the worker's memory: {os.strerror(error.errno or 0)}",)
-    return (*reports, LayerReport("memory_bound", "enforced", f"RLIMIT_DATA {bound_bytes} bytes")), ()
+        return Look(reports, (f"can't bound the worker's memory: {os.strerror(error.errno or 0)}",))
+    else:
+        bound = LayerReport("memory_bound", "enforced", f"RLIMIT_DATA {bound_bytes} bytes")
+    # From the same look: until its go the worker only waits.
+    return Look((*reports, bound), (), bound_bytes + watch.UNCOUNTED_BYTES)
 
 
 def data_bound_bytes(status: Mapping[str, str], limits: WorkerLimits) -> int:
     """Return the final RLIMIT_DATA: in use at the seal + the guest's memory + RUNTIME_SLACK_BYTES."""
     return int(status["VmData"].split()[0]) * _KIB + limits.memory_bytes + RUNTIME_SLACK_BYTES
-
-
-def memory_bound_bytes(pid: int, limits: WorkerLimits) -> int:
-    """Return what the worker may hold from now on, as `watch.read_usage` counts; the guest's alone if it just ended."""
-    try:
-        return data_bound_bytes(_status(pid), limits) + watch.UNCOUNTED_BYTES
-    except (OSError, KeyError):
-        return limits.memory_bytes
 
 
 def observe(pid: int) -> Observed:
@@ -147,13 +151,18 @@ def judge(observed: Observed, expected: Expected) -> tuple[tuple[LayerReport, ..
     if observed.descriptors is None:
         unseen.append("descriptors")
     detail = (
-        f"Seccomp {status.get('Seccomp')} ({status.get('Seccomp_filters', '?')} filters), "
+        f"Seccomp {status.get('Seccomp')} ({_filters(status)}), "
         f"NoNewPrivs {status.get('NoNewPrivs')}, CapEff {status.get('CapEff')}, uid {_first(status.get('Uid', '?'))}"
     )
     if unseen:
         detail += f"; not visible to this user: {', '.join(unseen)}"
     state = "failed" if problems else "partial" if unseen else "enforced"
     return (LayerReport("outside_check", state, detail),), tuple(problems)
+
+
+def _filters(status: Mapping[str, str]) -> str:
+    found = status.get("Seccomp_filters", "?")  # Linux 5.9
+    return "1 filter" if found == "1" else f"{found} filters"
 
 
 def _first(value: str) -> str:

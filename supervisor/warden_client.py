@@ -6,6 +6,7 @@ of the worker would answer ENOSYS instead of waiting (seccomp_unotify(2)).
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from ipc import codec
@@ -37,6 +38,19 @@ AboutWorker = Attached | Detached | EndWorker | Question | StorageExceeded
 WardenMessage = AboutWorker | WardenReady
 
 
+class WardenStartError(ConfinementError):
+    """The warden was not there when a component was to start, so nothing was run."""
+
+    hint = (
+        "nothing was run; start it again. If it happens again: `dmesg` names what the kernel killed for want of "
+        "memory, `airssys doctor` what is missing here"
+    )
+
+    def __init__(self, how: str) -> None:
+        """Say how it failed, as what follows its name."""
+        super().__init__("warden", "start", 0, how, words=f"the warden, the process that decides file calls, {how}")
+
+
 class WardenClient:
     """One running warden; who started its process also ends it."""
 
@@ -51,25 +65,28 @@ class WardenClient:
 
     def set_up(self, setup: WardenSetup) -> None:
         """Tell it whose files it touches; `wait_ready` must follow."""
-        try:
+        # One that is gone already is met as the end of its channel.
+        with contextlib.suppress(OSError):
             self.channel.send(setup)
-        except OSError as error:
-            raise ConfinementError("warden", "start", error.errno or 0, "the warden did not start") from error
 
     @property
     def is_ready(self) -> bool:
         """Whether it has said so: it will not say it again."""
         return self._ready
 
-    def wait_ready(self) -> None:
-        """Wait until it has dropped to its identity and its audit stream has been acknowledged; once is enough."""
+    def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Wait until it has dropped to its identity and its audit stream has been acknowledged; once is enough.
+
+        Raises WardenStartError.
+        """
         if self._ready:
             return
         try:
-            message, _ = self.channel.receive((WardenReady,), START_TIMEOUT_S)
-        except (OSError, EOFError) as error:
-            number = getattr(error, "errno", 0) or 0
-            raise ConfinementError("warden", "start", number, "the warden did not start") from error
+            message, _ = self.channel.receive((WardenReady,), timeout_s)
+        except TimeoutError:
+            raise WardenStartError(f"did not get ready within {START_TIMEOUT_S:g} s") from None
+        except (OSError, EOFError):
+            raise WardenStartError("ended before it was ready") from None
         assert isinstance(message, WardenReady)
         self._take(message)
 

@@ -29,7 +29,8 @@ from ipc.struct import replace
 from ipc.syscalls import machine, names_by_number
 from supervisor.processes import Processes, WardenProcess
 from supervisor.run_machine import Phase
-from supervisor.warden_client import WardenClient
+from supervisor.verdict import signal_name
+from supervisor.warden_client import WardenClient, WardenStartError
 from supervisor.warden_restart import (
     READY_WITHIN_NS,
     EndRun,
@@ -40,6 +41,8 @@ from supervisor.warden_restart import (
     recent_deaths,
 )
 
+_END_WITHIN_S = 1.0
+"""How long a warden whose channel has closed may take to be gone, where its end is to be told."""
 _YAMA = "/proc/sys/kernel/yama/ptrace_scope"
 
 
@@ -118,6 +121,18 @@ class WardenSupply:
         """Return how the one that was buried last has ended, as details for the log."""
         return self._ending
 
+    def explain(self, failure: WardenStartError) -> WardenStartError:
+        """Return the same failure with how the process ended, where it has."""
+        warden = self._processes.warden
+        if warden is None or not warden.process.wait(_END_WITHIN_S):
+            return failure
+        ending = self.ending()
+        number, words = ending.get("signal"), str(ending.get("last_words", ""))
+        if isinstance(number, int):
+            return WardenStartError(f"was killed before it was ready ({signal_name(number)})")
+        words = words.removeprefix("ipc.errors.ConfinementError: ") or f"exit status {ending.get('status')}"
+        return WardenStartError(f"ended before it was ready: {words}")
+
     @property
     def deaths_ns(self) -> tuple[int, ...]:
         """When wardens died, on the monotonic clock; old ones are forgotten."""
@@ -132,9 +147,8 @@ class WardenSupply:
     def start(self) -> WardenClient:
         """Start another and tell it who it is; it becomes ready by itself. Raises ConfinementError."""
         client = WardenClient(self._processes.restart_warden())
-        # One that is gone already is met as the end of its channel, and counts as another death.
-        with contextlib.suppress(ConfinementError):
-            client.set_up(self._new_setup())
+        # One that is gone already counts as another death.
+        client.set_up(self._new_setup())
         if self.on_started is not None:
             self.on_started(client)
         return client

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import select
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -88,6 +89,14 @@ class Workers:
         if self._ahead is None:
             with contextlib.suppress(AirssysError):
                 self._ahead = self._new("run", EngineSettings(), ahead=True)
+
+    def wait_ahead(self, timeout_s: float) -> bool:
+        """Wait until the one made ahead is confined; False where there is none, or the time was over first."""
+        if self._ahead is None or not self._ahead.launched.is_alive():
+            return False
+        poller = select.poll()
+        poller.register(self._ahead.launched.worker.fileno(), select.POLLIN)
+        return bool(poller.poll(timeout_s * 1000))
 
     def take(self, kind: str, engine: EngineSettings) -> Worker:
         """Return a worker that waits for its job, or is about to; the caller runs and then releases it."""

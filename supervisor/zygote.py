@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ipc.errors import ConfigError, ConfinementError, LocalProtocolError
-from ipc.imports import import_without
+from ipc.imports import import_hollow, import_without
 from supervisor.namespaces import Spawned, isolated_python, spawn
 
 if TYPE_CHECKING:
@@ -32,18 +32,21 @@ _DYING_S = 0.1
 """How much longer than its socket a killed process may take to be gone."""
 _MAIN = """\
 import sys
+from ipc.imports import import_hollow
 sys.modules["dill"] = None
-from multiprocess.forkserver import main
+with import_hollow("tempfile"):
+    from multiprocess.forkserver import main
 import {preload}
 main({listener}, {alive}, [])
 """
-"""multiprocess imports dill, when it is there, to pickle more than pickle can: 50 ms and 5 MB that nothing here needs.
+"""multiprocess imports dill, when it is there, to pickle more than pickle can: 50 ms and 5 MB that nothing here needs;
+and tempfile, for listeners with names that it chooses: 3 ms and half a megabyte, with all that it imports in turn.
 The preload is imported here and not by `main`, which would pass over an ImportError in silence."""
 
 
 def _load_multiprocess() -> None:
-    """Import multiprocess without dill; whoever wants dill in this process later still gets it."""
-    with import_without("dill"):
+    """Import multiprocess without dill and tempfile; whoever wants them in this process later still gets them."""
+    with import_without("dill"), import_hollow("tempfile"):
         import multiprocess.context
         import multiprocess.forkserver
         import multiprocess.popen_forkserver  # noqa: F401

@@ -10,12 +10,12 @@ import ctypes
 from collections.abc import Callable
 from typing import Any, Final
 
-import wasmtime
 from wasmtime import _bindings as bindings
 from wasmtime.component import _types as binding_types
 
 from ipc.errors import LocalProtocolError
 from ipc.struct import Struct
+from worker import engine_api as api
 from worker.value_memory import VALUE_BYTES, Giver, Lender, delete, memory
 from worker.value_types import (
     Bool,
@@ -156,9 +156,10 @@ class Function:
         finally:
             _lender.take_back()
         if error:
-            failure = wasmtime.WasmtimeError._from_ptr(ctypes.cast(error, ctypes.POINTER(bindings.wasmtime_error_t)))
-            self._failures.raise_kept()
-            raise failure
+            try:
+                api.check(error)
+            finally:
+                self._failures.raise_kept()
         if returns is None:
             return None
         try:

@@ -17,6 +17,8 @@ from ipc.broker.messages import MAX_PAYLOAD_BYTES, Answer, Callback, Deliver, Ha
 from ipc.channel import Channel
 from ipc.messages import ActorJob, EngineSettings, Finished, Stop, WorkerJob
 from ipc.struct import replace
+from worker import engine_api as api
+from worker import engine_package as package
 from worker.abi import Failures, Function, Imports, Signature, signature_of
 from worker.broker_link import BrokerLink
 from worker.call_clock import CallClock
@@ -72,14 +74,15 @@ class Actor:
         self._in_call = ""
         # Its sockets come from the warden, and its threads are filtered with this one: both before the seal.
         self._link = BrokerLink(job.actor, channel.fileno())
-        self._clock = CallClock(runner.engine, job.actor.call_timeout_ns, self._link.attend, self._give_up)
-        self._engine = runner.engine
+        self._clock = CallClock(runner.interrupt, job.actor.call_timeout_ns, self._link.attend, self._give_up)
+        self._engine = package.engine_of(runner.engine)
         self._offered = self._interfaces()
         self.program = Program.load(runner, settings, bounded, artifact, self._check)
-        self._clock.store = self.program.store
+        self._clock.context = self.program.context
         self._imports = Imports(self._failures)
+        self._linker = package.linker_of(runner.components, self._engine)
         for name, functions in self._offered.items():
-            self._imports.define(runner.components, name, functions)
+            self._imports.define(self._linker, name, functions)
 
     def _interfaces(self) -> dict[str, Functions]:
         asking = Asking(self._link, self._clock)
@@ -91,9 +94,9 @@ class Actor:
             custom.NAME: custom.Custom(asking).functions(),
         }
 
-    def _check(self, component: wasmtime.component.Component) -> None:
+    def _check(self, component: int) -> None:
         """Refuse what isn't an actor, or is one of another world: host functions aren't compared by the engine."""
-        engine, kind = self._engine, component.type
+        engine, kind = self._engine, package.component_of(component).type
         imported = kind.imports(engine)
         refuse_missing([name for name in imported if not (provided(name) or name in self._offered or name == _TYPES)])
         for name, functions in self._offered.items():
@@ -138,11 +141,15 @@ class Actor:
     def _instantiate(self) -> None:
         program = self.program
         assert program.component is not None
-        instance = program.runner.components.instantiate(program.store, program.component)
-        interface_index = instance.get_export_index(program.store, LIFECYCLE)
+        store = package.store_of(program.store, program.context, self._engine)
+        try:
+            instance = self._linker.instantiate(store, package.component_of(program.component))
+        except wasmtime.WasmtimeError as error:
+            raise api.EngineError(str(error)) from error
+        interface_index = instance.get_export_index(store, LIFECYCLE)
         for name in _EXPORTS:
-            index = instance.get_export_index(program.store, name, interface_index)
-            self._exports[name] = Function(program.store, instance.get_func(program.store, index), self._failures)
+            index = instance.get_export_index(store, name, interface_index)
+            self._exports[name] = Function(store, instance.get_func(store, index), self._failures)
 
     def _serve(self) -> None:
         link = self._link

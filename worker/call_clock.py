@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-import wasmtime
+from worker import engine_api as api
 
 _NEVER_NS: Final = 1 << 62
 _PERIOD_NS: Final = 500_000_000
@@ -25,19 +25,20 @@ class CallClock:
 
     def __init__(
         self,
-        engine: wasmtime.Engine,
+        interrupt: Callable[[], None],
         timeout_ns: int | None,
         attend: Callable[[], None],
         give_up: Callable[[], None],
     ) -> None:
-        """`timeout_ns` is for each call; `attend` is done now and then while one runs; `give_up` must end the process.
+        """`timeout_ns` is for each call, which `interrupt` ends at the guest's next branch.
 
-        `store` must be set before the first.
+        `attend` is done now and then while one runs; `give_up` must end the process. `context`, the store's, must be
+        set before the first.
         """
         self.deadline_ns = _NEVER_NS
         """When the call that runs must be over."""
-        self.store: wasmtime.Store | None = None
-        self._engine = engine
+        self.context = 0
+        self._interrupt = interrupt
         self._timeout_ns = timeout_ns
         self._attend = attend
         self._give_up = give_up
@@ -64,8 +65,8 @@ class CallClock:
             if self._timeout_ns is not None:
                 self.deadline_ns = now_ns + self._timeout_ns
             # From the epoch that it is now: one that came too late for the call before doesn't count.
-            assert self.store is not None
-            self.store.set_epoch_deadline(1)
+            assert self.context
+            api.context_set_epoch_deadline(self.context, 1)
             if self._parked:
                 self._changed.notify()
 
@@ -101,6 +102,6 @@ class CallClock:
         late_ns = time.monotonic_ns() - self.deadline_ns
         if late_ns >= 0 and not self._is_over:
             self._is_over = True
-            self._engine.increment_epoch()
+            self._interrupt()
         elif late_ns >= _GRACE_NS:
             self._give_up()

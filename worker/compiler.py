@@ -7,15 +7,14 @@ supervisor measures and hashes the artifact itself.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
-
-import wasmtime
-import wasmtime.component
 
 from ipc.channel import Channel
 from ipc.errors import ConfinementError
 from ipc.messages import Compiled, CompileFailed, StartFailed, WorkerPlan
 from worker import confine
+from worker import engine_api as api
 from worker.engine import COMPONENT, MODULE, new_engine
 from worker.main import CHANNEL, PARENT_PIDFD
 
@@ -50,7 +49,7 @@ def _live(plan: WorkerPlan, channel: Channel, in_pid_namespace: bool) -> int:
         return 69
     try:
         channel.write(_compile(engine))
-    except (RefusedInputError, wasmtime.WasmtimeError) as error:
+    except (RefusedInputError, api.EngineError) as error:
         channel.write(CompileFailed(str(error)[:_MAX_MESSAGE_CHARACTERS]))
     except MemoryError:
         channel.write(CompileFailed("the compiler's memory was not enough"))
@@ -76,20 +75,22 @@ def wasm_kind(head: bytes) -> str:
     raise RefusedInputError(f"a WebAssembly binary of unknown version {head[4:8].hex()}")
 
 
-def _compile(engine: wasmtime.Engine) -> Compiled:
+def _compile(engine: int) -> Compiled:
     size_bytes = os.lseek(WASM_BYTES, 0, os.SEEK_END)  # not fstat: its modern form is a call by path
     kind = wasm_kind(os.pread(WASM_BYTES, 8, 0))
     wasm = os.pread(WASM_BYTES, size_bytes, 0) if size_bytes <= _CHUNK_BYTES else _read_all(size_bytes)
+    serialized = api.Bytes()
     if kind == COMPONENT:
-        component = wasmtime.component.Component(engine, wasm)
-        imports = tuple(component.type.imports(engine))
-        exports = tuple(component.type.exports(engine))
-        artifact = component.serialize()
+        component = api.made(api.component_new, engine, wasm, len(wasm))
+        imports = tuple(api.component_imports(engine, component))
+        exports = tuple(api.component_exports(engine, component))
+        api.check(api.component_serialize(component, ctypes.byref(serialized)))
     else:
-        module = wasmtime.Module(engine, wasm)
-        imports = tuple(f"{item.module}.{item.name}" for item in module.imports)
-        exports = tuple(item.name or "" for item in module.exports)
-        artifact = module.serialize()
+        module = api.made(api.module_new, engine, wasm, len(wasm))
+        imports = tuple(f"{source}.{name}" for source, name in api.module_imports(module))
+        exports = tuple(api.module_exports(module))
+        api.check(api.module_serialize(module, ctypes.byref(serialized)))
+    artifact = api.take_bytes(serialized)
     view = memoryview(artifact)
     while view:
         view = view[os.write(OUTPUT, view[:_CHUNK_BYTES]) :]

@@ -17,11 +17,10 @@ import select
 import threading
 from typing import Final
 
-import wasmtime
-
 from ipc.errors import ConfinementError
 from ipc.syscalls import machine
 from ipc.warden.notify import Listener
+from worker import engine_api as api
 from worker import libc
 from worker.filter_compiler import FilterData, Rule, compile_filter
 
@@ -30,7 +29,7 @@ _CALLS_MAX: Final = 8
 _WATCH: Final = FilterData("watch", "allow", 0, (Rule("statx", "notify", 0, (), (machine(),), "to see its path"),))
 
 
-def seal(engine: wasmtime.Engine) -> int:
+def seal(engine: int) -> int:
     """Find the engine's empty path, seal the page that it is in, and return its address; 0 where that can't be done.
 
     For the zygote: one short-lived thread gets a filter of its own, and every process forked afterwards has the seal.
@@ -47,7 +46,7 @@ def seal(engine: wasmtime.Engine) -> int:
     return address if ctypes.string_at(address, 1) == b"\0" else 0
 
 
-def _watch_it_ask(engine: wasmtime.Engine) -> int:
+def _watch_it_ask(engine: int) -> int:
     """Return the address of the path with which the engine asks about a file that it has just opened."""
     program = compile_filter(_WATCH, machine()).instructions
     listeners: list[int] = []
@@ -62,8 +61,8 @@ def _watch_it_ask(engine: wasmtime.Engine) -> int:
         finally:
             ready.set()
         try:
-            wasmtime.Module.deserialize_file(engine, os.devnull)
-        except wasmtime.WasmtimeError:
+            api.made(api.module_deserialize_file, engine, os.devnull.encode())
+        except api.EngineError:
             return  # no artifact, as expected
 
     thread = threading.Thread(target=ask)
@@ -101,6 +100,6 @@ def _is_constant(address: int) -> bool:
             span, rights, _, _, _, *path = line.rstrip("\n").split(maxsplit=5)
             start, _, end = span.partition("-")
             if int(start, 16) <= address < int(end, 16):
-                library = os.path.realpath(wasmtime._ffi.dll._name)
+                library = os.path.realpath(api.LIBRARY)
                 return rights == "r--p" and path == [library] and ctypes.string_at(address, 1) == b"\0"
     return False

@@ -10,12 +10,9 @@ import os
 import re
 from collections.abc import Callable
 
-import wasmtime
-import wasmtime.component
-from wasmtime import _ffi as ffi
-
 from ipc.messages import EngineSettings, Finished, WorkerJob, WorkerLimits
 from ipc.struct import Struct
+from worker import engine_api as api
 from worker.memories import LinearMemories
 
 MODULE = "module"
@@ -25,7 +22,7 @@ _MAX_MESSAGE_CHARACTERS = 4_000
 _MAX_LINES = 16
 _MAX_NAME_CHARACTERS = 200
 _MAX_NAMES_CHARACTERS = 12_000
-_LIMIT_OF_TRAP = {wasmtime.TrapCode.INTERRUPT: "timeout", wasmtime.TrapCode.OUT_OF_FUEL: "fuel"}
+_LIMIT_OF_TRAP = {api.TRAP_INTERRUPT: "timeout", api.TRAP_OUT_OF_FUEL: "fuel"}
 _LIMIT_OF_WORDS = (
     ("wasm trap: interrupt", "timeout"),
     ("all fuel consumed", "fuel"),
@@ -52,47 +49,52 @@ _WASI_P2_PACKAGES = {
 WASI_P2_INTERFACES = frozenset(
     f"wasi:{package}/{interface}" for package, names in _WASI_P2_PACKAGES.items() for interface in names.split()
 )
-"""What `Linker.add_wasip2` provides, in every version 0.2.x: a component linker can't be asked what it holds."""
+"""What the engine provides of preview 2, in every version 0.2.x: a component linker can't be asked what it holds."""
 
 
 class ProgramError(Exception):
     """The program can't be run here: what it needs isn't there. Nothing of it has run."""
 
 
-def new_engine(settings: EngineSettings, memories: LinearMemories | None) -> wasmtime.Engine:
+def new_engine(settings: EngineSettings, memories: LinearMemories | None) -> int:
     """Make an engine; artifacts load only where the settings are those they were compiled with.
 
     A runner keeps its guest's memories in `memories`; the compiler has none, and compiles in parallel.
     """
-    config = wasmtime.Config()
-    config.epoch_interruption = settings.epoch
-    config.consume_fuel = settings.fuel
-    config.parallel_compilation = memories is None
+    config = api.config_new()
+    api.config_epoch_interruption(config, settings.epoch)
+    api.config_consume_fuel(config, settings.fuel)
+    api.config_parallel_compilation(config, memories is None)
     # Copy-on-write images exist only for memories of the engine's own (ADR: one sum over all memories).
-    ffi.wasmtime_config_memory_init_cow_set(config.ptr(), False)
+    api.config_memory_init_cow(config, False)
     if memories is not None:
         memories.install(config)
-    return wasmtime.Engine(config)
+    engine: int = api.engine_new(config)
+    return engine
 
 
 class Runner(Struct):
-    """An engine with WASI linked for one kind of program; made in the zygote, used by the workers forked from it."""
+    """An engine with WASI linked for both kinds of program; made in the zygote, used by the workers forked from it."""
 
-    engine: wasmtime.Engine
+    engine: int
     memories: LinearMemories
-    modules: wasmtime.Linker
-    components: wasmtime.component.Linker
+    modules: int
+    components: int
 
     @classmethod
     def new(cls, settings: EngineSettings) -> Runner:
         """Make the engine and link WASI preview 1 and 2."""
         memories = LinearMemories()
         engine = new_engine(settings, memories)
-        modules = wasmtime.Linker(engine)
-        modules.define_wasi()
-        components = wasmtime.component.Linker(engine)
-        components.add_wasip2()
+        modules = api.linker_new(engine)
+        api.check(api.linker_define_wasi(modules))
+        components = api.component_linker_new(engine)
+        api.check(api.component_linker_add_wasip2(components))
         return cls(engine, memories, modules, components)
+
+    def interrupt(self) -> None:
+        """End what runs, when it next looks: its epoch is over."""
+        api.engine_increment_epoch(self.engine)
 
 
 class Program(Struct):
@@ -100,9 +102,10 @@ class Program(Struct):
 
     runner: Runner
     limits: WorkerLimits
-    store: wasmtime.Store
-    linked: wasmtime.InstancePre | None = None
-    component: wasmtime.component.Component | None = None
+    store: int
+    context: int
+    linked: int | None = None
+    component: int | None = None
     run_export: str = ""
     timed_out: bool = False
 
@@ -113,64 +116,64 @@ class Program(Struct):
         settings: EngineSettings,
         job: WorkerJob,
         artifact: str | bytes,
-        check: Callable[[wasmtime.component.Component], None] | None = None,
+        check: Callable[[int], None] | None = None,
     ) -> Program:
         """Load the artifact, by path or from memory; raises ProgramError for imports that nothing provides.
 
         `check` looks at a component that isn't a command, and raises what there is to say about it.
         """
-        program = cls(runner, job.limits, wasmtime.Store(runner.engine))
+        store = api.store_new(runner.engine, None, None)
+        program = cls(runner, job.limits, store, api.store_context(store))
         runner.memories.limit_bytes = job.limits.memory_bytes
-        # No memory_size: that would be a limit per memory, and `memories` keeps the sum.
-        program.store.set_limits(
-            table_elements=job.limits.table_elements,
-            instances=job.limits.instances,
-            tables=job.limits.tables,
-            memories=job.limits.memories,
-        )
+        bounds = job.limits
+        # No size of a memory: that would be a limit per memory, and `memories` keeps the sum.
+        api.store_limiter(store, -1, bounds.table_elements, bounds.instances, bounds.tables, bounds.memories)
         if settings.epoch:
-            program.store.set_epoch_deadline(1 if job.limits.timeout_ns is not None else _NEVER)
+            api.context_set_epoch_deadline(program.context, 1 if bounds.timeout_ns is not None else _NEVER)
         if settings.fuel:
-            program.store.set_fuel(job.limits.fuel if job.limits.fuel is not None else _NEVER)
+            api.check(api.context_set_fuel(program.context, bounds.fuel if bounds.fuel is not None else _NEVER))
         if job.wasm_kind == COMPONENT:
-            kind = wasmtime.component.Component
             program.component = (
-                kind.deserialize_file(runner.engine, artifact)
+                api.made(api.component_deserialize_file, runner.engine, artifact.encode())
                 if isinstance(artifact, str)
-                else kind.deserialize(runner.engine, artifact)
+                else api.made(api.component_deserialize, runner.engine, artifact, len(artifact))
             )
             (check or program._check_component)(program.component)
         else:
             module = (
-                wasmtime.Module.deserialize_file(runner.engine, artifact)
+                api.made(api.module_deserialize_file, runner.engine, artifact.encode())
                 if isinstance(artifact, str)
-                else wasmtime.Module.deserialize(runner.engine, artifact)
+                else api.made(api.module_deserialize, runner.engine, artifact, len(artifact))
             )
             program.linked = program._link(module)
+            api.module_delete(module)  # what is linked holds it
         return program
 
-    def _link(self, module: wasmtime.Module) -> wasmtime.InstancePre:
+    def _link(self, module: int) -> int:
         try:
-            linked = self.runner.modules.instantiate_pre(module)
-        except wasmtime.WasmtimeError as error:
+            linked = api.made(api.linker_instantiate_pre, self.runner.modules, module)
+        except api.EngineError as error:
             # It names the first import only. All are looked up one by one just here: each costs a worker pages.
-            refuse_missing([f"{needed.module}.{needed.name}" for needed in module.imports if not self._has(needed)])
+            imports = api.module_imports(module)
+            refuse_missing([f"{source}.{name}" for source, name in imports if not self._has(source, name)])
             raise ProgramError(_trim(str(error))) from error
-        if not any(export.name == "_start" for export in module.exports):
+        if "_start" not in api.module_exports(module):
             raise ProgramError("it has no `_start`: a library, not a command")
         return linked
 
-    def _has(self, needed: wasmtime.ImportType) -> bool:
-        try:
-            self.runner.modules.get(self.store, needed.module, needed.name or "")
-        except Exception:  # the binding raises its own error or a KeyError, by version
+    def _has(self, module: str, name: str) -> bool:
+        found, raw_module, raw_name = api.Extern(), module.encode(), name.encode()
+        linker = self.runner.modules
+        if not api.linker_get(
+            linker, self.context, raw_module, len(raw_module), raw_name, len(raw_name), ctypes.byref(found)
+        ):
             return False
+        api.extern_delete(ctypes.byref(found))
         return True
 
-    def _check_component(self, component: wasmtime.component.Component) -> None:
-        kind = component.type
-        refuse_missing([name for name in kind.imports(self.runner.engine) if not provided(name)])
-        for name in kind.exports(self.runner.engine):
+    def _check_component(self, component: int) -> None:
+        refuse_missing([name for name in api.component_imports(self.runner.engine, component) if not provided(name)])
+        for name in api.component_exports(self.runner.engine, component):
             if name.startswith("wasi:cli/run@" + WASI_P2_VERSIONS):
                 self.run_export = name
                 return
@@ -181,23 +184,31 @@ class Program(Struct):
 
         With `native` (no warden: only when the seccomp layer is off, in tests) a root that can't be opened is left out.
         """
-        config = wasmtime.WasiConfig()
-        config.argv = list(job.arguments)
-        config.env = [list(pair) for pair in job.environment]
-        config.inherit_stdin()
-        config.inherit_stdout()
-        config.inherit_stderr()
+        config = api.wasi_config_new()
+        arguments = list(job.arguments)
+        names, values = [name for name, _ in job.environment], [value for _, value in job.environment]
+        if not api.wasi_config_set_argv(config, len(arguments), api.texts(arguments)):
+            raise ProgramError("its arguments are not Unicode text")
+        if not api.wasi_config_set_env(config, len(names), api.texts(names), api.texts(values)):
+            raise ProgramError("its environment is not Unicode text")
+        api.wasi_config_inherit_stdin(config)
+        api.wasi_config_inherit_stdout(config)
+        api.wasi_config_inherit_stderr(config)
         for guest, host in job.mounts:
-            # The binding's own preopen_dir encodes strictly as UTF-8; a host path is bytes.
-            opened = ffi.wasi_config_preopen_dir(
-                config.ptr(), ctypes.c_char_p(os.fsencode(host)), ctypes.c_char_p(guest.encode()), True
-            )
+            # A host path is bytes, a guest's is text.
+            opened = api.wasi_config_preopen_dir(config, os.fsencode(host), guest.encode(), True)
             if not opened and not native:
                 raise ProgramError(
                     f"the root {host!r} (mounted as {guest!r}) can't be opened\n"
                     "a directory that is granted or shown must be there: make it first, or leave it out"
                 )
-        self.store.set_wasi(config)
+        api.check(api.context_set_wasi(self.context, config))
+
+    def close(self) -> None:
+        """Give back the store with its instances and their memories, and the code of a module."""
+        api.store_delete(self.store)
+        if self.linked is not None:
+            api.instance_pre_delete(self.linked)
 
     def run(self) -> Finished:
         """Instantiate and run the guest to its end; whatever it does becomes a value."""
@@ -207,34 +218,45 @@ class Program(Struct):
         """Have the guest do this, which returns its exit code; however that ends becomes a value."""
         try:
             exit_code = guest()
-        except wasmtime.ExitTrap as ended:
+        except api.ExitError as ended:
             return self._exited(ended.code & 0xFF)
-        except wasmtime.Trap as trap:
+        except api.TrapError as trap:
             return self._trapped(trap)
-        except (wasmtime.WasmtimeError, RuntimeError) as error:
+        except api.EngineError as error:
             return self._failed(error)
         return self._exited(exit_code)
 
     def _run_module(self) -> int:
-        assert self.linked is not None
-        instance = self.linked.instantiate(self.store)
-        start = instance.exports(self.store)["_start"]
-        assert isinstance(start, wasmtime.Func)
-        start(self.store)
+        instance, start, trap = api.Instance(), api.Extern(), ctypes.c_void_p()
+        api.check(
+            api.instance_pre_instantiate(self.linked, self.context, ctypes.byref(instance), ctypes.byref(trap)), trap
+        )
+        found = api.instance_export_get(self.context, ctypes.byref(instance), b"_start", 6, ctypes.byref(start))
+        assert found
+        if start.kind != api.EXTERN_FUNC:
+            raise api.EngineError("its `_start` is not a function")
+        api.check(api.func_call(self.context, ctypes.byref(start.of.func), None, 0, None, 0, ctypes.byref(trap)), trap)
         return 0
 
     def _run_component(self) -> int:
-        assert self.component is not None
-        instance = self.runner.components.instantiate(self.store, self.component)
-        interface = instance.get_export_index(self.store, self.run_export)
-        assert interface is not None
-        index = instance.get_export_index(self.store, "run", interface)
-        assert index is not None
-        run = instance.get_func(self.store, index)
-        assert run is not None
-        result = run(self.store)
-        # result<_, _>: the binding gives None for ok and a value that says so for err.
-        return 0 if _is_ok(result) else 1
+        instance, run, result = api.ComponentInstance(), api.ComponentFunc(), api.ComponentValue()
+        linker = self.runner.components
+        api.check(api.component_linker_instantiate(linker, self.context, self.component, ctypes.byref(instance)))
+        interface = self._export_index(instance, None, self.run_export)
+        index = self._export_index(instance, interface, "run")
+        if not api.component_instance_get_func(ctypes.byref(instance), self.context, index, ctypes.byref(run)):
+            raise api.EngineError("its `run` is not a function")
+        api.check(api.component_func_call(ctypes.byref(run), self.context, None, 0, ctypes.byref(result), 1))
+        return 0 if result.kind == api.COMPONENT_RESULT and result.of.result.is_ok else 1
+
+    def _export_index(self, instance: api.ComponentInstance, parent: int | None, name: str) -> int:
+        raw = name.encode()
+        index: int | None = api.component_instance_get_export_index(
+            ctypes.byref(instance), self.context, parent, raw, len(raw)
+        )
+        if not index:
+            raise api.EngineError(f"it has no export `{name}`")
+        return index
 
     def _exited(self, exit_code: int) -> Finished:
         if exit_code and self.runner.memories.last_refused:
@@ -242,8 +264,8 @@ class Program(Struct):
             return self._finished("limit", 75, message, "memory")
         return self._finished("exited", exit_code)
 
-    def _trapped(self, trap: wasmtime.Trap) -> Finished:
-        limit = _LIMIT_OF_TRAP.get(trap.trap_code) if trap.trap_code is not None else None
+    def _trapped(self, trap: api.TrapError) -> Finished:
+        limit = None if trap.code is None else _LIMIT_OF_TRAP.get(trap.code)
         return self._ended_early(_trim(str(trap)), limit)
 
     def _failed(self, error: Exception) -> Finished:
@@ -265,7 +287,7 @@ class Program(Struct):
 
     def _finished(self, outcome: str, exit_code: int, message: str = "", limit: str = "") -> Finished:
         memories = self.runner.memories
-        fuel_used = 0 if self.limits.fuel is None else self.limits.fuel - self.store.get_fuel()
+        fuel_used = 0 if self.limits.fuel is None else self.limits.fuel - self._fuel_left()
         usage = {
             "fuel": fuel_used,
             "timeout": self.limits.timeout_ns or 0,
@@ -274,6 +296,11 @@ class Program(Struct):
         return Finished(
             outcome, exit_code, message, limit, usage, memories.peak_bytes, fuel_used, memories.refused_bytes
         )
+
+    def _fuel_left(self) -> int:
+        left = ctypes.c_uint64()
+        api.check(api.context_get_fuel(self.context, ctypes.byref(left)))
+        return left.value
 
 
 def provided(name: str) -> bool:
@@ -290,13 +317,6 @@ def refuse_missing(missing: list[str]) -> None:
         if len(names) > _MAX_NAMES_CHARACTERS:
             names = f"{names[:_MAX_NAMES_CHARACTERS]}… ({len(missing)} in all)"
         raise ProgramError(f"it imports what nothing here provides: {names}")
-
-
-def _is_ok(result: object) -> bool:
-    if result is None:
-        return True
-    tag = getattr(result, "tag", None)
-    return tag == "ok"
 
 
 def _trim(text: str) -> str:

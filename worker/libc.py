@@ -72,6 +72,7 @@ LANDLOCK_CREATE_RULESET_VERSION: Final = 1
 LANDLOCK_RULE_PATH_BENEATH: Final = 1
 
 # sys/mman.h
+MADV_DONTNEED: Final = 4
 PROT_NONE: Final = 0
 PROT_READ_WRITE: Final = 3
 PROT_READ_EXECUTE: Final = 5
@@ -131,6 +132,8 @@ _munmap = _C.munmap
 _munmap.argtypes, _munmap.restype = (_size, _size), _int
 _mprotect = _C.mprotect
 _mprotect.argtypes, _mprotect.restype = (_size, _size, _int), _int
+_madvise = _C.madvise
+_madvise.argtypes, _madvise.restype = (_size, _size, _int), _int
 _prctl = _C.prctl
 _prctl.argtypes, _prctl.restype = (_int, _ulong, _ulong, _ulong, _ulong), _int
 _capset = _C.capset
@@ -219,6 +222,12 @@ def make_usable(address: int, length: int) -> None:
     """Make the beginning of a reservation readable and writable; counts towards RLIMIT_DATA: mprotect(2)."""
     if _mprotect(address, length, PROT_READ_WRITE):
         _fail("mprotect")
+
+
+def drop_pages(address: int, length: int) -> None:
+    """Drop the pages of a mapping: what was a file's is read again when it is touched: madvise(2), MADV_DONTNEED."""
+    if _madvise(address, length, MADV_DONTNEED):
+        _fail("madvise")
 
 
 def mseal(address: int, length: int) -> None:

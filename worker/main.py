@@ -32,6 +32,7 @@ from ipc.messages import (
 from worker import confine, seccomp
 from worker.deadline import Deadline
 from worker.engine import Program, ProgramError, Runner
+from worker.rehearsal import Rehearsal
 
 if TYPE_CHECKING:
     from worker.actor import Actor
@@ -46,6 +47,12 @@ ACTOR = "actor"
 _CHUNK_BYTES = 1 << 24
 
 _runners: dict[EngineSettings, Runner] = {}
+_rehearsals: dict[EngineSettings, Rehearsal] = {}
+
+
+def rehearse_with(settings: EngineSettings) -> None:
+    """Have workers with these settings rehearse while they wait; called in the zygote."""
+    _rehearsals[settings] = Rehearsal(runner_for(settings), settings)
 
 
 def runner_for(settings: EngineSettings) -> Runner:
@@ -77,6 +84,10 @@ def _live(plan: WorkerPlan, channel: Channel, in_pid_namespace: bool) -> int:
             os.close(listener)
         else:
             channel.write(Confined(tuple(confinement.layers)))
+
+        stage = "waiting"
+        if plan.engine in _rehearsals:
+            _rehearsals[plan.engine].perform()
         _, (job_file, *rest) = channel.receive((Load,))
         job = codec.unpack(WorkerJob, packed := _read_all(job_file), len(packed))
 
@@ -112,7 +123,7 @@ def _live(plan: WorkerPlan, channel: Channel, in_pid_namespace: bool) -> int:
     if actor is not None:
         finished = actor.run()
     else:
-        with Deadline(runner.engine, job.limits.timeout_ns):
+        with Deadline(runner.interrupt, job.limits.timeout_ns):
             finished = program.run() if probe is None else probe.run()
     channel.write(finished)
     return 0

@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import ctypes
 
-import wasmtime
-from wasmtime import _bindings as bindings
-
+from worker import engine_api as api
 from worker import libc
-
-_FINALIZER = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
 def _refusal() -> int:
     """Return a new wasmtime_error_t, which the engine owns: what a callback says for "no"; 0 says "yes"."""
-    return ctypes.cast(bindings.wasmtime_error_new(b"refused: over the memory limit"), ctypes.c_void_p).value or 0
+    return api.new_error(b"refused: over the memory limit")
 
 
 class _Memory:
@@ -50,19 +46,19 @@ class LinearMemories:
         self._memories: dict[int, _Memory] = {}
         self._next = 1
         # ctypes keeps no reference to what C holds: these attributes do.
-        self._new = bindings.wasmtime_new_memory_callback_t(self._new_memory)
-        self._get = bindings.wasmtime_memory_get_callback_t(self._get_memory)
-        self._grow = bindings.wasmtime_memory_grow_callback_t(self._grow_memory)
-        self._finalize = _FINALIZER(self._finalize_memory)
-        self._nothing = _FINALIZER(lambda _: None)
-        self._creator = bindings.wasmtime_memory_creator_t()
+        self._new = api.MEMORY_NEW(self._new_memory)
+        self._get = api.MEMORY_GET(self._get_memory)
+        self._grow = api.MEMORY_GROW(self._grow_memory)
+        self._finalize = api.FINALIZER(self._finalize_memory)
+        self._nothing = api.FINALIZER(lambda _: None)
+        self._creator = api.MemoryCreator()
 
-    def install(self, config: wasmtime.Config) -> None:
+    def install(self, config: int) -> None:
         """Make an engine with this configuration ask here for its memories; self must outlive the engine."""
         self._creator.env = None
         self._creator.new_memory = self._new
         self._creator.finalizer = self._nothing
-        bindings.wasmtime_config_host_memory_creator_set(config.ptr(), ctypes.byref(self._creator))
+        api.config_memory_creator(config, ctypes.byref(self._creator))
 
     def grant(self, asked_bytes: int) -> bool:
         """Decide whether `asked_bytes` more may be used, and count."""
@@ -72,6 +68,11 @@ class LinearMemories:
         self.peak_bytes = max(self.peak_bytes, self.used_bytes)
         self.last_refused = False
         return True
+
+    def forget(self) -> None:
+        """Count from the beginning again; what memories are left goes on counting."""
+        self.limit_bytes = self.peak_bytes = self.refusals = self.refused_bytes = 0
+        self.last_refused = False
 
     def _refuse(self, asked_bytes: int) -> bool:
         self.refusals += 1
@@ -89,7 +90,7 @@ class LinearMemories:
         _maximum_bytes: int,
         reserved_bytes: int,
         guard_bytes: int,
-        result: ctypes._Pointer[bindings.wasmtime_linear_memory_t],
+        result: ctypes._Pointer[api.LinearMemory],
     ) -> int:
         if not self.grant(minimum_bytes):
             return _refusal()

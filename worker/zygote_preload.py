@@ -10,10 +10,11 @@ import array  # noqa: F401 # socket.send_fds imports it at its first call
 import gc
 import select  # noqa: F401
 import signal
+import sys
 import traceback  # noqa: F401 # the interpreter imports it for an error in a thread
 
 from ipc import codec, launch, messages  # noqa: F401 # the keeper is named by an `ipc.launch.ByName`
-from worker import compiler, empty_path, keeper, main, seccomp  # noqa: F401
+from worker import compiler, empty_path, keeper, main, resident, seccomp  # noqa: F401
 from worker.filter_compiler import Program
 
 _EXAMPLES: tuple[object, ...] = (
@@ -43,14 +44,21 @@ _EXAMPLES: tuple[object, ...] = (
 
 def _warm_up() -> None:
     """Touch once what is built lazily: type hints of the messages, filter programs, the usual engine."""
-    for example in _EXAMPLES:
-        codec.unpack_tagged((type(example),), codec.pack_tagged(example))
+    settings = messages.EngineSettings()
     programs = seccomp.compile_all()
     assert isinstance(programs.confining, Program)
-    runner = main.runner_for(messages.EngineSettings())
+    runner = main.runner_for(settings)
+    main.rehearse_with(settings)
     seccomp.note_empty_path(empty_path.seal(runner.engine))
     # multiprocess ignores SIGINT in the zygote; what is forked from it must not see the terminal's either.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Each attribute that is looked up for the first time takes another's place in the interpreter's cache, and counts
+    # both names: with an empty cache it is one page that is written to.
+    sys._clear_type_cache()
+    for example in _EXAMPLES:
+        codec.unpack_tagged((type(example),), codec.pack_tagged(example))
+    resident.note_libraries()
+    resident.let_go()
     # What is here lives for ever: moved out of the collector's sight, its pages stay shared (gc.freeze).
     gc.freeze()
     gc.enable()

@@ -31,7 +31,7 @@ from ipc.policy.deciders import (
     no_grant,
 )
 from ipc.policy.document import PolicyDocument
-from ipc.policy.forbidden import ForbiddenPaths, NamedObjects, fold_segments, named_objects, write_named_objects
+from ipc.policy.forbidden import NamedObjects, fold_segments, forbidden_paths, named_objects, write_named_objects
 from ipc.policy.patterns import Malformed
 from ipc.policy.rules import Allow, Decision, Deny
 
@@ -84,15 +84,13 @@ class Policy:
         "_rights",
         "_walked_list",
         "_write",
-        "digest",
         "document",
     )
 
     def __init__(self, document: PolicyDocument) -> None:
         """Compile the document; raises ConfigError if a pattern, permission, action or role in it is wrong."""
         self.document = document
-        self.digest = document.digest()
-        self._forbidden = ForbiddenPaths(document.host_paths, document.path_directories, document.guarded_lifted)
+        self._forbidden = forbidden_paths(document.host_paths, document.path_directories, document.guarded_lifted)
         compiler = RuleCompiler(document)
         self._files = {action: compiler.path_rules(action) for action in FILE_ACTIONS}
         self._read, self._write, self._list = (self._files[action] for action in FILE_ACTIONS)

@@ -131,6 +131,7 @@ class ForbiddenPaths:
     __slots__ = (
         "_any",
         "_guarded",
+        "_hints",
         "_host",
         "_host_paths",
         "_lifted",
@@ -167,6 +168,7 @@ class ForbiddenPaths:
             self._any.tops | self._write.tops | tops | writing_tops,
             self._any.anchors | self._write.anchors,
         )
+        self._hints = [tops | anchors | ABNORMAL_SEGMENTS for tops, anchors in (self._read_hints, self._write_hints)]
         self._lifted = frozenset(path.rstrip("/") for path in guarded_lifted)
         self._lifted_steps = PatternIndex(
             (Pattern(path, "/", tuple(path[1:].split("/")), Form.EXACT), number)
@@ -178,8 +180,7 @@ class ForbiddenPaths:
 
         Among them are those that no path in normal form has: the empty one, `.` and `..`.
         """
-        tops, anchors = self._write_hints if writing else self._read_hints
-        return tops | anchors | ABNORMAL_SEGMENTS
+        return self._hints[writing]
 
     def find(self, path: str, segments: Sequence[str], folded: Sequence[str], writing: bool) -> Refusal | None:
         """The rule that refuses this normalised path, if any; `folded` is `fold_segments(segments, path)`."""
@@ -238,11 +239,21 @@ class ForbiddenPaths:
         )
 
 
-def named_objects(host_paths: Sequence[str], home_directories: Sequence[str]) -> NamedObjects:
+@lru_cache(maxsize=4)
+def forbidden_paths(
+    host_paths: tuple[str, ...], path_directories: tuple[str, ...], guarded_lifted: tuple[str, ...]
+) -> ForbiddenPaths:
+    """Return the same as `ForbiddenPaths`, which nothing changes: a host has one, whatever it runs."""
+    return ForbiddenPaths(host_paths, path_directories, guarded_lifted)
+
+
+@lru_cache(maxsize=4)
+def named_objects(host_paths: tuple[str, ...], home_directories: tuple[str, ...]) -> NamedObjects:
     """Fixed paths without wildcards, the host's own, and the forbidden names within each home directory."""
     return _tables()[0].named(host_paths, home_directories)
 
 
-def write_named_objects(path_directories: Sequence[str], home_directories: Sequence[str]) -> NamedObjects:
+@lru_cache(maxsize=4)
+def write_named_objects(path_directories: tuple[str, ...], home_directories: tuple[str, ...]) -> NamedObjects:
     """As `named_objects`, for what is forbidden to write only."""
     return _tables()[1].named(path_directories, home_directories)

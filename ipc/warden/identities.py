@@ -8,11 +8,12 @@ time that a file with several links is met, and again when the answer is older t
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from ipc.policy.forbidden import NamedObjects
@@ -20,6 +21,8 @@ from ipc.policy.forbidden import NamedObjects
 FRESH_NS: Final = 10_000_000_000
 SEARCHED_ENTRIES_MAX: Final = 50_000
 """Names looked at in one search; a bound on the time that one call can take."""
+_WORTH_LISTING: Final = 4
+"""From so many names on a directory is listed once, instead of each name being asked for."""
 _LISTED_ENTRIES_MAX: Final = 400
 """A home with more names than this is not listed: asking for the names that matter one by one is quicker."""
 
@@ -33,15 +36,15 @@ class ForbiddenIdentities:
 
     def __init__(self, objects: NamedObjects, write_objects: NamedObjects) -> None:
         """Look both up; objects that are not there or can't be seen are left out."""
-        listed = {home: _folded_names(home) for home in {*objects.homes, *write_objects.homes}}
+        listings: dict[str, frozenset[str] | None] = {}
         self._any = _Objects()
         self._any.note(objects.paths, search=True)
-        self._any.note(_in_homes(objects, listed), search=True)
+        self._any.note(_in_homes(objects, listings), search=True)
         self._write = _Objects()
         # Of what is only forbidden to change the operating system's own directories are not searched for hard links:
         # /usr alone would spend the bound, and its files belong to root, whom no warden can be.
         self._write.note(write_objects.paths, search=False)
-        self._write.note(_in_homes(write_objects, listed), search=True)
+        self._write.note(_in_homes(write_objects, listings), search=True)
 
     def find(self, status: os.stat_result) -> tuple[str, str]:
         """Return the path of the forbidden object that this is, and of the one forbidden to write; empty if none."""
@@ -85,20 +88,38 @@ class _Objects:
         return self._linked.get(identity, "")
 
 
-def _in_homes(objects: NamedObjects, listed: Mapping[str, frozenset[str] | None]) -> Iterator[str]:
-    """Yield what may be there of the names in homes.
+def _in_homes(objects: NamedObjects, listings: dict[str, frozenset[str] | None]) -> Iterator[str]:
+    """Yield what may be there of the names in homes; `listings` keeps what was listed, for the next question.
 
     A listing of each home tells most of the hundreds of names away at once: asked for one by one, they were half of
     the time that a worker's start took. Case is ignored, for file systems that fold it; lstat(2) has the last word.
     """
-    by_first: dict[str, list[str]] = {}
-    for name in objects.in_homes:
-        by_first.setdefault(name.partition("/")[0].casefold(), []).append(name)
     for home in objects.homes:
-        names = listed[home]
-        there = by_first.keys() if names is None else by_first.keys() & names
-        for first in there:
-            yield from (f"{home}/{name}" for name in by_first[first])
+        yield from _beneath(home, objects.in_homes, listings)
+
+
+def _beneath(directory: str, names: tuple[str, ...], listings: dict[str, frozenset[str] | None]) -> Iterator[str]:
+    if directory not in listings:
+        listings[directory] = _folded_names(directory)
+    there = listings[directory]
+    for folded, name, rest in _by_first(names):
+        if there is None or folded in there:
+            path = f"{directory}/{name}"
+            if len(rest) < _WORTH_LISTING:
+                yield from (f"{path}{end}" for end in rest)
+            else:
+                yield from (path for end in rest if not end)
+                yield from _beneath(path, tuple(end[1:] for end in rest if end), listings)
+
+
+@functools.lru_cache(maxsize=64)
+def _by_first(names: tuple[str, ...]) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
+    """Return each first segment, case-folded and as it is, with what follows it: nothing, or a slash and more."""
+    follows: dict[str, list[str]] = {}
+    for name in names:
+        first, slash, rest = name.partition("/")
+        follows.setdefault(first, []).append(slash + rest)
+    return tuple((first.casefold(), first, tuple(rest)) for first, rest in follows.items())
 
 
 def _folded_names(directory: str) -> frozenset[str] | None:

@@ -15,10 +15,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from ipc.struct import replace
 from supervisor.cli.run import register
 from supervisor.cli.run_setup import bare_request, host_options, read_settings
 from supervisor.compilation import CompileLimits
 from supervisor.host import Host, open_host
+from supervisor.run_report import RunReport
 from supervisor.run_request import RunRequest
 from supervisor.running import RunStreams, run_request
 
@@ -58,6 +60,13 @@ def _row(name: str, seconds: list[float], baseline: list[float], against: str = 
     }
 
 
+def _run(host: Host, request: RunRequest, stdout: int | None) -> RunReport:
+    report = run_request(host, request, RunStreams(None, stdout, None), CompileLimits(), lambda _: None, lambda _: None)
+    if report.verdict.exit_code:
+        raise RuntimeError(f"the guest ended with {report.verdict.exit_code}: {report.verdict.message}")
+    return report
+
+
 def _first_byte_s(host: Host, request: RunRequest) -> float:
     """Return the seconds from a request to the guest's first byte of output, which it writes before all else."""
     reader, writer = os.pipe2(os.O_CLOEXEC)
@@ -70,13 +79,26 @@ def _first_byte_s(host: Host, request: RunRequest) -> float:
     waiting = threading.Thread(target=wait)
     waiting.start()
     begun = time.perf_counter()
-    report = run_request(host, request, RunStreams(None, writer, None), CompileLimits(), lambda _: None, lambda _: None)
+    _run(host, request, writer)
     os.close(writer)
     waiting.join()
     os.close(reader)
-    if report.verdict.exit_code:
-        raise RuntimeError(f"the guest ended with {report.verdict.exit_code}: {report.verdict.message}")
     return seen[0] - begun
+
+
+def _first_act_s(host: Host, request: RunRequest) -> float:
+    """Return the seconds from a request to the guest's first act: it looks at the clock, and then says what it saw."""
+    begun_ns = time.time_ns()
+    return (int.from_bytes(_run(host, request, None).stdout, "little") - begun_ns) / 1e9
+
+
+def _clock_program(directory: str) -> str:
+    """Return a program whose first instructions ask for the time of day, which it then writes as eight bytes."""
+    import wasmtime  # only to translate it: no supervisor imports the engine
+
+    program = Path(directory) / "first-act.wasm"
+    program.write_bytes(wasmtime.wat2wasm((ROOT / "tests/guests/wat/first-act.wat").read_text()))
+    return str(program)
 
 
 def _bare_engine(directory: str) -> list[str] | None:
@@ -111,23 +133,34 @@ def _requests(directory: str) -> Iterator[dict[str, object]]:
     args.guest_arguments = ()
     settings = read_settings(args)
     plain = [sys.executable, "-I", "-c", "pass"]
-    times: list[float] = []
+    acts: list[float] = []
+    outputs: list[float] = []
+    unprepared: list[float] = []
     baseline: list[float] = []
     bare: list[float] = []
     bare_command = _bare_engine(directory)
     with contextlib.chdir(directory), open_host(host_options(args, settings)) as host:
-        request = bare_request(args, host, settings)
-        _first_byte_s(host, request)
+        hello = bare_request(args, host, settings)
+        clock = replace(hello, wasm_path=_clock_program(directory))
+        for request, measure_s in ((hello, _first_byte_s), (clock, _first_act_s)):
+            measure_s(host, request)
         for _ in range(REQUESTS):
-            host.workers.start_ahead()  # as a supervisor does that stays
-            times.append(_first_byte_s(host, request))
-            baseline.append(_seconds(plain, dict(os.environ)))
+            for request, measure_s, times in ((clock, _first_act_s, acts), (hello, _first_byte_s, outputs)):
+                host.workers.start_ahead()  # as a supervisor does that stays
+                if not host.workers.wait_ahead(10):
+                    raise RuntimeError("no worker was made ahead")
+                baseline.append(_seconds(plain, dict(os.environ)))  # and meanwhile the worker gets all the way ready
+                times.append(measure_s(host, request))
+            unprepared.append(_first_byte_s(host, hello))
             if bare_command:
                 bare.append(_first_byte_of_s(bare_command))
-    name = "start: request to the guest's first output, zygote running, compiled before"
-    yield _row(name, times, baseline)
+    of = "zygote running, compiled before"
+    yield _row(f"start: request to the guest's first instruction, a worker waiting, {of}", acts, baseline)
+    yield _row(f"start: request to the guest's first output, a worker waiting, {of}", outputs, baseline)
+    yield _row(f"start: request to the guest's first output, no worker made ahead, {of}", unprepared, baseline)
     if bare:
-        yield _row(name, times, bare, "wasmtime run on the same program, compiled before")
+        name = f"start: request to the guest's first output, a worker waiting, {of}"
+        yield _row(name, outputs, bare, "wasmtime run on the same program, compiled before")
 
 
 def measure() -> Iterator[dict[str, object]]:

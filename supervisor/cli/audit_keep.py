@@ -61,10 +61,13 @@ def _print_report(report: VerifyReport) -> None:
     fault, pruned = report.fault, report.pruned
     if fault is not None:
         print(f"NOT INTACT: {escape(fault.file)}, line {fault.line}: {escape(fault.reason)} [{fault.kind}]")
-        print(f"the {report.records} records before it are intact; the last of them: {report.head}")
+        if report.records:
+            before = "the record before it is" if report.records == 1 else f"the {report.records} records before it are"
+            print(f"{before} intact; the last of them: {report.head}")
         return
-    repaired = f", repaired {report.repairs} times after a crash" if report.repairs else ""
-    print(f"intact: {report.records} records in {report.segments} segments{repaired}")
+    repaired = f", repaired {units.counted(report.repairs, 'time')} after a crash" if report.repairs else ""
+    records, segments = units.counted(report.records, "record"), units.counted(report.segments, "segment")
+    print(f"intact: {records} in {segments}{repaired}")
     if pruned is not None:
         print(f"pruned: records 1 to {pruned.last.seq}, as record {pruned.seq} says")
     if not report.heads:
@@ -85,7 +88,8 @@ def _verify_export(args: argparse.Namespace) -> int:
         document = {"intact": fault is None, "records": check.records, "runs": check.runs}
         print(json.dumps({**document, "fault": _fault_document(fault)}))
     elif fault is None:
-        print(f"intact: {check.records} records in {check.runs} unbroken runs")
+        records, runs = units.counted(check.records, "record"), units.counted(check.runs, "unbroken run")
+        print(f"intact: {records} in {runs}")
     else:
         print(f"NOT INTACT: {escape(fault.file)}, line {fault.line}: {escape(fault.reason)} [{fault.kind}]")
     return 0 if fault is None else EX_NOT_INTACT
@@ -115,14 +119,16 @@ def export(args: argparse.Namespace, directory: str) -> int:
             finally:
                 os.unlink(unfinished)
         except OSError as error:
-            raise AuditLogError(f"{args.output} can't be written: {error.strerror}") from None
+            what = f"{args.output} can't be written: {error.strerror}"
+            raise AuditLogError(what, hint="name a file that this user can make, where there is room: df -h") from None
     if args.json and args.output != "-":
         keys = ("records", "runs", "first_seq", "last_seq", "last_hash", "unreadable")
         document: dict[str, object] = {key: getattr(report, key) for key in keys}
         print(json.dumps({**document, "intact": not report.broken}))
     else:
-        span = f", {report.first_seq} to {report.last_seq}, in {report.runs} unbroken runs" if report.records else ""
-        print(f"airssys: exported {report.records} records{span}", file=sys.stderr)
+        runs = units.counted(report.runs, "unbroken run")
+        span = f", {report.first_seq} to {report.last_seq}, in {runs}" if report.records else ""
+        print(f"airssys: exported {units.counted(report.records, 'record')}{span}", file=sys.stderr)
     if report.broken:
         print(f"airssys: the log is not intact: {escape(report.broken)}\n  airssys audit verify", file=sys.stderr)
     return EX_NOT_INTACT if report.broken else 0
@@ -161,11 +167,12 @@ def prune(args: argparse.Namespace, directory: str) -> int:
         }
         print(json.dumps(document))
     elif not count:
-        print(f"nothing to prune: {plan.kept_segments} sealed segments are within what is kept, the open one stays")
+        kept = units.counted(plan.kept_segments, "sealed segment is", "sealed segments are")
+        print(f"nothing to prune: {kept} within what is kept, the open one stays")
     else:
         verb = "would be pruned" if args.dry_run else "pruned"
         print(
-            f"{verb}: records {plan.gone[0].first_seq} to {last.seq} in {count} segments, "
-            f"{plan.size_bytes / 1e6:.1f} MB; {plan.kept_segments} sealed segments left"
+            f"{verb}: records {plan.gone[0].first_seq} to {last.seq} in {units.counted(count, 'segment')}, "
+            f"{plan.size_bytes / 1e6:.1f} MB; {units.counted(plan.kept_segments, 'sealed segment')} left"
         )
     return 0

@@ -9,12 +9,13 @@ import sys
 from collections.abc import Sequence
 
 from ipc.policy.access import entry_of, permission_of
-from supervisor import analysis, places
-from supervisor.analysis import Ask, Danger, Finding
+from supervisor import manifest_asks, manifest_findings, places
 from supervisor.cli.problems import print_problems
 from supervisor.component_view import ComponentView, parse_assignments, view_component
 from supervisor.host_policy import resolve_quota
 from supervisor.manifest import Parameter, not_enforced
+from supervisor.manifest_asks import Ask, Danger
+from supervisor.manifest_findings import Finding
 from supervisor.report import paint
 from supervisor.settings import format_quota
 from supervisor.terminal import visible
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         view = view_component(args.directory, parse_assignments(args.set), args.config)
     except ConfigFileError as error:
         return print_problems(error, args.json)
-    asks = analysis.describe_asks(view.manifest, view.bound, view.unset)
+    asks = manifest_asks.describe_asks(view.manifest, view.bound, view.unset)
     findings = find_all(view)
     if args.json:
         print(json.dumps(to_json(view, asks, findings), indent=2))
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
 def find_all(view: ComponentView) -> tuple[Finding, ...]:
     """Return every finding: of the patterns, the quota, the imports, and of paths that no real object can match."""
-    findings = list(analysis.find_problems(view.manifest, view.bound, view.host, view.forbidden(), view.unset))
+    findings = list(manifest_findings.find_problems(view.manifest, view.bound, view.host, view.forbidden(), view.unset))
     for problem in resolve_quota(view.manifest, view.settings, view.host.instance).refusals:
         message = f"{problem.key} is {problem.got}, and this host allows {problem.expected}"
         findings.append(Finding("error", "quota", message, problem.key, problem.line))
@@ -82,7 +83,7 @@ def _import_findings(view: ComponentView) -> tuple[Finding, ...]:
     summary = inspect_wasm(view.manifest.wasm_path, places.state_directory(None, os.environ, view.settings))
     if summary.error:
         return (Finding("error", "unreadable_wasm", summary.error, "component.wasm", 0),)
-    return analysis.uncovered_imports(summary.imports, view.manifest)
+    return manifest_findings.uncovered_imports(summary.imports, view.manifest)
 
 
 def _symbolic_links(view: ComponentView) -> list[Finding]:
@@ -91,7 +92,7 @@ def _symbolic_links(view: ComponentView) -> list[Finding]:
     for request, grant in zip(view.manifest.requests(), view.bound.grants, strict=True):
         if not request.action.startswith("filesystem."):
             continue
-        prefix = analysis.literal_prefix(grant.pattern_text)
+        prefix = manifest_asks.literal_prefix(grant.pattern_text)
         real = os.path.realpath(prefix)
         if real != prefix:
             message = f'{request.action} "{grant.pattern_text}" covers nothing: {prefix} is really {real}; write that'
@@ -108,7 +109,7 @@ def _head(view: ComponentView) -> list[str]:
         lines.append(visible("  environment " + " ".join(f"{name}={value}" for name, value in component.env)))
     for mount in component.mounts:
         lines.append(visible(f"  {mount.host} is seen as {mount.guest}"))
-    limits = analysis.describe_limits(view.manifest)
+    limits = manifest_asks.describe_limits(view.manifest)
     if limits:
         lines.append("  limits " + ", ".join(limits))
     return lines

@@ -11,16 +11,17 @@ from collections.abc import Mapping, Sequence
 from ipc.errors import ConfigError
 from ipc.struct import Struct
 from supervisor import places
-from supervisor.analysis import describe_ask
 from supervisor.compilation import Program
 from supervisor.component_view import ComponentView, UsageError, view_manifest
 from supervisor.host_policy import resolve_quota
 from supervisor.manifest import Manifest, Request, load_manifest, parse_manifest
+from supervisor.manifest_asks import describe_ask
 from supervisor.manifest_diff import Change, ManifestDiff, Version, compare
 from supervisor.report import paint
 from supervisor.settings import Settings, load_settings
 from supervisor.terminal import visible
 from supervisor.toml_source import read_toml_bytes
+from supervisor.units import counted
 
 EX_WIDER = 1
 _EPILOG = """examples:
@@ -135,7 +136,7 @@ def _lines(old: _Side, new: _Side, found: ManifestDiff, notes: Sequence[str]) ->
             described = sorted((_line(change, words) for change in changes), key=lambda pair: -pair[0])
             lines += ["", paint(title, colour, sys.stdout), *(line for _, line in described)]
     kept = len(found.same)
-    lines += ["", f"the same: {kept} {'capability' if kept == 1 else 'capabilities'}"]
+    lines += ["", f"the same: {counted(kept, 'capability', 'capabilities')}"]
     return [*lines, *notes]
 
 

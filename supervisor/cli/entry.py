@@ -84,8 +84,9 @@ def _check_origin() -> None:
     homes = {os.path.dirname(os.path.dirname(os.path.abspath(str(m.__file__)))) for m in (ipc, supervisor)}
     if len(homes) != 1 or not sys.flags.isolated:
         reason = "its packages come from more than one place, or Python isn't isolated (-I)"
-        sys.stderr.write(f"airssys: refused to start: {reason}\n")
-        os._exit(1)
+        hint = "install it into an environment of its own, and start it by its command: airssys"
+        sys.stderr.write(f"airssys: refused to start: {reason}\n  {hint}\n")
+        os._exit(69)
 
 
 def _open_standard_streams() -> None:

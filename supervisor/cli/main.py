@@ -92,9 +92,12 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         stray = message.removeprefix("unrecognized arguments: ")
         hint = ""
-        if stray != message and not stray.startswith("-"):
+        command = self.help_of or self.prog
+        if stray != message and not stray.startswith("-") and command == "airssys run":
             hint = "if your shell expanded a pattern, quote it; the guest's own arguments follow --"
-        raise SystemExit(_usage(message, hint, f"see: {self.help_of or self.prog} --help", self.as_json))
+        elif message.endswith("expected one argument"):
+            hint = "a value that begins with - is joined to its option by ="
+        raise SystemExit(_usage(message, hint, f"see: {command} --help", self.as_json))
 
 
 def _usage(message: str, hint: str, see: str, as_json: bool) -> int:
@@ -133,7 +136,7 @@ def _parser(command: str | None) -> argparse.ArgumentParser:
     root.help_of = f"airssys {command}" if command else ""
     parser: argparse.ArgumentParser = root
     parser.add_argument("--version", action="store_true", help="print the version and exit")
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
+    subparsers = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
     for name, (module_name, summary) in COMMANDS.items():
         if name == command:
             module: CommandModule = importlib.import_module(module_name)
@@ -163,7 +166,7 @@ def main(arguments: list[str], processes: Processes | None = None) -> int:
     args.guest_arguments = tuple(arguments[cut + 1 :])
     args.processes = processes
     if args.guest_arguments and args.command != "run":
-        see = f"see: airssys {args.command} --help"
+        see = f"see: airssys {args.command} --help" if args.command else "see: airssys --help"
         return _usage("what follows `--` belongs to `airssys run` alone", "", see, _Parser.as_json)
     if args.version:
         from importlib.metadata import version
@@ -217,12 +220,22 @@ def _guarded(module: CommandModule, args: argparse.Namespace) -> int:
 
 
 def _surroundings_at_fault(error: Exception) -> ConfigError | AuditError | None:
-    """Return what an error tells that is nobody's bug: the working directory is gone, or a file system is full."""
+    """Return what an error tells that is nobody's bug: a directory that is gone, a full file system, a limit."""
     from ipc.audit.errors import AuditLogError
     from ipc.errors import ConfigError
 
+    if isinstance(error, MemoryError):
+        return ConfigError("there is too little memory for it here", hint="what bounds it: free -m; ulimit -v")
+    number = getattr(error, "errno", None)  # that of ZeroMQ's errors too, which aren't OSErrors
+    if number in (errno.EMFILE, errno.ENFILE):
+        return ConfigError("too many open files", hint="raise the limit: ulimit -n 256")
     if not isinstance(error, OSError):
         return None
+    if number in (errno.EAGAIN, errno.ENOMEM):
+        return ConfigError(
+            f"no process or memory can be had for it here: {os.strerror(number or 0)}",
+            hint="what bounds them: ulimit -u; free -m",
+        )
     if isinstance(error, FileNotFoundError):
         try:
             os.getcwd()

@@ -6,6 +6,7 @@ import json
 import sys
 
 from supervisor.toml_source import ConfigFileError
+from supervisor.units import counted
 
 
 def print_problems(error: ConfigFileError, as_json: bool) -> int:
@@ -16,6 +17,5 @@ def print_problems(error: ConfigFileError, as_json: bool) -> int:
         print(json.dumps(document, indent=2))
     else:
         print(str(error), file=sys.stderr)
-        count = len(error.problems)
-        print(f"airssys: {count} {'problem' if count == 1 else 'problems'}", file=sys.stderr)
+        print(f"airssys: {counted(len(error.problems), 'problem')}", file=sys.stderr)
     return error.exit_code

@@ -35,7 +35,10 @@ def size(text: str) -> int:
 
 def duration(text: str) -> int:
     """Read an option that is a time."""
-    return _quantity(parse_duration_ns, text)
+    duration_ns = _quantity(parse_duration_ns, text)
+    if not duration_ns:
+        raise argparse.ArgumentTypeError(f"expected a time longer than nothing, got {text!r}")
+    return duration_ns
 
 
 def _positive(text: str) -> int:
@@ -132,7 +135,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "-q",
         "--quiet",
         action="store_true",
-        help="on stderr only what ended it, if not itself",
+        help="say nothing on stderr, but what ended it where it didn't end by itself",
     )
     output.add_argument(
         "--fail-on-denied", action="store_true", help="exit with 77 in place of 0 if anything was denied"
@@ -161,6 +164,18 @@ def add_host_options(parser: argparse.ArgumentParser) -> None:
     host.add_argument("--require", metavar="LAYERS", help="comma-separated layers without which nothing starts")
 
 
+def _require_target(target: str) -> None:
+    try:
+        os.stat(target)
+    except OSError as error:
+        raise ConfigError(
+            f"{visible(target) or repr(target)}: {os.strerror(error.errno or 0).lower()}",
+            hint="name a directory with a Component.toml, or a .wasm file"
+            if isinstance(error, FileNotFoundError)
+            else f"what there is on the way: namei -l {visible(target)}",
+        ) from None
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the target and return its exit code."""
     if args.json and args.report:
@@ -169,8 +184,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--ask and --dev exclude each other: one asks, the other doesn't")
     if args.ask and args.raw_output:
         raise UsageError("--ask and --raw-output exclude each other: what it draws could pass for a question")
-    if not os.path.exists(args.target):
-        raise ConfigError(f"{visible(args.target)}: no such file or directory")
+    _require_target(args.target)
     # The processes first, where they weren't started ahead: they import while this one imports the rest.
     with contextlib.ExitStack() as stack:
         processes = args.processes or stack.enter_context(Processes(not args.no_namespaces, args.layer_off))

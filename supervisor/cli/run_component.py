@@ -12,7 +12,6 @@ from ipc.errors import ConfigError
 from ipc.messages import EngineSettings
 from ipc.policy.capability import Grant
 from ipc.struct import Struct, replace
-from supervisor.analysis import describe_asks
 from supervisor.cli.run_setup import dev_directories, memory_bytes, refuse_broad, storage_bytes, worker_limits
 from supervisor.compilation import Program
 from supervisor.component_directories import make_data_directory
@@ -30,6 +29,7 @@ from supervisor.host_policy import (
 from supervisor.identity import actor
 from supervisor.manifest import BoundManifest, ParameterValue, Variables, bind, load_manifest, not_enforced
 from supervisor.manifest.parse import ManifestErrors
+from supervisor.manifest_asks import describe_asks
 from supervisor.run_request import RunRequest, environment_pairs, merge_mounts, read_secret, split_assignment
 from supervisor.settings import ComponentSettings, Settings
 from supervisor.surroundings import home_directories, path_directories

@@ -72,8 +72,15 @@ def check_manifest_place(path: str, wasm_path: str) -> None:
     if os.path.lexists(path):
         raise ConfigError(f"--write-manifest {visible(path)}: it exists; nothing is overwritten")
     directory = os.path.realpath(os.path.dirname(path) or ".")
-    if not os.path.isdir(directory) or not os.access(directory, os.W_OK):
-        raise ConfigError(f"--write-manifest {visible(path)}: {visible(directory)} can't be written")
+    if not os.path.isdir(directory):
+        raise ConfigError(
+            f"--write-manifest {visible(path)}: {visible(directory)} is no directory", hint="make it first"
+        )
+    if not os.access(directory, os.W_OK):
+        raise ConfigError(
+            f"--write-manifest {visible(path)}: {visible(directory)} can't be written by this user",
+            hint="name another place",
+        )
     if not can_be_a_value(directory):
         raise ConfigError(
             f"--write-manifest {visible(path)}: no component can be in {visible(directory)}",

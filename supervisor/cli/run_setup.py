@@ -40,6 +40,10 @@ if TYPE_CHECKING:
     from supervisor.manifest import Manifest
 
 
+_OF_NAMESPACES = ("namespaces", "pid_namespace")
+"""The layers that `--no-namespaces` does without."""
+
+
 def host_options(args: argparse.Namespace, settings: Settings) -> HostOptions:
     """Return where things are kept and how strictly to confine, from flags over settings over defaults."""
     own_uid = os.getuid()
@@ -57,6 +61,12 @@ def host_options(args: argparse.Namespace, settings: Settings) -> HostOptions:
         raise ConfigError(
             f"--layer-off {clash[0]}: that layer is required",
             hint=f"to test without it: --require {','.join(r for r in required if r not in args.layer_off)}",
+        )
+    needing = [layer for layer in _OF_NAMESPACES if layer in required]
+    if args.no_namespaces and needing:
+        raise ConfigError(
+            f"--no-namespaces: the layer {needing[0]} is required",
+            hint=f"leave out one of the two: --no-namespaces, or {needing[0]} in --require or [confinement] require",
         )
     return HostOptions(
         state_directory=state,

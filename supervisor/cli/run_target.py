@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import os
 import sys
 
 from ipc.audit.errors import AuditLogError
 from ipc.errors import ConfigError
-from supervisor.cli.main import EX_LIMIT, EX_NOPERM
+from supervisor.cli.main import EX_CANTCREAT, EX_LIMIT, EX_NOPERM
 from supervisor.cli.run_setup import bare_request, host_options, read_settings
 from supervisor.compilation import CompileError, CompileLimits
-from supervisor.host import Host, HostOptions, open_host
+from supervisor.host import Host, open_host
 from supervisor.processes import Processes
-from supervisor.report import DenialPrinter, paint, print_error, summary_line
+from supervisor.report import DenialPrinter, ending_lines, paint, print_error, summary_line
 from supervisor.run_report import RunReport
 from supervisor.run_request import RunRequest, require_text
 from supervisor.running import RunStreams, run_request
-from supervisor.terminal import visible
+from supervisor.terminal import OwnLines, TerminalLine, visible
 
 
 def run_target(args: argparse.Namespace, processes: Processes) -> int:
@@ -42,7 +43,10 @@ def run_target(args: argparse.Namespace, processes: Processes) -> int:
             from supervisor.questions import own_terminal
 
             terminal = stack.enter_context(own_terminal())
-        host = stack.enter_context(open_host(options, processes, None if args.quiet else _tell_trouble))
+        line = TerminalLine(2) if os.isatty(2) else None
+        stderr = OwnLines(sys.stderr, line)
+        tell = None if args.quiet else functools.partial(_tell_trouble, stderr)
+        host = stack.enter_context(open_host(options, processes, tell))
         if directory:
             from supervisor.cli.run_component import component_request
 
@@ -58,36 +62,47 @@ def run_target(args: argparse.Namespace, processes: Processes) -> int:
         else:
             request = bare_request(args, host, settings)
         require_text(request)
+        if args.report:
+            _check_report_place(args.report)
         if args.write_manifest:
             from supervisor.cli.run_manifest import check_manifest_place
 
             check_manifest_place(args.write_manifest, request.wasm_path)
-        return _run(args, host, options, request, terminal, bare=not directory)
+        try:
+            return _run(args, host, request, terminal, not directory, stderr, line)
+        except BaseException:
+            stderr.end_line()
+            raise
 
 
 def _run(
-    args: argparse.Namespace, host: Host, options: HostOptions, request: RunRequest, terminal: int, bare: bool
+    args: argparse.Namespace,
+    host: Host,
+    request: RunRequest,
+    terminal: int,
+    bare: bool,
+    stderr: OwnLines,
+    line: TerminalLine | None,
 ) -> int:
-    printer = DenialPrinter(sys.stderr, bare, args.quiet or args.json, wanted=args.dev, asks=args.ask)
-    streams = RunStreams(stdin=0, stdout=None, stderr=None) if args.json else RunStreams(0, 1, 2, args.raw_output)
+    printer = DenialPrinter(stderr, bare, args.quiet or args.json, wanted=args.dev, asks=args.ask)
+    streams = RunStreams(0, None, None) if args.json else RunStreams(0, 1, 2, args.raw_output, line=line)
     compile_limits = CompileLimits(timeout_s=args.compile_timeout / 1e9, memory_bytes=args.compile_memory)
     progress = _Progress(request.component, args.quiet or args.json)
-    for layer in options.layers_off:
-        print(
-            paint(f"airssys: layer {layer} is off: this is a test, not protection", "33", sys.stderr), file=sys.stderr
-        )
+    for layer in host.options.layers_off:
+        print(paint(f"airssys: layer {layer} is off: this is a test, not protection", "33", stderr), file=stderr)
     try:
         report = run_request(host, request, streams, compile_limits, progress, printer, terminal)
     except CompileError as error:
         progress.finish()
         if not error.limit:
             raise
-        raise _CompileLimitError(str(error)) from None
+        hint = f"to allow more: --compile-{error.limit}" if error.limit in ("timeout", "memory") else None
+        raise _CompileLimitError(str(error), hint=hint) from None
     progress.finish()
     printer.finish()
-    exit_code = _deliver(args, report, request.component)
+    exit_code = _deliver(args, report, request.component, stderr)
     if args.write_manifest and report.verdict.outcome == "host_error":
-        print("airssys: no manifest was written: the program didn't run as it should have", file=sys.stderr)
+        print("airssys: no manifest was written: the program didn't run as it should have", file=stderr)
     elif args.write_manifest:
         from supervisor.cli.run_manifest import write_manifest
 
@@ -97,17 +112,37 @@ def _run(
         own = (("${data}", data), ("${tmp}", host.tmp_directory))
         said = write_manifest(args.write_manifest, request, report.tally, passed_on, secrets, os.getcwd(), own)
         if not (args.quiet or args.json):
-            print(f"airssys: {said}", file=sys.stderr)
+            print(f"airssys: {said}", file=stderr)
     return exit_code
 
 
-def _tell_trouble(trouble: AuditLogError | None) -> None:
+def _check_report_place(path: str) -> None:
+    """Raise ConfigError, before anything runs, where the report could not be written."""
+    directory = os.path.dirname(path) or "."
+    if os.path.isdir(path):
+        what, hint = "is a directory", "name a file in it"
+    elif not os.path.isdir(directory):
+        what, hint = f"{directory} is no directory", "make it first"
+    elif not os.access(path if os.path.exists(path) else directory, os.W_OK):
+        what, hint = "this user may not write it", "name another file"
+    else:
+        return
+    raise ConfigError(f"--report {visible(path)}: {visible(what)}", hint=hint)
+
+
+class _ReportError(ConfigError):
+    """The report could not be written after all: what was run has run."""
+
+    exit_code = EX_CANTCREAT
+
+
+def _tell_trouble(stderr: OwnLines, trouble: AuditLogError | None) -> None:
     """Say on stderr that a running component is being held up, by what, and what helps; and that it goes on."""
     if trouble is None:
-        print("airssys: the audit log can be written again; it goes on", file=sys.stderr, flush=True)
+        print("airssys: the audit log can be written again; it goes on", file=stderr, flush=True)
     else:
         text = f"airssys: {visible(trouble.message)}; nothing is allowed meanwhile\n  {visible(trouble.hint)}"
-        print(text, file=sys.stderr, flush=True)
+        print(text, file=stderr, flush=True)
 
 
 class _CompileLimitError(ConfigError):
@@ -140,35 +175,39 @@ class _Progress:
         self._shown = False
 
 
-def _deliver(args: argparse.Namespace, report: RunReport, name: str) -> int:
+def _deliver(args: argparse.Namespace, report: RunReport, name: str, stderr: OwnLines) -> int:
     exit_code = report.verdict.exit_code
     if args.fail_on_denied and report.tally.denied and exit_code == 0:
         exit_code = EX_NOPERM
-    if args.json or args.report:
-        import json
-
-        document = report.to_json()
-        document["exit_code"] = exit_code
+    if report.output_lost and exit_code == 0:
+        exit_code = EX_CANTCREAT
     if args.json:
-        print(json.dumps(document, indent=2))
+        print(_document(report, exit_code))
         return exit_code
+    if not args.quiet:
+        for note in report.notes:
+            print(f"airssys: {visible(note)}", file=stderr)
+    if report.output_lost:
+        print(paint(f"airssys: {name}: {report.output_lost}", "31", stderr), file=stderr)
+    ending = ending_lines(report.verdict, name, args.quiet)
+    if ending:
+        ending[0] = paint(ending[0], "31", stderr)
+        print("\n".join(ending), file=stderr)
+    if not args.quiet:
+        print(paint(summary_line(report, name), "2", stderr), file=stderr)
     if args.report:
         try:
             with open(args.report, "w", encoding="utf-8") as stream:
-                json.dump(document, stream, indent=2)
-                stream.write("\n")
+                stream.write(_document(report, exit_code) + "\n")
         except OSError as error:
-            raise ConfigError(f"--report {visible(args.report)}: {os.strerror(error.errno or 0)}") from None
-    if not args.quiet:
-        for note in report.notes:
-            print(f"airssys: {visible(note)}", file=sys.stderr)
-    if report.verdict.message and report.verdict.outcome != "exited":
-        # With --quiet too: whatever else ends a program than itself, there is nobody else to say so.
-        code = f" [{report.verdict.code}]" if report.verdict.code else ""
-        head, *rest = report.verdict.message.splitlines()
-        print(paint(f"airssys: {name}: {visible(head)}{code}", "31", sys.stderr), file=sys.stderr)
-        for line in rest:
-            print(f"  {visible(line)}", file=sys.stderr)
-    if not args.quiet:
-        print(paint(summary_line(report, name), "2", sys.stderr), file=sys.stderr)
+            raise _ReportError(
+                f"--report {visible(args.report)}: {os.strerror(error.errno or 0)}",
+                hint=f"the program has run, and ended with {exit_code}",
+            ) from None
     return exit_code
+
+
+def _document(report: RunReport, exit_code: int) -> str:
+    import json
+
+    return json.dumps({**report.to_json(), "exit_code": exit_code}, indent=2)

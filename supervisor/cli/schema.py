@@ -19,7 +19,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = subparsers.add_parser(
         "schema", help="print the JSON Schema of Component.toml or airssys.toml", epilog=_EPILOG
     )
-    parser.add_argument("which", choices=("component", "host"), help="Component.toml, or airssys.toml")
+    parser.add_argument(
+        "which", choices=("component", "host"), metavar="component|host", help="Component.toml, or airssys.toml"
+    )
     parser.add_argument("--json", action="store_true", help="as always; for errors, too")
 
 

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 
 from ipc.errors import ConfigError
 from ipc.struct import Struct
-from supervisor import analysis, places
-from supervisor.analysis import Ask
+from supervisor import manifest_asks, manifest_findings, places
 from supervisor.cli.check import ask_lines
 from supervisor.cli.grants import open_store
 from supervisor.component_view import ComponentView, parse_assignments, view_manifest
 from supervisor.grant_store import RememberedGrant, lasting_grants, request_key
 from supervisor.inspect import WasmSummary, inspect_wasm
 from supervisor.manifest import load_manifest
+from supervisor.manifest_asks import Ask
 from supervisor.settings import format_quota, load_settings
 from supervisor.terminal import visible
 
@@ -83,7 +83,7 @@ def _answer(view: ComponentView, summary: WasmSummary, args: argparse.Namespace)
 
 
 def _asks(view: ComponentView) -> tuple[Ask, ...]:
-    return analysis.describe_asks(view.manifest, view.bound, view.unset)
+    return manifest_asks.describe_asks(view.manifest, view.bound, view.unset)
 
 
 def _lines(target: str, view: ComponentView | None, summary: WasmSummary, answer: _Answer) -> list[str]:
@@ -96,7 +96,7 @@ def _lines(target: str, view: ComponentView | None, summary: WasmSummary, answer
     if component.env:
         lines.append(visible("  environment " + " ".join(f"{name}={value}" for name, value in component.env)))
     lines += [visible(f"  {mount.host} is seen as {mount.guest}") for mount in component.mounts]
-    limits = analysis.describe_limits(view.manifest)
+    limits = manifest_asks.describe_limits(view.manifest)
     if limits:
         lines.append(f"  limits {', '.join(limits)}")
     asks = _asks(view)
@@ -105,7 +105,7 @@ def _lines(target: str, view: ComponentView | None, summary: WasmSummary, answer
     lines += ["", "it asks to:", *ask_lines(required)] if required else ["", "it asks for nothing that it needs"]
     if optional:
         lines += ["", "it would also like to, and starts without:", *ask_lines(optional)]
-    for finding in analysis.uncovered_imports(summary.imports, view.manifest):
+    for finding in manifest_findings.uncovered_imports(summary.imports, view.manifest):
         lines.append(visible(f"  {finding.severity}: {finding.message}"))
     return [*lines, "", _granted(view, answer)]
 
@@ -174,7 +174,7 @@ def to_json(target: str, view: ComponentView | None, summary: WasmSummary, answe
         "env": None if component is None else dict(component.env),
         "mounts": None if component is None else {mount.guest: mount.host for mount in component.mounts},
         "quota": None if view is None else format_quota(view.manifest.quota),
-        "limits": None if view is None else list(analysis.describe_limits(view.manifest)),
+        "limits": None if view is None else list(manifest_asks.describe_limits(view.manifest)),
         "unset_parameters": [] if view is None else list(view.unset),
         "granted": None if view is None or not answer.known else remembered is not None,
         "granted_at": None if remembered is None else remembered.granted_at,

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from typing import Final
 
+from ipc.struct import replace
 from supervisor import units
 from supervisor.manifest import checks
 from supervisor.manifest.template import variables_in
@@ -57,9 +58,21 @@ def load_manifest(directory: str) -> Manifest:
     except ManifestErrors:
         raise
     except ConfigFileError as error:
-        raise ManifestErrors(error.problems) from None
+        problems = error.problems
+        if _is_missing(file):
+            hint = "a component is a directory with one; a bare program is named by its .wasm file"
+            problems = tuple(replace(problem, hint=hint) for problem in problems)
+        raise ManifestErrors(problems) from None
     _require_wasm_beneath(manifest)
     return manifest
+
+
+def _is_missing(file: str) -> bool:
+    try:
+        os.lstat(file)
+    except OSError as error:
+        return isinstance(error, FileNotFoundError)
+    return False
 
 
 def parse_manifest(data: bytes, *, file: str, directory: str) -> Manifest:

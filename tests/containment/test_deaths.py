@@ -15,10 +15,15 @@ from typing import TYPE_CHECKING, Protocol
 import psutil
 import pytest
 
-from ipc.struct import Struct
+from ipc.errors import ConfinementError
+from ipc.struct import Struct, replace
 from supervisor import run_loop
+from supervisor.host import open_host
+from supervisor.processes import Processes
 from supervisor.run_machine import Command, Event, Phase, advance
 from supervisor.verdict import Verdict
+from supervisor.warden_recovery import has_unanswered_call
+from supervisor.warden_restart import ANSWERED_WRONG, UNANSWERED
 
 if TYPE_CHECKING:
     import subprocess
@@ -210,6 +215,22 @@ def test_a_host_whose_warden_died_between_two_runs_starts_another(sealed: World)
     assert list(after.report.tally.denials) == list(before.report.tally.denials) != []
 
 
+def test_a_warden_that_ends_before_it_is_ready_is_told_in_plain_words(sealed: World, short_dir: Path) -> None:
+    """Killed before it said that it was there: what ended, how, that nothing was run, and what to do."""
+    options = sealed.host.options
+    own = {f"{name}_directory": str(short_dir / name) for name in ("state", "run", "audit", "data")}
+    with Processes(options.namespaces, ()) as processes:
+        assert processes.warden is not None
+        processes.warden.process.send_signal(signal.SIGKILL)
+        assert processes.warden.process.wait(HANG_S)
+        with open_host(replace(options, **own), processes) as host, pytest.raises(ConfinementError) as caught:
+            host.wait_ready()
+    assert str(caught.value) == (
+        "the warden, the process that decides file calls, was killed before it was ready (SIGKILL)"
+    )
+    assert "nothing was run; start it again" in caught.value.hint
+
+
 def test_a_warden_that_is_ready_is_not_waited_for_again(sealed: World) -> None:
     """The second run on a host starts at once: a warden says only once that it is ready."""
     sealed.run("exit", "0")
@@ -218,12 +239,25 @@ def test_a_warden_that_is_ready_is_not_waited_for_again(sealed: World) -> None:
     assert time.monotonic() - started < HANG_S
 
 
+def _has_call_in_hand() -> bool:
+    """Whether a dead warden has left a call unanswered: by this process's duplicate of the worker's listener."""
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{number}") == "anon_inode:seccomp notify":
+                return has_unanswered_call(int(number))
+    return False
+
+
 @pytest.mark.parametrize("phase", [phase for phase in Phase if phase is not Phase.LAUNCHING])
 def test_a_warden_may_die_in_any_phase_of_a_run(
     sealed: World, tree: Path, phase: Phase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed at each step of a run, from the fork to the last byte: the guest's result is the same, and its own."""
+    """Killed at each step of a run, from the fork to the last byte: the guest's result is the same, and its own.
+
+    But where it had the worker's first call in hand, or was answering it: then the guest never runs, and that is told.
+    """
     lost = []
+    in_hand = []
 
     def advance_and_kill(before: Phase, event: Event) -> tuple[Phase, Command]:
         after, command = advance(before, event)
@@ -234,6 +268,7 @@ def test_a_warden_may_die_in_any_phase_of_a_run(
             os.kill(lost[0], signal.SIGKILL)
             assert select.select([pidfd], [], [], HANG_S)[0]
             os.close(pidfd)
+            in_hand.append(_has_call_in_hand())
         return after, command
 
     file = next(path for path in tree.rglob("*") if path.is_file())
@@ -241,8 +276,13 @@ def test_a_warden_may_die_in_any_phase_of_a_run(
     monkeypatch.setattr(run_loop, "advance", advance_and_kill)
     ran = sealed.run("cat", file, flags=("--read", file))
     assert lost
+    (told,) = [r["detail"]["worker"] for r in ran.records if r["event"] == "warden_lost"]
+    if told == "ended":
+        verdict = ran.report.verdict
+        assert (phase, verdict.outcome, ran.report.stdout) == (Phase.LOADING, "host_error", b"")
+        assert verdict.message == (UNANSWERED if in_hand[0] else ANSWERED_WRONG)
+        return
     assert (ran.report.verdict, ran.report.stdout) == (Verdict("exited", 0), file.read_bytes())
     ending = phase in (Phase.ENDING, Phase.ENDED)
     assert ran.report.warden_restarts == (0 if ending else 1)
-    (told,) = [r["detail"]["worker"] for r in ran.records if r["event"] == "warden_lost"]
     assert told == ("was ending" if ending else "waits for another")

@@ -21,8 +21,8 @@ def test_a_worker_asks_about_its_descriptors_by_itself(sealed: World) -> None:
     """By the sealed address statx(2) is answered by the kernel; the same text at another address asks the warden."""
     ran = sealed.probe(
         [
-            ("own", "statx", 0, "e:path", AT_EMPTY_PATH, BASIC, "b:256"),
-            ("other", "statx", 0, "s:", AT_EMPTY_PATH, BASIC, "b:256"),
+            ("own", "statx", 1, "e:path", AT_EMPTY_PATH, BASIC, "b:256"),
+            ("other", "statx", 1, "s:", AT_EMPTY_PATH, BASIC, "b:256"),
             ("closed", "statx", 99, "e:path", AT_EMPTY_PATH, BASIC, "b:256"),
         ]
     )
@@ -40,7 +40,7 @@ def test_the_empty_path_stays_empty(sealed: World) -> None:
     ]
     ask: Steps = [
         ("forget", "madvise", "e:page", PAGE, DONT_NEED),
-        ("still_empty", "statx", 0, "e:path", AT_EMPTY_PATH, BASIC, "b:256"),
+        ("still_empty", "statx", 1, "e:path", AT_EMPTY_PATH, BASIC, "b:256"),
     ]
     ran = sealed.probe([*ways, *ask, ("another", "mprotect", "e:next", PAGE, READ_WRITE)])
     refused = {-errno.EPERM, -errno.ENOMEM}  # ENOMEM: a move that would grow beyond what is mapped there

@@ -95,7 +95,7 @@ def test_descriptors_run_out_for_who_takes_them_alone(sealed: World, tree: Path,
         "openat": ("openat", AT, f"s:{tree}/in/a.txt", RDONLY),
         "epoll_create1": ("epoll_create1", 0),
         "eventfd2": ("eventfd2", 0, 0),
-        "fcntl": ("fcntl", 0, 1030, 0),
+        "fcntl": ("fcntl", 1, 1030, 0),
     }
 
     def taking(count: int) -> list[int]:

@@ -188,7 +188,14 @@ def test_a_component_gets_no_socket_from_preview_2(sealed: World, short_dir: Pat
         path = short_dir / f"{kind}-{expected}.wasm"
         text = COMPONENT_SOCKETS.replace("@KIND@", kind).replace("@EXPECTED@", str(expected))
         path.write_bytes(wasmtime.wat2wasm(text))
-        assert sealed.run(wasm=path).report.verdict.exit_code == exit_code
+        ran = sealed.run(wasm=path)
+        assert ran.report.verdict.exit_code == exit_code
+        # No call of it reaches anybody who could record it, so its start says what it can ask for.
+        (told,) = [record for record in ran.records if record["event"] == "sockets_imported"]
+        assert (told["decision"], told["code"]) == ("info", "A1702")
+        assert told["detail"] == {"imports": [f"wasi:sockets/{kind}{what}@0.2.0" for what in ("", "-create-socket")]}
+    without = sealed.run("exit", "0", wasm="tool.component.wasm")
+    assert [record for record in without.records if record["event"] == "sockets_imported"] == []
 
 
 def test_imports_that_lead_to_the_network_are_named_before_anything_runs(sealed: World, short_dir: Path) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 GUESTS = Path(__file__).resolve().parents[1] / "guests"
+TOOL = GUESTS / "tool.wasm"
 AIRSSYS = Path(sys.executable).parent / "airssys"
 HOSTILE = r"\e]0;pwned\x07\e[2J\e[1;31mred\e[0m\e]52;c;cHduZWQ=\x07\eP$q\e\\\r\x9b31m\x08\x7fend\n"
 
@@ -120,3 +121,12 @@ def test_a_files_name_does_not_break_a_line_of_the_log(airssys: CommandLine) -> 
     assert b"pwned" not in verified
     done = subprocess.run([AIRSSYS, "audit", "verify"], env=airssys.environment, capture_output=True, timeout=60)
     assert done.returncode == 0, done.stderr or errno.errorcode
+
+
+def test_a_refusal_begins_a_line_of_the_terminal(airssys: CommandLine) -> None:
+    """What a guest leaves on the line doesn't stand before a line of ours; a whole line of its own gets none behind."""
+    for printed, text in ((r"half a line", b"half a line"), (r"a whole line\n", b"a whole line")):
+        plain = re.sub(rb"\x1b\[[0-9;]*m|\r", b"", on_terminal(airssys, "run", TOOL, "--", "print", printed))
+        assert plain.startswith(text + b"\nairssys: tool exited 0"), plain
+    quiet = on_terminal(airssys, "run", TOOL, "-q", "--", "print", "half a line")
+    assert quiet == b"half a line"

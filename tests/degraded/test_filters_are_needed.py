@@ -115,6 +115,10 @@ def _worker_of(process: psutil.Process) -> psutil.Process | None:
     return None
 
 
+_STOPS = 20
+"""The thread that has to be met in its wait need not have begun it when the guest says its first word."""
+
+
 def _stop_and_continue(recorder: Recorder, deadline: Deadline) -> None:
     """A worker that waits is stopped and goes on, as the shell's ^Z does to a job."""
     with recorder.start(
@@ -124,10 +128,11 @@ def _stop_and_continue(recorder: Recorder, deadline: Deadline) -> None:
         assert run.stdout.read(5) == b"ready"
         worker = _worker_of(psutil.Process(run.pid))
         assert worker is not None
-        worker.suspend()
         stopped = (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
-        deadline.until(lambda: worker.status() in stopped, "the worker stops")
-        worker.resume()
+        for _ in range(_STOPS):
+            worker.suspend()
+            deadline.until(lambda: worker.status() in stopped, "the worker stops")
+            worker.resume()
         recorder.finish(run, "stopped")
 
 

@@ -211,7 +211,7 @@ def test_what_is_refused_says_so_before_anything_runs(there: Execute, place: str
     ran = there(PLACES[place], "run", GUESTS / "tool.wasm", "--read", "in", "--", "cat", "in/a.txt")
     assert ran.code == 69, ran
     assert ran.stdout == ""
-    told = [line for line in ran.stderr.splitlines() if "compiling" not in line and "tool refused" not in line]
+    told = [line for line in ran.stderr.splitlines() if "airssys: compiling" not in line and "tool refused" not in line]
     assert len(told) == 2, ran.stderr
     assert told[0].startswith("airssys: ")
     assert "airssys doctor" in told[1]

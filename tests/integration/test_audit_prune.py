@@ -272,10 +272,10 @@ def test_an_export_is_the_lines_themselves_and_can_be_checked(airssys: _CommandL
     whole, part = airssys.directory / "whole.jsonl", airssys.directory / "part.jsonl"
     done = airssys("audit", "export", "-o", whole)
     assert (done.code, done.stdout) == (0, "")
-    assert f"exported {len(lines)} records, 1 to {len(lines)}, in 1 unbroken runs" in done.stderr
+    assert f"exported {len(lines)} records, 1 to {len(lines)}, in 1 unbroken run" in done.stderr
     assert whole.read_bytes().splitlines(True) == lines
     assert stat.S_IMODE(whole.stat().st_mode) == 0o600
-    assert airssys("audit", "verify", "--export", whole).stdout == f"intact: {len(lines)} records in 1 unbroken runs\n"
+    assert airssys("audit", "verify", "--export", whole).stdout == f"intact: {len(lines)} records in 1 unbroken run\n"
     forged = [line.replace(b'"/data/5"', b'"/data/x"') for line in lines]
     for changed in (forged, lines[:3] + lines[:2], [*lines[:2], b"x"]):
         part.write_bytes(b"".join(changed))

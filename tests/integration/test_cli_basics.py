@@ -113,11 +113,16 @@ def test_an_expanded_pattern_is_recognised(tmp_path: Path) -> None:
 
 
 def test_a_target_that_does_not_exist_is_named(tmp_path: Path) -> None:
-    """A path that leads nowhere is bad input: one line, shown harmlessly, and nothing is started or made."""
+    """A path that leads nowhere is bad input: it is shown harmlessly, and nothing is started or made."""
     done = _airssys("run", "./missing\x1b[2J.wasm", cwd=tmp_path, AIRSSYS_STATE=str(tmp_path / "state"))
     assert done.returncode == 65
-    assert done.stderr == "airssys: ./missing\\x1b[2J.wasm: no such file or directory\n"
+    hint = "  name a directory with a Component.toml, or a .wasm file\n"
+    assert done.stderr == "airssys: ./missing\\x1b[2J.wasm: no such file or directory\n" + hint
     assert list(tmp_path.iterdir()) == []
+    os.symlink("loop.wasm", tmp_path / "loop.wasm")
+    done = _airssys("run", "loop.wasm", cwd=tmp_path, AIRSSYS_STATE=str(tmp_path / "state"))
+    assert done.returncode == 65
+    assert done.stderr.startswith("airssys: loop.wasm: too many levels of symbolic links\n  what there is on the way: ")
 
 
 def test_what_follows_two_dashes_is_not_ours(tmp_path: Path) -> None:
@@ -215,14 +220,29 @@ def test_an_interpreter_that_is_not_isolated_is_refused(tmp_path: Path) -> None:
     """Without -I somebody's directory could stand in front of ours: nothing is done (with -I, the control, it is)."""
     code = "import sys; sys.argv[1:] = ['--version']; from supervisor.cli.entry import command; command()"
     refused = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=30)
-    assert refused.returncode == 1
+    assert refused.returncode == 69
     assert refused.stdout == ""
     assert "refused to start" in refused.stderr
+    assert "an environment of its own" in refused.stderr
     allowed = subprocess.run(
         [sys.executable, "-I", "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=30
     )
     assert allowed.returncode == 0
     assert allowed.stdout.startswith("airssys ")
+
+
+def test_a_command_whose_packages_are_gone_says_so(tmp_path: Path) -> None:
+    """The command beside a Python that has none of our packages: two lines and 70, no traceback; 127 without Python."""
+    command = tmp_path / "airssys"
+    command.write_bytes(Path(AIRSSYS).read_bytes())
+    command.chmod(0o755)
+    assert subprocess.run([command], capture_output=True, timeout=30, check=False).returncode == 127
+    # Beside a link alone, Python looks for its packages where the system's are.
+    (tmp_path / "python").symlink_to(os.path.realpath(sys.executable))
+    done = subprocess.run([command, "--version"], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 70
+    assert len(done.stderr.splitlines()) == 2
+    assert done.stderr.startswith("airssys: it is not installed whole: No module named 'supervisor'\n")
 
 
 def test_a_hijacked_import_path_is_not_followed(tmp_path: Path) -> None:

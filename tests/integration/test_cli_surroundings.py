@@ -46,6 +46,7 @@ def _airssys(
         ("run", "x.wasm", "--json", "--report", "r.json"),
         ("run", str(TOOL), "--json", "--require", "landlok"),
         ("run", str(TOOL), "--json", "--layer-off", "landlok"),
+        ("run", str(TOOL), "--json", "--timeout", "0s"),
         ("check", "--json"),
         ("diff", "a", "--json"),
         ("audit", "query", "--json", "--since", "2026-13-01"),
@@ -196,3 +197,50 @@ def test_a_place_for_records_that_can_not_be_made_names_the_way_out(surroundings
     assert done.returncode == 73
     assert "nothing runs without a place for its records" in done.stderr
     assert "--state-dir DIR or AIRSSYS_STATE" in done.stderr
+
+
+def test_a_limit_of_open_files_is_no_bug_of_ours(surroundings: dict[str, str]) -> None:
+    """Wherever the descriptors run out, the limit is named with the command that raises it; with enough it runs."""
+    for most in (12, 16, 20, 30, 40, 63):
+        done = subprocess.run(
+            ["/bin/sh", "-c", f'ulimit -n {most}; exec "$@"', "sh", AIRSSYS, "run", TOOL, "--", "exit", "3"],
+            capture_output=True,
+            text=True,
+            env=surroundings,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 65
+        assert done.stderr.startswith("airssys: too many open files")
+        assert done.stderr.splitlines()[1:] == ["  raise the limit: ulimit -n 256"]
+    assert _airssys(surroundings, "run", str(TOOL), "--", "exit", "3").returncode == 3
+
+
+def test_a_report_that_can_not_be_written_is_told_before_the_run(surroundings: dict[str, str], short_dir: Path) -> None:
+    """No directory, or a directory in its place: 65, and nothing runs. A full disk afterwards: 73, and how it ended."""
+    for place, words in ((short_dir / "no" / "r.json", "no is no directory"), (short_dir, "is a directory")):
+        done = _airssys(surroundings, "run", str(TOOL), "--report", str(place), "--", "print", "ran")
+        assert (done.returncode, done.stdout) == (65, "")
+        assert words in done.stderr.splitlines()[0]
+    done = _airssys(surroundings, "run", str(TOOL), "--report", "/dev/full", "--", "print", "ran")
+    assert (done.returncode, done.stdout) == (73, "ran")
+    assert "No space left on device\n  the program has run, and ended with 0\n" in done.stderr
+
+
+def test_a_wasm_that_was_cut_short_is_told_in_two_lines(surroundings: dict[str, str], short_dir: Path) -> None:
+    """What the compiler says of it is one line, its cause behind it, and the second says what to do."""
+    (short_dir / "cut.wasm").write_bytes(TOOL.read_bytes()[:100])
+    done = _airssys(surroundings, "run", str(short_dir / "cut.wasm"))
+    assert done.returncode == 65
+    first, hint = done.stderr.splitlines()[-2:]
+    assert first.startswith("airssys: cut.wasm: failed to parse WebAssembly module: unexpected ")
+    assert "\\x0a" not in first
+    assert hint == "  it is damaged, or was cut short: fetch or build it again"
+
+
+def test_what_belongs_to_the_guest_needs_a_command(surroundings: dict[str, str]) -> None:
+    """Two dashes without a command point to a help that there is, and only `run` speaks of guests' arguments."""
+    done = _airssys(surroundings, "--", "x")
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (64, "see: airssys --help")
+    done = _airssys(surroundings, "doctor", "extra")
+    assert (done.returncode, "guest" in done.stderr) == (64, False)

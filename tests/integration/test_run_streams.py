@@ -145,3 +145,17 @@ def test_a_slow_reader_loses_nothing(run) -> None:
         rest = process.stdout.read()
         assert process.wait(30) == 0
     assert len(head + rest) == 1 << 20
+
+
+def test_output_without_room_is_told(run) -> None:
+    """What was printed to a full disk is lost: 73 and why, with --quiet too; the same program elsewhere ends with 0."""
+    for quiet in ((), ("-q",)):
+        full = os.open("/dev/full", os.O_WRONLY)
+        try:
+            command = [run.command_line_path, "run", GUESTS / "hello.wasm", *quiet]
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=run.environment, check=False)
+        finally:
+            os.close(full)
+        assert done.returncode == 73
+        assert b"airssys: hello: its standard output can't be written: No space left on device\n" in done.stderr
+    assert run(GUESTS / "hello.wasm").code == 0

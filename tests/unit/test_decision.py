@@ -484,7 +484,7 @@ def test_the_digest_names_the_rules_and_not_their_order() -> None:
     """Equal rules in another order have one digest; any other rule has another."""
     grants = (grant("filesystem.read /a"), grant("filesystem.read /b\udcff"))
     one = PolicyDocument("c", "", grants=grants)
-    assert one.digest() == replace(one, grants=grants[::-1]).digest() == compile_policy(one).digest
+    assert one.digest() == replace(one, grants=grants[::-1]).digest()
     assert one.digest() != replace(one, grants=grants[:1]).digest()
     assert one.digest() != replace(one, host_paths=("/x",)).digest()
     assert len(one.digest()) == 64

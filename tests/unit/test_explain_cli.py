@@ -95,5 +95,5 @@ def test_wrong_usage_is_told_apart(component: Path) -> None:
         parse_assignments(["x"])
     with pytest.raises(UsageError, match="given twice"):
         parse_assignments(["x=1", "x=2"])
-    with pytest.raises(UsageError, match="is not a directory"):
+    with pytest.raises(UsageError, match="is not there"):
         ask(component / "nowhere", "filesystem.read", "x")

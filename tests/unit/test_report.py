@@ -9,11 +9,13 @@ import subprocess
 
 import pytest
 
+from ipc.codes import CODES
 from ipc.errors import ConfigError
 from supervisor.report import (
     MAX_SHOWN_DENIALS,
     DenialPrinter,
     denial_lines,
+    ending_lines,
     paint,
     print_error,
     shell_quoted,
@@ -22,7 +24,7 @@ from supervisor.report import (
 )
 from supervisor.run_report import DecisionTally, Denial, RunReport
 from supervisor.terminal import visible
-from supervisor.verdict import Verdict
+from supervisor.verdict import LIMIT_CODES, LimitReached, Verdict
 
 HOSTILE = [
     "/a\nairssys: denied nothing",
@@ -93,7 +95,17 @@ def test_a_path_that_climbs_out_is_answered_with_its_absolute_name() -> None:
     reason = "it leaves the directory that the path starts from, by `..` or by a symbolic link"
     lines = denial_lines(_denial(code="A1204", reason=reason, nearest=""), bare=True)
     assert lines[2:] == ["  to reach it: give the program its absolute name, /home/me/data/x.csv"]
-    assert len(denial_lines(_denial(code="A1204", reason="a symbolic link to '/x'"), bare=True)) == 2
+    lines = denial_lines(_denial(code="A1204", reason="a symbolic link to '/x'"), bare=True)
+    assert lines[2:] == ["  what can be done: airssys help A1204"]
+
+
+@pytest.mark.parametrize("bare", [True, False])
+def test_each_refusal_says_what_can_be_done(bare: bool) -> None:
+    """Of every code a person reads three lines: what, why, and what to do; the page of the code where nothing fits."""
+    for code in CODES:
+        lines = denial_lines(_denial(code=code), bare)
+        assert len(lines) == 3
+        assert lines[2].startswith(("  to ", f"  what can be done: airssys help {code}"))
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -222,3 +234,21 @@ def test_a_full_quota_is_told_with_the_flag_that_raises_it() -> None:
     """What a storage quota refused is answered by no grant: the quota is named."""
     denial = Denial("filesystem.write", "/out/a", "A1501", "no room is left", "quota", "", 7, 1)
     assert "  to store more: --storage SIZE   or [quota] storage in Component.toml" in denial_lines(denial, bare=True)
+
+
+def test_an_ending_says_what_can_be_done() -> None:
+    """A limit names the option that raises it, a refusal the page of its code; with --quiet only what ended it."""
+    for name, code in LIMIT_CODES.items():
+        verdict = Verdict("limit", 75, "too much", code, LimitReached(name, code, 1, 2, "bytes"))
+        first, second = ending_lines(verdict, "tool", quiet=False)
+        assert first == f"airssys: tool: too much [{code}]"
+        fixed = name in ("tables", "instances")
+        assert second.startswith(f"  what can be done: airssys help {code}" if fixed else "  to allow more: --")
+        assert ending_lines(verdict, "tool", quiet=True) == [first]
+    refused = Verdict("refused", 65, "it imports what nothing here provides: env.x", "A3005")
+    assert ending_lines(refused, "tool", quiet=False)[1:] == ["  what can be done: airssys help A3005"]
+    told = Verdict("refused", 69, "first\nwhat to do", "A3001")
+    assert ending_lines(told, "tool", quiet=False) == ["airssys: tool: first [A3001]", "  what to do"]
+    assert ending_lines(Verdict("exited", 3, "a message"), "tool", quiet=False) == []
+    hostile = ending_lines(Verdict("trapped", 134, "a\x1b[2J\nb\x07"), "tool", quiet=False)
+    assert not any("\x1b" in line or "\x07" in line for line in hostile)

@@ -11,8 +11,8 @@ from supervisor.run_machine import TABLE, Command, Event, Phase, advance, diagra
 LIVING = (Phase.LAUNCHING, Phase.CONFINING, Phase.ATTACHING, Phase.LOADING, Phase.RUNNING)
 STRAIGHT = (
     (Phase.LAUNCHING, Event.SPAWNED, Phase.CONFINING, Command.WAIT),
-    (Phase.CONFINING, Event.CONFINED, Phase.ATTACHING, Command.ATTACH_WARDEN),
-    (Phase.ATTACHING, Event.ATTACHED, Phase.LOADING, Command.SEND_LOAD),
+    (Phase.CONFINING, Event.CONFINED, Phase.ATTACHING, Command.ATTACH_AND_LOAD),
+    (Phase.ATTACHING, Event.ATTACHED, Phase.LOADING, Command.WAIT),
     (Phase.LOADING, Event.SEALED, Phase.RUNNING, Command.VERIFY_AND_GO),
     (Phase.RUNNING, Event.FINISHED, Phase.ENDING, Command.WAIT),
     (Phase.ENDING, Event.ENDED, Phase.ENDED, Command.CONCLUDE),

@@ -78,7 +78,7 @@ def test_the_place_of_the_file_is_checked_before_anything_runs(tmp_path: Path) -
     for path, wasm, words in (
         ("there", program, "it exists"),
         ("link", program, "it exists"),
-        ("missing/x", program, "can't be written"),
+        ("missing/x", program, "missing is no directory"),
         ("other/x", program, "beside|beneath"),
         ("[x]/x", tmp_path / "[x]" / "prog.wasm", "no component can be in"),
         ("x", tmp_path / "two\nlines.wasm", "name"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import select
@@ -194,14 +195,15 @@ def test_a_reader_that_went_away_is_the_guests_broken_pipe(pipes: tuple[Pipe, Pi
     stream.read(_PLENTY)
     stream.flush()
     assert stream.target_gone
+    assert stream.lost_errno == 0
     assert not stream.pending
     assert not stream.wants_read()
     with pytest.raises(BrokenPipeError):
         os.write(guest.writer, b"def")
 
 
-def test_a_full_disk_ends_nothing(pipes: tuple[Pipe, Pipe]) -> None:
-    """ENOSPC at the target is treated as a reader that went away."""
+def test_a_full_disk_ends_nothing_and_is_remembered(pipes: tuple[Pipe, Pipe]) -> None:
+    """ENOSPC at the target is treated as a reader that went away, but for that it is told."""
     guest, _ = pipes
     full = os.open("/dev/full", os.O_WRONLY | os.O_CLOEXEC)
     try:
@@ -210,6 +212,7 @@ def test_a_full_disk_ends_nothing(pipes: tuple[Pipe, Pipe]) -> None:
         stream.read(_PLENTY)
         stream.flush()
         assert stream.target_gone
+        assert stream.lost_errno == errno.ENOSPC
     finally:
         os.close(full)
 

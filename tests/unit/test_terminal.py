@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 
 import pytest
 
 from supervisor.streams import terminal_filter
-from supervisor.terminal import TerminalFilter, visible
+from supervisor.terminal import OwnLines, TerminalFilter, TerminalLine, visible
 
 ATTACKS = {
     "clipboard (OSC 52)": b"\x1b]52;c;cm0gLXJmIH4=\x07",
@@ -181,4 +182,47 @@ def test_only_a_terminal_is_filtered(monkeypatch: pytest.MonkeyPatch) -> None:
         assert plain.feed(b"\x1b[31mx") == b"x"
     finally:
         for descriptor in (reader, writer, primary, terminal):
+            os.close(descriptor)
+
+
+@pytest.mark.parametrize(
+    ("written", "unfinished"),
+    [
+        ((), False),
+        ((b"half a line",), True),
+        ((b"a whole line\n",), False),
+        ((b"a whole line\n", b"and a half"), True),
+        ((b"half", b" and the rest\n"), False),
+        ((b"in red\n\x1b[0m",), False),
+        ((b"in \x1b[31mred\x1b[0m",), True),
+        ((b"in red\n", b"\x1b[0m\x1b[1m"), False),
+        ((b"returned\r",), True),
+    ],
+)
+def test_a_line_of_ours_begins_a_line(written: tuple[bytes, ...], unfinished: bool) -> None:
+    """After half a line of the guest's comes a newline first, once, and no escape code; after a whole one nothing."""
+    ours, theirs = os.openpty()
+    try:
+        line = TerminalLine(theirs)
+        for data in written:
+            line.wrote(data)
+        stream = io.StringIO()
+        lines = OwnLines(stream, line)
+        print("airssys: one\nairssys: two", file=lines)
+        print("airssys: three", file=lines)
+        assert stream.getvalue() == "\n" * unfinished + "airssys: one\nairssys: two\nairssys: three\n"
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+def test_a_line_is_that_of_one_terminal() -> None:
+    """The same terminal is known through any descriptor; another one, a pipe or a file is not it."""
+    first, second, pipe = os.openpty(), os.openpty(), os.pipe()
+    duplicate = os.dup(first[1])
+    try:
+        line = TerminalLine(first[1])
+        assert [line.is_of(d) for d in (first[1], duplicate, second[1], pipe[1])] == [True, True, False, False]
+    finally:
+        for descriptor in (*first, *second, *pipe, duplicate):
             os.close(descriptor)

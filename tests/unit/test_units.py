@@ -105,3 +105,9 @@ def test_amounts_are_written_as_people_write_them(written: str, form: object, am
     """An amount is written in the largest unit that divides it."""
     assert callable(form)
     assert form(amount) == written
+
+
+def test_one_is_not_many() -> None:
+    """What is counted is named in the singular where there is one, and in its own plural where an s isn't enough."""
+    assert [units.counted(count, "segment") for count in (0, 1, 2)] == ["0 segments", "1 segment", "2 segments"]
+    assert [units.counted(n, "capability", "capabilities") for n in (1, 3)] == ["1 capability", "3 capabilities"]

@@ -180,7 +180,9 @@ def test_every_claimed_limit_is_told_with_its_bound(name: str, limits: WorkerLim
         (LimitReached("output", "A2005", 1 << 10, 0, "bytes"), "printed more than its output limit of 1 KiB"),
         (LimitReached("timeout", "A2002", 1_500_000_000, 0, "ns"), "ran longer than its timeout of 1.5 s"),
         (LimitReached("cpu", "A2004", 2 * 10**9, 0, "ns"), "used more CPU time than its limit of 2 s"),
-        (LimitReached("fuel", "A2003", 7, 0, "units of fuel"), "used up its fuel of 7 units of fuel"),
+        (LimitReached("fuel", "A2003", 7, 0, "units of fuel"), "used up its fuel of 7 units"),
+        (LimitReached("fuel", "A2003", 1, 0, "units of fuel"), "used up its fuel of 1 unit"),
+        (LimitReached("output", "A2005", 1, 2, "bytes"), "printed more than its output limit of 1 byte"),
     ],
 )
 def test_a_limit_in_words(reached: LimitReached, words: str) -> None:

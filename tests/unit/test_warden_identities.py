@@ -11,7 +11,7 @@ from ipc.policy.forbidden import NamedObjects
 from ipc.warden import identities
 from ipc.warden.identities import ForbiddenIdentities
 
-NAMES = (".ssh", ".netrc", ".config/gh", ".config/app/token")
+NAMES = (".ssh", ".netrc", ".config/gh", ".config/app/token", ".config/x", ".config/y/z", ".Config/app/token")
 NOTHING = NamedObjects()
 
 
@@ -33,10 +33,12 @@ def found(of: ForbiddenIdentities, path: Path) -> tuple[str, str]:
     return of.find(os.lstat(path))
 
 
+@pytest.mark.parametrize("worth", [1, identities._WORTH_LISTING, 100])
 @pytest.mark.parametrize("most", [identities._LISTED_ENTRIES_MAX, 1])
-def test_names_in_homes_are_found(home: Path, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
-    """Whether a home is listed or, for the number of its names, asked one by one: the same objects are found."""
+def test_names_in_homes_are_found(home: Path, monkeypatch: pytest.MonkeyPatch, most: int, worth: int) -> None:
+    """Whether a directory is listed or, for the number of its names, asked name by name: the same objects are found."""
     monkeypatch.setattr(identities, "_LISTED_ENTRIES_MAX", most)
+    monkeypatch.setattr(identities, "_WORTH_LISTING", worth)
     known = ForbiddenIdentities(NamedObjects(homes=(str(home),), in_homes=NAMES), NOTHING)
     for name in (".ssh", ".netrc", ".config/app/token"):
         assert found(known, home / name) == (str(home / name), "")
@@ -49,6 +51,14 @@ def test_names_that_differ_in_case_are_looked_at(home: Path) -> None:
     (home / ".netrc").rename(home / ".NetRC")
     known = ForbiddenIdentities(NamedObjects(homes=(str(home),), in_homes=(".netrc", ".NetRC")), NOTHING)
     assert found(known, home / ".NetRC") == (str(home / ".NetRC"), "")
+
+
+def test_a_link_on_the_way_is_followed(home: Path) -> None:
+    """Names beneath a directory that is a symbolic link are those of where it leads, as lstat(2) takes them."""
+    (home / ".config").rename(home / "elsewhere")
+    (home / ".config").symlink_to("elsewhere")
+    known = ForbiddenIdentities(NamedObjects(homes=(str(home),), in_homes=NAMES), NOTHING)
+    assert found(known, home / "elsewhere/app/token") == (str(home / ".config/app/token"), "")
 
 
 def test_homes_that_are_not_there_are_left_out(home: Path) -> None:

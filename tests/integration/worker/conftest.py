@@ -218,6 +218,11 @@ class Stage(Struct):
         finally:
             os.close(artifact)
 
+    def run_job(self, settings: EngineSettings, job: WorkerJob, artifact: int, stdin: bytes) -> Outcome:
+        """Run what was compiled before."""
+        plan = WorkerPlan("run", settings, self.plan(), ORIGIN)
+        return self._run(plan, job, artifact, stdin, lambda pid, launched: None)
+
     def _run(
         self,
         plan: WorkerPlan,
@@ -277,9 +282,8 @@ class Stage(Struct):
             assert isinstance(message, Sealed)
             outcome.layers = message.layers
             on_sealed(spawned.pid, launched)
-            outcome.outside, outcome.problems = verify_and_bound(
-                spawned.pid, Expected.of(plan.confinement, len(job.mounts)), job.limits
-            )
+            look = verify_and_bound(spawned.pid, Expected.of(plan.confinement, len(job.mounts)), job.limits)
+            outcome.outside, outcome.problems = look.reports, look.problems
             launched.worker.send(Go())
             finished, _ = launched.worker.receive((Finished,), TIMEOUT_S)
             assert isinstance(finished, Finished)

@@ -4,9 +4,10 @@ import pytest
 
 from ipc.policy.decision import compile_policy
 from ipc.policy.forbidden import ForbiddenPaths
-from supervisor.analysis import Ask, Danger, Finding, describe_asks, describe_limits, find_problems, uncovered_imports
 from supervisor.host_policy import component_parameters, policy_document, resolve_quota
 from supervisor.manifest import Manifest, ParameterValue, Variables, bind, parse_manifest, stand_ins
+from supervisor.manifest_asks import Ask, Danger, describe_asks, describe_limits
+from supervisor.manifest_findings import Finding, find_problems, uncovered_imports
 from supervisor.settings import ComponentSettings, HostDirectories, Settings
 from supervisor.settings_reader import read_settings
 from supervisor.toml_source import parse_toml
