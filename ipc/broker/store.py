@@ -48,9 +48,11 @@ _SCHEMA_VERSION: Final = 1
 _APPLICATION_ID: Final = 0x41_53_57_42
 _BUSY_S: Final = 5.0
 _WAL_KEPT_BYTES: Final = 4 << 20
-_SETTINGS: Final = (
-    f"PRAGMA application_id = {_APPLICATION_ID}",
+_NEW: Final = (
     "PRAGMA auto_vacuum = INCREMENTAL",  # takes effect while the file is empty
+    f"PRAGMA application_id = {_APPLICATION_ID}",
+)
+_SETTINGS: Final = (
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",
     "PRAGMA secure_delete = ON",
@@ -153,10 +155,12 @@ class Store:
         version = database.execute("PRAGMA user_version").fetchone()[0]
         if (found, version) not in ((0, 0), (_APPLICATION_ID, 0), (_APPLICATION_ID, _SCHEMA_VERSION)):
             raise StoreError(f"{self.path}: not a store of this version (application {found:#x}, version {version})")
-        for setting in _SETTINGS:
+        # Nothing is written to a store that is complete: it opens on a full disk.
+        is_new = version != _SCHEMA_VERSION
+        for setting in (*_NEW, *_SETTINGS) if is_new else _SETTINGS:
             database.execute(setting).fetchall()
         database.execute("BEGIN IMMEDIATE")  # here a second broker is refused
-        for statement in _TABLES:
+        for statement in _TABLES if is_new else ():
             database.execute(statement)
         database.execute("COMMIT")
         if database.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
