@@ -13,7 +13,18 @@ import pytest
 from ipc.broker import messages as m
 from ipc.broker.events import Store as Order
 from ipc.broker.events import StoreResult
-from ipc.broker.store import ENTRY_BYTES, FILE, SLICE_KEYS, Job, Listing, Store, StoreError, entry_bytes, key_fault
+from ipc.broker.store import (
+    ENTRY_BYTES,
+    FILE,
+    RESERVE_FILE,
+    SLICE_KEYS,
+    Job,
+    Listing,
+    Store,
+    StoreError,
+    entry_bytes,
+    key_fault,
+)
 from ipc.broker.store_thread import CROWDED, WAITING_CALLS, StoreThread
 from ipc.policy.decision import Allow, Deny
 
@@ -183,7 +194,7 @@ def test_the_files_are_the_owners_alone_and_one_broker_has_them(tmp_path: Path, 
     """Mode 0600, no shared memory beside it; a second one is refused."""
     ask_store(store, m.Set(1, "k", b""))
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {FILE, f"{FILE}-wal"}
+    assert names == {FILE, f"{FILE}-wal", RESERVE_FILE}
     assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
     with pytest.raises(StoreError, match="locked"):
         Store(str(tmp_path))

@@ -16,7 +16,7 @@ import pytest
 from ipc.struct import Struct
 
 GUARD_S = 60.0
-HOLD = 'mount -t tmpfs -o size=2m,mode=777 tmpfs "$1" && echo mounted && exec sleep 600'
+HOLD = 'mount -t tmpfs -o size=64m,mode=777 tmpfs "$1" && echo mounted && exec sleep 600'
 HEAD = """
 import ctypes, json, os, struct, sys, threading
 from ipc.broker import messages as m
@@ -52,7 +52,7 @@ class Disk(Struct):
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    """A file system of 2 MiB (tmpfs)."""
+    """A file system of 64 MiB (tmpfs)."""
     namespaces = ["--mount"] if os.geteuid() == 0 else ["--user", "--map-root-user", "--mount"]
     command = ["unshare", *namespaces, "sh", "-c", HOLD, "sh", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as holder:
@@ -70,7 +70,7 @@ directory = sys.argv[1]
 store = Store(directory)
 kept = {}
 refused = 0
-for number in range(100):
+for number in range(600):
     (small, large) = ask(store, m.Set(1, f"s{number}", b"s"), m.Set(1, f"l{number}", bytes(100_000)))
     for key, value, result in ((f"s{number}", b"s", small), (f"l{number}", bytes(100_000), large)):
         if result.failure:
