@@ -42,6 +42,8 @@ class WorkerLimits(Message, frozen=True):
     open_files: int = 1_024
     file_size_bytes: int = 1 << 32
     storage_bytes: int | None = None
+    payload_bytes: int = 0
+    """Of an actor: the largest message; moving one takes memory of the worker's beside the guest's."""
 
 
 class ConfinementPlan(Message, frozen=True):
@@ -58,7 +60,8 @@ class ConfinementPlan(Message, frozen=True):
 class WorkerPlan(Message, frozen=True):
     """Supervisor → worker, with the fork: what to become before there is a program.
 
-    `kind` is run, actor, probe or compile; an actor's first filter lets it keep a connection to the broker.
+    `kind` is run, actor, compile, or one of the probes (probe, actor-probe). An actor's first filter lets it keep a
+    connection to the broker.
     A compiler has its `limits` from the start; a runner learns them with its job.
     """
 

@@ -15,6 +15,9 @@ from supervisor import watch
 
 RUNTIME_SLACK_BYTES = 64 << 20
 """Private memory beside the guest's own: the engine's tables and stacks, its runtime threads, buffers of host calls."""
+PAYLOAD_FACTOR = 160
+"""Bytes that the engine's interface takes for one byte of a message that is handled and sent on: 32 and more in each of
+up to four lists of values (worker/value_memory.py)."""
 MAX_DESCRIPTORS_BESIDE_MOUNTS = 24
 """A sealed worker holds its three streams, its channel, two handles a mount, and the engine's own event descriptors."""
 _NAMESPACES = ("net", "ipc", "mnt", "uts", "pid")
@@ -103,8 +106,9 @@ def verify_and_bound(pid: int, expected: Expected, limits: WorkerLimits) -> Look
 
 
 def data_bound_bytes(status: Mapping[str, str], limits: WorkerLimits) -> int:
-    """Return the final RLIMIT_DATA: in use at the seal + the guest's memory + RUNTIME_SLACK_BYTES."""
-    return int(status["VmData"].split()[0]) * _KIB + limits.memory_bytes + RUNTIME_SLACK_BYTES
+    """Return the final RLIMIT_DATA: in use at the seal + the guest's memory + RUNTIME_SLACK_BYTES, + its messages'."""
+    in_use_bytes = int(status["VmData"].split()[0]) * _KIB
+    return in_use_bytes + limits.memory_bytes + RUNTIME_SLACK_BYTES + PAYLOAD_FACTOR * limits.payload_bytes
 
 
 def observe(pid: int) -> Observed:

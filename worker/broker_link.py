@@ -58,6 +58,8 @@ _REQUESTS_OUTLIVE_NS: Final = 800_000_000
 _RETRY_FIRST_NS: Final = 10_000_000
 _RETRY_LAST_NS: Final = 320_000_000
 _SILENT_HEARTBEATS: Final = 4
+_WELCOME_NS: Final = 2_000_000_000
+"""How long a Welcome is waited for before the connection is tried anew."""
 _LINGER_MS: Final = 500
 _HANDLED_TOGETHER: Final = 8
 _NEVER_NS: Final = 1 << 62
@@ -206,12 +208,12 @@ class BrokerLink:
                 self._put(Health(health))
 
     def close(self, in_order: bool) -> None:
-        """End the session; `in_order` says so to the broker, and waits until what was said is on its way."""
+        """End the session; `in_order` says so to the broker. Waits until what was said is on its way."""
         with self.lock:
-            if in_order and self._ready:
+            if in_order:
                 self._put(Bye())
-                self._flush()
-            linger_ms = _LINGER_MS if in_order and self._ready else 0
+            linger_ms = _LINGER_MS if self._ready else 0
+            self._flush()
             self._drop(linger_ms)
             self._context.term()
 
@@ -247,9 +249,11 @@ class BrokerLink:
         self._heard_ns = time.monotonic_ns()
         if self._greeting:
             self._say_hello()
+        self._heed_monitor()  # as it is waited for from here on: found empty once
 
     def _say_hello(self) -> None:
         if self._socket is not None:
+            self._heard_ns = time.monotonic_ns()
             self._socket.send(pack([Hello(PROTOCOL, self._epoch)]), zmq.NOBLOCK)
 
     def _drop(self, linger_ms: int = 0) -> None:
@@ -276,12 +280,11 @@ class BrokerLink:
         """Do what is due, wait until something has come, and take it in; False when the time was over, or was woken."""
         poll = poll or self._poll
         while True:
-            if self._receive():
-                return True
             kept = len(self._inbox)
             now_ns = time.monotonic_ns()
             until_ns = min(deadline_ns, self._do_due(now_ns))
-            if len(self._inbox) > kept:
+            # Last before the wait: a descriptor of libzmq's tells only of what comes after its socket was found empty.
+            if self._receive() or len(self._inbox) > kept:
                 return True
             ready = poll.poll(None if until_ns == _NEVER_NS else max(0, until_ns - now_ns + 999_999) // 1_000_000)
             descriptors = [descriptor for descriptor, _ in ready]
@@ -292,24 +295,24 @@ class BrokerLink:
 
     def _do_due(self, now_ns: int) -> int:
         """Connect, or give up waiting, when it is time; returns when something is due next."""
-        due_ns = _NEVER_NS
-        if self._socket is not None and self._ready and self._heartbeat_ns:
-            silent_ns = self._heard_ns + _SILENT_HEARTBEATS * self._heartbeat_ns
-            if now_ns >= silent_ns:
-                self._drop()
-            else:
-                due_ns = silent_ns
-        if self._socket is None:
-            if now_ns >= self._retry_ns:
-                self._connect()
-            else:
-                due_ns = min(due_ns, self._retry_ns)
+        if self._socket is not None and now_ns >= self._silence_ends_ns():
+            self._drop()
+        if self._socket is None and now_ns >= self._retry_ns:
+            self._connect()
+        # A connection can be over as soon as it was tried.
+        due_ns = self._retry_ns if self._socket is None else self._silence_ends_ns()
         if not self._ready and self._requests:
             if now_ns >= self._requests_end_ns:
                 self._fail_requests("the broker is away")
             else:
                 due_ns = min(due_ns, self._requests_end_ns)
         return due_ns
+
+    def _silence_ends_ns(self) -> int:
+        """When a connection on which nothing is heard counts as lost."""
+        if self._ready:
+            return self._heard_ns + _SILENT_HEARTBEATS * self._heartbeat_ns if self._heartbeat_ns else _NEVER_NS
+        return self._heard_ns + _WELCOME_NS if self._greeting else _NEVER_NS
 
     def _heed_monitor(self) -> None:
         lost = False

@@ -18,6 +18,7 @@ _NEVER_NS: Final = 1 << 62
 _PERIOD_NS: Final = 500_000_000
 """How often a busy guest's link is attended to."""
 _GRACE_NS: Final = 2_000_000_000
+_MARGIN_NS: Final = 100_000_000
 
 
 class CallClock:
@@ -44,6 +45,7 @@ class CallClock:
         self._give_up = give_up
         # No call that begins while the thread sleeps is over before it wakes.
         self._period_ns = min(_PERIOD_NS, timeout_ns or _PERIOD_NS)
+        self._margin_ns = min(_MARGIN_NS, (timeout_ns or 0) // 10)
         self._changed = threading.Condition(threading.Lock())
         self._calls = 0
         self._runs = False
@@ -75,6 +77,11 @@ class CallClock:
         with self._changed:
             self._runs = False
             self.deadline_ns = _NEVER_NS
+
+    @property
+    def host_deadline_ns(self) -> int:
+        """When a host function must have returned, for its guest to be told that it has waited in vain."""
+        return self.deadline_ns - self._margin_ns
 
     def left_ns(self) -> int:
         """How long the call that runs may still take."""

@@ -42,7 +42,8 @@ CHANNEL = 3
 """The worker's descriptors: 0, 1, 2 are the guest's streams, this is the channel, the next the parent's pidfd."""
 PARENT_PIDFD = 4
 ACTOR = "actor"
-"""The kind of a plan for an actor."""
+_PROBES = {"probe": False, "actor-probe": True}
+"""Kinds of plans for what stands in a guest's place → whether it is behind an actor's filter."""
 
 _CHUNK_BYTES = 1 << 24
 
@@ -78,7 +79,7 @@ def _live(plan: WorkerPlan, channel: Channel, in_pid_namespace: bool) -> int:
         runner = runner_for(plan.engine)
         confinement = confine.put_on_layers(plan.confinement, PARENT_PIDFD, in_pid_namespace)
         # From here on nothing is imported, and no file is named but by the engine.
-        listener = confine.confine_with_listener(confinement, plan.kind == ACTOR)
+        listener = confine.confine_with_listener(confinement, plan.kind == ACTOR or _PROBES.get(plan.kind, False))
         if listener >= 0:
             channel.send(Confined(tuple(confinement.layers)), (listener,))
             os.close(listener)
@@ -135,13 +136,17 @@ def _load_actor(plan: WorkerPlan) -> type[Actor] | None:
         return None
     from worker.actor import Actor
 
+    if seccomp.LAYER not in plan.confinement.off:
+        seccomp.compile_for_actors()
     return Actor
 
 
 def _parse_probe(plan: WorkerPlan) -> Callable[[str], Probe] | None:
-    """Return what a worker of the kind "probe" has in the guest's place; imported now, as nothing is after filter 1."""
-    if plan.kind != "probe":
+    """Return what a worker that is a probe has in the guest's place; imported now, as nothing is after filter 1."""
+    if plan.kind not in _PROBES:
         return None
+    if _PROBES[plan.kind]:
+        seccomp.compile_for_actors()
     from worker.probe import Probe
 
     return Probe.parse

@@ -80,6 +80,8 @@ BROKE_PROTOCOL: Final = "A1806"
 NO_PROVIDER: Final = "no provider is registered for this capability"
 _ORDERS: Final = (Admit, Dismiss, UseWarden, CallActor, ForgetCall, RemoveNamespace, ReadQuotas)
 _MAIL_MAX: Final = 10_000
+_READS_BEFORE_ANSWER: Final = 4
+"""How often what waits is read before a warden is answered, so that a neighbour's flood doesn't delay that."""
 _AUDIT_FLUSH_NS: Final = 1_000_000_000
 
 
@@ -368,7 +370,13 @@ class Broker:
             case RemoveNamespace(namespace):
                 self._store.remove(namespace, 0)
             case ReadQuotas():
-                self._mail.send(Quotas(tuple(self._core.quota_states(time.monotonic_ns()))))
+                self._mail.send(Quotas(tuple(map(self._with_usage, self._core.quota_states(time.monotonic_ns())))))
+
+    def _with_usage(self, state: QuotaState) -> QuotaState:
+        """What is stored is the store's to say: the core knows it only of who has asked."""
+        if state.quota != "storage":
+            return state
+        return replace(state, usage=self._store.usage_bytes(state.component))
 
     def _admit(self, order: Admit, policy_file: int) -> None:
         document = read_document(_read_file(policy_file, POLICY_MAX_BYTES))
@@ -401,8 +409,9 @@ class Broker:
             assert isinstance(message, Connecting)
             # What has closed is noted first: a worker that connects again has closed before.
             self._sockets.watch(self._peers)
-            while not self._read_frames():
-                pass
+            for _ in range(_READS_BEFORE_ANSWER):
+                if self._read_frames():
+                    break
             for lost in self._peers.take_lost():
                 self._handle(Disconnected(lost.key, lost.route))
             allowed = self._peers.announce(message.instance)

@@ -7,6 +7,9 @@ its value, and `ENTRY_BYTES`.
 The file is in WAL mode with synchronous=FULL: a commit has returned after the log was fsynced (sqlite.org/wal.html,
 sqlite.org/pragma.html). The locking mode is exclusive, so that a second broker is refused the file, and there is no
 shared memory beside it. Deleted content is overwritten (secure_delete).
+
+On a full disk SQLite can neither write its log back nor delete. So room is held by a second file, which is given back
+for that moment; while there is none nothing is written that needs room, and deleting works.
 """
 
 from __future__ import annotations
@@ -38,19 +41,27 @@ from ipc.policy.patterns import Malformed
 from ipc.struct import Struct, field
 
 FILE: Final = "store.sqlite"
+RESERVE_FILE: Final = "store.reserve"
+RESERVE_BYTES: Final = 16 << 20
+"""More than the log can have grown to when it is to be written back (`store_thread.BATCH_BYTES`)."""
 ENTRY_BYTES: Final = 64
 """What each entry costs beside its key and value: about what SQLite takes for it, so that keys aren't free."""
 SLICE_KEYS: Final = 2_000
 """How many keys one step of a listing looks at, before others get their turn."""
 LIST_ACTION: Final = "storage.read"
 
+DISK_FULL: Final = "the store's disk is full"
 _SCHEMA_VERSION: Final = 1
 _APPLICATION_ID: Final = 0x41_53_57_42
 _BUSY_S: Final = 5.0
 _WAL_KEPT_BYTES: Final = 4 << 20
-_SETTINGS: Final = (
-    f"PRAGMA application_id = {_APPLICATION_ID}",
+_VACUUM_PAGES: Final = 512
+_VACUUM_STEPS: Final = 16
+_NEW: Final = (
     "PRAGMA auto_vacuum = INCREMENTAL",  # takes effect while the file is empty
+    f"PRAGMA application_id = {_APPLICATION_ID}",
+)
+_SETTINGS: Final = (
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",
     "PRAGMA secure_delete = ON",
@@ -128,6 +139,8 @@ class Store:
         self._accounts: dict[str, Account] = {}
         self._changed: dict[str, Account] = {}
         self._why = ""
+        self._reserve_path = os.path.join(directory, RESERVE_FILE)
+        self._has_reserve = False
         try:
             # Made by us, so that it is never readable by others; SQLite's own files take its mode.
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
@@ -153,10 +166,12 @@ class Store:
         version = database.execute("PRAGMA user_version").fetchone()[0]
         if (found, version) not in ((0, 0), (_APPLICATION_ID, 0), (_APPLICATION_ID, _SCHEMA_VERSION)):
             raise StoreError(f"{self.path}: not a store of this version (application {found:#x}, version {version})")
-        for setting in _SETTINGS:
+        # Nothing is written to a store that is complete: it opens on a full disk.
+        is_new = version != _SCHEMA_VERSION
+        for setting in (*_NEW, *_SETTINGS) if is_new else _SETTINGS:
             database.execute(setting).fetchall()
         database.execute("BEGIN IMMEDIATE")  # here a second broker is refused
-        for statement in _TABLES:
+        for statement in _TABLES if is_new else ():
             database.execute(statement)
         database.execute("COMMIT")
         if database.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
@@ -178,12 +193,23 @@ class Store:
         """
         if not any(isinstance(order.call, Set | Delete | CompareAndSet) for order, _ in jobs):
             return [self._reading(job) for job in jobs]
+        self._reserve()
+        if not self._has_reserve:
+            self._make_room()
+            self._reserve()
         results = self._in_one_transaction(jobs)
         # One of them was too much for the disk: the others need not suffer for it.
         return results or [self._alone(job) for job in jobs]
 
     def remove(self, namespace: str) -> str:
         """Remove all that a namespace holds, from the log and the free pages too; returns why it failed, or ""."""
+        failure = self._remove(namespace)
+        if failure and not self.broken:
+            self._make_room()
+            failure = self._remove(namespace)
+        return failure
+
+    def _remove(self, namespace: str) -> str:
         if self.broken:
             return self.broken
         try:
@@ -191,7 +217,7 @@ class Store:
             self._database.execute("DELETE FROM entries WHERE namespace = ?", (namespace,))
             self._database.execute("COMMIT")
             self._accounts.pop(namespace, None)
-            self._database.execute("PRAGMA incremental_vacuum").fetchall()
+            self._vacuum()
             self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         except (sqlite3.Error, MemoryError) as error:
             return self._failed(error)
@@ -222,7 +248,10 @@ class Store:
         if not isinstance(job[0].call, Set | Delete | CompareAndSet):
             return self._reading(job)
         results = self._in_one_transaction([job])
-        if results is None and self._make_room():
+        if results is None:
+            self._make_room()
+            if not isinstance(job[0].call, Delete):
+                self._reserve()
             results = self._in_one_transaction([job])
         if results is None:
             return StoreResult(failure=self._why, usage_bytes=self.account(job[0].namespace).usage_bytes)
@@ -237,14 +266,46 @@ class Store:
         except (sqlite3.Error, MemoryError) as error:
             return StoreResult(failure=self._failed(error))
 
-    def _make_room(self) -> bool:
-        """Write the log back and cut it: on a full disk that may be the room that is needed."""
+    def _reserve(self) -> None:
+        """Hold room on the disk, if it isn't held already and there is any."""
+        if self._has_reserve:
+            return
         try:
-            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            descriptor = os.open(self._reserve_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError:
+            return
+        try:
+            os.posix_fallocate(descriptor, 0, RESERVE_BYTES)
+            self._has_reserve = True
+        except OSError:
+            # What was had of it is of more use to others.
+            os.ftruncate(descriptor, 0)
+        finally:
+            os.close(descriptor)
+
+    def _make_room(self) -> None:
+        """Write the log back and cut it, and give free pages back, with the room that was held for that.
+
+        In small steps, each of which needs a little room itself.
+        """
+        self._has_reserve = False
+        try:
+            os.truncate(self._reserve_path, 0)
+        except OSError:
+            return
+        try:
+            for _ in range(_VACUUM_STEPS):
+                self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                if not self._database.execute("PRAGMA freelist_count").fetchone()[0]:
+                    break
+                self._vacuum(_VACUUM_PAGES)
         except (sqlite3.Error, MemoryError) as error:
             self._failed(error)
-            return False
-        return True
+
+    def _vacuum(self, pages: int = 0) -> None:
+        """Give so many free pages back to the file system, 0 for all."""
+        # Not `execute`: it stops after the first page, which is a row without columns to it.
+        self._database.executescript(f"PRAGMA incremental_vacuum({pages})")
 
     def _failed(self, error: Exception) -> str:
         """Take back what was begun, and return what to say; decides whether the file can be trusted any more."""
@@ -308,6 +369,8 @@ class Store:
         # What makes it smaller is always allowed: a limit may have been lowered since.
         if limit is not None and usage > limit and growth > 0:
             return StoreResult(over_limit=True, usage_bytes=account.usage_bytes)
+        if not self._has_reserve:
+            return StoreResult(failure=DISK_FULL, usage_bytes=account.usage_bytes)
         self._database.execute(_SET, (order.namespace, key.encode(), value))
         self._changed[order.namespace] = Account(usage, account.entries + (length is None))
         return StoreResult(count=1, usage_bytes=usage)

@@ -19,6 +19,8 @@ from ipc.broker.store import Job, Listing, Store
 
 CALLS_MAX: Final = 256
 """How many calls share a transaction."""
+BATCH_BYTES: Final = 8 << 20
+"""How many bytes of values they write."""
 TURN_CALLS: Final = 32
 """How many of them are of one namespace, while others wait."""
 TURN_BYTES: Final = 4 << 20
@@ -145,8 +147,9 @@ class StoreThread:
     def _take(self) -> list[Job]:
         """Take a turn of each namespace that waits, until there is enough for one transaction."""
         taken: list[Job] = []
+        batch_bytes = 0
         for name in list(self._waiting):
-            if len(taken) >= CALLS_MAX:
+            if len(taken) >= CALLS_MAX or batch_bytes > BATCH_BYTES - TURN_BYTES:
                 break
             waiting = self._waiting.pop(name)
             size_bytes = 0
@@ -157,6 +160,7 @@ class StoreThread:
                 size_bytes += job_bytes
                 taken.append(waiting.jobs.popleft())
             waiting.size_bytes -= size_bytes
+            batch_bytes += size_bytes
             if waiting.jobs:
                 self._waiting[name] = waiting  # behind the others
         return taken

@@ -98,7 +98,7 @@ class Asking:
     def __call__(self, build: Callable[[int], FromWorker]) -> Answered:
         """Return what the broker has answered; raises Refusal for everything else."""
         try:
-            answer = self._link.ask(build, self._clock.deadline_ns)
+            answer = self._link.ask(build, self._clock.host_deadline_ns)
         except Unavailable as unavailable:
             raise Refusal(error_of(ErrorKind.UNAVAILABLE, str(unavailable))) from None
         if isinstance(answer, Refused):

@@ -159,7 +159,9 @@ class Broker:
                 with contextlib.suppress(EOFError):
                     message, _ = self._warden.receive((Connecting,))
                     assert isinstance(message, Connecting)
-                    self.announced.append(message.instance)
+                    with self._changed:
+                        self.announced.append(message.instance)
+                        self._changed.notify_all()
                     self._warden.send(Expected(message.instance, self.expects))
             if self._orders_in in ready:
                 kind, frame = self._orders_in.recv_multipart()
@@ -212,6 +214,7 @@ class Broker:
 
     def deliver(self, payload: bytes, wants_answer: bool = True, topic: str = "") -> int:
         """Deliver one message; returns its number."""
+        self.wait(Hello)
         self._deliveries += 1
         self.say(Deliver(self._deliveries, "tester", payload, wants_answer, topic))
         return self._deliveries
@@ -230,6 +233,11 @@ class Broker:
         """Deliver a request and wait for its answer."""
         number = self.deliver(payload)
         return self.wait(Answer, lambda m: m.delivery == number)[0]
+
+    def wait_announced(self, count: int) -> None:
+        """Wait until so many connections were announced."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.announced) >= count, TIMEOUT_S)
 
     def callback(self, correlation: int, payload: bytes | None, kind: str = "", reason: str = "") -> None:
         """End a request of the worker's."""
@@ -365,6 +373,7 @@ class Stage(Struct):
         grants: tuple[tuple[str, str], ...] = (("storage.read", "k"),),
         kind: str = "actor",
         wasm_kind: str = "component",
+        arguments: tuple[str, ...] = ("actor",),
         mounts: tuple[tuple[str, str], ...] = (),
     ) -> Instance | StartFailed:
         """Run the actor up to its first instruction, as the supervisor does."""
@@ -398,10 +407,10 @@ class Stage(Struct):
         job = WorkerJob(
             worker_id,
             wasm_kind,
-            ("actor",),
+            arguments,
             (),
             mounts,
-            WorkerLimits(64 << 20, 1 << 20),
+            WorkerLimits(64 << 20, 1 << 20, payload_bytes=1_000_000),
             ActorJob(
                 "actor",
                 worker_id,
@@ -411,7 +420,9 @@ class Stage(Struct):
                 config,
                 packed,
                 call_timeout_ns,
-            ),
+            )
+            if kind == "actor"
+            else None,
         )
         launched.load(job)
         sealed, _ = launched.worker.receive((Sealed, StartFailed), TIMEOUT_S)
@@ -479,7 +490,7 @@ def whole_stage() -> Iterator[Stage]:
         writer.start()
         zygote = Zygote(actors=True)
         zygote.start()
-        process = WardenProcess.start(zygote.user_namespace)
+        process = WardenProcess.start_warden(zygote.user_namespace)
         warden = WardenClient(process)
         keys = (writer.server_public_key, *writer.new_client_keys("warden"))
         warden.set_up(WardenSetup(uid, gid, (gid,), 0o022, writer.endpoint, *keys, str(scratch)))

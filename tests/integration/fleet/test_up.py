@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -20,7 +18,6 @@ import pytest
 import wasmtime
 
 from ipc.channel import Channel
-from ipc.struct import Struct
 from supervisor.cli import down as _down  # noqa: F401 # loaded before a fork that can't read it any more
 from supervisor.cli import status as _status  # noqa: F401 # likewise
 from supervisor.cli.main import main
@@ -29,99 +26,6 @@ from supervisor.control_messages import ANSWERS, Done, GetStatus, NotDone
 GUESTS = Path(__file__).resolve().parents[1] / "guests"
 IN_ORDER_S = 5.0
 UNPRIVILEGED = 65534
-
-
-class Up(Struct):
-    """A running `airssys up`, read line by line."""
-
-    process: subprocess.Popen[bytes]
-    said: str = ""
-
-    def until(self, text: str, within_s: float = 60) -> None:
-        """Read what it says until `text` is in it."""
-        assert self.process.stdout is not None
-        until_s = time.monotonic() + within_s
-        while text not in self.said:
-            ready = select.select([self.process.stdout], [], [], max(0.0, until_s - time.monotonic()))[0]
-            data = os.read(self.process.stdout.fileno(), 65536) if ready else b""
-            if not data:
-                assert self.process.stderr is not None
-                pytest.fail(f"{text!r} was not said; it said: {self.said}\n{self.errors()}")
-            self.said += data.decode("utf-8", "replace")
-
-    def errors(self) -> str:
-        """Return what is on its stderr; ends it where it still runs."""
-        if self.process.poll() is None:
-            self.process.kill()
-        assert self.process.stderr is not None
-        return self.process.stderr.read().decode("utf-8", "replace")
-
-    def end(self, within_s: float = 30) -> int:
-        """Wait for its end and return its exit code."""
-        assert self.process.stdout is not None
-        code = self.process.wait(within_s)
-        self.said += self.process.stdout.read().decode("utf-8", "replace")
-        return code
-
-    @property
-    def tree(self) -> list[psutil.Process]:
-        """All its processes."""
-        return psutil.Process(self.process.pid).children(recursive=True)
-
-
-Starter = Callable[..., contextlib.AbstractContextManager[Up]]
-
-
-@pytest.fixture
-def up(airssys) -> Starter:
-    """Start `airssys up` with arguments; at the end of the block it is ended, however that was left."""
-
-    @contextlib.contextmanager
-    def start(*arguments: str | Path, **environment: str) -> Iterator[Up]:
-        process = airssys.start("up", *arguments, **environment)
-        try:
-            yield Up(process)
-        finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGINT)
-                try:
-                    process.wait(20)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-            for stream in (process.stdin, process.stdout, process.stderr):
-                assert stream is not None
-                stream.close()
-            process.wait()
-
-    return start
-
-
-def _component(directory: Path, name: str, wasm: str | bytes, more: str = "") -> Path:
-    """Make a component directory of a guest in the repository, or of these bytes."""
-    place = directory / name
-    place.mkdir()
-    if isinstance(wasm, bytes):
-        (place / "program.wasm").write_bytes(wasm)
-    elif wasm.endswith(".wat"):
-        (place / "program.wasm").write_bytes(wasmtime.wat2wasm((GUESTS / "wat" / wasm).read_text()))
-    else:
-        shutil.copy(GUESTS / wasm, place / "program.wasm")
-    (place / "Component.toml").write_text(
-        f'schema = 1\n[component]\nname = "{name}"\nversion = "1.2.3"\nwasm = "program.wasm"\n{more}'
-    )
-    return place
-
-
-@pytest.fixture
-def hello(airssys) -> Path:
-    """A command that prints a word and ends."""
-    return _component(airssys.directory, "hello", "hello.wasm")
-
-
-@pytest.fixture
-def waiting(airssys) -> Path:
-    """A command that waits for an hour."""
-    return _component(airssys.directory, "waiting", "block-poll.wat")
 
 
 def _printing(text: bytes, lines: int = 1) -> bytes:
@@ -152,7 +56,7 @@ def _phases(airssys) -> dict[str, str]:
 # ---- the straight way
 
 
-def test_components_come_up_are_looked_at_and_end_in_order(airssys, up: Starter, hello: Path, waiting: Path) -> None:
+def test_components_come_up_are_looked_at_and_end_in_order(airssys, up, hello: Path, waiting: Path) -> None:
     """A command that ends is done, one that runs runs; status, quota and logs tell of both; down ends all."""
     with up(hello, waiting) as fleet:
         fleet.until("hello: done (exited 0)")
@@ -188,9 +92,9 @@ def test_components_come_up_are_looked_at_and_end_in_order(airssys, up: Starter,
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_all_in_order_within_five_seconds(airssys, up: Starter, waiting: Path, number: int) -> None:
+def test_a_signal_ends_all_in_order_within_five_seconds(airssys, component, up, waiting: Path, number: int) -> None:
     """One that computes and one that waits are ended, nothing of them is left, and that is on record."""
-    spinning = _component(airssys.directory, "spinning", "spin.wat")
+    spinning = component("spinning", "spin.wat")
     with up(spinning, waiting) as fleet:
         fleet.until("spinning: running")
         fleet.until("waiting: running")
@@ -212,9 +116,9 @@ def test_a_signal_ends_all_in_order_within_five_seconds(airssys, up: Starter, wa
     ]
 
 
-def test_a_failure_is_told_and_concerns_nobody_else(airssys, up: Starter, waiting: Path) -> None:
+def test_a_failure_is_told_and_concerns_nobody_else(airssys, component, up, waiting: Path) -> None:
     """A component that traps is reported in words and stays down; the one beside it runs on."""
-    trapping = _component(airssys.directory, "trapping", "start-trap.wat")
+    trapping = component("trapping", "start-trap.wat")
     with up(trapping, waiting) as fleet:
         fleet.until("trapping: failed (trapped:")
         fleet.until("waiting: running")
@@ -223,9 +127,9 @@ def test_a_failure_is_told_and_concerns_nobody_else(airssys, up: Starter, waitin
 
 
 @pytest.mark.parametrize(("good", "code"), [(True, 0), (False, 1)])
-def test_until_done_ends_with_the_last_component(airssys, up: Starter, hello: Path, good: bool, code: int) -> None:
+def test_until_done_ends_with_the_last_component(airssys, up, component, hello: Path, good: bool, code: int) -> None:
     """--until-done ends when nothing runs any more: with 0, or with 1 where a component failed."""
-    more = () if good else (_component(airssys.directory, "bad", "start-trap.wat"),)
+    more = () if good else (component("bad", "start-trap.wat"),)
     with up(hello, *more, "--until-done", "--json") as fleet:
         assert fleet.end() == code
     events = [json.loads(line) for line in fleet.said.splitlines()]
@@ -238,10 +142,9 @@ def test_until_done_ends_with_the_last_component(airssys, up: Starter, hello: Pa
 # ---- what it may
 
 
-def test_nothing_starts_where_one_is_not_granted_what_it_asks(airssys, up: Starter, hello: Path) -> None:
+def test_nothing_starts_where_one_is_not_granted_what_it_asks(airssys, component, up, hello: Path) -> None:
     """Without a terminal and a grant nothing of it starts (77); with --grant asked, the control, all do."""
-    reader = _component(
-        airssys.directory,
+    reader = component(
         "reader",
         "tool.wasm",
         'args = ["cat", "/etc/hostname"]\n[capabilities.filesystem]\nread = ["/etc/hostname"]\n',
@@ -273,7 +176,7 @@ def test_a_name_is_an_address_and_belongs_to_one(airssys, hello: Path) -> None:
     assert "both called hello" in refused.stderr
 
 
-def test_a_state_directory_has_one_supervisor(airssys, up: Starter, waiting: Path, hello: Path) -> None:
+def test_a_state_directory_has_one_supervisor(airssys, up, waiting: Path, hello: Path) -> None:
     """A second one with the same state is refused and does no harm to the first."""
     with up(waiting) as fleet:
         fleet.until("waiting: running")
@@ -286,13 +189,13 @@ def test_a_state_directory_has_one_supervisor(airssys, up: Starter, waiting: Pat
 # ---- which supervisor
 
 
-def test_the_nearest_state_directory_upwards_is_asked(airssys, waiting: Path) -> None:
+def test_the_nearest_state_directory_upwards_is_asked(airssys, running, waiting: Path) -> None:
     """Without a word of where, state is in .airssys, and from any directory beneath the commands find it."""
     environment = {name: value for name, value in airssys.environment.items() if name != "AIRSSYS_STATE"}
     here = type(airssys)(airssys.directory, environment)
     with here.start("up", waiting, cwd=airssys.directory) as process:
         try:
-            fleet = Up(process)
+            fleet = running(process)
             fleet.until("waiting: running")
             deep = waiting / "a" / "b"
             deep.mkdir(parents=True)
@@ -309,7 +212,7 @@ def test_the_nearest_state_directory_upwards_is_asked(airssys, waiting: Path) ->
             process.kill()
 
 
-def test_a_dead_supervisor_leaves_nothing_in_the_way(airssys, up: Starter, waiting: Path) -> None:
+def test_a_dead_supervisor_leaves_nothing_in_the_way(airssys, up, waiting: Path) -> None:
     """Killed, its workers end with it; the socket that it left is nobody's, and the next one takes its place."""
     with up(waiting) as fleet:
         fleet.until("waiting: running")
@@ -341,7 +244,7 @@ def test_a_dead_supervisor_leaves_nothing_in_the_way(airssys, up: Starter, waiti
     ],
 )
 def test_another_user_may_what_the_settings_say(
-    airssys, up: Starter, waiting: Path, settings: str, status: int, down: int
+    airssys, up, waiting: Path, settings: str, status: int, down: int
 ) -> None:
     """By default nobody but us; viewers look, admins end it. The kernel says who asks; what is refused is on record."""
     (airssys.directory / "airssys.toml").write_text("schema = 1\n" + settings)
@@ -406,7 +309,7 @@ def _connect(airssys) -> Channel:
     return Channel(connection)
 
 
-def test_clients_that_misbehave_delay_nobody(airssys, up: Starter, waiting: Path) -> None:
+def test_clients_that_misbehave_delay_nobody(airssys, up, waiting: Path) -> None:
     """Who asks nothing, who sends garbage, who asks and doesn't read: others are answered at once, and so are we."""
     with up(waiting) as fleet, contextlib.ExitStack() as stack:
         fleet.until("waiting: running")
@@ -431,7 +334,7 @@ def test_clients_that_misbehave_delay_nobody(airssys, up: Starter, waiting: Path
         assert kinds[-1] is Done
 
 
-def test_too_many_clients_are_told_so(airssys, up: Starter, waiting: Path) -> None:
+def test_too_many_clients_are_told_so(airssys, up, waiting: Path) -> None:
     """One user can't take every place; who comes above that is told, and when one leaves there is room again."""
     with up(waiting) as fleet, contextlib.ExitStack() as stack:
         fleet.until("waiting: running")
@@ -454,10 +357,10 @@ def test_too_many_clients_are_told_so(airssys, up: Starter, waiting: Path) -> No
 # ---- logs
 
 
-def test_what_is_printed_cant_act_on_the_terminal(airssys, up: Starter) -> None:
+def test_what_is_printed_cant_act_on_the_terminal(airssys, component, up) -> None:
     """Control characters are kept as they were and shown escaped; nothing printed can pass for a line of ours."""
     forged = b"\x1b]0;owned\x07\x1b[2Jtext\n2026-01-01T00:00:00.000000000Z system F all is well\n\ttab\n"
-    evil = _component(airssys.directory, "evil", _printing(forged))
+    evil = component("evil", _printing(forged))
     with up(evil, "--until-done") as fleet:
         assert fleet.end() == 0
     kept = (airssys.state / "logs" / "evil.log").read_bytes()
@@ -471,7 +374,7 @@ def test_what_is_printed_cant_act_on_the_terminal(airssys, up: Starter) -> None:
     assert airssys("logs", "evil", "--plain").stdout.splitlines()[-1] == "\ttab"
 
 
-def test_logs_follow_a_component_to_its_supervisors_end(airssys, up: Starter, waiting: Path, hello: Path) -> None:
+def test_logs_follow_a_component_to_its_supervisors_end(airssys, up, waiting: Path, hello: Path) -> None:
     """-f shows what is there and what comes, and ends with the supervisor; --since leaves out what is older."""
     with up(waiting, hello) as fleet:
         fleet.until("waiting: running")
@@ -493,9 +396,9 @@ def test_logs_follow_a_component_to_its_supervisors_end(airssys, up: Starter, wa
         assert airssys("logs", name).code == 65
 
 
-def test_a_flood_of_output_is_paced_and_kept_within_bounds(airssys, up: Starter, waiting: Path) -> None:
+def test_a_flood_of_output_is_paced_and_kept_within_bounds(airssys, component, up, waiting: Path) -> None:
     """A component that prints without end gets no more than its pace, and the others are answered meanwhile."""
-    flood = _component(airssys.directory, "flood", _printing(b"x" * 4095 + b"\n", lines=2**31 - 1))
+    flood = component("flood", _printing(b"x" * 4095 + b"\n", lines=2**31 - 1))
     with up(flood, waiting) as fleet:
         fleet.until("flood: running")
         fleet.until("waiting: running")
@@ -511,9 +414,9 @@ def test_a_flood_of_output_is_paced_and_kept_within_bounds(airssys, up: Starter,
 # ---- the warden that all share
 
 
-def test_a_warden_that_dies_is_replaced_once_for_all(airssys, up: Starter, waiting: Path) -> None:
+def test_a_warden_that_dies_is_replaced_once_for_all(airssys, component, up, waiting: Path) -> None:
     """Killed under two components, one warden takes its place, and both go on."""
-    other = _component(airssys.directory, "other", "block-poll.wat")
+    other = component("other", "block-poll.wat")
     with up(waiting, other) as fleet:
         fleet.until("waiting: running")
         fleet.until("other: running")

@@ -1,0 +1,298 @@
+"""Actors under `airssys up`: calls from outside, messages between them, storage, what dies and what goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ipc.channel import Channel
+from supervisor import memory_file
+from supervisor.control_messages import ANSWERS, CallAnswer, CallComponent, NotDone
+
+SILENT = ""
+"""A manifest that asks for nothing."""
+
+
+def _status(airssys, name: str) -> dict[str, object]:
+    (found,) = airssys("status", name, "--json").json()["components"]
+    return found
+
+
+def _until(airssys, condition: Callable[[], object], what: str, within_s: float = 30) -> None:
+    until_s = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < until_s, what
+
+
+def _records(airssys, event: str) -> list[dict[str, object]]:
+    lines = airssys("audit", "query", "--json").stdout.splitlines()
+    return [record for record in map(json.loads, lines) if record["event"] == event]
+
+
+def _logged(airssys, name: str) -> str:
+    return airssys("logs", name).stdout
+
+
+@pytest.fixture
+def both(up, actor) -> Iterator[object]:
+    """Two actors, which may send to each other."""
+    with up(actor("one"), actor("other"), "--grant", "asked") as fleet:
+        fleet.until("one: running")
+        fleet.until("other: running")
+        yield fleet
+
+
+# ---- calls
+
+
+def test_a_call_brings_the_answer(airssys, both) -> None:
+    """What is sent comes back as bytes, whichever way it is given; the call is on record, by who has made it."""
+    data = b"e" + bytes(range(256)) * 100
+    file = airssys.directory / "request.bin"
+    file.write_bytes(data)
+    for arguments, stdin in ((("--file", file), b""), (("-",), data)):
+        with airssys.start("call", "one", *arguments) as process:
+            answer, errors = process.communicate(stdin, 30)
+        assert (process.returncode, answer) == (0, data), errors
+    assert airssys("call", "one", "--json", '"e"').stdout == ""
+    assert airssys("call", "one").stdout == ""
+    calls = _records(airssys, "operator_call")
+    assert {record["actor"] for record in calls} == {f"uid {os.getuid()}"}
+    assert {record["resource"] for record in calls} == {"one"}
+
+
+@pytest.mark.parametrize(
+    ("payload", "code", "said"),
+    [
+        (b"x", 1, "one answered with an error"),
+        (b"z", 75, "one did not answer in time"),
+        (b"t", 69, "whether it was handled is not known"),
+    ],
+)
+def test_a_call_always_ends(airssys, both, payload: bytes, code: int, said: str) -> None:
+    """An error of the component's, none in time, its death: each has its exit code, in one or two lines."""
+    outcome = airssys("call", "one", "-", "--timeout", "2s", stdin=payload)
+    assert (outcome.code, outcome.stdout) == (code, ""), outcome.stderr
+    assert said in outcome.stderr
+    assert len(outcome.stderr.splitlines()) <= 2
+    assert airssys("call", "other", "-", stdin=b"e!").stdout == "e!"
+
+
+def test_what_can_not_be_called_says_so(airssys, up, actor, hello: Path) -> None:
+    """A command, a name that isn't there, JSON that is none, a message that is too large."""
+    with up(actor("one"), hello, "--grant", "asked") as fleet:
+        fleet.until("one: running")
+        fleet.until("hello: done")
+        command = airssys("call", "hello", "--json", "{}")
+        assert command.code == 65
+        assert "is a command" in command.stderr
+        unknown = airssys("call", "nobody")
+        assert (unknown.code, "there is: one, hello" in unknown.stderr) == (65, True)
+        wrong = airssys("call", "one", "--json", "{")
+        assert (wrong.code, wrong.stdout) == (64, "")
+        assert airssys("call", "one", "-", stdin=b"e" * (4 << 20)).code == 65
+
+
+def test_without_waiting_the_message_is_only_left(airssys, both) -> None:
+    """--no-wait returns when the message lies in the mailbox, whatever comes of it; what the actor logs is kept."""
+    assert airssys("call", "one", "-", "--no-wait", stdin=b"lafter all").code == 0
+    _until(airssys, lambda: "after all" in _logged(airssys, "one"), "the message was handled")
+
+
+# ---- actors among themselves
+
+
+def test_actors_send_to_each_other_what_both_were_granted(airssys, up, actor) -> None:
+    """With both sides' grants a message arrives; without the receiver's it is refused, to the sender and on record."""
+    with up(actor("one"), actor("other"), "--grant", "asked") as fleet:
+        fleet.until("other: running")
+        fleet.until("one: running")
+        assert airssys("call", "one", "-", stdin=b"mlhello from one").code == 0
+        _until(airssys, lambda: "hello from one" in _logged(airssys, "other"), "the message arrived")
+        assert airssys("down").code == 0
+        assert fleet.end() == 0
+    deaf = airssys.directory / "other" / "Component.toml"
+    deaf.write_text(deaf.read_text().replace('receive = ["one", "other"]', 'receive = ["nobody"]'))
+    with up(airssys.directory / "one", airssys.directory / "other", "--grant", "asked") as fleet:
+        fleet.until("other: running")
+        fleet.until("one: running")
+        refused = airssys("call", "one", "-", stdin=b"mlhello again")
+        assert refused.code == 1
+        assert "not-permitted" in refused.stderr or "not permitted" in refused.stderr
+        assert "hello again" not in _logged(airssys, "other")
+        assert any(r["action"] == "messaging.send" for r in _records(airssys, "denied"))
+
+
+def test_what_is_kept_is_there_after_everything_has_ended(airssys, up, actor) -> None:
+    """A value that was acknowledged is read by the next supervisor; its quota is told; another's key is another's."""
+    with up(actor("one"), actor("other"), "--grant", "asked") as fleet:
+        fleet.until("one: running")
+        fleet.until("other: running")
+        assert airssys("call", "one", "-", stdin=b"pprecious").code == 0
+        quotas = {each["name"]: each for each in airssys("quota", "one", "--json").json()["quotas"]}
+        assert quotas["storage"]["usage"] == len("k") + len("precious") + 64
+        assert set(quotas) == {"storage", "message_rate", "memory"}
+        assert airssys("call", "other", "-", stdin=b"gk").stdout == ""
+        os.killpg(fleet.process.pid, signal.SIGKILL)
+        fleet.process.wait()
+    with up(airssys.directory / "one", "--grant", "asked") as fleet:
+        fleet.until("one: running")
+        assert airssys("call", "one", "-", stdin=b"gk").stdout == "precious"
+
+
+# ---- deaths
+
+
+def test_an_actor_that_traps_is_down_and_the_other_is_not(airssys, both) -> None:
+    """The crash is told in words, with the function that it happened in; a call to it says how it is."""
+    assert airssys("call", "one", "-", "--no-wait", stdin=b"t").code == 0
+    both.until("one: failed (trapped: in handle-message")
+    assert _status(airssys, "one")["phase"] == "failed"
+    again = airssys("call", "one", "-", stdin=b"e")
+    assert (again.code, "one is failed" in again.stderr) == (69, True)
+    assert airssys("call", "other", "-", stdin=b"e!").stdout == "e!"
+
+
+def test_an_actor_that_hangs_in_a_call_is_ended_by_its_timeout(airssys, up, actor) -> None:
+    """[limits] timeout is that of one call: who takes longer is ended, who lives longer isn't."""
+    with up(actor("one", more="", may='[limits]\ntimeout = "1s"\n'), "--grant", "asked") as fleet:
+        fleet.until("one: running")
+        assert airssys("call", "one", "-", stdin=b"e!").stdout == "e!"
+        assert airssys("call", "one", "-", "--no-wait", stdin=b"s").code == 0
+        fleet.until("one: failed (stopped at a limit")
+
+
+def test_what_initialize_refuses_does_not_start(airssys, up, component, actor) -> None:
+    """An actor whose initialize traps has failed; its neighbour runs."""
+    bad = component("bad", "start-trap.wat")
+    with up(bad, actor("one"), "--grant", "asked") as fleet:
+        fleet.until("bad: failed")
+        fleet.until("one: running")
+
+
+def _process(fleet, module: str) -> psutil.Process:
+    (found,) = [p for p in fleet.tree if any(module in word for word in p.cmdline())]
+    return found
+
+
+def test_a_broker_that_dies_is_replaced_and_nothing_kept_is_lost(airssys, both) -> None:
+    """Killed, another one takes its place; the actors come back by themselves, with what they have kept."""
+    assert airssys("call", "one", "-", stdin=b"pprecious").code == 0
+    pid = _status(airssys, "one")["pid"]
+    _process(both, "worker.broker").kill()
+    _until(
+        airssys,
+        lambda: airssys("call", "one", "-", "--timeout", "2s", stdin=b"gk").stdout == "precious",
+        "the actor is back",
+    )
+    assert _status(airssys, "one")["pid"] == pid, "the same process"
+    assert airssys("call", "other", "-", stdin=b"e!").stdout == "e!"
+    assert len(_records(airssys, "broker_restarted")) == 1
+
+
+def test_a_call_that_a_broker_takes_with_it_ends_at_once(airssys, both) -> None:
+    """Who waits for an answer is told that the broker has ended, and doesn't wait for the timeout."""
+    with airssys.start("call", "one", "-", "--timeout", "60s") as waiting:
+        assert waiting.stdin is not None
+        waiting.stdin.write(b"z")
+        waiting.stdin.close()
+        _until(airssys, lambda: _records(airssys, "operator_call"), "the call is under way")
+        started_s = time.monotonic()
+        _process(both, "worker.broker").kill()
+        assert waiting.wait(10) == 69
+        assert time.monotonic() - started_s < 5
+        assert waiting.stderr is not None
+        assert b"broker" in waiting.stderr.read()
+
+
+def test_actors_find_the_broker_through_another_warden(airssys, both) -> None:
+    """The warden dies, then the broker: the new warden leads the actors to the new broker."""
+    _process(both, "ipc.warden.shell").kill()
+    _until(airssys, lambda: len(_records(airssys, "warden_restarted")) == 2, "another warden answers both")
+    assert airssys("call", "one", "-", stdin=b"e1").stdout == "e1"
+    _process(both, "worker.broker").kill()
+    for name in ("one", "other"):
+        _until(
+            airssys,
+            lambda name=name: airssys("call", name, "-", "--timeout", "2s", stdin=b"e2").stdout == "e2",
+            f"{name} is back",
+        )
+
+
+def test_actors_end_in_order(airssys, both) -> None:
+    """Asked to end they do so by themselves, well within the time; one that is stuck in a call is killed in the end."""
+    assert airssys("call", "one", "-", "--no-wait", stdin=b"s").code == 0
+    started_s = time.monotonic()
+    assert airssys("down").code == 0
+    assert both.end() == 0
+    assert 2.5 < time.monotonic() - started_s < 5.0
+    assert "other: stopped (exited 0)" in both.said
+    assert "one: stopped (was ended)" in both.said
+
+
+# ---- payloads that are no payloads
+
+
+def _files(kind: str) -> Sequence[int]:
+    if kind == "none":
+        return ()
+    if kind == "two":
+        return (memory_file.from_bytes("a", b"e"), memory_file.from_bytes("b", b"e"))
+    if kind == "pipe":
+        reader, writer = os.pipe()
+        os.close(writer)
+        return (reader,)
+    if kind == "file":
+        return (os.open("/proc/self/maps", os.O_RDONLY),)
+    if kind == "unsealed":
+        return (os.memfd_create("unsealed", os.MFD_ALLOW_SEALING),)
+    large = os.memfd_create("large", os.MFD_ALLOW_SEALING)
+    os.ftruncate(large, 1 << 40)
+    import fcntl
+
+    fcntl.fcntl(large, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE)
+    return (large,)
+
+
+@pytest.mark.parametrize("kind", ["none", "two", "pipe", "file", "unsealed", "large"])
+def test_a_payload_is_a_sealed_file_or_is_refused(airssys, both, kind: str) -> None:
+    """Nothing is read that could make the supervisor wait, or change under its hands; a sealed file is, the control."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    connection.connect(str(airssys.state / "control.sock"))
+    channel = Channel(connection)
+    try:
+        for files, answer in ((_files(kind), NotDone), ((memory_file.from_bytes("good", b"e!"),), CallAnswer)):
+            channel.send(CallComponent("one", True, 5_000), files)
+            for descriptor in files:
+                os.close(descriptor)
+            message, received = channel.receive(ANSWERS, 10)
+            assert type(message) is answer
+            for descriptor in received:
+                os.close(descriptor)
+            if answer is CallAnswer:
+                channel.receive(ANSWERS, 10)
+    finally:
+        channel.close()
+
+
+def test_who_hangs_up_is_forgotten(airssys, both) -> None:
+    """Callers that go away in the midst of a call leave nothing that counts against others."""
+    for _ in range(60):
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        connection.connect(str(airssys.state / "control.sock"))
+        channel = Channel(connection)
+        payload = memory_file.from_bytes("message", b"e")
+        with contextlib.suppress(OSError):
+            channel.send(CallComponent("one", True, 60_000), (payload,))
+        os.close(payload)
+        channel.close()
+    assert airssys("call", "one", "-", stdin=b"e!").stdout == "e!"
