@@ -430,11 +430,10 @@ class Stage(Struct):
             return sealed
         assert isinstance(sealed, Sealed)
         instance.layers = sealed.layers
-        outside, instance.problems = verify_and_bound(
-            spawned.pid, ExpectedOutside.of(plan.confinement, len(mounts)), job.limits
-        )
+        look = verify_and_bound(spawned.pid, ExpectedOutside.of(plan.confinement, len(mounts)), job.limits)
+        instance.problems = look.problems
         assert not instance.problems
-        assert {report.status for report in outside} <= {"enforced", "partial"}
+        assert {report.status for report in look.reports} <= {"enforced", "partial"}
         launched.worker.send(Go())
         return instance
 
