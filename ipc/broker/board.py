@@ -191,6 +191,7 @@ class Board:
         self.commands.append(EndPeer(session.instance, code, reason))
         self.move(session, phases.BROKE)
         self.retire(session)
+        session.route = None  # nothing more is answered
 
     def _forget_own(self, session: Session) -> None:
         for correlation in list(session.pending):

@@ -80,7 +80,7 @@ class Driver:
         self.ended: list[EndPeer] = []
         self.phases: list[Phased] = []
         self.operator_answers: list[OperatorAnswered] = []
-        self.stored: dict[tuple[str, str], bytes] = {}
+        self._answers: list[Event] = []
         self._routes = 0
         self._seq = 0
 
@@ -89,6 +89,10 @@ class Driver:
         commands = self.core.handle(event, self.now_ns)
         for command in commands:
             self._carry_out(command)
+        # Log and store answer later than in the same turn.
+        while self._answers:
+            for command in self.core.handle(self._answers.pop(0), self.now_ns):
+                self._carry_out(command)
         return commands
 
     def _carry_out(self, command: Command) -> None:
@@ -101,13 +105,13 @@ class Driver:
             case Record(ticket=ticket):
                 self.records.append(command)
                 if ticket and self.log_answers:
-                    self.handle(Recorded(ticket, "" if self.log_works else "disk full"))
+                    self._answers.append(Recorded(ticket, "" if self.log_works else "disk full"))
                 elif ticket:
                     self.unrecorded.append(ticket)
             case Store(ticket):
                 self.stores.append(command)
                 if self.store_answers:
-                    self.handle(Stored(ticket, StoreResult()))
+                    self._answers.append(Stored(ticket, StoreResult()))
             case Provide():
                 self.provides.append(command)
             case EndPeer():
