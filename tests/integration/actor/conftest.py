@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
 import tempfile
 import threading
@@ -280,12 +281,13 @@ class Instance:
         self.launched.worker.send(Stop())
         return self.wait_finished()
 
-    def stderr(self) -> str:
+    def stdout(self) -> str:
         """Return what it wrote, once it has ended."""
-        parts = []
-        while part := os.read(self.streams[1], 65536):
-            parts.append(part)
-        return b"".join(parts).decode()
+        return _read_all(self.streams[0])
+
+    def stderr(self) -> str:
+        """Return what it wrote there, once it has ended."""
+        return _read_all(self.streams[1])
 
     def wait_ended(self) -> Ended:
         """Wait for the keeper's last word."""
@@ -302,6 +304,13 @@ class Instance:
         self.launched.close()
         for descriptor in (*self.streams, self._listener):
             os.close(descriptor)
+
+
+def _read_all(descriptor: int) -> str:
+    parts = []
+    while part := os.read(descriptor, 65536):
+        parts.append(part)
+    return b"".join(parts).decode()
 
 
 class Stage(Struct):
@@ -453,8 +462,15 @@ class Stage(Struct):
             os.sched_yield()
         return [r for r in self.records if all(r.get(key) == value for key, value in wanted.items())]
 
-    def wait_end(self) -> EndWorker:
-        """Wait until the warden asks for a worker's end."""
+    def wait_end_or_death(self, instance: Instance) -> EndWorker | None:
+        """Wait until the warden asks for a worker's end, or its filter has killed it: None."""
+        poll = select.poll()
+        for channel in (self.warden.channel, instance.launched.keeper):
+            poll.register(channel.fileno(), select.POLLIN)
+        ready = {descriptor for descriptor, _ in poll.poll(TIMEOUT_S * 1000)}
+        assert ready, "nobody ends it"
+        if self.warden.channel.fileno() not in ready:
+            return None
         message = self.warden.receive(TIMEOUT_S)
         assert isinstance(message, EndWorker), message
         return message
