@@ -240,6 +240,15 @@ class Broker:
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.announced) >= count, TIMEOUT_S)
 
+    def hears(self, kind: type[T], actor: Instance) -> bool:
+        """Wait until such a message was heard; False when the actor has ended, or is to be ended, before."""
+        while True:
+            with self._changed:
+                if self._changed.wait_for(lambda: any(isinstance(m, kind) for m in self.heard), 0.05):
+                    return True
+            if actor.is_ending():
+                return False
+
     def callback(self, correlation: int, payload: bytes | None, kind: str = "", reason: str = "") -> None:
         """End a request of the worker's."""
         self.say(Callback(correlation, payload, kind, reason))
@@ -280,6 +289,13 @@ class Instance:
         """Order it to end."""
         self.launched.worker.send(Stop())
         return self.wait_finished()
+
+    def is_ending(self) -> bool:
+        """Whether it has ended, or the warden wants that; for ever after."""
+        poll = select.poll()
+        for channel in (self.stage.warden.channel, self.launched.keeper, self.launched.worker):
+            poll.register(channel.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
 
     def stdout(self) -> str:
         """Return what it wrote, once it has ended."""
@@ -384,8 +400,8 @@ class Stage(Struct):
         wasm_kind: str = "component",
         arguments: tuple[str, ...] = ("actor",),
         mounts: tuple[tuple[str, str], ...] = (),
-    ) -> Instance | StartFailed:
-        """Run the actor up to its first instruction, as the supervisor does."""
+    ) -> Instance | StartFailed | None:
+        """Run the actor up to its first instruction, as the supervisor does; None when it was ended on the way."""
         source = ACTOR_WAT.read_text(encoding="utf-8") if component is None else component
         artifact = self.compile(bytes(wasmtime.wat2wasm(source)) if isinstance(source, str) else source)
         worker_id = f"actor-{len(self.instances):08x}"
@@ -434,6 +450,11 @@ class Stage(Struct):
             else None,
         )
         launched.load(job)
+        poll = select.poll()
+        for channel in (self.warden.channel, launched.keeper, launched.worker):
+            poll.register(channel.fileno(), select.POLLIN)
+        if launched.worker.fileno() not in {descriptor for descriptor, _ in poll.poll(TIMEOUT_S * 1000)}:
+            return None
         sealed, _ = launched.worker.receive((Sealed, StartFailed), TIMEOUT_S)
         if isinstance(sealed, StartFailed):
             return sealed
