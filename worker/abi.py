@@ -7,6 +7,7 @@ in bulk: 64 KiB in two milliseconds each way, against forty.
 from __future__ import annotations
 
 import ctypes
+import itertools
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -47,6 +48,18 @@ _FINALIZER: Final = ctypes.CFUNCTYPE(None, _address)
 _add_function = ctypes.PYFUNCTYPE(_address, _address, ctypes.c_char_p, _size, _CALLBACK, _address, _FINALIZER)(
     ("wasmtime_component_linker_instance_add_func", bindings.dll)
 )
+
+
+_numbers: Final = itertools.count(1)
+_callable: Final[dict[int, object]] = {}
+"""What the engine may call, by the number that it gives back when it won't any more: ctypes keeps nothing."""
+
+
+def _forget(number: int | None) -> None:
+    _callable.pop(number or 0, None)
+
+
+_drop: Final = _FINALIZER(_forget)
 
 
 _lender: Final = Lender()
@@ -171,15 +184,14 @@ class Function:
 
 
 class Imports:
-    """Host functions on a `wasmtime.component.Linker`; must live as long as it."""
+    """Host functions on a `wasmtime.component.Linker`, which the engine keeps for as long as it can call them."""
 
-    __slots__ = ("_failures", "_giver", "_kept")
+    __slots__ = ("_failures", "_giver")
 
     def __init__(self, failures: Failures) -> None:
         """Give the guest what no host function is meant to do as the end of its call; `failures` has the reason."""
         self._failures = failures
         self._giver = Giver()
-        self._kept: list[object] = []
 
     def define(self, linker: Any, interface: str, functions: dict[str, tuple[Signature, Callable[..., Any]]]) -> None:
         """Define one interface; the components' own types must have been compared with the signatures."""
@@ -187,10 +199,10 @@ class Imports:
             pointer = ctypes.cast(instance.ptr(), ctypes.c_void_p).value
             for name, (signature, function) in functions.items():
                 callback = _CALLBACK(self._called(signature, function))
-                finalizer = _FINALIZER(_nothing)
-                self._kept += (callback, finalizer)
+                number = next(_numbers)
+                _callable[number] = callback
                 encoded = name.encode()
-                if _add_function(pointer, encoded, len(encoded), callback, None, finalizer):
+                if _add_function(pointer, encoded, len(encoded), callback, number, _drop):
                     raise LocalProtocolError(f"{interface} has {name} already")
 
     def _called(self, signature: Signature, function: Callable[..., Any]) -> Callable[..., int]:
@@ -215,7 +227,3 @@ class Imports:
             return 0
 
         return called
-
-
-def _nothing(_data: int | None) -> None:
-    """A definition needs no clearing away: its function is kept by `Imports`."""
