@@ -159,6 +159,7 @@ class Broker:
             self._poller.register(readable, zmq.POLLIN)
         self._reads = True
         self._look_ns = 0
+        self._due_ns: int | None = None
         self._closing = False
 
     # -- the loop ------------------------------------------------------------------------------------------------------
@@ -180,31 +181,36 @@ class Broker:
             self._take_announcement(descriptor)
         if self._store.fileno() in ready:
             self._take_stored()
-        recorded = self._holding.take_recorded(now_ns)
-        for done in recorded:
-            self._handle(done)
-        sockets.watch(self._peers)
+        held_due_ns = self._holding.next_due_ns()
+        if self._holding.fileno() in ready or (held_due_ns is not None and held_due_ns <= now_ns):
+            for done in self._holding.take_recorded(now_ns):
+                self._handle(done)
+        if sockets.monitor in ready:
+            sockets.watch(self._peers)
         if self._reads and self._read_frames():
             # Only now: what came over a connection before it was closed has been read.
             for lost in self._peers.take_lost():
                 self._outbox.forget(lost.route)
                 self._handle(Disconnected(lost.key, lost.route))
-        due_ns = self._core.next_due_ns()
-        if due_ns is not None and due_ns <= time.monotonic_ns():
+        if self._due_ns is not None and self._due_ns <= now_ns:
             self._handle(Due())
         self._flush()
-        self._mail.flush()
+        if self._mail.waiting:
+            self._mail.flush()
         self._hold_back()
         if now_ns >= self._look_ns:
             self._look(now_ns)
 
     def _timeout_ms(self) -> int:
         now_ns = time.monotonic_ns()
-        times = [self._core.next_due_ns(), self._holding.next_due_ns(), self._look_ns]
+        until_ns = self._look_ns
+        self._due_ns = self._core.next_due_ns()
+        for due_ns in (self._due_ns, self._holding.next_due_ns()):
+            if due_ns is not None and due_ns < until_ns:
+                until_ns = due_ns
         if self._outbox.waits() or self._mail.waiting:
-            times.append(now_ns + RETRY_NS)
-        wait_ns = min(due_ns for due_ns in times if due_ns is not None) - now_ns
-        return max(0, -(-wait_ns // 1_000_000))
+            until_ns = min(until_ns, now_ns + RETRY_NS)
+        return max(0, -((now_ns - until_ns) // 1_000_000))
 
     def _read_frames(self) -> bool:
         """Take what has come, for one turn; whether that was all."""
