@@ -257,7 +257,13 @@ def _plans(
 def _actor_request(request: RunRequest, component: GrantedComponent) -> RunRequest:
     """Return the request of an actor: its timeout is that of one call, and its output is paced, not summed up."""
     stated = component.bound.manifest.limits.output_bytes
-    limits = replace(request.limits, timeout_ns=None, output_bytes=UNLIMITED if stated is None else stated)
+    payload_bytes = component.bound.manifest.limits.max_payload_bytes
+    limits = replace(
+        request.limits,
+        timeout_ns=None,
+        output_bytes=UNLIMITED if stated is None else stated,
+        payload_bytes=Bounds().max_payload_bytes if payload_bytes is None else payload_bytes,
+    )
     return replace(request, kind=ACTOR, limits=limits)
 
 
