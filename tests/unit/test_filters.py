@@ -24,7 +24,7 @@ OF_A_FILE = (
 """What the engine does to a file or directory that it was given, next."""
 ARCHITECTURES = ("x86_64", "aarch64")
 THREAD_FLAGS = 0x3D0F00
-ENOSYS, ENOTTY, ENODEV, EACCES, ENOMEM, EINVAL = 38, 25, 19, 13, 12, 22
+ENOSYS, ENOTTY, ENODEV, EACCES, ENOMEM, EINVAL, ENOTCONN, EPERM = 38, 25, 19, 13, 12, 22, 107, 1
 
 
 def simulate(instructions: bytes, arch: int, number: int, arguments: tuple[int, ...] = ()) -> int:
@@ -62,10 +62,11 @@ def ask(name: str, architecture: str, call: str, *arguments: int, pid: int = 1, 
     return simulate(program, syscalls.AUDIT_ARCH[architecture], resolve(call, architecture), arguments)
 
 
+@pytest.mark.parametrize("name", ["confine", "actor"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_call_of_the_warden_is_notified(architecture: str) -> None:
+def test_every_call_of_the_warden_is_notified(architecture: str, name: str) -> None:
     """No call that the warden decides is answered by filter 1 itself."""
-    program = compile_filter(load("confine"), architecture).bound(1)
+    program = compile_filter(load(name), architecture).bound(1)
     for number in syscalls.names_by_number(architecture):
         assert simulate(program, syscalls.AUDIT_ARCH[architecture], number) == NOTIFY, number
 
@@ -229,6 +230,62 @@ def test_arguments_decide(architecture: str, call: str, arguments: tuple[int, ..
 @pytest.mark.parametrize(
     ("call", "arguments", "expected"),
     [
+        ("sendto", (9, 0, 5, 0, 0, 0), ALLOW),
+        ("sendto", (9, 0, 5, 0, 0x1000, 110), NOTIFY),  # an address
+        ("sendto", (9, 0, 5, 0, 1 << 32, 0), NOTIFY),
+        ("sendto", (9, 0, 5, 1, 0, 0), NOTIFY),  # MSG_OOB
+        ("recvfrom", (9, 0, 5, 0, 0, 0), ALLOW),
+        ("recvfrom", (9, 0, 5, 2, 0, 0), NOTIFY),  # MSG_PEEK
+        ("recvfrom", (9, 0, 5, 0, 0x1000, 0x2000), NOTIFY),
+        ("getsockopt", (9, 1, 4), ALLOW),
+        ("getsockopt", (9, 1, 17), NOTIFY),  # SO_PEERCRED
+        ("getsockopt", (9, 6, 4), NOTIFY),  # of TCP
+        ("setsockopt", (9, 1, 9), NOTIFY),
+        ("getpeername", (9,), ERRNO | ENOTCONN),
+        ("getsockname", (9,), ERRNO | ENOTCONN),
+        ("fcntl", (9, 4, 0x802), ALLOW),
+        ("fcntl", (9, 4, 0x2802), NOTIFY),  # O_ASYNC
+        ("fcntl", (9, 4, 2), NOTIFY),
+        ("fcntl", (9, 8, 1), NOTIFY),  # F_SETOWN
+        ("fcntl", (9, 1030, 0), NOTIFY),  # F_DUPFD_CLOEXEC: the warden's
+        ("sched_setscheduler", (0, 0, 0), ALLOW),
+        ("sched_setscheduler", (0, 1, 0), NOTIFY),  # SCHED_FIFO
+        ("sched_setscheduler", (0, 1 << 30, 0), NOTIFY),  # SCHED_RESET_ON_FORK
+        ("mlock", (0, 4096), ERRNO | EPERM),
+        ("madvise", (0, 4096, 16), ERRNO | EINVAL),
+        ("madvise", (0, 4096, 4), ALLOW),
+        ("sendmsg", (9,), NOTIFY),
+        ("bind", (9,), NOTIFY),
+        ("socket", (1, 0x80001, 0), NOTIFY),
+        ("connect", (9,), NOTIFY),
+        ("execve", (), NOTIFY),
+    ],
+)
+def test_an_actor_may_keep_a_connection(
+    architecture: str, call: str, arguments: tuple[int, ...], expected: int
+) -> None:
+    """What a ZeroMQ client does with a connected socket, argument by argument, and nothing beside."""
+    assert ask("actor", architecture, call, *arguments) == expected
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_commands_get_nothing_of_what_actors_have(architecture: str) -> None:
+    """Each call that the actors' filter adds is notified by the commands' in that very form."""
+    commands, actors = load("confine").rules, load("actor").rules
+    assert actors[: len(commands)] == commands
+    added = [rule for rule in actors[len(commands) :] if architecture in rule.architectures]
+    assert added
+    for rule in added:
+        arguments = [0] * 6
+        for condition in rule.conditions:
+            arguments[condition.argument] = condition.value
+        assert ask("confine", architecture, rule.call, *arguments) == NOTIFY, rule
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("call", "arguments", "expected"),
+    [
         ("mmap", (0, 4096, 5, 2), KILL),
         ("mmap", (0, 4096, 3, 0x22), ALLOW),
         ("mmap", (0, 4096, 1, 2), ERRNO | ENODEV),  # of a file: holds it unseen
@@ -289,7 +346,7 @@ def test_the_compiler(architecture: str, call: str, arguments: tuple[int, ...], 
     assert ask("compile", architecture, call, *arguments) == expected
 
 
-@pytest.mark.parametrize("name", ["confine", "seal", "compile"])
+@pytest.mark.parametrize("name", ["confine", "actor", "seal", "compile"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_foreign_abis_are_killed(name: str, architecture: str) -> None:
     """A call of i386, arm or x32 kills the process, whatever its number."""
@@ -327,7 +384,7 @@ def _interesting(conditions: list[Condition]) -> list[int]:
     return sorted(values)
 
 
-@pytest.mark.parametrize("name", ["confine", "seal", "compile"])
+@pytest.mark.parametrize("name", ["confine", "actor", "seal", "compile"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_compiled_filter_answers_as_its_data_says(name: str, architecture: str) -> None:
     """For every call with rules on arguments, each argument outside of them gets what the data says, bit by bit."""
@@ -359,7 +416,7 @@ def test_only_the_own_pid_is_patched_in() -> None:
     assert isinstance(program, Program)
 
 
-@pytest.mark.parametrize("name", ["confine", "seal", "compile"])
+@pytest.mark.parametrize("name", ["confine", "actor", "seal", "compile"])
 def test_every_rule_has_a_reason(name: str) -> None:
     """Each entry of the filter data says why it is there."""
     for rule in load(name).rules:
