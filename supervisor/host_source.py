@@ -1,4 +1,7 @@
-"""What stands around the runs of a host, as one source of their event loop: signals, records of the log, the warden."""
+"""What stands around the runs of a host, as one source of their loop: signals, records, the warden, a look at each.
+
+All are looked at together, so that the process wakes up as often for two hundred of them as for one.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 
+from supervisor import watch
 from supervisor.event_loop import READ, EventLoop, Interest
 from supervisor.host import Host
 from supervisor.run_loop import RunLoop
@@ -16,7 +20,7 @@ KEY = "host"
 class HostSource:
     """Hands each run what is its own; `on_signal` is given the number of each signal that comes."""
 
-    __slots__ = ("_audit_lost", "_host", "_loop", "_on_signal", "_runs")
+    __slots__ = ("_audit_lost", "_host", "_look_ns", "_loop", "_on_signal", "_runs")
 
     def __init__(
         self, host: Host, runs: Mapping[str, RunLoop], loop: EventLoop, on_signal: Callable[[int], None]
@@ -27,6 +31,7 @@ class HostSource:
         self._loop = loop
         self._on_signal = on_signal
         self._audit_lost = False
+        self._look_ns = 0
 
     def interests(self) -> Iterator[Interest]:
         """Yield what to wait for now."""
@@ -37,11 +42,17 @@ class HostSource:
             yield Interest(mail.fileno(), READ, self._read_mail)
 
     def next_ns(self) -> int:
-        """Nothing of it has a time."""
-        return 0
+        """Return when the workers are looked at again; 0 while there are none."""
+        return self._look_ns if self._runs else 0
 
     def tick(self, now_ns: int) -> None:
-        """Do nothing: nothing of it is ever due."""
+        """Look at what each worker holds, when it is time."""
+        if now_ns < self._look_ns:
+            return
+        self._look_ns = now_ns + watch.INTERVAL_NS
+        for worker_id, run in tuple(self._runs.items()):
+            if run.watch():
+                self._loop.touch(worker_id)
 
     def _read_signal(self) -> None:
         with contextlib.suppress(BlockingIOError):

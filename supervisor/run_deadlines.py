@@ -1,4 +1,4 @@
-"""By when the next step of a run must have happened, and when it is looked at. Pure: who calls brings the time.
+"""By when the next step of a run must have happened. Pure: who calls brings the time.
 
 All times are the monotonic clock's; 0 stands for none.
 """
@@ -6,7 +6,6 @@ All times are the monotonic clock's; 0 stands for none.
 from __future__ import annotations
 
 from ipc.struct import Struct
-from supervisor import watch
 
 START_DEADLINE_NS = 20 * 10**9
 """From the fork to the seal; a worker that hangs before its guest runs is killed."""
@@ -17,11 +16,10 @@ DRAIN_DEADLINE_NS = 5 * 10**9
 
 
 class Deadlines(Struct):
-    """One deadline at a time, each set by the step before it, and beside it the next look at a running worker."""
+    """One deadline at a time, each set by the step before it."""
 
     started_ns: int = 0
     step_ns: int = 0
-    watch_ns: int = 0
     _left_ns: int = 0
     _end_expected: bool = False
 
@@ -34,14 +32,6 @@ class Deadlines(Struct):
         """The guest starts: from now on the time is its own."""
         self.started_ns = now_ns
         self.step_ns = 0 if timeout_ns is None else now_ns + timeout_ns + OUTER_GRACE_NS
-
-    def watch(self, now_ns: int) -> None:
-        """It is looked at again after a while."""
-        self.watch_ns = now_ns + watch.INTERVAL_NS
-
-    def watch_no_more(self) -> None:
-        """There is nothing to look at."""
-        self.watch_ns = 0
 
     def expect_end(self, now_ns: int) -> None:
         """It says or shows that it is through: its process is to end; once, or it could say so for ever."""
@@ -65,7 +55,7 @@ class Deadlines(Struct):
 
     def next_ns(self, *others_ns: int) -> int:
         """Return the earliest of these and of `others_ns`; 0 when there is none."""
-        return min((due_ns for due_ns in (self.step_ns, self.watch_ns, *others_ns) if due_ns), default=0)
+        return min((due_ns for due_ns in (self.step_ns, *others_ns) if due_ns), default=0)
 
 
 def is_due(due_ns: int, now_ns: int) -> bool:

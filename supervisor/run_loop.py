@@ -59,6 +59,7 @@ class RunLoop(Struct):
     """The worker's memory, as it was seen last."""
     _deadlines: Deadlines = field(default_factory=Deadlines)
     _closed: bool = False
+    _watched: bool = False
     _draining: bool = False
     _drain_until_ns: int = 0
 
@@ -113,8 +114,6 @@ class RunLoop(Struct):
     def tick(self, now_ns: int) -> None:
         """Do what is due, and after the worker's end see whether everything was delivered."""
         self.streams.go_on(now_ns)
-        if is_due(self._deadlines.watch_ns, now_ns) and self.phase is not Phase.ENDED:
-            self._watch(now_ns)
         if is_due(self.warden.due_ns, now_ns) and self.phase is not Phase.ENDED:
             self._happen(self.warden.give_up(self.phase, self.facts))
         if is_due(self._deadlines.step_ns, now_ns) and self.phase is not Phase.ENDED:
@@ -227,16 +226,22 @@ class RunLoop(Struct):
         killed = self.worker.kill_sent
         self._happen(run_events.deadline_passed(self.phase, self.facts, used_ns, self.timeout_ns, killed))
 
-    def _watch(self, now_ns: int) -> None:
-        """Look at what the worker holds; end it when that is more than its limits explain."""
+    def watch(self) -> bool:
+        """Look at what the worker holds, if that can have grown; end it when that is more than its limits explain.
+
+        True where something has followed from it.
+        """
+        if not self._watched or self.phase is Phase.ENDED or not self.worker.has_computed():
+            return False
         usage = self.worker.look()
         if usage is None:
-            self._deadlines.watch_no_more()
-            return
-        self._deadlines.watch(now_ns)
+            self._watched = False
+            return False
         self.held_bytes = usage.memory_bytes
         bound_bytes, limits = self.worker.memory_bound_bytes, self.worker.job.limits
-        self._happen(run_events.seen_holding(self.facts, usage, bound_bytes, limits))
+        happened = run_events.seen_holding(self.facts, usage, bound_bytes, limits)
+        self._happen(happened)
+        return happened is not None
 
     # -- questions -----------------------------------------------------------------------------------------------------
 
@@ -285,8 +290,7 @@ class RunLoop(Struct):
             return
         now_ns = time.monotonic_ns()
         self._deadlines.go(now_ns, self.timeout_ns)
-        if self.worker.is_bounded:
-            self._deadlines.watch(now_ns)
+        self._watched = self.worker.is_bounded
         self.worker.go()
 
     def _kill(self) -> None:

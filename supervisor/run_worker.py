@@ -46,6 +46,7 @@ class RunWorker(Struct):
     memory_bound_bytes: int = 0
     """What it may hold once it runs, as `watch.read_usage` counts."""
     _said_go: bool = False
+    _seen_cpu_ns: int = -watch.IDLE_CPU_NS
 
     def receive_from_keeper(self) -> Spawned | Ended | None:
         """Take the keeper's next word; None when it is gone."""
@@ -121,6 +122,17 @@ class RunWorker(Struct):
     def is_bounded(self) -> bool:
         """Whether what it holds is looked at; False where a test has switched that layer off."""
         return "rlimits" not in self.plan.off
+
+    def has_computed(self) -> bool:
+        """Whether it has computed since this was last so: only then can it hold more than before."""
+        try:
+            cpu_ns = watch.read_cpu_ns(self.pid)
+        except OSError:
+            return True  # it has ended, as the look will tell
+        if abs(cpu_ns - self._seen_cpu_ns) < watch.IDLE_CPU_NS:
+            return False
+        self._seen_cpu_ns = cpu_ns
+        return True
 
     def look(self) -> watch.Usage | None:
         """Look at what it holds; None when it has ended, or has been made to."""

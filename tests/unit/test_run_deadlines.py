@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from supervisor import watch
 from supervisor.run_deadlines import DRAIN_DEADLINE_NS, OUTER_GRACE_NS, START_DEADLINE_NS, Deadlines, is_due
 
 SECOND_NS = 10**9
@@ -54,13 +53,10 @@ def test_saying_that_one_is_through_moves_the_deadline_once() -> None:
 
 
 def test_the_earliest_counts_and_none_is_none() -> None:
-    """A look is a time among the others; without any, there is nothing to wake up for."""
+    """Others' times count beside its own; without any, there is nothing to wake up for."""
     deadlines = Deadlines()
     assert deadlines.next_ns(0) == 0
     assert not is_due(0, SECOND_NS)
     deadlines.start(0)
-    deadlines.watch(0)
-    assert deadlines.next_ns() == watch.INTERVAL_NS
     assert deadlines.next_ns(7) == 7
-    deadlines.watch_no_more()
     assert deadlines.next_ns() == START_DEADLINE_NS

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 
-from supervisor.watch import Usage, read_usage, usage_of
+import pytest
+
+from supervisor.watch import IDLE_CPU_NS, Usage, read_cpu_ns, read_usage, usage_of
 
 
 def test_every_kind_of_private_memory_counts() -> None:
@@ -22,6 +26,28 @@ def test_a_kernel_that_shows_no_swap_is_understood() -> None:
 def test_a_zombie_has_no_usage() -> None:
     """A process without memory of its own has ended."""
     assert usage_of({"Threads": "1", "State": "Z (zombie)"}) is None
+
+
+def test_computing_shows_in_the_clock_of_a_process() -> None:
+    """A process that waits stands still by its clock, one that computes doesn't; one that has ended has none."""
+    with subprocess.Popen(
+        [sys.executable, "-I", "-c", "input(); x = sum(range(10**6)); print(x, flush=True); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"\n")
+        before_ns = read_cpu_ns(process.pid)
+        process.stdin.flush()
+        process.stdout.readline()
+        computed_ns = read_cpu_ns(process.pid)
+        assert computed_ns - before_ns > IDLE_CPU_NS
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        process.wait()
+    with pytest.raises(OSError, match="Invalid"):
+        read_cpu_ns(process.pid)
 
 
 def test_threads_of_a_real_process_are_counted() -> None:
