@@ -6,6 +6,7 @@ import contextlib
 import os
 import select
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -25,6 +26,7 @@ from supervisor.audit_log import AuditLog
 from supervisor.audit_writer import AuditWriter
 from supervisor.broker_client import BrokerClient, BrokerOptions, Heard, Lost
 from supervisor.identity import resolve_run_as
+from supervisor.namespaces import isolated_python, spawn
 from supervisor.processes import BrokerProcess
 
 HERE = Path(__file__).resolve().parent
@@ -188,6 +190,20 @@ class Stage(Struct):
         return [record for record in list(self.records) if record["event"] == event]
 
 
+@contextlib.contextmanager
+def outer_namespace() -> Iterator[int]:
+    """A user namespace around the broker as a supervisor makes it, held by a process that does nothing."""
+    holder = spawn(isolated_python("import signal; signal.pause()"), join="new")
+    descriptor = os.open(f"/proc/{holder.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+        holder.send_signal(signal.SIGKILL)
+        holder.wait(None)
+        holder.close()
+
+
 @pytest.fixture
 def new_stage() -> Iterator[Callable[..., Stage]]:
     """Start a broker with the small core, or with the real one."""
@@ -224,7 +240,8 @@ def new_stage() -> Iterator[Callable[..., Stage]]:
                 stack.callback(ours.close)
                 return [theirs.detach()]
 
-            client = stack.enter_context(BrokerClient(options, writer, None, warden_channels))
+            namespace = stack.enter_context(outer_namespace())
+            client = stack.enter_context(BrokerClient(options, writer, namespace, warden_channels))
             if code is not None:
                 start_code = code
                 previous = BrokerProcess.start_broker

@@ -19,8 +19,9 @@ from ipc import codec
 from ipc.broker.orders import BrokerSetup
 from ipc.struct import Struct
 from supervisor.identity import resolve_run_as
+from supervisor.namespaces import spawn
 
-from .conftest import GUARD_S, Stage
+from .conftest import GUARD_S, Stage, outer_namespace
 
 LAYERS = ("namespaces", "landlock", "seccomp")
 PROBE = """
@@ -29,6 +30,8 @@ from ipc import codec
 from ipc.broker.orders import BrokerSetup
 from worker.broker import confine
 setup, off = codec.unpack(BrokerSetup, bytes.fromhex(sys.argv[1])), json.loads(sys.argv[2])
+os.dup2(int(sys.argv[4]), 1)
+os.close(int(sys.argv[4]))
 confine(setup, off)
 os.write(1, b"confined ")
 try:
@@ -100,17 +103,23 @@ class Place(Struct):
     port: int
     pid: int
     abstract: bytes
+    namespace: int
 
     def probe(self, code: str, off: tuple[str, ...]) -> str:
         """Run code under the layers that aren't off; "done", the name of an errno, or of the signal that ended it."""
         names = {"DIRECTORY": str(self.directory), "PORT": self.port, "PID": self.pid, "ABSTRACT": self.abstract}
         head = "".join(f"{name} = {value!r}\n" for name, value in names.items())
-        command = [sys.executable, "-I", "-c", PROBE, codec.pack(self.setup).hex(), json.dumps(off), head + code]
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=GUARD_S, check=False)
-        assert ran.stdout.startswith("confined "), ran.stderr
-        if ran.returncode < 0:
-            return signal.Signals(-ran.returncode).name
-        return ran.stdout.removeprefix("confined ")
+        reader, writer = os.pipe()
+        command = (sys.executable, "-I", "-c", PROBE, codec.pack(self.setup).hex(), json.dumps(off), head + code)
+        process = spawn((*command, str(writer)), (writer,), self.namespace)
+        os.close(writer)
+        with open(reader) as answers:
+            said = answers.read()
+        assert process.wait(GUARD_S)
+        assert said.startswith("confined "), process.last_words()
+        status = os.waitstatus_to_exitcode(process.wait_status or 0)
+        process.close()
+        return signal.Signals(-status).name if status < 0 else said.removeprefix("confined ")
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +146,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         for each in (other, hidden, tcp):
             each.listen()
         with subprocess.Popen(["sleep", "600"], user=identity.uid) as fellow:
-            yield Place(directory, setup, tcp.getsockname()[1], fellow.pid, abstract)
+            with outer_namespace() as namespace:
+                yield Place(directory, setup, tcp.getsockname()[1], fellow.pid, abstract, namespace)
             fellow.kill()
     shutil.rmtree(directory)
 
