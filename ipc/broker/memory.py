@@ -1,8 +1,9 @@
 """Who fills the broker's memory with a message that has no end, and cutting that connection.
 
 No option of libzmq bounds a message of many frames: they gather, unseen, until the last one has come. What is seen is
-that bytes wait in a connection's socket while no message comes out of it, and that the process grows meanwhile. Whoever
-is that in several looks in a row is cut off; if it is too fast for that, RLIMIT_DATA ends the process.
+that bytes wait in a connection's socket while no message comes out of it, and that the process grows meanwhile. In whom
+that was seen several times since its last message is cut off, however slowly it sends: its bytes have to pass there.
+Should it be too fast for that, RLIMIT_DATA ends the process.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ import termios
 from collections.abc import Mapping
 from typing import Final
 
-LOOK_NS: Final = 10_000_000
-LOOKS: Final = 3
-"""In so many looks in a row bytes waited and no message came."""
-_HIGH: Final = 0.6
-"""Part of the limit above which it is looked."""
+LOOK_NS: Final = 5_000_000
+IDLE_NS: Final = 50_000_000
+"""How often it is looked, while memory is high and while it isn't."""
+STRIKES: Final = 3
+"""In so many looks bytes waited, and no message has come since the first of them."""
+_HIGH, _CRITICAL = 0.6, 0.85
+"""Parts of the limit above which it is looked, and above which one strike is enough."""
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _INT: Final = struct.Struct("i")
 
@@ -31,7 +34,7 @@ class MemoryWatch:
     def __init__(self, limit_bytes: int) -> None:
         """`limit_bytes` is RLIMIT_DATA. Opens /proc/self/statm (proc(5)): make it before that is out of reach."""
         self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
-        self._high_bytes = int(limit_bytes * _HIGH)
+        self._high_bytes, self._critical_bytes = int(limit_bytes * _HIGH), int(limit_bytes * _CRITICAL)
         self._strikes: dict[int, int] = {}
         self._frames: dict[int, int] = {}
         self.is_high = False
@@ -42,17 +45,22 @@ class MemoryWatch:
 
     def look(self, frames: Mapping[int, int]) -> int | None:
         """Return the descriptor of a connection to cut; `frames` has how many came over each that is open."""
-        self.is_high = self.data_bytes() > self._high_bytes
+        data_bytes = self.data_bytes()
+        self.is_high = data_bytes > self._high_bytes
         if not self.is_high:
             self._strikes.clear()
             return None
         strikes: dict[int, int] = {}
         for descriptor, count in frames.items():
-            if count == self._frames.get(descriptor) and _waiting_bytes(descriptor):
-                strikes[descriptor] = self._strikes.get(descriptor, 0) + 1
+            if count == self._frames.get(descriptor):
+                strikes[descriptor] = self._strikes.get(descriptor, 0) + (_waiting_bytes(descriptor) > 0)
         self._strikes, self._frames = strikes, dict(frames)
+        enough = 1 if data_bytes > self._critical_bytes else STRIKES
         worst = max(strikes, key=strikes.__getitem__, default=None)
-        return worst if worst is not None and strikes[worst] >= LOOKS else None
+        if worst is None or strikes[worst] < enough:
+            return None
+        del strikes[worst]
+        return worst
 
     def close(self) -> None:
         """Close what is held."""

@@ -281,7 +281,7 @@ class Broker:
         open_links = self._peers.open_links()
         frames = {d: -1 if connection is None else connection.frames for d, connection in open_links.items()}
         worst = self._watch.look(frames)
-        self._look_ns = now_ns + (memory.LOOK_NS if self._watch.is_high else 5 * memory.LOOK_NS)
+        self._look_ns = now_ns + (memory.LOOK_NS if self._watch.is_high else memory.IDLE_NS)
         if worst is None:
             return
         connection = open_links[worst]
