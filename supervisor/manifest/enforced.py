@@ -11,7 +11,6 @@ def not_enforced(manifest: Manifest, brokered: bool = False) -> tuple[str, ...]:
     keys = [request.key for request in manifest.requests() if not _is_enforced(request.action, brokered)]
     quota, limits, supervision = manifest.quota, manifest.limits, manifest.supervision
     values = {
-        "quota.message_rate": None if brokered else quota.message_rate_per_s,
         "quota.network_bandwidth": quota.network_bandwidth_bytes_per_s,
         "quota.cpu_time": quota.cpu_time_ns_per_s,
         "limits.max_payload": None if brokered else limits.max_payload_bytes,

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
+import pty
+import select
 import shutil
 import signal
 import socket
+import struct
 import sys
+import termios
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -137,6 +142,45 @@ def test_until_done_ends_with_the_last_component(airssys, up, component, hello: 
     assert (last["hello"]["phase"], last["hello"]["exit_code"]) == ("done", 0)
     if not good:
         assert (last["bad"]["phase"], last["bad"]["exit_code"]) == ("failed", 134)
+
+
+def test_on_a_terminal_it_asks_shows_and_ends(airssys, component) -> None:
+    """A person is asked for each component once, sees a table of all, and ends them with Ctrl-C."""
+    asks = 'args = ["cat", "/etc/hostname"]\n[capabilities.filesystem]\nread = ["/etc/hostname"]\n'
+    reader, waiting = component("reader", "tool.wasm", asks), component("waiting", "block-poll.wat")
+    for asked in (True, False):
+        shown = _on_a_terminal(airssys, [reader, waiting], b"y\n" if asked else b"")
+        assert ("Grant this? [y/N]" in shown) is asked
+        for said in ("reader: done (exited 0)", "NAME", "waiting  running", "waiting: stopped", "airssys: ended"):
+            assert said in shown, shown
+
+
+def _on_a_terminal(airssys, directories: Sequence[Path], answer: bytes) -> str:
+    """Run `airssys up` on a terminal of its own: answer the question, wait for the table, press Ctrl-C."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(airssys.directory)
+        command = str(Path(sys.executable).parent / "airssys")
+        os.execve(command, ["airssys", "up", *map(str, directories)], airssys.environment | {"TERM": "xterm"})
+    shown, pressed = "", False
+    with os.fdopen(terminal, "rb+", buffering=0) as stream:
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+        until_s = time.monotonic() + 60
+        while time.monotonic() < until_s:
+            if select.select([terminal], [], [], 1.0)[0]:
+                try:
+                    data = os.read(terminal, 65536)
+                except OSError:  # the last process has closed it
+                    break
+                shown += data.decode("utf-8", "replace")
+            if answer and "Grant this? [y/N]" in shown:
+                stream.write(answer)
+                answer = b""
+            if not pressed and "waiting  running" in shown and "reader: done" in shown:
+                stream.write(b"\x03")
+                pressed = True
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, shown
+    return shown
 
 
 # ---- what it may
