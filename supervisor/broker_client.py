@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
+import struct
 import time
 from collections.abc import Callable, Sequence
 
@@ -53,6 +55,8 @@ from supervisor.identity import Identity
 from supervisor.processes import BrokerProcess
 
 MEMORY_BYTES = 512 << 20
+_SEND_WITHIN = struct.pack("ll", 1, 0)
+"""A struct timeval (socket(7)): a broker that takes no orders for a second is ended, and another one started."""
 SOCKET_NAME = "broker.sock"
 DEFAULT_REQUIRED = ("rlimits", "no_new_privs", "landlock", "seccomp")
 
@@ -159,6 +163,7 @@ class BrokerClient:
     def start(self) -> None:
         """Start a broker; it becomes ready by itself. Raises ConfinementError when its namespace can't be entered."""
         self._process = BrokerProcess.start_broker(self._user_namespace)
+        self._process.endpoint.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _SEND_WITHIN)
         self._channel = Channel(self._process.endpoint)
         self._ready = False
         self._ready_by_ns = time.monotonic_ns() + READY_WITHIN_NS
@@ -323,6 +328,11 @@ class BrokerClient:
             return False
         try:
             self._channel.send(message, () if descriptor < 0 else (descriptor,))
+        except BlockingIOError:
+            # Stopped, or stuck: whoever supervises it has others to see to. Its end is met as the end of its channel.
+            if self._process is not None:
+                self._process.see_gone()
+            return False
         except OSError:
             return False  # met as the end of its channel
         return True

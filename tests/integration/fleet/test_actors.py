@@ -199,6 +199,25 @@ def test_a_broker_that_dies_is_replaced_and_nothing_kept_is_lost(airssys, both) 
     assert len(_records(airssys, "broker_restarted")) == 1
 
 
+def test_a_broker_that_is_stuck_is_replaced_and_holds_nobody_up(airssys, both) -> None:
+    """Stopped, it takes no orders: the supervisor answers all the same, ends it in the end, and the actors go on."""
+    broker = _process(both, "worker.broker")
+    broker.suspend()
+    try:
+        for _ in range(700):
+            _call_and_hang_up(airssys)
+        assert _status(airssys, "one")["phase"] in ("running", "reconnecting")
+        _until(
+            airssys,
+            lambda: airssys("call", "one", "-", "--timeout", "2s", stdin=b"e!").stdout == "e!",
+            "another broker carries messages",
+        )
+        assert not broker.is_running() or broker.status() == psutil.STATUS_ZOMBIE
+    finally:
+        with contextlib.suppress(psutil.Error):
+            broker.resume()
+
+
 def test_a_call_that_a_broker_takes_with_it_ends_at_once(airssys, both) -> None:
     """Who waits for an answer is told that the broker has ended, and doesn't wait for the timeout."""
     with airssys.start("call", "one", "-", "--timeout", "60s") as waiting:
@@ -287,12 +306,25 @@ def test_a_payload_is_a_sealed_file_or_is_refused(airssys, both, kind: str) -> N
 def test_who_hangs_up_is_forgotten(airssys, both) -> None:
     """Callers that go away in the midst of a call leave nothing that counts against others."""
     for _ in range(60):
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        connection.connect(str(airssys.state / "control.sock"))
-        channel = Channel(connection)
-        payload = memory_file.from_bytes("message", b"e")
-        with contextlib.suppress(OSError):
-            channel.send(CallComponent("one", True, 60_000), (payload,))
-        os.close(payload)
-        channel.close()
+        _call_and_hang_up(airssys)
     assert airssys("call", "one", "-", stdin=b"e!").stdout == "e!"
+
+
+def _call_and_hang_up(airssys) -> None:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    connection.connect(str(airssys.state / "control.sock"))
+    channel = Channel(connection)
+    payload = memory_file.from_bytes("message", b"e")
+    with contextlib.suppress(OSError):
+        channel.send(CallComponent("one", True, 60_000), (payload,))
+    os.close(payload)
+    channel.close()
+
+
+def test_an_actor_says_how_it_is(airssys, both) -> None:
+    """The health that an actor tells when it is asked is in its status; the other one's is its own."""
+    assert _status(airssys, "one")["health"] == "healthy"
+    assert airssys("call", "one", "-", stdin=b"h").code == 0
+    _until(airssys, lambda: _status(airssys, "one")["health"] == "unhealthy", "it was asked how it is")
+    assert "running (unhealthy)" in airssys("status").stdout
+    assert _status(airssys, "other")["health"] == "healthy"
