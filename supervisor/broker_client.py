@@ -22,12 +22,14 @@ from ipc.broker.messages import MAX_PAYLOAD_BYTES
 from ipc.broker.orders import (
     ActorCalled,
     Admit,
+    AreYouThere,
     BrokerReady,
     BrokerSetup,
     CallActor,
     Dismiss,
     EndPeerNow,
     ForgetCall,
+    HereIAm,
     NamespaceRemoved,
     PeerPhased,
     Quotas,
@@ -61,7 +63,11 @@ SOCKET_NAME = "broker.sock"
 DEFAULT_REQUIRED = ("rlimits", "no_new_privs", "landlock", "seccomp")
 
 BrokerMessage = BrokerReady | PeerPhased | EndPeerNow | ActorCalled | Quotas | NamespaceRemoved
-_MESSAGES = (BrokerReady, PeerPhased, EndPeerNow, ActorCalled, Quotas, NamespaceRemoved)
+_MESSAGES = (BrokerReady, PeerPhased, EndPeerNow, ActorCalled, Quotas, NamespaceRemoved, HereIAm)
+ASK_NS = 2 * 10**9
+"""How often a broker is asked whether it is there."""
+ANSWER_WITHIN_NS = 10 * 10**9
+"""One that doesn't answer for so long is ended, and another one started: it hangs, or was stopped."""
 
 
 class BrokerOptions(Struct, frozen=True):
@@ -111,6 +117,8 @@ class BrokerClient:
         self._channel: Channel | None = None
         self._ready = False
         self._ready_by_ns = 0
+        self._ask_at_ns = 0
+        self._asked_ns = 0
         self._deaths_ns: tuple[int, ...] = ()
         self._admitted: dict[str, tuple[Admit, bytes]] = {}
         self.layers: tuple[LayerReport, ...] = ()
@@ -151,8 +159,10 @@ class BrokerClient:
 
     @property
     def due_ns(self) -> int | None:
-        """When a broker that was started must have become ready; then `receive` says that it is lost."""
-        return None if self._ready or self._channel is None else self._ready_by_ns
+        """When `receive` has something to do though nothing was said: to ask, or to see that it is lost."""
+        if self._channel is None:
+            return None
+        return self._ask_at_ns if self._ready else self._ready_by_ns
 
     def fileno(self) -> int:
         """Return the channel's descriptor, for poll(2); -1 while there is none."""
@@ -190,12 +200,14 @@ class BrokerClient:
         try:
             message, descriptors = channel.receive(_MESSAGES, timeout_s)
         except TimeoutError:
-            late = not self._ready and time.monotonic_ns() >= self._ready_by_ns
-            return self._lose("it did not become ready in time") if late else None
+            return self._watch(time.monotonic_ns())
         except (EOFError, OSError):
             return self._lose("")
         except PeerProtocolError as error:
             return self._lose(str(error))
+        if isinstance(message, HereIAm):
+            self._asked_ns = 0
+            return None
         assert isinstance(message, BrokerMessage)
         payload = None
         for descriptor in descriptors:
@@ -203,6 +215,7 @@ class BrokerClient:
         if isinstance(message, BrokerReady):
             self.layers = message.layers
             self._ready = True
+            self._ask_at_ns, self._asked_ns = time.monotonic_ns() + ASK_NS, 0
             for warden in self._warden_channels():
                 self._send(UseWarden(), warden)
                 os.close(warden)
@@ -224,14 +237,27 @@ class BrokerClient:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.socket_path)
 
+    def _watch(self, now_ns: int) -> Lost | None:
+        """Nothing was said: see whether it is late, and ask whether it is there."""
+        if not self._ready:
+            return self._lose("it did not become ready in time") if now_ns >= self._ready_by_ns else None
+        if self._asked_ns and now_ns - self._asked_ns >= ANSWER_WITHIN_NS:
+            return self._lose("it did not answer")
+        if now_ns >= self._ask_at_ns:
+            self._ask_at_ns = now_ns + ASK_NS
+            if not self._asked_ns:
+                self._asked_ns = now_ns
+                self._send(AreYouThere())
+        return None
+
     def _lose(self, why: str) -> Lost:
         process = self._process
         assert process is not None
         was_ready, self._ready, self._channel, self._process = self._ready, False, None, None
         now_ns = time.monotonic_ns()
         self._deaths_ns = (*recent_deaths(self._deaths_ns, now_ns), now_ns)
-        # It may be about to say why it ends.
-        if not process.process.wait(0.5):
+        # It may be about to say why it ends; one that hangs says nothing.
+        if not process.process.wait(0 if why else 0.5):
             process.see_gone()
         detail: dict[str, object] = {"pid": process.process.pid}
         status = process.process.wait_status

@@ -34,6 +34,14 @@ class BrokerReady(Message, frozen=True):
     layers: tuple[LayerReport, ...]
 
 
+class AreYouThere(Message, frozen=True):
+    """Supervisor → broker: answer at once, with HereIAm."""
+
+
+class HereIAm(Message, frozen=True):
+    """Broker → supervisor: its loop turns."""
+
+
 class BoundsSet(Message, frozen=True):
     """`ipc.broker.events.Bounds`, on the way."""
 

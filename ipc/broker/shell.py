@@ -46,6 +46,7 @@ from ipc.broker.messages import MAX_PAYLOAD_BYTES, unpack_from_worker
 from ipc.broker.orders import (
     ActorCalled,
     Admit,
+    AreYouThere,
     BrokerReady,
     BrokerSetup,
     CallActor,
@@ -54,6 +55,7 @@ from ipc.broker.orders import (
     EndPeerNow,
     Expected,
     ForgetCall,
+    HereIAm,
     NamespaceRemoved,
     PeerPhased,
     Quotas,
@@ -78,11 +80,13 @@ READ_FRAMES: Final = 64
 """How many frames are taken before everything else has its turn."""
 BROKE_PROTOCOL: Final = "A1806"
 NO_PROVIDER: Final = "no provider is registered for this capability"
-_ORDERS: Final = (Admit, Dismiss, UseWarden, CallActor, ForgetCall, RemoveNamespace, ReadQuotas)
+_ORDERS: Final = (AreYouThere, Admit, Dismiss, UseWarden, CallActor, ForgetCall, RemoveNamespace, ReadQuotas)
 _MAIL_MAX: Final = 10_000
 _READS_BEFORE_ANSWER: Final = 4
 """How often what waits is read before a warden is answered, so that a neighbour's flood doesn't delay that."""
-_AUDIT_FLUSH_NS: Final = 1_000_000_000
+_RECORD_TIMEOUT_S: Final = 60.0
+"""For the first record. While the log can't be written the supervisor starts one broker after the other, each of which
+waits for it; so it goes on by itself."""
 
 
 class CoreLike(Protocol):
@@ -160,6 +164,7 @@ class Broker:
         self._reads = True
         self._look_ns = 0
         self._due_ns: int | None = None
+        self._told_broken = False
         self._closing = False
 
     # -- the loop ------------------------------------------------------------------------------------------------------
@@ -344,6 +349,10 @@ class Broker:
     def _take_stored(self) -> None:
         for stored in self._store.take_stored():
             self._handle(stored)
+        if self._store.broken and not self._told_broken:
+            self._told_broken = True
+            failed = AuditEvent("store_failed", reason=self._store.broken)
+            self._holding.record(failed, 0, time.monotonic_ns())
         for removed in self._store.take_removed():
             self._mail.send(NamespaceRemoved(removed.namespace, removed.failure))
 
@@ -375,6 +384,8 @@ class Broker:
                 self._handle(OperatorGone(call))
             case RemoveNamespace(namespace):
                 self._store.remove(namespace, 0)
+            case AreYouThere():
+                self._mail.send(HereIAm())
             case ReadQuotas():
                 self._mail.send(Quotas(tuple(map(self._with_usage, self._core.quota_states(time.monotonic_ns())))))
 
@@ -466,7 +477,7 @@ def serve(
     store = StoreThread(StoreFile(setup.store_directory))
     sockets = Sockets(context, setup.socket_path, setup.server_secret_key)
     holding.client.record_durable(
-        AuditEvent("broker_started", detail={"uid": os.getuid(), "epoch": setup.epoch}), _AUDIT_FLUSH_NS / 1e8
+        AuditEvent("broker_started", detail={"uid": os.getuid(), "epoch": setup.epoch}), _RECORD_TIMEOUT_S
     )
     gc.freeze()
     gc.enable()

@@ -110,6 +110,11 @@ class StoreThread:
             removed, self._removed = self._removed, []
         return removed
 
+    @property
+    def broken(self) -> str:
+        """Why nothing is carried out any more; "" as long as all is well."""
+        return self._store.broken
+
     def usage_bytes(self, namespace: str) -> int:
         """Return what a namespace uses, by what was committed last."""
         return self._store.account(namespace).usage_bytes

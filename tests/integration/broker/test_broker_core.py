@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
 from collections.abc import Callable
 
 import pytest
 
 from ipc.broker import messages as m
 from ipc.broker.orders import ActorCalled, CallActor, PeerPhased, Quotas, QuotaState
+from supervisor import broker_client
 from supervisor.broker_client import Heard
 
 from .conftest import Stage
@@ -121,3 +124,20 @@ def test_an_operator_calls(stage: Stage) -> None:
     assert asked.payload == b"question"
     two.send(m.Answer(asked.delivery, b"answer"))
     stage.wait_for(lambda: Heard(ActorCalled(5), b"answer") in stage.heard, "the call is answered")
+
+
+def test_a_broker_that_hangs_is_replaced(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped, it doesn't answer whether it is there: it is ended, and another one takes its place."""
+    monkeypatch.setattr(broker_client, "ASK_NS", 50_000_000)
+    monkeypatch.setattr(broker_client, "ANSWER_WITHIN_NS", 500_000_000)
+    keys = stage.admit("one", *SEND)
+    stage.hello("one", keys)
+    until_ns = time.monotonic_ns() + 1_000_000_000
+    stage.wait_for(lambda: time.monotonic_ns() > until_ns, "it answers for a second")
+    assert stage.client.restarts == 0
+    pid = stage.client.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    assert stage.wait_restarted() < 10
+    stage.hello("one", keys)
+    assert "did not answer" in str(stage.events("broker_lost")[0]["detail"])
