@@ -15,9 +15,6 @@ from supervisor import watch
 
 RUNTIME_SLACK_BYTES = 64 << 20
 """Private memory beside the guest's own: the engine's tables and stacks, its runtime threads, buffers of host calls."""
-PAYLOAD_FACTOR = 160
-"""Bytes that the engine's interface takes for one byte of a message that is handled and sent on: 32 and more in each of
-up to four lists of values (worker/value_memory.py)."""
 MAX_DESCRIPTORS_BESIDE_MOUNTS = 24
 """A sealed worker holds its three streams, its channel, two handles a mount, and the engine's own event descriptors."""
 _NAMESPACES = ("net", "ipc", "mnt", "uts", "pid")
@@ -108,7 +105,17 @@ def verify_and_bound(pid: int, expected: Expected, limits: WorkerLimits) -> Look
 def data_bound_bytes(status: Mapping[str, str], limits: WorkerLimits) -> int:
     """Return the final RLIMIT_DATA: in use at the seal + the guest's memory + RUNTIME_SLACK_BYTES, + its messages'."""
     in_use_bytes = int(status["VmData"].split()[0]) * _KIB
-    return in_use_bytes + limits.memory_bytes + RUNTIME_SLACK_BYTES + PAYLOAD_FACTOR * limits.payload_bytes
+    return in_use_bytes + limits.memory_bytes + RUNTIME_SLACK_BYTES + moving_bytes(limits.payload_bytes)
+
+
+def moving_bytes(payload_bytes: int) -> int:
+    """Return what the worker takes for a moment to handle a message of this size and send as much on (docs/adr/0015).
+
+    The engine has a value of 48 bytes for each byte of a list that it hands over, and of those that it gets, which it
+    collects in a list that it doubles and copies. The C API has one of 32, each way; Python the bytes.
+    """
+    doubled = 1 << (payload_bytes - 1).bit_length() if payload_bytes else 0
+    return doubled * (48 + 24) + payload_bytes * (48 + 32 + 10)
 
 
 def observe(pid: int) -> Observed:

@@ -399,6 +399,7 @@ class Stage(Struct):
         kind: str = "actor",
         wasm_kind: str = "component",
         arguments: tuple[str, ...] = ("actor",),
+        payload_bytes: int = 1_000_000,
         mounts: tuple[tuple[str, str], ...] = (),
     ) -> Instance | StartFailed | None:
         """Run the actor up to its first instruction, as the supervisor does; None when it was ended on the way."""
@@ -435,7 +436,7 @@ class Stage(Struct):
             arguments,
             (),
             mounts,
-            WorkerLimits(64 << 20, 1 << 20, payload_bytes=1_000_000),
+            WorkerLimits(64 << 20, 1 << 20, payload_bytes=payload_bytes),
             ActorJob(
                 "actor",
                 worker_id,

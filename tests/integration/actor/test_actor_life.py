@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ipc.broker.messages import (
+    MAX_PAYLOAD_BYTES,
     Answer,
     Bye,
     Cancel,
@@ -45,12 +46,16 @@ def test_a_request_is_answered(stage: Stage) -> None:
     assert json.loads(actor.stderr()) == {"level": "info", "message": "stopped"}
 
 
-def test_the_largest_message_is_handled(stage: Stage) -> None:
-    """A megabyte comes in and goes out, and comes back from storage, within the worker's memory limits."""
+@pytest.mark.parametrize("size", [1_000_000, 2**20 + 1, 2**21 + 1, MAX_PAYLOAD_BYTES])
+def test_the_largest_message_is_handled(stage: Stage, size: int) -> None:
+    """It comes in and goes out, and comes back from storage, within the worker's memory limits: also one that is just
+    over a power of two, for which the engine's lists are twice as long.
+    """
     broker = stage.broker(1)
-    stage.running()
-    payload = b"e" + bytes(999_999)
-    assert broker.ask(payload).payload == payload
+    stage.running(payload_bytes=size)
+    payload = b"e" + bytes(size - 1)
+    for _ in range(2):
+        assert broker.ask(payload).payload == payload
     assert broker.ask(b"p" + payload[1:]).failure == ""
     assert broker.ask(b"gk").payload == payload[1:]
 
