@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from driving import Driver, admission
 
-from ipc.broker.events import Bounds
+from ipc.broker.events import Bounds, Received
 from ipc.broker.mailbox import WINDOW
 from ipc.broker.messages import (
     Accepted,
@@ -22,7 +22,10 @@ from ipc.broker.messages import (
     Request,
     Send,
 )
+from ipc.policy.access import AclEntry
+from ipc.policy.decision import compile_policy
 from ipc.policy.quotas import NEVER_MS
+from ipc.struct import replace
 
 SEND_TO_B = {"messaging.send": ("b",)}
 RECEIVE_ALL = {"messaging.receive": ("**",)}
@@ -464,3 +467,60 @@ def test_order_is_kept_for_each_sender_and_receiver() -> None:
         assert new
         got += new
     assert [each.payload for each in got] == sent
+
+
+def test_asking_and_cancelling_in_turn_fills_no_memory() -> None:
+    """The timers of requests that have ended are cleared away long before their time."""
+    driver = Driver()
+    pair(driver, Bounds(messages_per_s=None))
+    for _ in range(1_000):
+        driver.say("a-1", Cancel(2, ask(driver, 2**32 - 1)))
+        driver.say("b-1", *(Handled(each.delivery) for each in deliveries(driver, "b-1")))
+    requests = driver.core._board.requests
+    assert (len(requests), len(requests._calls)) == (0, 0)
+    assert len(requests._timers) <= 66
+
+
+def test_the_hosts_rules_decide_on_a_subscription_too() -> None:
+    """A subscription grant is not enough where the host's access control list denies the topic."""
+    driver = Driver()
+    deny = AclEntry("b", "messaging.subscribe", "news.secret", "deny")
+    driver.ready(admission("a", {"messaging.publish": ("**",)}))
+    each = admission("b")
+    document = replace(each.rights.document, acl=(deny,))  # type: ignore[attr-defined]
+    driver.ready(replace(each, rights=compile_policy(document)))
+    assert driver.say("a-1", Publish(1, "news.open", b""), Publish(2, "news.secret", b"")) == [
+        Accepted(1, 1),
+        Accepted(2, 0),
+    ]
+
+
+def test_the_topics_that_are_remembered_are_bounded() -> None:
+    """Ever new topics push the oldest out, and are delivered all the same."""
+    driver = Driver()
+    driver.ready(admission("a", {"messaging.publish": ("**",)}, Bounds(messages_per_s=None)), admission("b"))
+    for n in range(1_100):
+        assert driver.say("a-1", Publish(n, f"t.{n}", b"")) == [Accepted(n, 1)]
+        driver.say("b-1", *(Handled(each.delivery) for each in deliveries(driver, "b-1")))
+    assert len(driver.core._board.subscriptions._topics) == 1_024
+
+
+def test_the_same_events_give_the_same_commands() -> None:
+    """Nothing in the core depends on anything but its events, their times and the numbers that it is given."""
+
+    def run() -> list[object]:
+        driver = Driver(seed=5)
+        driver.ready(*(admission(name) for name in "abc"))
+        commands: list[object] = []
+        for n in range(40):
+            driver.now_ns += 1_000_000
+            batch = (
+                Send(n, "bc"[n % 2], b""),
+                Request(n, "b", b"", n),
+                Publish(n, f"t{n % 3}", b""),
+                Broadcast(n, b""),
+            )
+            commands += driver.handle(Received("key of a-1", driver.routes["a-1"], batch, 1))
+        return commands
+
+    assert run() == run()
