@@ -34,6 +34,8 @@ DESCRIPTORS_PER_WORKER: Final = 4
 """libzmq aborts the process when it may not accept a connection for want of a descriptor: there are many more than can
 be used. Each worker has one connection, another while it reconnects."""
 ID_BITS: Final = 53
+WAITING_PART: Final = 8
+"""Twice this part of its memory, at most, is messages that wait; above three fifths somebody is looked for to blame."""
 STACK_BYTES: Final = 8 << 20
 STORE_RIGHTS: Final = (
     landlock.READ_FILE
@@ -128,4 +130,4 @@ def main(channel_descriptor: int, new_core: Callable[[BrokerSetup], shell.CoreLi
 
 def _core(setup: BrokerSetup) -> shell.CoreLike:
     """Return the core; nobody can guess the ids that it gives."""
-    return Core(setup.epoch, partial(secrets.randbits, ID_BITS))
+    return Core(setup.epoch, partial(secrets.randbits, ID_BITS), setup.memory_bytes // WAITING_PART)

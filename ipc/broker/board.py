@@ -8,6 +8,7 @@ from typing import Final
 from ipc.broker import sessions as phases
 from ipc.broker.events import Command, EndPeer, OperatorAnswered, Phased, Record, Transmit
 from ipc.broker.ledger import UNRECORDED, Ledger, Refusal
+from ipc.broker.mailbox import LETTER_BYTES, Pool
 from ipc.broker.messages import Bye, Callback, ErrorKind, FromWorker, ToWorker
 from ipc.broker.requests import Pending, Requests
 from ipc.broker.sessions import ALLOWED, NEXT, ORDERED, READY, Handlers, Session
@@ -19,6 +20,8 @@ BACKLOG_MESSAGES: Final = 2 * 512
 BACKLOG_BYTES: Final = 8 * 1024 * 1024
 """What one instance may have waiting while the first use of a grant is put on record: two frames, a few milliseconds.
 Beyond that its messages are refused: when the disk hangs, what waits for it must not grow."""
+HOLDS: Final = 2
+"""Each instance has a mailbox and a backlog, and both have a share of the room."""
 RATES_MAX: Final = 4_096
 """Components that are away and whose rate is remembered, so that none gets a new one by ending."""
 
@@ -31,8 +34,9 @@ CUT_OFF: Final = Refusal(
 class Board:
     """The tables, each bounded by the number of admitted instances, and the commands of this turn."""
 
-    def __init__(self, random: Callable[[], int]) -> None:
-        """Begin with nobody; `random` gives 53-bit numbers."""
+    def __init__(self, random: Callable[[], int], waiting_bytes: int) -> None:
+        """Begin with nobody; `random` gives 53-bit numbers; `waiting_bytes` is the size of the pool."""
+        self.pool = Pool(waiting_bytes)
         self.random = random
         self.by_key: dict[str, Session] = {}
         self.by_instance: dict[str, Session] = {}
@@ -93,13 +97,19 @@ class Board:
 
     def stall(self, session: Session, message: FromWorker) -> None:
         """Have a message, and what comes behind it, wait until `session.stalled_for` is on record."""
+        size_bytes = _size_bytes(message)
         session.backlog.appendleft(message)
-        session.backlog_bytes += _size_bytes(message)
+        session.backlog_bytes += size_bytes
+        self.pool.take(size_bytes, -size_bytes)  # one there is always room for
         session.handlers = self._stalled
 
     def _wait(self, session: Session, message: FromWorker, now_ns: int) -> None:
         size_bytes = _size_bytes(message)
-        if len(session.backlog) < BACKLOG_MESSAGES and session.backlog_bytes + size_bytes <= BACKLOG_BYTES:
+        if (
+            len(session.backlog) < BACKLOG_MESSAGES
+            and session.backlog_bytes + size_bytes <= BACKLOG_BYTES
+            and self.pool.take(size_bytes, session.backlog_bytes)
+        ):
             session.backlog.append(message)
             session.backlog_bytes += size_bytes
         elif isinstance(message, Bye):
@@ -112,7 +122,9 @@ class Board:
         backlog = session.backlog
         while backlog and not session.stalled_for and session.phase == READY:
             message = backlog.popleft()
-            session.backlog_bytes -= _size_bytes(message)
+            size_bytes = _size_bytes(message)
+            session.backlog_bytes -= size_bytes
+            self.pool.give_back(size_bytes)
             if failed and not isinstance(message, Bye):
                 self._refuse_unrecorded(session, message)
             else:
@@ -136,6 +148,7 @@ class Board:
         session.handlers = self._handlers[session.phase]
         self.by_key[session.admission.key] = self.by_instance[session.instance] = self.by_name[session.name] = session
         self.generation += 1
+        self.pool.change_holders(HOLDS)
         self.subscriptions.add(session)
 
     def leave(self, session: Session) -> None:
@@ -175,6 +188,7 @@ class Board:
             return
         del self.by_name[session.name]
         self.generation += 1
+        self.pool.change_holders(-HOLDS)
         self.subscriptions.remove(session)
         for other in self.by_instance.values():
             other.routes.pop(session.name, None)
@@ -197,6 +211,7 @@ class Board:
         for correlation in list(session.pending):
             self.requests.end(correlation)
         session.backlog.clear()
+        self.pool.give_back(session.backlog_bytes)
         session.backlog_bytes = 0
         session.stalled_for = 0
         session.first_use = None
@@ -218,4 +233,4 @@ class Board:
 
 
 def _size_bytes(message: FromWorker) -> int:
-    return len(getattr(message, "payload", None) or getattr(message, "value", None) or b"")
+    return LETTER_BYTES + len(getattr(message, "payload", None) or getattr(message, "value", None) or b"")

@@ -47,6 +47,7 @@ from ipc.broker.services import Services, storage_level
 from ipc.broker.sessions import ENDED, READY, Session
 from ipc.policy.quotas import MESSAGE_RATE, rate_level
 
+WAITING_BYTES: Final = 64 * 1024 * 1024
 HEARTBEAT_NS: Final = 5_000_000_000
 """An idle worker is asked whether it lives this often. Two hundred of them are forty frames a second."""
 SILENT_BEATS: Final = 3
@@ -59,15 +60,24 @@ NOT_ANSWERING: Final = "A1810"
 
 
 class Core:
-    """All that the broker decides. `random` gives 53-bit numbers; `epoch` is another for each broker."""
+    """All that the broker decides. `random` gives 53-bit numbers; `epoch` is another for each broker.
 
-    def __init__(self, epoch: int, random: Callable[[], int], heartbeat_ns: int = HEARTBEAT_NS) -> None:
+    At most twice `waiting_bytes` wait in all mailboxes and for the log together.
+    """
+
+    def __init__(
+        self,
+        epoch: int,
+        random: Callable[[], int],
+        waiting_bytes: int = WAITING_BYTES,
+        heartbeat_ns: int = HEARTBEAT_NS,
+    ) -> None:
         """Begin with nobody."""
         self._epoch = epoch
         self._random = random
         self._heartbeat_ns = heartbeat_ns
         self._checks: list[tuple[int, str]] = []
-        self._board = board = Board(random)
+        self._board = board = Board(random, waiting_bytes)
         self._messaging = messaging = Messaging(board)
         self._services = services = Services(board, messaging)
         self._operators = Operators(board)
@@ -200,7 +210,7 @@ class Core:
             if other is not None:  # not dismissed: the supervisor knows that there is one of a name at a time
                 self._dismissed(other.instance)
         rate = board.rate_of(admission.name, admission.bounds.messages_per_s, now_ns)
-        session = Session(admission, rate, self._epoch, self._random() % NUMBERS, now_ns)
+        session = Session(admission, rate, self._epoch, self._random() % NUMBERS, board.pool, now_ns)
         board.arrive(session)
         self._services.measure(session)
 

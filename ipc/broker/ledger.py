@@ -153,7 +153,7 @@ class Ledger:
                 window.last_ns = now_ns
             return window
         event = AuditEvent(
-            "message" if action.startswith("messaging.") else "use",
+            "message" if action.startswith("messaging.") else "capability_used",
             instance=session.instance,
             action=action,
             resource=resource,

@@ -1,8 +1,8 @@
 """The mailbox of one receiver: what was accepted for it and is not handled yet. Pure.
 
 At most `WINDOW` messages are with the receiver at a time, so that a slow one doesn't fill its own memory and a dead one
-takes few along; the rest waits here in the order of arrival, bounded by number and bytes. While there is room in the
-window nothing waits.
+takes few along; the rest waits here in the order of arrival, bounded by number, by bytes, and by the room that all
+mailboxes share. While there is room in the window nothing waits.
 """
 
 from __future__ import annotations
@@ -20,6 +20,44 @@ NUMBERS: Final = 2**53
 """Ids are below this, so that every language can hold them in a float."""
 
 
+LETTER_BYTES: Final = 256
+"""What a waiting message takes beside its payload; it is counted so that many small ones are not free."""
+
+
+class Pool:
+    """The room that all mailboxes, and what else waits, share. Everyone can use what the others leave.
+
+    Their own bounds allow the sum of all to be many times what the process may hold. So when the pool is used up,
+    nobody gets more than a share of it, and everybody gets that: a component that fills one mailbox after another
+    takes no other's room away. Twice the pool is the most that waits.
+    """
+
+    __slots__ = ("_holders", "limit_bytes", "share_bytes", "used_bytes")
+
+    def __init__(self, limit_bytes: int) -> None:
+        """Begin with nobody who could use it."""
+        self.limit_bytes = self.share_bytes = limit_bytes
+        self.used_bytes = 0
+        self._holders = 0
+
+    def change_holders(self, more: int) -> None:
+        """Somebody has come or gone who may hold something."""
+        self._holders += more
+        self.share_bytes = self.limit_bytes // max(1, self._holders)
+
+    def take(self, size_bytes: int, held_bytes: int) -> bool:
+        """Take room for somebody who holds so much already; False when there is none."""
+        used = self.used_bytes + size_bytes
+        if used > self.limit_bytes and held_bytes + size_bytes > self.share_bytes:
+            return False
+        self.used_bytes = used
+        return True
+
+    def give_back(self, size_bytes: int) -> None:
+        """Give room back."""
+        self.used_bytes -= size_bytes
+
+
 class Letter(Struct, frozen=True, gc=False):
     """What waits. `correlation` is that of a request, 0 where no answer is wanted."""
 
@@ -32,9 +70,19 @@ class Letter(Struct, frozen=True, gc=False):
 class Mailbox:
     """One receiver's. `unhandled` are the deliveries that are with it, each with its correlation."""
 
-    __slots__ = ("_letters", "_next", "dead", "is_open", "max_bytes", "max_messages", "size_bytes", "unhandled")
+    __slots__ = (
+        "_letters",
+        "_next",
+        "_pool",
+        "dead",
+        "is_open",
+        "max_bytes",
+        "max_messages",
+        "size_bytes",
+        "unhandled",
+    )
 
-    def __init__(self, max_messages: int, max_bytes: int, first_delivery: int) -> None:
+    def __init__(self, max_messages: int, max_bytes: int, first_delivery: int, pool: Pool) -> None:
         """Begin closed: messages wait until the receiver is there.
 
         Deliveries are numbered from `first_delivery`, a random number: an answer that is left over from an earlier
@@ -42,6 +90,7 @@ class Mailbox:
         """
         self.max_messages = max_messages
         self.max_bytes = max_bytes
+        self._pool = pool
         self.is_open = False
         self.size_bytes = 0
         self.unhandled: dict[int, int] = {}
@@ -60,11 +109,19 @@ class Mailbox:
             self._next = number + 1
             self.unhandled[number] = correlation
             return Deliver(number, sender, payload, correlation != 0, topic)
-        if len(self._letters) >= self.max_messages or self.size_bytes + len(payload) > self.max_bytes:
+        size = len(payload)
+        if len(self._letters) >= self.max_messages or self.size_bytes + size > self.max_bytes:
+            return False
+        if not self._pool.take(size + LETTER_BYTES, self.held_bytes):
             return False
         self._letters.append(Letter(sender, payload, correlation, topic))
-        self.size_bytes += len(payload)
+        self.size_bytes += size
         return True
+
+    @property
+    def held_bytes(self) -> int:
+        """What it takes of the pool."""
+        return self.size_bytes + LETTER_BYTES * len(self._letters)
 
     def handled(self, delivery: int) -> int:
         """Take note that a delivery is done with: its correlation, 0 for none, -1 if it isn't with the receiver."""
@@ -77,6 +134,7 @@ class Mailbox:
         while self.is_open and letters and len(self.unhandled) < WINDOW:
             letter = letters.popleft()
             self.size_bytes -= len(letter.payload)
+            self._pool.give_back(len(letter.payload) + LETTER_BYTES)
             correlation = letter.correlation
             if correlation and not is_wanted(correlation):
                 self.dead -= 1
@@ -95,8 +153,10 @@ class Mailbox:
         if self.dead * 2 <= len(self._letters):
             return False
         kept = [letter for letter in self._letters if not letter.correlation or is_wanted(letter.correlation)]
+        before = self.held_bytes
         self._letters = deque(kept)
         self.size_bytes = sum(len(letter.payload) for letter in kept)
+        self._pool.give_back(before - self.held_bytes)
         self.dead = 0
         return True
 
@@ -112,6 +172,7 @@ class Mailbox:
         """Forget what waits: the requests' correlations, the number of others."""
         correlations = [letter.correlation for letter in self._letters if letter.correlation]
         others = len(self._letters) - len(correlations)
+        self._pool.give_back(self.held_bytes)
         self._letters.clear()
         self.size_bytes = self.dead = 0
         return correlations, others

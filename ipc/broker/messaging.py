@@ -34,6 +34,8 @@ PUBLISH: Final = "messaging.publish"
 EVERYBODY: Final = "*"
 """The resource of a broadcast, on record."""
 TIMEOUT_MAX_MS: Final = 2**32 - 1
+REQUESTS_MAX: Final = 50_000
+"""Requests of all components that may be open, some 400 bytes each, before nobody may have more than a share."""
 REASON_MAX_CHARS: Final = 1_024
 """What a component says went wrong is passed on up to this length."""
 
@@ -229,8 +231,10 @@ class Messaging:
         if not 0 <= message.timeout_ms <= TIMEOUT_MAX_MS:
             return Refusal(ErrorKind.INVALID, "A1808", f"a timeout is 0 to {TIMEOUT_MAX_MS} ms")
         refusal = self._bounds_refusal(session, message.payload, 1, now_ns)
-        if refusal is None and len(session.pending) >= session.admission.bounds.requests_in_flight:
-            limit = session.admission.bounds.requests_in_flight
+        limit = session.admission.bounds.requests_in_flight
+        if len(self._board.requests) >= REQUESTS_MAX:
+            limit = min(limit, REQUESTS_MAX // len(self._board.by_name))
+        if refusal is None and len(session.pending) >= limit:
             return Refusal(
                 ErrorKind.OVER_QUOTA,
                 "A1809",

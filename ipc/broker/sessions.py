@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from ipc.broker import messages as wire
-from ipc.broker.mailbox import Mailbox
+from ipc.broker.mailbox import Mailbox, Pool
 from ipc.policy.quota import Crossings
 from ipc.policy.rate import Rate
 
@@ -153,7 +153,9 @@ class Session:
         "storing",
     )
 
-    def __init__(self, admission: Admission, rate: Rate, epoch: int, first_delivery: int, now_ns: int) -> None:
+    def __init__(
+        self, admission: Admission, rate: Rate, epoch: int, first_delivery: int, pool: Pool, now_ns: int
+    ) -> None:
         """Begin as admitted; `rate` is that of the component, which outlives its instances."""
         bounds = admission.bounds
         self.admission = admission
@@ -178,7 +180,7 @@ class Session:
         self.answers_forgiven = 0
         """Answers to deliveries of an earlier connection, which aren't known any more."""
         # What others send to it, and what it asks of others.
-        self.mailbox = Mailbox(bounds.mailbox_messages, bounds.mailbox_bytes, first_delivery)
+        self.mailbox = Mailbox(bounds.mailbox_messages, bounds.mailbox_bytes, first_delivery, pool)
         self.pending: set[int] = set()
         self.routes: dict[str, Route] = {}
         self.reach: tuple[int, tuple[Route, ...]] = (-1, ())

@@ -6,7 +6,7 @@ import random
 from collections import defaultdict
 from collections.abc import Iterable
 
-from ipc.broker.core import Core
+from ipc.broker.core import WAITING_BYTES, Core
 from ipc.broker.events import (
     Admission,
     Admitted,
@@ -62,10 +62,10 @@ def admission(
 class Driver:
     """Feeds events, answers what waits for the log and the store at once (unless told not to), keeps what came out."""
 
-    def __init__(self, seed: int = 1) -> None:
+    def __init__(self, seed: int = 1, waiting_bytes: int = WAITING_BYTES) -> None:
         """Begin with nobody."""
         self.random = random.Random(seed)
-        self.core = Core(EPOCH, lambda: self.random.getrandbits(53))
+        self.core = Core(EPOCH, lambda: self.random.getrandbits(53), waiting_bytes)
         self.now_ns = START_NS
         self.log_works = True
         self.log_answers = True

@@ -382,6 +382,9 @@ class Network(RuleBasedStateMachine):
             for correlation in self.open[instance]:
                 waited = board.requests._open[correlation]  # neither side forgets what the other waits for
                 assert board.by_name[waited.target.name] is waited.target, "waits for who is gone"
+        assert board.pool.used_bytes == sum(
+            session.mailbox.held_bytes + session.backlog_bytes for session in board.by_instance.values()
+        )
         assert len(board.requests) == sum(len(each.pending) for each in board.by_instance.values())
         assert len(board.requests._timers) <= 2 * len(board.requests) + 66
         assert all(len(held.answers) <= HELD_MAX for held in board.ledger._held.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from driving import Driver, admission
 
+from ipc.broker import messaging
 from ipc.broker.events import Bounds
 from ipc.broker.messages import (
     Accepted,
@@ -157,6 +158,36 @@ def test_what_waits_for_a_log_that_hangs_is_bounded() -> None:
     for _ in range(4):
         big.say("a-1", *(Send(k, "b", bytes(900_000)) for k in range(4)))
     assert len(big.take("a-1", Refused)) == 16 - 9
+
+
+def test_what_waits_of_all_is_bounded_and_everybody_has_a_share() -> None:
+    """Mailboxes that are filled leave the others theirs; the sum of all bounds would be far more than there is."""
+    driver = Driver(waiting_bytes=1_000_000)
+    many = Bounds(messages_per_s=None, mailbox_messages=10_000)
+    driver.ready(admission("a", bounds=many), admission("b", bounds=many))
+    driver.admit(*(admission(f"c{n}", bounds=many) for n in range(8)))  # none of them reads
+    for name in (*(f"c{n}" for n in range(7)), "c7"):
+        accepted = 0
+        while isinstance(driver.say("a-1", Send(1, name, bytes(10_000)))[-1], Accepted):
+            accepted += 1
+        # The first ones take what there is, and after that each has its twentieth part.
+        assert accepted >= 1_000_000 // 20 // 10_256
+    pool = driver.core._board.pool
+    assert pool.used_bytes <= 2 * 1_000_000
+    assert isinstance(driver.say("a-1", Send(1, "b", bytes(10_000)))[-1], Accepted)
+    for n in range(8):
+        driver.dismiss(f"c{n}-1")
+    assert pool.used_bytes == 0
+
+
+def test_open_requests_of_all_are_bounded_and_everybody_has_a_share(monkeypatch) -> None:
+    """When there are too many, who has more than a share gets no more, and who has less does."""
+    monkeypatch.setattr(messaging, "REQUESTS_MAX", 9)
+    driver = Driver()
+    driver.ready(*(admission(name) for name in "abc"))
+    for name, count in (("a", 9), ("b", 3), ("c", 3)):
+        answers = driver.say(f"{name}-1", *(Request(n, "c", b"", 10**6) for n in range(12)))
+        assert len([each for each in answers if isinstance(each, Accepted)]) == count
 
 
 def test_a_broadcast_is_on_record_once() -> None:

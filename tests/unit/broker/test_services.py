@@ -202,7 +202,7 @@ def test_a_custom_capability_is_called_where_its_action_is_granted() -> None:
     refusals = driver.say("a-1", Invoke(3, "sql", "write", b""), Invoke(4, "Sql!", "query", b""))
     assert [each.kind for each in refusals if isinstance(each, Refused)] == ["not-permitted", "invalid"]
     assert len(driver.provides) == 2
-    assert {each.action for each in driver.events("use")} == {"custom.sql.query"}
+    assert {each.action for each in driver.events("capability_used")} == {"custom.sql.query"}
 
 
 def called(driver: Driver, call: int = 1, to: str = "a", payload: bytes = b"?", wants_answer: bool = True) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -91,6 +92,14 @@ def test_the_tables_are_total() -> None:
     assert ORDERED | AT_ONCE | {Hello} == every
     assert not ORDERED & AT_ONCE
     assert all(NEXT[ENDED, happening] == ENDED for happening in HAPPENINGS)
+
+
+def test_the_picture_is_the_tables() -> None:
+    """docs/reference/messaging.md shows every way from one phase to another; all others end the instance."""
+    ways = [f"{phase} --> {to}: {happening}" for (phase, happening), to in NEXT.items() if to not in (phase, ENDED)]
+    page = (Path(__file__).resolve().parents[3] / "docs" / "reference" / "messaging.md").read_text()
+    picture = page.split("```mermaid")[1].split("```")[0]
+    assert [line.strip() for line in picture.splitlines() if "-->" in line] == ["[*] --> admitted", *ways]
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
