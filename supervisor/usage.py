@@ -3,7 +3,7 @@
 A file that was used is named exactly. Where nearly all of a directory's files were used, one pattern names them, as
 long as it reaches at most a fifth more than was used. A name that was made and is gone again gets a pattern for its
 random part, by the same rule. Names that were looked for and aren't there need no more than that their directory's
-names may be seen.
+names may be seen. What was renamed gets under its old name every right that its new one has: else it couldn't be.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
-from ipc.policy.patterns import literal_pattern_text
+from ipc.policy.capability import Grant
+from ipc.policy.decision import Policy, compile_policy
+from ipc.policy.document import PolicyDocument
+from ipc.policy.patterns import PatternError, literal_pattern_text, parse_pattern, with_any_for_refused
 from ipc.policy.rules import PARTLY_LISTED
 from ipc.struct import Struct, field
 from ipc.syscalls import LOOKING_ONLY
@@ -30,12 +33,15 @@ _LOOKS: Final = frozenset(
     ["stat", "lstat", "newfstatat", "statx", "access", "faccessat", "faccessat2", "readlink", "readlinkat", "statfs"]
 )
 _LISTING_CALL: Final = "getdents64"
+_OPENING_CALL: Final = "openat2"
 
 
 class Uses(Struct):
     """What was used, by action and real path, with the calls that used it."""
 
     by_action: dict[str, dict[str, set[str]]] = field(default_factory=dict)
+    names: dict[str, set[str]] = field(default_factory=dict)
+    """Name → the names that the object under it got in a rename or by a link."""
     count: int = 0
 
     def note(self, action: str, resource: str, call: str, rule: str) -> None:
@@ -49,6 +55,11 @@ class Uses(Struct):
             self.count += 1
             calls = self.by_action[action][resource] = set()
         calls.add(call)
+
+    def renamed(self, old: str, new: str) -> None:
+        """Take a name that became another one, or got one beside it."""
+        if len(self.names) < USES_MAX:
+            self.names.setdefault(old, set()).add(new)
 
 
 class Patterns(Struct):
@@ -90,9 +101,17 @@ class Patterns(Struct):
         return any(self.whole.get(directory) for directory in ancestors(path))
 
 
-def smallest_patterns(uses: Mapping[str, Mapping[str, Iterable[str]]], disk: Disk) -> dict[str, tuple[str, ...]]:
-    """Return action → patterns that cover what was used, sorted; actions that were not used are left out."""
+def smallest_patterns(
+    uses: Mapping[str, Mapping[str, Iterable[str]]], disk: Disk, names: Mapping[str, Collection[str]] | None = None
+) -> dict[str, tuple[str, ...]]:
+    """Return action → patterns that cover what was used, sorted; actions that were not used are left out.
+
+    `names` are the renames: old name → new ones.
+    """
+    names = names or {}
     needs = _by_need(uses)
+    for path in _renamed_to(needs[READ], names):
+        needs[READ].setdefault(path, set()).add(_OPENING_CALL)
     everything = {path for paths in needs.values() for path in paths}
     read = needs[READ].keys() | {outer for path in needs[READ] for outer in ancestors(path)}
     passing = passing_patterns({path: path in read for path in needs[WRITE]}, everything, disk)
@@ -110,7 +129,53 @@ def smallest_patterns(uses: Mapping[str, Mapping[str, Iterable[str]]], disk: Dis
             listed.add(pattern if pattern.endswith("/**") else f"{pattern}/*")
         elif not any(pattern in found[action].texts for action in (READ, WRITE)):
             listed.add(pattern)
+    for action, path in _short_of(found, names):
+        found[action].add(passing.get(path) or literal_pattern_text(path), path)
     return {action: tuple(sorted(patterns.texts)) for action, patterns in found.items() if patterns.texts}
+
+
+def _renamed_to(paths: Iterable[str], names: Mapping[str, Collection[str]]) -> set[str]:
+    """Return the names that became one of these, over however many steps."""
+    became: dict[str, list[str]] = {}
+    for old, new_names in names.items():
+        for new in new_names:
+            became.setdefault(new, []).append(old)
+    waiting = [old for path in paths for old in became.get(path, ())]
+    found: set[str] = set()
+    while waiting:
+        old = waiting.pop()
+        if old not in found:
+            found.add(old)
+            waiting += became.get(old, ())
+    return found
+
+
+def _short_of(found: Mapping[str, Patterns], names: Mapping[str, Collection[str]]) -> set[tuple[str, str]]:
+    """Return (action, old name) for each right that a new name has by these patterns and the old one has not."""
+    if not names:
+        return set()
+    policy = _policy(found)
+    short: set[tuple[str, str]] = set()
+    for action in (READ, LIST):
+        right = action.rpartition(".")[2]
+        everything = {path for old, new_names in names.items() for path in (old, *new_names)}
+        having = {path for path in everything if right in policy.rights(path)}
+        short.update((action, old) for old in _renamed_to(having, names) - having)
+    return short
+
+
+def _policy(found: Mapping[str, Patterns]) -> Policy:
+    """Return the policy of a manifest that asks for these patterns, as far as it can be written."""
+    grants = []
+    for action, patterns in found.items():
+        for text in patterns.texts:
+            written = with_any_for_refused(text, undecodable=True)
+            try:
+                parse_pattern(written)
+            except PatternError:
+                continue
+            grants.append(Grant(action, written, "used"))
+    return compile_policy(PolicyDocument(component="used", instance="", grants=tuple(grants)))
 
 
 def _by_need(uses: Mapping[str, Mapping[str, Iterable[str]]]) -> dict[str, dict[str, set[str]]]:

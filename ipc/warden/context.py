@@ -223,10 +223,13 @@ class Context:
             raise CallFails(errno.ENOENT)
         return decide_kind(facts, action, place.path, writing=action == WRITE)
 
-    def allow(self, allowed: Allowed, path: str, did: bool = True) -> None:
-        """Put on record, durable the first time, what is about to be done; nothing that comes before is done yet."""
+    def allow(self, allowed: Allowed, path: str, did: bool = True, to: str = "") -> None:
+        """Put on record, durable the first time, what is about to be done; nothing that comes before is done yet.
+
+        `to` is another name that the object at `path` gets.
+        """
         for action, rule in allowed.by:
-            self.recorder.allowed(action, path, rule, self.name)
+            self.recorder.allowed(action, path, rule, self.name, to)
             self.subject = (action, path)
             if did:
                 self.done = (action, path)
