@@ -111,14 +111,19 @@ def smallest_patterns(
     names = names or {}
     needs = _by_need(uses)
     for path in _renamed_to(needs[READ], names):
-        needs[READ].setdefault(path, set()).add(_OPENING_CALL)
+        if disk.kind(path) != "directory":
+            needs[READ].setdefault(path, set()).add(_OPENING_CALL)
+    moved = _moved_directories(needs, names, disk)
     everything = {path for paths in needs.values() for path in paths}
     read = needs[READ].keys() | {outer for path in needs[READ] for outer in ancestors(path)}
     passing = passing_patterns({path: path in read for path in needs[WRITE]}, everything, disk)
     found: dict[str, Patterns] = {}
     for action in (READ, WRITE):
         used = [path for path in needs[action] if disk.kind(path) != "directory" or action == WRITE]
-        found[action] = _covering(used, passing, disk)
+        whole = [directory for directory, actions in moved.items() if action in actions]
+        found[action] = _covering(used, passing, disk, whole)
+    for path in [path for path in needs[LIST] if path in moved or not moved.keys().isdisjoint(ancestors(path))]:
+        del needs[LIST][path]
     seen = {path: calls for path, calls in needs[LIST].items() if path not in passing}
     looked_for = _looked_for(needs, seen, found, passing, disk)
     found[READ].remove({path for paths in looked_for.values() for path in paths})
@@ -129,9 +134,66 @@ def smallest_patterns(
             listed.add(pattern if pattern.endswith("/**") else f"{pattern}/*")
         elif not any(pattern in found[action].texts for action in (READ, WRITE)):
             listed.add(pattern)
+    for directory, actions in moved.items():
+        pattern = passing.get(directory) or literal_pattern_text(directory)
+        for action in actions:
+            found[action].add(pattern if pattern.endswith("/**") else f"{pattern}/**")
     for action, path in _short_of(found, names):
         found[action].add(passing.get(path) or literal_pattern_text(path), path)
     return {action: tuple(sorted(patterns.texts)) for action, patterns in found.items() if patterns.texts}
+
+
+def _moved_directories(
+    needs: Mapping[str, dict[str, set[str]]], names: Mapping[str, Collection[str]], disk: Disk
+) -> dict[str, set[str]]:
+    """Return directory → actions that have to be granted on all beneath, for those that had several names in turn.
+
+    A directory can only be renamed where no rule tells the two places apart. So what was used beneath one name is noted
+    as used beneath the others (in `needs`), and each gets a pattern for all of it, unless that reaches much else.
+    """
+    outer = {directory for paths in needs.values() for path in paths for directory in ancestors(path)}
+    group_of: dict[str, set[str]] = {}
+    for old, new_names in names.items():
+        for new in new_names:
+            if any(path in outer or disk.kind(path) == "directory" for path in (old, new)):
+                group = group_of.get(old, {old}) | group_of.get(new, {new})
+                group_of.update(dict.fromkeys(group, group))
+    beneath: dict[int, list[tuple[dict[str, set[str]], str, str]]] = {id(group): [] for group in group_of.values()}
+    for paths in needs.values():
+        for path in paths:
+            for directory in ancestors(path):
+                if directory in group_of:
+                    beneath[id(group_of[directory])].append((paths, directory, path))
+    moved: dict[str, set[str]] = {}
+    for group in {id(group): group for group in group_of.values()}.values():
+        inside = beneath[id(group)]
+        if len(inside) * len(group) > USES_MAX:
+            continue
+        for paths, directory, path in inside:
+            for other in group:
+                paths.setdefault(other + path[len(directory) :], set()).update(paths[path])
+        used = {action: _within_any(group, paths) for action, paths in needs.items()}
+        if all(_is_whole(directory, used[READ] | used[WRITE], disk) for directory in group):
+            actions = {action for action, paths in used.items() if paths - group or (action == LIST and paths)}
+            moved.update((directory, actions) for directory in group)
+    return moved
+
+
+def _within_any(directories: set[str], paths: Iterable[str]) -> set[str]:
+    return {path for path in paths if path in directories or not directories.isdisjoint(ancestors(path))}
+
+
+def _is_whole(directory: str, used: Collection[str], disk: Disk) -> bool:
+    """Whether nearly all files beneath a directory were used."""
+    files = 0
+    unused = 0
+    for path in walk(directory, disk):
+        if path is None:
+            return False
+        if disk.kind(path) == "file":
+            files += 1
+            unused += path not in used
+    return unused <= (files - unused) // SPARE_IN
 
 
 def _renamed_to(paths: Iterable[str], names: Mapping[str, Collection[str]]) -> set[str]:
@@ -250,8 +312,9 @@ def _is_whole_tree(directory: str, listed: Collection[str], beneath: int, disk: 
     return True
 
 
-def _covering(used: list[str], passing: Mapping[str, str], disk: Disk) -> Patterns:
+def _covering(used: list[str], passing: Mapping[str, str], disk: Disk, whole: Collection[str]) -> Patterns:
     gathered = _gathered([path for path in used if disk.kind(path) == "file"], disk)
+    gathered.update(dict.fromkeys((directory for directory in whole if directory not in passing), True))
     patterns = Patterns(whole=gathered)
     for path in used:
         parent = os.path.dirname(path)

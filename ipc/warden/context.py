@@ -32,7 +32,7 @@ _REGISTER_SIGN: Final = 1 << 31
 class Recorder(Protocol):
     """Where decisions go before they take effect."""
 
-    def allowed(self, action: str, resource: str, rule: str, call: str) -> None:
+    def allowed(self, action: str, resource: str, rule: str, call: str, to: str = "") -> None:
         """Put on record what is about to be done; durable when it returns, the first time."""
 
     def refused(self, refusal: Refusal, call: str, asked: str) -> None:

@@ -199,7 +199,7 @@ def test_mounts_of_a_bare_program() -> None:
 def test_what_the_dot_shows_comes_first_by_its_own_name(
     explicit: tuple[tuple[str, str], ...], cwd: str | None, names: tuple[str, ...], first: tuple[str, str]
 ) -> None:
-    """Zig and Go look for the working directory there; not where that name leads, or could be taken to lead, elsewhere."""
+    """Zig and Go take it for the working directory; not where that name leads, or could be taken to, elsewhere."""
     assert merge_mounts(explicit, (), cwd, names)[0] == first
 
 
