@@ -282,7 +282,9 @@ def _listings(
 ) -> Patterns:
     """Return what has to be listed beside what is read or written anyway."""
     listed = Patterns()
-    directories = {path for path, calls in seen.items() if _LISTING_CALL in calls and disk.kind(path) == "directory"}
+    # What was listed was a directory, also where it is gone: who removes a tree lists it first.
+    there = ("directory", "missing")
+    directories = {path for path, calls in seen.items() if _LISTING_CALL in calls and disk.kind(path) in there}
     directories.update(looked_for)
     directories = {path for path in directories if not found[READ].lists(path)}
     beneath = Counter(outer for directory in directories for outer in (directory, *ancestors(directory)))

@@ -136,6 +136,11 @@ HASHES = {"/o/a-4f6b91c2", "/o/a-77ab01dd"}
             ModelDisk({"/o/c-678901/kept"}),
             {WRITE: ("/o/c-678901/kept", "/o/c-?????", "/o/c-?????/**"), READ: ("/o/c-?????/**",)},
         ),
+        (  # a tree that was removed: each directory was listed for that
+            {WRITE: use({"/o/t", "/o/t/d", "/o/t/d/f"}), LIST: use({"/o/t", "/o/t/d"}, LISTING)},
+            ModelDisk(set(), {"/o"}),
+            {WRITE: ("/o/t", "/o/t/d", "/o/t/d/f"), LIST: ("/o/t/*", "/o/t/d/*")},
+        ),
         (
             {WRITE: use(backups("/s/{}.go", "abcdef"))},
             ModelDisk(numbered("/s/{}.go", 3)),
