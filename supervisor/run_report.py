@@ -66,9 +66,11 @@ class DecisionTally(Struct):
             return
         if self.uses is not None and record.get("event") in _USES:
             detail = record.get("detail")
-            call = detail.get("call") if isinstance(detail, Mapping) else ""
+            call, to = (detail.get("call"), detail.get("to")) if isinstance(detail, Mapping) else ("", "")
             action, resource, rule = (str(record.get(key) or "") for key in ("action", "resource", "rule"))
             self.uses.note(action, unescape(resource), str(call), rule)
+            if isinstance(to, str) and to:
+                self.uses.renamed(unescape(resource), unescape(to))
         counted = record.get("count")
         count = counted if isinstance(counted, int) else 1
         if record.get("decision") == "allowed":

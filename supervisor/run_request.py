@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import takewhile
 
 from ipc.errors import ConfigError
@@ -176,9 +176,13 @@ def merge_mounts(
     decided, and named in a denial, by its true name. wasi-libc takes `/x` and `x` for the same name and gives it to the
     longest mount that fits, the last of equals; so `.` comes last, and granted directories and those that are never
     meant relatively are mounted by their own names, unless the working directory has such an entry (`cwd_names`).
-    `by_name` adds directories to the latter, where nobody knows yet what will be named.
+    `by_name` adds directories to the latter, where nobody knows yet what will be named. Zig's library takes the first
+    mount for the working directory, and Go's the first one's name where `PWD` isn't set: so what `.` shows comes first,
+    by its own name.
     """
-    mounts = {"/": "/"}
+    here = dict(explicit).get(".", cwd)
+    mounts = {here: here} if here is not None and _has_its_own_name(here, explicit, cwd_names) else {}
+    mounts["/"] = "/"
     if cwd is not None:
         for directory in (*_SYSTEM_DIRECTORIES, *by_name):
             if directory[1:] not in cwd_names and os.path.isdir(directory):
@@ -191,6 +195,17 @@ def merge_mounts(
     if cwd is not None and "." not in mounts:
         mounts["."] = cwd
     return tuple(mounts.items())
+
+
+def _has_its_own_name(here: str, mounts: Iterable[tuple[str, str]], names: Collection[str]) -> bool:
+    """Whether the directory that `.` shows can be named as on the host: no other mount covers it under that name.
+
+    And it has no entry by whose name, taken from here, its own would begin.
+    """
+    if here.split("/")[1] in names or not here.isprintable():
+        return False
+    over = [mount for mount in mounts if f"{here}/".startswith(f"{mount[0].rstrip('/')}/")]
+    return all(guest.rstrip("/") == host.rstrip("/") for guest, host in over)
 
 
 def named_top_directories(texts: Iterable[str]) -> tuple[str, ...]:

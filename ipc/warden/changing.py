@@ -161,7 +161,7 @@ def _rename(context: Context, old: tuple[int, int], new: tuple[int, int], flags:
     if refusal is not None:
         return refusal
     context.allow(Allowed(new_allowed.by), new_place.path)
-    context.allow(Allowed(old_allowed.by), old_place.path)
+    context.allow(Allowed(old_allowed.by), old_place.path, to=new_place.path)
     rename_at(old_place.parent.descriptor, old_place.name, new_place.parent.descriptor, new_place.name, flags)
     if storage is not None:
         if replaced is not None and replaced.identity != found.identity:
@@ -246,6 +246,7 @@ def _link(context: Context, old: tuple[int, int], new: tuple[int, int], flags: i
     refusal = None if storage is None else storage.refuse_linking(found, found.path, place.path)
     if refusal is not None:
         return refusal
+    context.allow(answer, found.path, did=False, to=place.path)
     context.allow(allowed, place.path)
     # AT_SYMLINK_FOLLOW through the magic link: the very object that was judged gets the name.
     os.link(

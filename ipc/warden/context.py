@@ -34,7 +34,7 @@ _REGISTER_SIGN: Final = 1 << 31
 class Recorder(Protocol):
     """Where decisions go before they take effect."""
 
-    def allowed(self, action: str, resource: str, rule: str, call: str) -> None:
+    def allowed(self, action: str, resource: str, rule: str, call: str, to: str = "") -> None:
         """Put on record what is about to be done; durable when it returns, the first time."""
 
     def refused(self, refusal: Refusal, call: str, asked: str) -> None:
@@ -232,10 +232,13 @@ class Context:
             raise CallFails(errno.ENOENT)
         return decide_kind(facts, action, place.path, writing=action == WRITE)
 
-    def allow(self, allowed: Allowed, path: str, did: bool = True) -> None:
-        """Put on record, durable the first time, what is about to be done; nothing that comes before is done yet."""
+    def allow(self, allowed: Allowed, path: str, did: bool = True, to: str = "") -> None:
+        """Put on record, durable the first time, what is about to be done; nothing that comes before is done yet.
+
+        `to` is another name that the object at `path` gets.
+        """
         for action, rule in allowed.by:
-            self.recorder.allowed(action, path, rule, self.name)
+            self.recorder.allowed(action, path, rule, self.name, to)
             self.subject = (action, path)
             if did:
                 self.done = (action, path)

@@ -96,14 +96,18 @@ class Recorder:
         self.allowed_count = 0
         self.refused_count = 0
 
-    def allowed(self, action: str, resource: str, rule: str, call: str) -> None:
-        """Put on record what is about to be done; folded until the worker is detached."""
+    def allowed(self, action: str, resource: str, rule: str, call: str, to: str = "") -> None:
+        """Put on record what is about to be done; folded until the worker is detached.
+
+        `to` is the name that the object gets beside or in place of this one: each such pair is on record, as what may
+        come under a name depends on both.
+        """
         self.allowed_count += 1
         now_ns = time.monotonic_ns()
-        key = (action, resource, rule, call)
+        key = (action, resource, rule, call, to)
         if self._allowed.repeat(key, now_ns):
             return
-        _keep_pace(self._allowed_pace, now_ns, resource)
+        _keep_pace(self._allowed_pace, now_ns, resource, to)
         event = replace(
             self._stamp,
             event="file_access",
@@ -111,7 +115,7 @@ class Recorder:
             resource=resource,
             decision="allowed",
             rule=rule,
-            detail={"call": call},
+            detail={"call": call, "to": to} if to else {"call": call},
         )
         if (action, rule) in self._durable:
             self._waiting.append(event)

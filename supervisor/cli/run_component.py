@@ -117,7 +117,7 @@ def granted_component(
             *environment_pairs(args.env, [], dict(os.environ)),
             *_secrets(args, bound, granted, own),
         ),
-        mounts=merge_mounts(mounts, granted, None),
+        mounts=merge_mounts(mounts, granted, None, _first_name_in(dict(mounts).get("."))),
         document=document,
         limits=limits,
         engine=EngineSettings(fuel=limits.fuel is not None),
@@ -128,6 +128,12 @@ def granted_component(
         own_directories=(data, tmp),
     )
     return GrantedComponent(request, bound, resolution.quota)
+
+
+def _first_name_in(here: str | None) -> tuple[str, ...]:
+    """Return the first segment of a directory's own path where the directory has an entry of that name too."""
+    first = "" if here is None else here.split("/")[1]
+    return (first,) if first and os.path.lexists(os.path.join(here or "/", first)) else ()
 
 
 def data_directory_of(host: Host, settings: Settings, name: str) -> str:

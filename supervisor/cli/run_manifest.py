@@ -111,7 +111,7 @@ def write_manifest(
     """
     directory = os.path.realpath(os.path.dirname(path) or ".")
     uses = Uses() if tally.uses is None else tally.uses
-    patterns = smallest_patterns(uses.by_action, LocalDisk())
+    patterns = smallest_patterns(uses.by_action, LocalDisk(), uses.names)
     used = [resource for paths in uses.by_action.values() for resource in paths]
     passed_on = tuple(dict.fromkeys(passed_on))
     secrets = tuple(dict.fromkeys(secrets))

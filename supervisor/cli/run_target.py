@@ -101,7 +101,7 @@ def _run(
     progress.finish()
     printer.finish()
     exit_code = _deliver(args, report, request.component, stderr)
-    if args.write_manifest and report.verdict.outcome == "host_error":
+    if args.write_manifest and (report.verdict.outcome == "host_error" or report.verdict.code == "A3005"):
         print("airssys: no manifest was written: the program didn't run as it should have", file=stderr)
     elif args.write_manifest:
         from supervisor.cli.run_manifest import write_manifest

@@ -137,9 +137,12 @@ def _program(summary: WasmSummary, name: str = "") -> list[str]:
 
 
 def grouped(names: Sequence[str]) -> list[str]:
-    """Return the names with those of one module or package on one line: `wasi:io@0.2.0: error, poll`."""
+    """Return the names with those of one module or package on one line: `wasi:io@0.2.0: error, poll`.
+
+    Each once: a program made with Go imports some functions several times.
+    """
     groups: dict[str, list[str]] = {}
-    for name in names:
+    for name in dict.fromkeys(names):
         interface = re.fullmatch(r"([^/]+)/([^@]+)(@.+)?", name)
         if interface:
             group, member = f"{interface[1]}{interface[3] or ''}", interface[2]

@@ -85,6 +85,37 @@ def test_the_written_manifest_gives_the_same_run_again(run, program: Path) -> No
     assert checked.code == 0, checked.stderr
 
 
+@pytest.mark.parametrize("program", BOTH, indirect=True)
+def test_what_was_renamed_or_linked_is_renamed_and_linked_again(run, program: Path) -> None:
+    """Files that are written, renamed and read then, a whole directory likewise, a link to what wasn't written."""
+    run.folder("out")
+    run.file("in/a.txt", "a\n")
+    guest = (
+        *("write", "out/part", "made", ",", "rename", "out/part", "out/whole", ",", "cat", "out/whole"),
+        *(",", "mkdir", "out/new", ",", "write", "out/new/x", "x", ",", "write", "out/new/y", "y"),
+        *(",", "rename", "out/new", "out/final", ",", "cat", "out/final/x", ",", "ls", "out/final"),
+        *(",", "link", "in/a.txt", "out/linked", ",", "cat", "out/linked"),
+    )
+    written = run.directory / "Component.toml"
+    first = run(program, "--read", ".", "--write", ".", "--write-manifest", written, guest=guest)
+    assert first.code == 0, first.stderr
+    shutil.rmtree(run.directory / "out")
+    run.folder("out")
+    document = run(run.directory, "--grant", "asked", "--json").document()
+    assert document["denials"] == []
+    assert document["stdout"] == first.stdout.decode()
+    assert {path.name for path in (run.directory / "out").rglob("*")} == {"whole", "final", "x", "y", "linked"}
+
+
+def test_a_program_that_can_not_start_gets_no_manifest(run, wat) -> None:
+    """What imports something that nothing provides used nothing: there is nothing to write down."""
+    written = run.directory / "Component.toml"
+    result = run(wat("unknown-imports.wat"), "--write-manifest", written)
+    assert result.code == 65
+    assert "no manifest was written" in result.stderr
+    assert not written.exists()
+
+
 @pytest.mark.parametrize("program", ["tool.wasm"], indirect=True)
 def test_many_files_of_one_directory_become_one_pattern(run, program: Path) -> None:
     """Where all files of a directory were used one pattern names them; where half were, each is named."""

@@ -196,3 +196,24 @@ def test_a_killed_supervisor_leaves_no_descendant(run) -> None:
         gone, alive = psutil.wait_procs(family, timeout=10)
         assert not alive
         assert len(gone) >= 3
+
+
+def test_the_first_root_is_the_working_directory(run, wat: Wat) -> None:
+    """Zig's library takes the first directory that a program is given for the working directory, whatever its name."""
+    program = wat("first-root.wat")
+    assert run(program, "--read", ".").code == 44, "ENOENT: nothing is there yet"
+    run.file("here.txt", "x")
+    assert run(program, "--read", ".").code == 0
+    written = run.directory / "Component.toml"
+    assert run(program, "--read", ".", "--write-manifest", written).code == 0
+    assert run(run.directory, "--grant", "asked").code == 0
+
+
+def test_a_module_of_a_proposal_that_is_off_is_named_in_one_line(run) -> None:
+    """What the engine says of a module that it can't compile is readable: no escaped ends of lines in it."""
+    code = bytes.fromhex("0061736d 01000000 01040160 0000 03020100 0a09 0107 00 06 40 07 00 0b 0b".replace(" ", ""))
+    result = run(run.file("p.wasm", code))
+    assert result.code == 65
+    assert "failed" in result.stderr or "Invalid" in result.stderr or "WebAssembly" in result.stderr
+    assert "\\x0a" not in result.stderr
+    assert result.stderr.count("\n") <= 2

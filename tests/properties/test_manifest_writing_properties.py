@@ -111,6 +111,31 @@ def test_what_was_used_is_covered_and_little_else_is_in_reach(
     assert len(reachable - used) <= len(used) // 5
 
 
+@settings(max_examples=100, deadline=None)
+@given(run=runs(), data=st.data())
+def test_what_was_renamed_can_be_renamed_under_what_is_written(
+    run: tuple[ModelDisk, dict[str, dict[str, set[str]]]], data: st.DataObject
+) -> None:
+    """A file's old names have every right that its new ones have, and all that was used is covered as before."""
+    disk, uses = run
+    everything = {path for paths in uses.values() for path in paths}
+    outer = {path[:at] for path in everything for at, character in enumerate(path) if character == "/"}
+    files = sorted(path for path in uses[WRITE] if disk.kind(path) != "directory" and path not in outer)
+    one = st.sampled_from(files) if files else st.nothing()
+    pairs = data.draw(st.lists(st.tuples(one, one), max_size=8)) if files else []
+    names: dict[str, set[str]] = {}
+    for old, new in pairs:
+        names.setdefault(old, set()).add(new)
+        uses[WRITE][old] = uses[WRITE][new] = {"renameat2"}
+    policy = policy_of(smallest_patterns(uses, disk, names))
+    for old, new in pairs:
+        assert {"write"} <= policy.rights(new) <= policy.rights(old), (old, new)
+    for action in (READ, WRITE):
+        for path, by in uses[action].items():
+            if "openat2" in by and (action == WRITE or disk.kind(path) == "file"):
+                assert action.partition(".")[2] in policy.rights(path), (action, path)
+
+
 hostile = st.text(min_size=1, max_size=12).filter(
     lambda text: "/" not in text and "\0" not in text and text not in (".", "..")
 )

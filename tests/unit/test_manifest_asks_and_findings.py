@@ -4,6 +4,7 @@ import pytest
 
 from ipc.policy.decision import compile_policy
 from ipc.policy.forbidden import ForbiddenPaths
+from supervisor.cli.show import grouped
 from supervisor.host_policy import component_parameters, policy_document, resolve_quota
 from supervisor.manifest import Manifest, ParameterValue, Variables, bind, parse_manifest, stand_ins
 from supervisor.manifest_asks import Ask, Danger, describe_asks, describe_limits
@@ -271,3 +272,9 @@ parameters = { in = "/srv/in", other = "kept" }
     assert "forbidden" in policy.decide("filesystem.write", "/var/lib/airssys/x").rule
     narrowed = policy_document(bound, settings, granted=())
     assert narrowed.grants == ()
+
+
+def test_a_function_that_is_imported_twice_is_shown_once() -> None:
+    """Go's linker makes one import for each package that uses a function; the reader needs one name."""
+    names = ["wasi_snapshot_preview1.fd_write", "wasi_snapshot_preview1.fd_read", "wasi_snapshot_preview1.fd_write"]
+    assert grouped([*names, "memory"]) == ["wasi_snapshot_preview1: fd_write, fd_read", "memory"]

@@ -173,12 +173,34 @@ def test_mounts_of_a_component() -> None:
 
 
 def test_mounts_of_a_bare_program() -> None:
-    """`/` first and `.` last, which the guest's relative names need; a `.` that was given stays."""
+    """`.` last, which wasi-libc's relative names need, by its own name first; a `.` that was given stays."""
     mounts = merge_mounts((("d", "/data"),), (), "/work")
-    assert mounts[0] == ("/", "/")
+    assert mounts[:2] == (("/work", "/work"), ("/", "/"))
     assert mounts[-2:] == (("d", "/data"), (".", "/work"))
     assert ("/etc", "/etc") in mounts
     assert dict(merge_mounts(((".", "/a"),), (), "/work"))["."] == "/a"
+
+
+@pytest.mark.parametrize(
+    ("explicit", "cwd", "names", "first"),
+    [
+        ((), "/srv/w", (), ("/srv/w", "/srv/w")),
+        ((), "/srv/w", ("srv",), ("/", "/")),
+        ((), "/", ("srv",), ("/", "/")),
+        ((), "/srv/\udcff", (), ("/", "/")),
+        (((".", "/srv/c"),), None, (), ("/srv/c", "/srv/c")),
+        (((".", "/srv/c"), ("/srv", "/srv")), None, (), ("/srv/c", "/srv/c")),
+        (((".", "/srv/c"), ("/srv", "/else")), None, (), ("/", "/")),
+        (((".", "/srv/c"), ("/", "/else")), None, (), ("/", "/else")),
+        (((".", "/srv/c"), ("/srv/c/d", "/else")), None, (), ("/srv/c", "/srv/c")),
+        ((("/d", "/srv/c"),), None, (), ("/", "/")),
+    ],
+)
+def test_what_the_dot_shows_comes_first_by_its_own_name(
+    explicit: tuple[tuple[str, str], ...], cwd: str | None, names: tuple[str, ...], first: tuple[str, str]
+) -> None:
+    """Zig and Go take it for the working directory; not where that name leads, or could be taken to, elsewhere."""
+    assert merge_mounts(explicit, (), cwd, names)[0] == first
 
 
 def test_granted_directories_are_mounted_under_their_names() -> None:

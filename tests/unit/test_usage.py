@@ -2,6 +2,8 @@
 
 import pytest
 
+from ipc.policy.capability import Grant
+from ipc.policy.decision import PolicyDocument, compile_policy
 from supervisor.usage import LIST, READ, USES_MAX, WRITE, Uses, smallest_patterns
 
 OPEN, LISTING, LOOK = {"openat2"}, {"getdents64"}, {"newfstatat"}
@@ -134,6 +136,11 @@ HASHES = {"/o/a-4f6b91c2", "/o/a-77ab01dd"}
             ModelDisk({"/o/c-678901/kept"}),
             {WRITE: ("/o/c-678901/kept", "/o/c-?????", "/o/c-?????/**"), READ: ("/o/c-?????/**",)},
         ),
+        (  # a tree that was removed: each directory was listed for that
+            {WRITE: use({"/o/t", "/o/t/d", "/o/t/d/f"}), LIST: use({"/o/t", "/o/t/d"}, LISTING)},
+            ModelDisk(set(), {"/o"}),
+            {WRITE: ("/o/t", "/o/t/d", "/o/t/d/f"), LIST: ("/o/t/*", "/o/t/d/*")},
+        ),
         (
             {WRITE: use(backups("/s/{}.go", "abcdef"))},
             ModelDisk(numbered("/s/{}.go", 3)),
@@ -156,6 +163,62 @@ def test_what_was_used_becomes_these_patterns(
 ) -> None:
     """Each row: what was used, what is on disk afterwards, and the patterns."""
     assert smallest_patterns(uses, disk) == expected
+
+
+MADE = numbered("/o/final/{}", 4)
+
+
+@pytest.mark.parametrize(
+    ("uses", "names", "disk", "expected"),
+    [
+        (  # read under its new name, over two steps
+            {WRITE: use({"/o/a", "/o/b", "/o/c"}), READ: use({"/o/c"})},
+            {"/o/a": {"/o/b"}, "/o/b": {"/o/c"}},
+            ModelDisk({"/o/c"}),
+            {READ: ("/o/a", "/o/b", "/o/c"), WRITE: ("/o/a", "/o/b", "/o/c")},
+        ),
+        (  # a name that may be seen where the new one lies
+            {WRITE: use({"/o/a", "/p/b"}), LIST: use({"/p"}, LISTING)},
+            {"/o/a": {"/p/b"}},
+            ModelDisk({"/p/b"}),
+            {WRITE: ("/o/a", "/p/b"), LIST: ("/o/a", "/p/*")},
+        ),
+        (  # a random name
+            {WRITE: use({"/o/tmpa8f3k2", "/o/c"}), READ: use({"/o/c"})},
+            {"/o/tmpa8f3k2": {"/o/c"}},
+            ModelDisk({"/o/c"}),
+            {READ: ("/o/c", "/o/tmp*"), WRITE: ("/o/c", "/o/tmp*")},
+        ),
+        (  # a directory: both places alike
+            {WRITE: use({"/o/new", "/o/final"} | numbered("/o/new/{}", 4)), READ: use(MADE)},
+            {"/o/new": {"/o/final"}},
+            ModelDisk(MADE),
+            {READ: ("/o/final/**", "/o/new/**"), WRITE: ("/o/final", "/o/final/**", "/o/new", "/o/new/**")},
+        ),
+        (  # a directory most of which was there before and not used: no pattern for all of it
+            {WRITE: use({"/o/new", "/o/final", "/o/final/0"})},
+            {"/o/new": {"/o/final"}},
+            ModelDisk(MADE),
+            {WRITE: ("/o/final", "/o/final/0", "/o/new", "/o/new/0")},
+        ),
+    ],
+)
+def test_what_was_renamed_can_be_renamed_again(
+    uses: dict[str, dict[str, set[str]]],
+    names: dict[str, set[str]],
+    disk: ModelDisk,
+    expected: dict[str, tuple[str, ...]],
+) -> None:
+    """A name has every right that the name has which it became; a directory's two places have the same rules."""
+    patterns = smallest_patterns(uses, disk, names)
+    assert patterns == expected
+    grants = tuple(Grant(action, text, "") for action, texts in patterns.items() for text in texts)
+    policy = compile_policy(PolicyDocument(component="p", instance="", grants=grants))
+    for old, new_names in names.items():
+        for new in new_names:
+            assert policy.rights(old) >= policy.rights(new)
+            if disk.kind(new) == "directory":
+                assert policy.subtrees_alike(old, new) or "/**" not in str(expected)
 
 
 @pytest.mark.parametrize(
