@@ -83,10 +83,12 @@ def test_an_expected_failure_is_no_skip(session: Session) -> None:
     assert session(source, REQUIRE_KERNEL="1").returncode == 0
 
 
-ORPHAN = """
+SLEEP = f"1234.{os.getpid()}"
+"""Another session of tests may run beside this one."""
+ORPHAN = f"""
 import subprocess
 def test_one():
-    subprocess.run(["/bin/sh", "-c", "setsid sleep 1234.5 >/dev/null 2>&1 </dev/null &"], check=True)
+    subprocess.run(["/bin/sh", "-c", "setsid sleep {SLEEP} >/dev/null 2>&1 </dev/null &"], check=True)
 """
 
 
@@ -95,9 +97,9 @@ def test_a_process_left_behind_fails_the_session(session: Session) -> None:
     done = session(ORPHAN)
     assert "1 passed" in done.stdout
     assert "processes left behind" in done.stdout
-    assert "sleep 1234.5" in done.stdout
+    assert f"sleep {SLEEP}" in done.stdout
     assert done.returncode == 1
-    running = [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", "1234.5"]]
+    running = [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", SLEEP]]
     assert [p for p in running if p.status() != psutil.STATUS_ZOMBIE] == []
 
 
