@@ -352,7 +352,8 @@ _ENTRIES: Final = (
         "A3005",
         "import or directory missing",
         "The program imports what nothing provides, is no command, or was to see a directory that can't be opened.",
-        "Check that it is built for WASI preview 1 or 2; or make the directory: the message names what is missing.",
+        "Check that it is built for WASI preview 1 or 2; or make the directory: the message names what is missing. "
+        "What imports airssys:core is an actor: give it a Component.toml and start it with `airssys up`.",
     ),
     Code(
         "A3006",

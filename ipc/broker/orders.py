@@ -88,19 +88,6 @@ class UseWarden(Message, frozen=True):
     """Supervisor → broker, with [channel]: a warden announces connections there."""
 
 
-class Connecting(Message, frozen=True):
-    """Warden → broker: this worker is about to be given a connected socket."""
-
-    instance: str
-
-
-class Expected(Message, frozen=True):
-    """Broker → warden: its key may shake hands now; `allowed` is False for one that is unknown or has a connection."""
-
-    instance: str
-    allowed: bool
-
-
 class PeerPhased(Message, frozen=True):
     """Broker → supervisor: a session is `ready` or `lost`; what the component says of its health."""
 

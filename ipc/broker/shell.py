@@ -19,6 +19,7 @@ import zmq
 
 from ipc.audit.event import AuditEvent
 from ipc.broker import memory
+from ipc.broker.announcing import Connecting, Expected
 from ipc.broker.events import (
     Admission,
     Admitted,
@@ -50,10 +51,8 @@ from ipc.broker.orders import (
     BrokerReady,
     BrokerSetup,
     CallActor,
-    Connecting,
     Dismiss,
     EndPeerNow,
-    Expected,
     ForgetCall,
     HereIAm,
     NamespaceRemoved,

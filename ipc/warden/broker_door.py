@@ -14,7 +14,7 @@ import threading
 import time
 from typing import Final
 
-from ipc.broker.orders import Connecting, Expected
+from ipc.broker.announcing import Connecting, Expected
 from ipc.channel import Channel
 from ipc.errors import PeerProtocolError
 

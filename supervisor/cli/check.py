@@ -13,7 +13,7 @@ from supervisor import manifest_asks, manifest_findings, places
 from supervisor.cli.problems import print_problems
 from supervisor.component_view import ComponentView, parse_assignments, view_component
 from supervisor.host_policy import resolve_quota
-from supervisor.manifest import Parameter, not_enforced
+from supervisor.manifest import Parameter, not_enforced, only_brokered
 from supervisor.manifest_asks import Ask, Danger
 from supervisor.manifest_findings import Finding
 from supervisor.report import paint
@@ -127,9 +127,12 @@ def _body(view: ComponentView, asks: Sequence[Ask], findings: Sequence[Finding])
         lines += ["", "parameters:", *(_parameter(view, each) for each in view.manifest.parameters)]
     if findings:
         lines += ["", "findings:", *(_finding(finding) for finding in findings)]
-    missing = not_enforced(view.manifest)
+    missing = not_enforced(view.manifest, brokered=True)
     if missing:
-        lines += ["", "not enforced by this version, so `airssys run` refuses it:", *(f"  {key}" for key in missing)]
+        lines += ["", "not enforced by this version, so it is refused:", *(f"  {key}" for key in missing)]
+    brokered = only_brokered(view.manifest)
+    if brokered:
+        lines += ["", "enforced by a broker, so for `airssys up` alone:", *(f"  {key}" for key in brokered)]
     return lines
 
 
@@ -218,7 +221,8 @@ def to_json(view: ComponentView, asks: Sequence[Ask], findings: Sequence[Finding
             }
             for finding in findings
         ],
-        "not_enforced": list(not_enforced(view.manifest)),
+        "not_enforced": list(not_enforced(view.manifest, brokered=True)),
+        "only_under_up": list(only_brokered(view.manifest)),
         "acl": [
             {"identity": entry.identity, "action": entry.action, "resource": entry.resource, "effect": entry.effect}
             for entry in (entry_of(grant, identity) for grant in view.bound.grants)

@@ -66,7 +66,13 @@ def granted_component(
     manifest = load_manifest(args.target)
     unsupported = not_enforced(manifest, brokered)
     if unsupported:
-        raise ConfigError(f"{manifest.file}: not enforced by this version: {', '.join(unsupported)}", hint="remove it")
+        by_nobody = not_enforced(manifest, brokered=True)
+        raise ConfigError(
+            f"{manifest.file}: not enforced by this version: {', '.join(by_nobody)}"
+            if by_nobody
+            else f"{manifest.file}: only a broker enforces {', '.join(unsupported)}",
+            hint="remove it" if by_nobody else f"for an actor: airssys up {visible(args.target)}",
+        )
     name = manifest.component.name
     own = settings.component(name)
     parameters = component_parameters(manifest, settings, parse_assignments(args.set))

@@ -33,7 +33,7 @@ from supervisor.fleet_broker import FleetBroker
 from supervisor.host import Host, open_host
 from supervisor.identity import actor
 from supervisor.lifecycle import Phase
-from supervisor.manifest import load_manifest, not_enforced
+from supervisor.manifest import load_manifest, only_brokered
 from supervisor.member import ACTOR, ActorPlan, Plan
 from supervisor.output_log import make_log_directory
 from supervisor.processes import Processes
@@ -245,7 +245,7 @@ def _plans(
         if any(name.startswith(_ACTOR_EXPORT) for name in artifact.record.exports):
             request = _actor_request(request, component)
             actor = _actor_plan(component)
-        elif wanted := _only_for_actors(component):
+        elif wanted := only_brokered(manifest):
             raise ConfigError(
                 f"{manifest.file}: {', '.join(wanted)}: it is a command, and only an actor speaks to the broker",
                 hint="remove it, or build the component for the world airssys:core/actor",
@@ -289,9 +289,3 @@ def _actor_plan(component: GrantedComponent) -> ActorPlan:
     # What only the host knows, by name: the actor reads it as JSON.
     config = json.dumps(dict(component.bound.parameters), ensure_ascii=False, sort_keys=True).encode()
     return ActorPlan(bounds, config, CALL_TIMEOUT_NS if timeout_ns is None else timeout_ns)
-
-
-def _only_for_actors(component: GrantedComponent) -> list[str]:
-    """Return the keys of a manifest that the broker enforces, which a command doesn't speak to."""
-    manifest = component.bound.manifest
-    return [key for key in not_enforced(manifest) if key not in not_enforced(manifest, brokered=True)]

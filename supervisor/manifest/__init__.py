@@ -1,7 +1,7 @@
 """`Component.toml`: read and checked (`load_manifest`), then bound to what only the host knows (`bind`)."""
 
 from supervisor.manifest.bind import BoundManifest, BoundMount, BoundSecret, Variables, bind
-from supervisor.manifest.enforced import not_enforced
+from supervisor.manifest.enforced import not_enforced, only_brokered
 from supervisor.manifest.parse import MANIFEST_NAME, ManifestErrors, load_manifest, parse_manifest
 from supervisor.manifest.stand_ins import stand_ins
 from supervisor.manifest.values import Manifest, Parameter, ParameterValue, Quota, Request
@@ -23,6 +23,7 @@ __all__ = [
     "bind",
     "load_manifest",
     "not_enforced",
+    "only_brokered",
     "parse_manifest",
     "render_problems",
     "stand_ins",

@@ -22,6 +22,12 @@ def not_enforced(manifest: Manifest, brokered: bool = False) -> tuple[str, ...]:
     return tuple(dict.fromkeys(keys))
 
 
+def only_brokered(manifest: Manifest) -> tuple[str, ...]:
+    """Return each key that is written and that only the broker enforces: under `airssys up`, for actors."""
+    by_nobody = not_enforced(manifest, brokered=True)
+    return tuple(key for key in not_enforced(manifest) if key not in by_nobody)
+
+
 def _is_enforced(action: str, brokered: bool) -> bool:
     if action.startswith("filesystem.") or action == "secrets.env":
         return True

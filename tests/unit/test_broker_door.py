@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ipc.broker.orders import Connecting, Expected
+from ipc.broker.announcing import Connecting, Expected
 from ipc.channel import Channel
 from ipc.warden import broker_door
 from ipc.warden.broker_door import BrokerDoor, Connection

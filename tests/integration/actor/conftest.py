@@ -25,6 +25,7 @@ import zmq.utils.z85
 
 import ipc
 from ipc.audit.event import AuditEvent
+from ipc.broker.announcing import Connecting, Expected
 from ipc.broker.messages import (
     Accepted,
     Answer,
@@ -48,7 +49,6 @@ from ipc.broker.messages import (
     pack,
     unpack_from_worker,
 )
-from ipc.broker.orders import Connecting, Expected
 from ipc.channel import Channel
 from ipc.hand_over import make_mark
 from ipc.messages import (

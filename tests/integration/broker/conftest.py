@@ -17,7 +17,8 @@ import pytest
 import zmq
 
 from ipc.broker import messages as m
-from ipc.broker.orders import Admit, BoundsSet, Connecting, EndPeerNow, Expected
+from ipc.broker.announcing import Connecting, Expected
+from ipc.broker.orders import Admit, BoundsSet, EndPeerNow
 from ipc.channel import Channel
 from ipc.policy.capability import Grant
 from ipc.policy.decision import PolicyDocument
