@@ -19,7 +19,8 @@ from collections.abc import Iterator
 
 import zmq
 
-from ipc.broker.orders import Admit, BoundsSet, Connecting, Expected
+from ipc.broker.announcing import Connecting, Expected
+from ipc.broker.orders import Admit, BoundsSet
 from ipc.channel import Channel
 from ipc.policy.capability import Grant
 from ipc.policy.decision import PolicyDocument
