@@ -50,7 +50,8 @@ class CallClock:
         self._calls = 0
         self._runs = False
         self._is_over = False
-        self._parked = False
+        self.is_parked = False
+        """Whether its thread sleeps until there is a call."""
         self._thread = threading.Thread(target=self._keep, name="call-clock", daemon=True)
 
     def start(self) -> None:
@@ -69,7 +70,7 @@ class CallClock:
             # From the epoch that it is now: one that came too late for the call before doesn't count.
             assert self.context
             api.context_set_epoch_deadline(self.context, 1)
-            if self._parked:
+            if self.is_parked:
                 self._changed.notify()
 
     def end(self) -> None:
@@ -94,9 +95,9 @@ class CallClock:
                 left_ns = self.deadline_ns - time.monotonic_ns()
                 self._changed.wait(max(0, min(self._period_ns, _PERIOD_NS if self._is_over else left_ns)) / 1e9)
                 if not self._runs and calls == self._calls:
-                    self._parked = True
+                    self.is_parked = True
                     self._changed.wait()
-                    self._parked = False
+                    self.is_parked = False
                     continue
                 self._end_overdue()
                 runs = self._runs

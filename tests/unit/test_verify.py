@@ -4,7 +4,7 @@ import pytest
 
 from ipc.messages import ConfinementPlan, WorkerLimits
 from ipc.struct import replace
-from supervisor.verify import RUNTIME_SLACK_BYTES, Expected, Observed, data_bound_bytes, judge
+from supervisor.verify import RUNTIME_SLACK_BYTES, Expected, Observed, data_bound_bytes, judge, moving_bytes
 
 EXPECTED = Expected(
     seccomp_filters=2, no_new_privs=True, uid=2_000_000_001, gid=2_000_000_001, own_namespaces=True, max_descriptors=28
@@ -100,3 +100,14 @@ def test_layers_that_are_off_are_not_expected() -> None:
 def test_the_memory_bound() -> None:
     """The final RLIMIT_DATA is what is in use, the guest's memory, and the documented slack."""
     assert data_bound_bytes(STATUS, WorkerLimits(64 << 20, 1)) == (10 << 20) + (64 << 20) + RUNTIME_SLACK_BYTES
+
+
+def test_moving_a_message_takes_memory() -> None:
+    """Nothing for a command; for an actor what the engine's values take at their largest, with a jump at powers of two."""
+    assert moving_bytes(0) == 0
+    assert 48 * 3 * 10**6 < moving_bytes(10**6) < 200 * 10**6
+    assert moving_bytes(2**20 + 1) > moving_bytes(2**20) + 48 * 2**20
+    status = {"VmData": "1000 kB"}
+    plain = WorkerLimits(10, 10)
+    actor = replace(plain, payload_bytes=1000)
+    assert data_bound_bytes(status, actor) - data_bound_bytes(status, plain) == moving_bytes(1000)
