@@ -103,7 +103,7 @@ def test_the_memory_bound() -> None:
 
 
 def test_moving_a_message_takes_memory() -> None:
-    """Nothing for a command; for an actor what the engine's values take at their largest, with a jump at powers of two."""
+    """Nothing for a command; for an actor what the engine's values take at most, which jumps at powers of two."""
     assert moving_bytes(0) == 0
     assert 48 * 3 * 10**6 < moving_bytes(10**6) < 200 * 10**6
     assert moving_bytes(2**20 + 1) > moving_bytes(2**20) + 48 * 2**20
