@@ -42,6 +42,7 @@ REASON_MAX_CHARS: Final = 1_024
 UNKNOWN: Final = Refusal(ErrorKind.UNKNOWN_TARGET, "A1801", "no component of this name is running")
 FULL: Final = Refusal(ErrorKind.MAILBOX_FULL, "A1802", "the receiver's mailbox is full")
 ANSWER_TOO_LARGE: Final = "the answer is larger than the component may send"
+MORE_THAN_IT_TAKES: Final = "the answer is larger than the one who asked may take"
 
 
 class Messaging:
@@ -62,8 +63,8 @@ class Messaging:
             window.repeats += 1
             window.last_ns = now_ns
         payload = message.payload
-        if len(payload) > session.max_payload_bytes:
-            self._refuse(session, message.seq, SEND, message.to, too_large(session), now_ns)
+        if len(payload) > route.max_payload_bytes:
+            self._refuse(session, message.seq, SEND, message.to, too_large(route.max_payload_bytes), now_ns)
             return
         wait_ns = session.rate.take(now_ns)
         if wait_ns:
@@ -90,7 +91,7 @@ class Messaging:
         else:
             window.repeats += 1
             window.last_ns = now_ns
-        refusal = self._request_refusal(session, message, now_ns)
+        refusal = self._request_refusal(session, message, route, now_ns)
         if refusal is not None:
             resource = "" if refusal.quota else message.to
             self._refuse(session, message.seq, SEND, resource, refusal, now_ns)
@@ -122,7 +123,8 @@ class Messaging:
         if self._board.ledger.use(session, SEND, EVERYBODY, rule, now_ns) is None:
             self._board.stall(session, message)
             return
-        refusal = self._bounds_refusal(session, message.payload, 1 + len(routes), now_ns)
+        most_bytes = session.max_payload_bytes
+        refusal = self._bounds_refusal(session, message.payload, most_bytes, 1 + len(routes), now_ns)
         if refusal is not None:
             self._refuse(session, message.seq, SEND, "" if refusal.quota else EVERYBODY, refusal, now_ns)
             return
@@ -139,7 +141,7 @@ class Messaging:
         if self._board.ledger.use(session, PUBLISH, topic, allowed, now_ns, each=False) is None:
             self._board.stall(session, message)
             return
-        refusal = self._bounds_refusal(session, message.payload, 1, now_ns)
+        refusal = self._bounds_refusal(session, message.payload, session.max_payload_bytes, 1, now_ns)
         if refusal is not None:
             self._refuse(session, message.seq, PUBLISH, "" if refusal.quota else topic, refusal, now_ns)
             return
@@ -167,7 +169,7 @@ class Messaging:
         payload, failure = message.payload, message.failure
         if payload is not None and len(payload) > session.max_payload_bytes:
             payload, failure = None, ANSWER_TOO_LARGE
-            self._board.ledger.note_refusal(session, SEND, "", too_large(session), now_ns)
+            self._board.ledger.note_refusal(session, SEND, "", too_large(session.max_payload_bytes), now_ns)
         if correlation:
             self._finish(correlation, payload, failure)
         if session.mailbox:
@@ -202,7 +204,7 @@ class Messaging:
         if isinstance(receiving, Deny):
             reason = f"{to} does not receive from {session.name}"
             return Refusal(ErrorKind.NOT_PERMITTED, receiving.code, reason, f"of {to}: {receiving.rule}")
-        route = session.routes[to] = Route(target, rule, receiving.rule)
+        route = session.routes[to] = Route(session, target, rule, receiving.rule)
         return route
 
     def _open_route(self, session: Session, message: Send | Request, now_ns: int) -> Route | None:
@@ -227,10 +229,10 @@ class Messaging:
         decision = session.rights.decide(action, name)
         return to_refusal(decision) if isinstance(decision, Deny) else decision.rule
 
-    def _request_refusal(self, session: Session, message: Request, now_ns: int) -> Refusal | None:
+    def _request_refusal(self, session: Session, message: Request, route: Route, now_ns: int) -> Refusal | None:
         if not 0 <= message.timeout_ms <= TIMEOUT_MAX_MS:
             return Refusal(ErrorKind.INVALID, "A1808", f"a timeout is 0 to {TIMEOUT_MAX_MS} ms")
-        refusal = self._bounds_refusal(session, message.payload, 1, now_ns)
+        refusal = self._bounds_refusal(session, message.payload, route.max_payload_bytes, 1, now_ns)
         limit = session.admission.bounds.requests_in_flight
         if len(self._board.requests) >= REQUESTS_MAX:
             limit = min(limit, REQUESTS_MAX // len(self._board.by_name))
@@ -245,9 +247,11 @@ class Messaging:
             )
         return refusal
 
-    def _bounds_refusal(self, session: Session, payload: bytes, cost: int, now_ns: int) -> Refusal | None:
-        if len(payload) > session.max_payload_bytes:
-            return too_large(session)
+    def _bounds_refusal(
+        self, session: Session, payload: bytes, most_bytes: int, cost: int, now_ns: int
+    ) -> Refusal | None:
+        if len(payload) > most_bytes:
+            return too_large(most_bytes)
         wait_ns = session.rate.take(now_ns, cost)
         return over_rate(session, wait_ns, now_ns) if wait_ns else None
 
@@ -256,12 +260,16 @@ class Messaging:
     ) -> int:
         """Put the same into many mailboxes; how many had room."""
         name, tell = session.name, self._board.tell
+        action = PUBLISH if topic else SEND
         reached = 0
         for target in targets:
+            if len(payload) > target.max_payload_bytes:
+                why = too_large(target.max_payload_bytes)
+                self._board.ledger.note_refusal(session, action, target.name, why, now_ns)
+                continue
             delivery = target.mailbox.put(name, payload, 0, topic)
             if delivery is False:
                 if not self._put_again(target, name, payload, 0, topic):
-                    action = PUBLISH if topic else SEND
                     self._board.ledger.note_refusal(session, action, target.name, FULL, now_ns)
                     continue
             elif delivery is not True:
@@ -280,6 +288,8 @@ class Messaging:
             return
         if failure:
             self._board.call_back(pending, None, ErrorKind.FAILED, failure[:REASON_MAX_CHARS])
+        elif pending.requester is not None and len(payload or b"") > pending.requester.max_payload_bytes:
+            self._board.call_back(pending, None, ErrorKind.FAILED, MORE_THAN_IT_TAKES)
         else:
             self._board.call_back(pending, payload)
 
@@ -303,9 +313,8 @@ def to_refusal(deny: Deny) -> Refusal:
     return Refusal(kind, deny.code, deny.reason, deny.rule, deny.nearest)
 
 
-def too_large(session: Session) -> Refusal:
-    """More bytes than this component may send at once."""
-    limit = session.max_payload_bytes
+def too_large(limit: int) -> Refusal:
+    """More bytes than may be sent at once."""
     return Refusal(ErrorKind.TOO_LARGE, "A1803", f"at most {limit} bytes", limit=limit)
 
 

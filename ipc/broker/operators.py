@@ -61,6 +61,9 @@ class Operators:
         if target is None:
             self._end(event, UNKNOWN.kind, UNKNOWN.reason)
             return
+        if len(event.payload) > target.max_payload_bytes:
+            self._end(event, ErrorKind.TOO_LARGE, f"at most {target.max_payload_bytes} bytes")
+            return
         requests = self._board.requests
         if not event.wants_answer:
             delivery = target.mailbox.put(OPERATOR, event.payload)

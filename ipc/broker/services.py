@@ -168,7 +168,7 @@ class Services:
                 self._refuse_storage(session, message, action, key, to_refusal(decision), now_ns)
                 return
         if isinstance(message, Set | CompareAndSet) and len(message.value or b"") > session.max_payload_bytes:
-            self._refuse_storage(session, message, last, key, too_large(session), now_ns)
+            self._refuse_storage(session, message, last, key, too_large(session.max_payload_bytes), now_ns)
             return
         assert not isinstance(decision, Deny)
         # Any number of keys: the first one stands for all that the same grant allows.
@@ -235,7 +235,9 @@ class Services:
             self._board.ledger.refuse(session, message.seq, action, capability, to_refusal(decision), now_ns)
             return
         if len(message.payload) > session.max_payload_bytes:
-            self._board.ledger.refuse(session, message.seq, action, capability, too_large(session), now_ns)
+            self._board.ledger.refuse(
+                session, message.seq, action, capability, too_large(session.max_payload_bytes), now_ns
+            )
             return
         if self._board.ledger.use(session, action, capability, decision.rule, now_ns) is None:
             self._board.stall(session, message)

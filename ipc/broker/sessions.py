@@ -206,10 +206,14 @@ class Session:
 class Route:
     """That one component may send to another: both sides' grants were asked, and it is on record."""
 
-    __slots__ = ("receiver_rule", "rule", "target", "window")
+    __slots__ = ("max_payload_bytes", "receiver_rule", "rule", "target", "window")
 
-    def __init__(self, target: Session, rule: str, receiver_rule: str) -> None:
-        """The window is opened when the first message goes."""
+    def __init__(self, sender: Session, target: Session, rule: str, receiver_rule: str) -> None:
+        """The window is opened when the first message goes.
+
+        What goes is within both bounds: the sender's, and that by which the receiver's memory was measured.
+        """
+        self.max_payload_bytes = min(sender.max_payload_bytes, target.max_payload_bytes)
         self.target = target
         self.rule = rule
         self.receiver_rule = receiver_rule

@@ -158,8 +158,10 @@ class Network(RuleBasedStateMachine):
                 assert message.correlation
                 self.open[instance][message.correlation] = message.seq
             elif isinstance(asked, Cancel):
-                self.cancelled.add(asked.correlation)
+                # Another's request is not cancelled: it goes on.
                 assert (self.open[instance].pop(asked.correlation, None) is not None) == bool(message.count)
+                if message.count:
+                    self.cancelled.add(asked.correlation)
 
     def check_delivery(self, name: str, instance: str, message: Deliver) -> None:
         """Said by that sender, allowed by both sides, in order."""

@@ -78,6 +78,7 @@ def test_a_message_is_accepted_and_delivered() -> None:
         (SEND_TO_B, RECEIVE_ALL, Request(1, "b", b"", -1), "invalid", "A1808"),
         (SEND_TO_B, RECEIVE_ALL, Request(1, "b", b"", 2**32), "invalid", "A1808"),
         ({}, SUBSCRIBE_ALL, Publish(1, "t", b""), "not-permitted", "A1201"),
+        ({"messaging.publish": ("**",)}, SUBSCRIBE_ALL, Publish(1, "t", b"x" * 1001), "too-large", "A1803"),
         (
             {"messaging.publish": ("u",)},
             {"messaging.subscribe": ("**",)},
@@ -169,7 +170,9 @@ def test_a_full_mailbox_is_an_error_to_the_sender() -> None:
     got = deliveries(driver, "b-1")
     assert len(got) == WINDOW
     driver.say("b-1", Handled(got[0].delivery))
-    (too_many_bytes,) = driver.say("a-1", Send(99, "b", b"x" * 99))
+    (too_many_bytes, too_many) = driver.say("a-1", Send(99, "b", b"x" * 99), Request(98, "b", b"x" * 99, 1))
+    assert isinstance(too_many, Refused)
+    assert too_many.kind == "mailbox-full"
     assert isinstance(too_many_bytes, Refused)
     got += deliveries(driver, "b-1")
     driver.say("b-1", *(Handled(each.delivery) for each in got[1:]))
@@ -222,6 +225,24 @@ def test_the_ends_that_a_receiver_can_give(answer, payload: bytes | None, kind: 
     driver.say("b-1", answer(deliveries(driver, "b-1")[0].delivery))
     assert driver.take("a-1", Callback) == [Callback(correlation, payload, kind, reason)]
     assert driver.ended == []
+
+
+def test_nobody_gets_more_than_it_may_take() -> None:
+    """A worker's memory is measured by its own bound: what others send, publish and answer is within that, too."""
+    driver = Driver()
+    pair(driver, b_bounds=Bounds(max_payload_bytes=100))
+    big = b"x" * 101
+    answers = driver.say("a-1", Send(1, "b", big), Request(2, "b", big, 1000), Publish(3, "t", big), Broadcast(4, big))
+    refused = [each for each in driver.take("a-1", Refused) if isinstance(each, Refused)]
+    assert [(each.seq, each.kind, each.limit) for each in refused] == [(1, "too-large", 100), (2, "too-large", 100)]
+    assert [each for each in answers if isinstance(each, Accepted)] == [Accepted(3, 1), Accepted(4, 0)]
+    assert deliveries(driver, "b-1") == []
+    driver.take("a-1")
+    driver.say("b-1", Request(1, "a", b"?", 1000))
+    driver.say("a-1", Answer(deliveries(driver, "a-1")[-1].delivery, big))
+    (callback,) = driver.take("b-1", Callback)
+    assert isinstance(callback, Callback)
+    assert (callback.kind, callback.payload) == ("failed", None)
 
 
 def test_a_request_times_out_at_its_time() -> None:

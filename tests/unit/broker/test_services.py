@@ -205,6 +205,23 @@ def test_a_custom_capability_is_called_where_its_action_is_granted() -> None:
     assert {each.action for each in driver.events("capability_used")} == {"custom.sql.query"}
 
 
+def test_providers_calls_are_bounded_and_answered_to_who_asked() -> None:
+    """So many at a time, a payload within the bound, and nothing for a connection that there isn't any more."""
+    driver = keeper({"custom.sql.query": ("**",)}, Bounds(max_payload_bytes=10))
+    (refused,) = driver.say("a-1", Invoke(1, "sql", "query", bytes(11)))
+    assert isinstance(refused, Refused)
+    assert refused.kind == "too-large"
+    answers = driver.say("a-1", *(Invoke(n, "sql", "query", b"") for n in range(70)))
+    assert [each.kind for each in answers if isinstance(each, Refused)] == ["unavailable"] * 6
+    driver.lose("a-1")
+    driver.connect("a-1", since=77)
+    driver.take("a-1")
+    for order in driver.provides:
+        driver.handle(Provided(order.ticket, b"late"))
+        driver.handle(Provided(order.ticket, b"twice"))
+    assert driver.take("a-1") == []
+
+
 def called(driver: Driver, call: int = 1, to: str = "a", payload: bytes = b"?", wants_answer: bool = True) -> None:
     """A person sends something."""
     driver.handle(OperatorCalled(call, to, payload, 1000, wants_answer, "uid 1000 (alice)"))
@@ -241,6 +258,7 @@ def test_a_persons_message_without_an_answer_ends_in_the_mailbox() -> None:
     [
         ("unknown", "unknown-target"),
         ("too large", "too-large"),
+        ("far too large", "too-large"),
         ("full", "mailbox-full"),
         ("full, without an answer", "mailbox-full"),
         ("log", "unavailable"),
@@ -260,7 +278,7 @@ def test_every_end_of_a_persons_call(case: str, kind: str) -> None:
     called(
         driver,
         to="nobody" if case == "unknown" else "a",
-        payload=bytes(3 * 1024 * 1024 + 1) if case == "too large" else b"",
+        payload=bytes({"too large": 1_000_001, "far too large": 3 * 1024 * 1024 + 1}.get(case, 0)),
         wants_answer=case != "full, without an answer",
     )
     match case:
