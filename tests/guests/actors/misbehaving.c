@@ -9,7 +9,7 @@
  *               fill COUNT BYTES | overwrite COUNT BYTES | key-of BYTES | odd-key HEX
  *   logs        log-control | log TEXT | logs COUNT | log-fields COUNT BYTES
  *   files       read PATH | write PATH | ls PATH (through WASI)
- *   others      granted | allows ACTION RESOURCE | invoke CAPABILITY ACTION TEXT | sleep MS | self
+ *   others      granted | allows ACTION RESOURCE | invoke CAPABILITY ACTION TEXT | sleep MS | time | self | unwell
  *
  * Where COUNT things are done, "ok N" tells how many were; the first refusal follows it.
  */
@@ -339,6 +339,7 @@ static actor_answer on_message(const actor_message *message) {
         actor_result result = actor_invoke(text(capability), text(action), text(line));
         return result.failed ? done(result) : say("ok %s", copy(result.value));
     }
+    if (IS("time")) return say("ok %" PRIu64 " %" PRIu64, actor_now_ns(), actor_now_ms());
     if (IS("sleep")) return actor_sleep_ms(number(&line)), say("ok");
     return actor_failure(text("no such order"));
 }

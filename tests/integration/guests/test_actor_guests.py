@@ -89,6 +89,7 @@ def test_every_function_of_the_world_is_called_from_c(harm: Host) -> None:
         (b"allows messaging.send other", b"ok false"),
         (b"invoke sql query select 1", b"ok sql.query:select 1"),
         (b"sleep 12", b"ok"),
+        (b"time", b"ok 1700000000123456789 1700000000123"),
         (b"log a line", b"ok"),
         (b"late 34", b"ok late"),
         (b"echo a b", b"a b"),
@@ -269,7 +270,7 @@ def test_the_requester_in_javascript(host: Callable[..., Host]) -> None:
     assert (to, json.loads(payload), timeout_ms) == ("counter", {"name": "visitsä", "add": 1}, 5000)
     assert requester.answer((1 << 52) + 2, Variant("timed-out")) is None
     assert requester.answer((1 << 52) + 1, b'{"count": 4}') is None
-    assert json.loads(requester.ask(b"{}")) == [
+    assert json.loads(requester.ask(b"")) == [
         {"request": 2, "to": "counter", "error": "timed-out"},
         {"request": 1, "to": "counter", "answer": {"count": 4}},
     ]
@@ -277,6 +278,9 @@ def test_the_requester_in_javascript(host: Callable[..., Host]) -> None:
         ("warn", 'counter answered "timed-out"', [("request", "2")]),
         ("info", 'counter answered {"count":4}', [("request", "1")]),
     ]
+    for wrong in (b"{}", b"\xff", b"[1]", b'{"to": 1, "ask": 2}', b"null"):
+        assert requester.ask(wrong).tag == "invalid", wrong
+    assert requester.answer(1, b"nobody asked") is None
     requester.refusals["request"] = NOT_PERMITTED
     assert requester.ask(order) == NOT_PERMITTED
     assert (requester.call("health"), requester.call("shutdown")) == ("healthy", None)
