@@ -176,9 +176,10 @@ def test_the_commands_of_a_page_do_what_it_says(page: Path, short_dir: Path) -> 
 
 @pytest.mark.slow
 @pytest.mark.toolchain
-def test_the_tutorial_with_its_compilers(short_dir: Path) -> None:
-    """With the pinned compilers the whole tutorial works, in both languages."""
-    assert follow((ROOT / "docs/tutorial/first-component.md").read_text(), short_dir, tools=True) == []
+@pytest.mark.parametrize("page", ["first-component", "components-that-talk"])
+def test_the_tutorials_with_their_compilers(page: str, short_dir: Path) -> None:
+    """With the pinned compilers a whole tutorial works, in each of its languages."""
+    assert follow((ROOT / f"docs/tutorial/{page}.md").read_text(), short_dir, tools=True) == []
 
 
 def test_a_page_that_says_something_else_is_found(short_dir: Path) -> None:
@@ -189,9 +190,23 @@ def test_a_page_that_says_something_else_is_found(short_dir: Path) -> None:
     assert follow(right, short_dir, tools=False) == []
 
 
-@pytest.mark.parametrize("name", ["tally.c", "tally.js", "tally.wit", "Component.toml"])
-def test_the_tutorials_files_are_the_ones_of_the_example(name: str) -> None:
-    """What the tutorial shows is what examples/first-component holds."""
-    page = (ROOT / "docs/tutorial/first-component.md").read_text()
-    texts = [step.text for step in steps_of(page, tools=True) if step.file == name]
-    assert texts == [(ROOT / "examples/first-component" / name).read_text()]
+@pytest.mark.parametrize(
+    ("page", "example", "names"),
+    [
+        ("first-component", "first-component/", ["tally.c", "Component.toml", "tally.js", "tally.wit"]),
+        (
+            "components-that-talk",
+            "",
+            [
+                *("echo/echo.c", "echo/Component.toml", "counter/counter.py", "counter/Component.toml"),
+                *("requester/requester.js", "requester/Component.toml"),
+            ],
+        ),
+    ],
+    ids=["first-component", "components-that-talk"],
+)
+def test_the_tutorials_files_are_the_ones_of_the_examples(page: str, example: str, names: list[str]) -> None:
+    """What a tutorial shows is what the examples hold."""
+    shown = (ROOT / f"docs/tutorial/{page}.md").read_text()
+    texts = {step.file: step.text for step in steps_of(shown, tools=True) if step.file}
+    assert texts == {name: (ROOT / "examples" / f"{example}{name}").read_text() for name in names}
