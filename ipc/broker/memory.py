@@ -37,25 +37,28 @@ class MemoryWatch:
         self._high_bytes, self._critical_bytes = int(limit_bytes * _HIGH), int(limit_bytes * _CRITICAL)
         self._strikes: dict[int, int] = {}
         self._frames: dict[int, int] = {}
-        self.is_high = False
+        self._data_bytes = 0
 
     def data_bytes(self) -> int:
         """Return what RLIMIT_DATA counts, and the stack."""
         return int(os.pread(self._statm, 256, 0).split()[5]) * _PAGE_BYTES
 
+    def is_high(self) -> bool:
+        """Measure; whether it is time to look at the connections."""
+        self._data_bytes = self.data_bytes()
+        if self._data_bytes > self._high_bytes:
+            return True
+        self._strikes.clear()
+        return False
+
     def look(self, frames: Mapping[int, int]) -> int | None:
         """Return the descriptor of a connection to cut; `frames` has how many came over each that is open."""
-        data_bytes = self.data_bytes()
-        self.is_high = data_bytes > self._high_bytes
-        if not self.is_high:
-            self._strikes.clear()
-            return None
         strikes: dict[int, int] = {}
         for descriptor, count in frames.items():
             if count == self._frames.get(descriptor):
                 strikes[descriptor] = self._strikes.get(descriptor, 0) + (_waiting_bytes(descriptor) > 0)
         self._strikes, self._frames = strikes, dict(frames)
-        enough = 1 if data_bytes > self._critical_bytes else STRIKES
+        enough = 1 if self._data_bytes > self._critical_bytes else STRIKES
         worst = max(strikes, key=strikes.__getitem__, default=None)
         if worst is None or strikes[worst] < enough:
             return None

@@ -282,10 +282,13 @@ class Broker:
 
     def _look(self, now_ns: int) -> None:
         """See whether a message without end fills the memory."""
+        if not self._watch.is_high():
+            self._look_ns = now_ns + memory.IDLE_NS
+            return
+        self._look_ns = now_ns + memory.LOOK_NS
         open_links = self._peers.open_links()
         frames = {d: -1 if connection is None else connection.frames for d, connection in open_links.items()}
         worst = self._watch.look(frames)
-        self._look_ns = now_ns + (memory.LOOK_NS if self._watch.is_high else memory.IDLE_NS)
         if worst is None:
             return
         connection = open_links[worst]
@@ -476,7 +479,15 @@ def serve(
     store = StoreThread(StoreFile(setup.store_directory))
     sockets = Sockets(context, setup.socket_path, setup.server_secret_key)
     holding.client.record_durable(
-        AuditEvent("broker_started", detail={"uid": os.getuid(), "epoch": setup.epoch}), _RECORD_TIMEOUT_S
+        AuditEvent(
+            "broker_started",
+            detail={
+                "uid": os.getuid(),
+                "epoch": setup.epoch,
+                "layers": {layer.layer: layer.status for layer in layers},
+            },
+        ),
+        _RECORD_TIMEOUT_S,
     )
     gc.freeze()
     gc.enable()
