@@ -23,8 +23,9 @@ class EngineSettings(Message, frozen=True):
 
     fuel: bool = False
     epoch: bool = True
-    revision: int = 2
-    """Counts the changes of `worker.engine.new_engine` that artifacts made before them don't survive."""
+    revision: int = 3
+    """Counts the changes of `worker.engine.new_engine`, and of what is recorded of an artifact, that artifacts made
+    before them don't survive."""
 
 
 class WorkerLimits(Message, frozen=True):
@@ -60,8 +61,8 @@ class ConfinementPlan(Message, frozen=True):
 class WorkerPlan(Message, frozen=True):
     """Supervisor → worker, with the fork: what to become before there is a program.
 
-    `kind` is run, actor, compile, or one of the probes (probe, actor-probe). An actor's first filter lets it keep a
-    connection to the broker.
+    `kind` is run, actor, call, compile, or one of the probes (probe, actor-probe). An actor's first filter lets it keep
+    a connection to the broker.
     A compiler has its `limits` from the start; a runner learns them with its job.
     """
 
@@ -91,7 +92,10 @@ class ActorJob(Message, frozen=True):
 
 
 class FunctionCall(Message, frozen=True):
-    """One call of an export: `interface` is its name in the component, "" for the root; `arguments` a JSON array."""
+    """One call of an export: `interface` as it was asked for, "" for the root or wherever the function is alone.
+
+    `arguments` is a JSON array.
+    """
 
     interface: str
     function: str
@@ -198,6 +202,8 @@ class Compiled(Message, frozen=True):
     artifact_bytes: int
     imports: tuple[str, ...]
     exports: tuple[str, ...]
+    functions: tuple[tuple[str, str], ...] = ()
+    """Of a component: (name, signature in words) of what can be called, as many as a packet holds."""
 
 
 class CompileFailed(Message, frozen=True):

@@ -34,6 +34,8 @@ class ArtifactRecord(Struct, frozen=True, forbid_unknown_fields=True):
     wasm_kind: str
     imports: tuple[str, ...]
     exports: tuple[str, ...]
+    functions: tuple[tuple[str, str], ...] = ()
+    """(name, signature in words) of what a component exports to be called."""
 
 
 @functools.cache

@@ -164,6 +164,7 @@ def obtain(
         compiled.wasm_kind,
         compiled.imports,
         compiled.exports,
+        compiled.functions,
     )
     with contextlib.suppress(OSError):  # a full disk, say: then it is compiled again the next time
         cache.store(key, record, sealed)

@@ -156,12 +156,12 @@ def open_host(
     options: HostOptions,
     processes: Processes | None = None,
     on_trouble: Callable[[AuditLogError | None], None] | None = None,
-    ahead: bool = True,
+    ahead: str | None = "run",
 ) -> Host:
     """Bind `processes` (by default new ones) to an audit log and directories; on any failure nothing is left running.
 
     Closing the host ends the processes first: the audit writer must outlive the warden, whose last counts it takes.
-    With `ahead` a worker for a command is made before one is asked for.
+    A worker of the kind `ahead` is made before one is asked for.
     `on_trouble` is called, from another thread, when a started host can't write its log, and with None when it can.
     """
     _require_descriptors()
@@ -178,8 +178,8 @@ def open_host(
             origin,
             lambda: _confinement(options, processes.zygote, options.layers_off, processes.warden_pid),
         )
-        if ahead:
-            workers.start_ahead()
+        if ahead is not None:
+            workers.start_ahead(ahead)
         stack.callback(workers.close)
         signals = _signal_socket(stack)
         with _needed_for_records():

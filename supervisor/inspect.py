@@ -29,6 +29,8 @@ class WasmSummary(Struct, frozen=True):
     error: str = ""
     sha256: str = ""
     size_bytes: int = 0
+    functions: tuple[tuple[str, str], ...] = ()
+    """(name, signature in words) of what `airssys call` can call."""
 
 
 def inspect_wasm(path: str, state: str) -> WasmSummary:
@@ -61,7 +63,7 @@ def _known(program: Program, state: str) -> WasmSummary | None:
     record = cache.describe(cache_key(program.sha256, version, EngineSettings()))
     if record is None or (record.wasm_sha256, record.wasmtime_version) != (program.sha256, version):
         return None
-    return WasmSummary(record.wasm_kind, record.imports, record.exports)
+    return WasmSummary(record.wasm_kind, record.imports, record.exports, functions=record.functions)
 
 
 def _inspect(program: Program, state: str) -> WasmSummary:
@@ -96,7 +98,8 @@ def _summary(program: Program, state: str, zygote: Zygote, uid: int | None) -> W
         interrupted=lambda: False,
     )
     os.close(artifact.descriptor)
-    return WasmSummary(artifact.record.wasm_kind, artifact.record.imports, artifact.record.exports)
+    record = artifact.record
+    return WasmSummary(record.wasm_kind, record.imports, record.exports, functions=record.functions)
 
 
 class _Patience:

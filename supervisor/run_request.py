@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from itertools import takewhile
 
 from ipc.errors import ConfigError
-from ipc.messages import EngineSettings, StorageBounds, WorkerLimits
+from ipc.messages import EngineSettings, FunctionCall, StorageBounds, WorkerLimits
 from ipc.policy.capability import Grant
 from ipc.policy.document import PolicyDocument
 from ipc.policy.patterns import Form, has_wildcards, literal_pattern_text, parse_pattern
@@ -43,7 +43,9 @@ class RunRequest(Struct, frozen=True):
     own_directories: tuple[str, ...] = ()
     """`${data}` and `${tmp}`: what lies there counts against the storage quota, whoever put it there."""
     kind: str = "run"
-    """`probe` makes raw system calls in the guest's place (`worker.probe`), to prove confinement."""
+    """`call` calls one function; `probe` makes raw system calls in the guest's place (`worker.probe`), to prove
+    confinement."""
+    call: FunctionCall | None = None
     ask: bool = False
     """What no grant covers is held, and asked about."""
     learn: bool = False

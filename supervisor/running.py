@@ -249,6 +249,7 @@ def begin_run(
                 "cached": artifact.from_cache,
                 "wasm_kind": artifact.record.wasm_kind,
                 "run_as": host.options.run_as.name,
+                **_called(request),
             },
         )
     )
@@ -262,6 +263,7 @@ def begin_run(
         # The inner deadline knows of no questions: with them the outer one, which stops meanwhile, stands alone.
         limits=replace(request.limits, timeout_ns=None) if request.ask else request.limits,
         actor=actor,
+        call=request.call,
     )
     started_s = time.monotonic()
     recovery = Recovery(host.supply, policy, instance, artifact.descriptor, base, host.record)
@@ -275,6 +277,14 @@ def begin_run(
         worker.release()
         raise
     return BegunRun(loop, worker, request, base, tally, recovery, started_s)
+
+
+def _called(request: RunRequest) -> dict[str, object]:
+    """Return what is on record of a call: which function, and nothing of its arguments, which may be secrets."""
+    call = request.call
+    if call is None:
+        return {}
+    return {"function": f"{call.interface}#{call.function}" if call.interface else call.function}
 
 
 def _note_sockets(host: Host, base: AuditEvent, imports: tuple[str, ...]) -> None:

@@ -81,14 +81,14 @@ class Workers:
         self._confinement = confinement
         self._ahead: Worker | None = None
 
-    def start_ahead(self) -> None:
-        """Have one made for a program with the usual engine settings, unless there is one; waits for nothing.
+    def start_ahead(self, kind: str = "run") -> None:
+        """Have one of this kind made for the usual engine settings, unless there is one; waits for nothing.
 
         What stands in its way is told to whoever takes one.
         """
         if self._ahead is None:
             with contextlib.suppress(AirssysError):
-                self._ahead = self._new("run", EngineSettings(), ahead=True)
+                self._ahead = self._new(kind, EngineSettings(), ahead=True)
 
     def wait_ahead(self, timeout_s: float) -> bool:
         """Wait until the one made ahead is confined; False where there is none, or the time was over first."""

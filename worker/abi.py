@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from wasmtime import _bindings as bindings
@@ -87,34 +87,41 @@ _PLAIN: Final[dict[str, Type]] = {
 }
 
 
+_TYPES_MAX: Final = 10_000
+"""Of one signature, each as often as it is named: a component of a few bytes can name one 2 to the n times."""
+
+
 def signature_of(kind: Any) -> Signature:
     """Read a function's type (`wasmtime.component.FuncType`), once; raises TypeError for types without values here."""
     parameters = kind.params
     result = kind.result
+    left = itertools.count(_TYPES_MAX, -1)
     return Signature(
-        tuple(_type_of(one) for _, one in parameters),
-        None if result is None else _type_of(result),
+        tuple(_type_of(one, left) for _, one in parameters),
+        None if result is None else _type_of(result, left),
         tuple(name for name, _ in parameters),
     )
 
 
-def _type_of(kind: Any) -> Type:
+def _type_of(kind: Any, left: Iterator[int]) -> Type:
+    if not next(left):
+        raise TypeError(f"a type of more than {_TYPES_MAX} types")
     match kind:
         case binding_types.ListType():
-            element = _type_of(kind.element)
+            element = _type_of(kind.element, left)
             return Bytes() if element == _PLAIN["U8"] else List(element)
         case binding_types.RecordType():
-            return Record(tuple((name, _type_of(one)) for name, one in kind.fields))
+            return Record(tuple((name, _type_of(one, left)) for name, one in kind.fields))
         case binding_types.TupleType():
-            return Tuple(tuple(map(_type_of, kind.elements)))
+            return Tuple(tuple(_type_of(one, left) for one in kind.elements))
         case binding_types.VariantType():
-            return Variant(tuple((name, None if one is None else _type_of(one)) for name, one in kind.cases))
+            return Variant(tuple((name, None if one is None else _type_of(one, left)) for name, one in kind.cases))
         case binding_types.EnumType():
             return Enum(tuple(kind.names))
         case binding_types.OptionType():
-            return Option(_type_of(kind.payload))
+            return Option(_type_of(kind.payload, left))
         case binding_types.ResultType():
-            return Result(*(None if one is None else _type_of(one) for one in (kind.ok, kind.err)))
+            return Result(*(None if one is None else _type_of(one, left) for one in (kind.ok, kind.err)))
         case binding_types.FlagsType():
             return Flags(tuple(kind.names))
     name = type(kind).__name__

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from ipc.channel import Channel
 from ipc.errors import ConfinementError
@@ -18,12 +20,17 @@ from worker import engine_api as api
 from worker.engine import COMPONENT, MODULE, new_engine
 from worker.main import CHANNEL, PARENT_PIDFD
 
+if TYPE_CHECKING:
+    from worker.exported import Exported
+
 WASM_BYTES = 5
 """The compiler's descriptors: 0, 1, 2 are /dev/null, then channel and parent's pidfd, this, and the output."""
 OUTPUT = 6
-_MAX_NAMES_BYTES = 24 * 1024
+_MAX_NAMES_BYTES = 16 * 1024
+_MAX_SIGNATURES_BYTES = 24 * 1024
 _MAX_NAME_CHARACTERS = 120
 _CHUNK_BYTES = 1 << 24
+_COMPONENT_HEAD = b"\0asm\x0d\0\x01\0"
 _MAX_MESSAGE_CHARACTERS = 4_000
 
 
@@ -41,6 +48,7 @@ def _live(plan: WorkerPlan, channel: Channel, in_pid_namespace: bool) -> int:
     try:
         engine = new_engine(plan.engine, None)
         assert plan.limits is not None
+        functions_of = _functions_of()
         confinement = confine.put_on_layers(plan.confinement, PARENT_PIDFD, in_pid_namespace)
         confinement.bound(plan.limits, slack_bytes=0)
         confine.confine_without_listener(confinement)
@@ -48,7 +56,7 @@ def _live(plan: WorkerPlan, channel: Channel, in_pid_namespace: bool) -> int:
         channel.write(StartFailed("confining", error.layer, error.syscall, error.errno, str(error)))
         return 69
     try:
-        channel.write(_compile(engine))
+        channel.write(_compile(engine, functions_of))
     except (RefusedInputError, api.EngineError) as error:
         channel.write(CompileFailed(str(error)[:_MAX_MESSAGE_CHARACTERS]))
     except MemoryError:
@@ -56,6 +64,15 @@ def _live(plan: WorkerPlan, channel: Channel, in_pid_namespace: bool) -> int:
     except OSError as error:
         channel.write(CompileFailed(f"writing the artifact: {os.strerror(error.errno or 0)}"))
     return 0
+
+
+def _functions_of() -> Callable[[int, int], list[Exported]] | None:
+    """Return what reads a component's functions, imported now, as nothing is behind the filter; None for a module."""
+    if os.pread(WASM_BYTES, 8, 0) != _COMPONENT_HEAD:
+        return None
+    from worker.exported import functions_of
+
+    return functions_of
 
 
 def wasm_kind(head: bytes) -> str:
@@ -70,20 +87,22 @@ def wasm_kind(head: bytes) -> str:
     match head[4:8]:
         case b"\x01\0\0\0":
             return MODULE
-        case b"\x0d\0\x01\0":
+        case _ if head[:8] == _COMPONENT_HEAD:
             return COMPONENT
     raise RefusedInputError(f"a WebAssembly binary of unknown version {head[4:8].hex()}")
 
 
-def _compile(engine: int) -> Compiled:
+def _compile(engine: int, functions_of: Callable[[int, int], list[Exported]] | None) -> Compiled:
     size_bytes = os.lseek(WASM_BYTES, 0, os.SEEK_END)  # not fstat: its modern form is a call by path
     kind = wasm_kind(os.pread(WASM_BYTES, 8, 0))
     wasm = os.pread(WASM_BYTES, size_bytes, 0) if size_bytes <= _CHUNK_BYTES else _read_all(size_bytes)
     serialized = api.Bytes()
+    functions: list[Exported] = []
     if kind == COMPONENT:
         component = api.made(api.component_new, engine, wasm, len(wasm))
         imports = tuple(api.component_imports(engine, component))
         exports = tuple(api.component_exports(engine, component))
+        functions = [] if functions_of is None else functions_of(component, engine)
         api.check(api.component_serialize(component, ctypes.byref(serialized)))
     else:
         module = api.made(api.module_new, engine, wasm, len(wasm))
@@ -94,7 +113,7 @@ def _compile(engine: int) -> Compiled:
     view = memoryview(artifact)
     while view:
         view = view[os.write(OUTPUT, view[:_CHUNK_BYTES]) :]
-    return Compiled(kind, len(artifact), _bounded(imports), _bounded(exports))
+    return Compiled(kind, len(artifact), _bounded(imports), _bounded(exports), _bounded_functions(functions))
 
 
 def _read_all(size_bytes: int) -> bytes:
@@ -119,4 +138,16 @@ def _bounded(names: tuple[str, ...]) -> tuple[str, ...]:
         if left_bytes < 0:
             break
         kept.append(shown)
+    return tuple(kept)
+
+
+def _bounded_functions(functions: list[Exported]) -> tuple[tuple[str, str], ...]:
+    kept: list[tuple[str, str]] = []
+    left_bytes = _MAX_SIGNATURES_BYTES
+    for one in functions:
+        # A name that is cut is none that can be called.
+        left_bytes -= len(one.full_name.encode()) + len(one.words.encode()) + 11
+        if left_bytes < 0:
+            break
+        kept.append((one.full_name, one.words))
     return tuple(kept)

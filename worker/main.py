@@ -36,12 +36,14 @@ from worker.rehearsal import Rehearsal
 
 if TYPE_CHECKING:
     from worker.actor import Actor
+    from worker.calling import Call
     from worker.probe import Probe
 
 CHANNEL = 3
 """The worker's descriptors: 0, 1, 2 are the guest's streams, this is the channel, the next the parent's pidfd."""
 PARENT_PIDFD = 4
 ACTOR = "actor"
+CALL = "call"
 _PROBES = {"probe": False, "actor-probe": True}
 """Kinds of plans for what stands in a guest's place → whether it is behind an actor's filter."""
 
@@ -76,6 +78,7 @@ def _live(plan: WorkerPlan, channel: Channel, in_pid_namespace: bool) -> int:
     try:
         parse_probe = _parse_probe(plan)
         load_actor = _load_actor(plan)
+        load_call, result = _load_call(plan)
         runner = runner_for(plan.engine)
         confinement = confine.put_on_layers(plan.confinement, PARENT_PIDFD, in_pid_namespace)
         # From here on nothing is imported, and no file is named but by the engine.
@@ -98,8 +101,16 @@ def _live(plan: WorkerPlan, channel: Channel, in_pid_namespace: bool) -> int:
         artifact = _read_all(rest[0]) if rest else ARTIFACT_PATH
         if (load_actor is None) != (job.actor is None):
             raise ProgramError("it was to be an actor, or not to be one, and its worker is of the other kind")
+        if (load_call is None) != (job.call is None):
+            raise ProgramError("it was to be called, or not to be, and its worker is of the other kind")
         actor = None if load_actor is None else load_actor(runner, plan.engine, job, artifact, channel)
-        program = Program.load(runner, plan.engine, job, artifact) if actor is None else actor.program
+        call = None if load_call is None else load_call(runner, plan.engine, job, artifact, result)
+        if actor is not None:
+            program = actor.program
+        elif call is not None:
+            program = call.program
+        else:
+            program = Program.load(runner, plan.engine, job, artifact)
         program.set_wasi(job, native=listener < 0)
 
         stage = "sealing"
@@ -125,7 +136,7 @@ def _live(plan: WorkerPlan, channel: Channel, in_pid_namespace: bool) -> int:
         finished = actor.run()
     else:
         with Deadline(runner.interrupt, job.limits.timeout_ns):
-            finished = program.run() if probe is None else probe.run()
+            finished = (probe or call or program).run()
     channel.write(finished)
     return 0
 
@@ -139,6 +150,15 @@ def _load_actor(plan: WorkerPlan) -> type[Actor] | None:
     if seccomp.LAYER not in plan.confinement.off:
         seccomp.compile_for_actors()
     return Actor
+
+
+def _load_call(plan: WorkerPlan) -> tuple[type[Call] | None, int]:
+    """Return what loads a component for one call, imported now likewise, and where its result goes."""
+    if plan.kind != CALL:
+        return None, -1
+    from worker.calling import Call, divide_streams
+
+    return Call, divide_streams()
 
 
 def _parse_probe(plan: WorkerPlan) -> Callable[[str], Probe] | None:

@@ -1,7 +1,8 @@
 """Types of the component model: what makes a value for the engine of what Python has, and back.
 
 What Python sees: numbers, bool, str, bytes for `list<u8>`, list, a tuple for a record or tuple, `(case, payload)` for a
-variant, the name for an enum, a frozenset for flags, None or the payload for an option, `Ok` or `Err` for a result.
+variant, the name for an enum, a frozenset for flags, None or the payload for an option (`Some` of it where that is
+itself an option), `Ok` or `Err` for a result.
 """
 
 from __future__ import annotations
@@ -43,6 +44,12 @@ class Err(NamedTuple):
     value: Any = None
 
 
+class Some(NamedTuple):
+    """The payload of an option of an option: without it, `some(none)` would be None as well."""
+
+    value: Any
+
+
 class Type(Struct, frozen=True):
     """One type. `lower` makes a value for the engine, which owns what it points to; `lift` reads one and takes nothing.
 
@@ -63,11 +70,16 @@ class Integer(Type, frozen=True):
 
     name: str
 
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """The least and the greatest of its values."""
+        bits = int(self.name[1:])
+        return (0, (1 << bits) - 1) if self.name[0] == "u" else (-1 << bits - 1, (1 << bits - 1) - 1)
+
     def lower(self, value: Any, _source: Source, /) -> bytes:
         """Take an int within the type's bounds."""
-        bits = int(self.name[1:])
-        low, high = (0, 1 << bits) if self.name[0] == "u" else (-1 << bits - 1, 1 << bits - 1)
-        if type(value) is not int or not low <= value < high:
+        low, high = self.bounds
+        if type(value) is not int or not low <= value <= high:
             raise ValueError(f"{value!r} is no {self.name}")
         return VALUE.pack(KINDS[self.name.upper()], value & 0xFFFF_FFFF_FFFF_FFFF, 0, 0)
 
@@ -256,17 +268,32 @@ class Enum(Type, frozen=True):
 
 
 class Option(Type, frozen=True):
-    """`option<T>`; nothing is None, so an option of an option can't be told apart."""
+    """`option<T>`; nothing is None."""
 
     payload: Type
 
+    @property
+    def is_nested(self) -> bool:
+        """Whether the payload is an option too, and so comes in a `Some`."""
+        return isinstance(self.payload, Option)
+
     def lower(self, value: Any, source: Source, /) -> bytes:
         """Take None or a payload."""
-        return VALUE.pack(KINDS["OPTION"], 0 if value is None else source.box(self.payload.lower(value, source)), 0, 0)
+        boxed = 0
+        if value is not None:
+            if self.is_nested:
+                if not isinstance(value, Some):
+                    raise TypeError(f"{type(value).__name__} is no Some")
+                value = value.value
+            boxed = source.box(self.payload.lower(value, source))
+        return VALUE.pack(KINDS["OPTION"], boxed, 0, 0)
 
     def lift(self, data: bytes, at: int) -> Any:
         """Return None or the payload."""
-        return _unbox(self.payload, data, at + PAYLOAD_AT)
+        if not self.is_nested:
+            return _unbox(self.payload, data, at + PAYLOAD_AT)
+        is_some = WORD.unpack_from(data, at + PAYLOAD_AT)[0]
+        return Some(_unbox(self.payload, data, at + PAYLOAD_AT)) if is_some else None
 
 
 class Result(Type, frozen=True):

@@ -1,8 +1,9 @@
-"""`airssys call NAME`: send a message to a running actor, and print what it answers."""
+"""`airssys call`: call one function of any component, or send a message to a running actor; print what comes back."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -10,23 +11,42 @@ import sys
 from ipc.broker.messages import MAX_PAYLOAD_BYTES, ErrorKind
 from ipc.errors import ConfigError
 from supervisor import memory_file
-from supervisor.cli.asking import add_socket_options, address_of
+from supervisor.cli.asking import address_of
 from supervisor.cli.main import EX_LIMIT, EX_NOPERM, EX_UNAVAILABLE
-from supervisor.cli.run import duration
+from supervisor.cli.run import (
+    add_component_options,
+    add_grant_options,
+    add_host_options,
+    add_limit_options,
+    duration,
+    require_target,
+)
 from supervisor.control_client import ControlClient
 from supervisor.control_messages import CallAnswer, CallComponent
+from supervisor.processes import Processes
 from supervisor.terminal import TerminalFilter, visible
 from supervisor.usage_error import UsageError
 
 _EPILOG = """examples:
-  airssys call counter --json '{"op": "add", "n": 2}'     sends this text, prints the answer
+  airssys call ./calc.wasm add --json '[1, 2]'            calls a function of a component; prints what it returns
+  airssys call ./calc.wasm docs:calc/ops#sum --json '[[1, 2, 3]]'      one of an interface
+  airssys call ./resize --grant asked resize --file args.json          of a directory with a Component.toml
+  airssys call counter --json '{"op": "add", "n": 2}'     sends a running actor this text, prints the answer
   airssys call counter --file request.bin > answer.bin    sends a file's bytes
   echo -n hello | airssys call echo -                     sends what comes from standard input
   airssys call counter --json '{"op": "reset"}' --no-wait  does not wait for an answer
 
-Without --json, --file or - the message is empty. Exit: 0 answered; 1 the component answered with an error; 75 it did
-not answer in time; 69 it is gone, or nobody answers; 77 this user may not; 65 what was sent can't be.
+TARGET with a slash, a leading dot or ending in .wasm is a file or directory; else the name of a running component.
+A function is called with a JSON array of arguments, in a process of its own, confined, limited and on record as a
+run is; airssys show TARGET lists the functions. What it prints itself goes to stderr. Without --json, --file or - a
+function has no arguments, and a message is empty.
+
+Exit: 0 returned or answered; 1 with an error (a function's is printed, {"error": ...}); 65 no such function, other
+arguments, or what was sent can't be; 69 gone, or nobody answers; 75 over a limit, or not in time; 77 this user may
+not; 134 it trapped.
 """
+MAX_ARGUMENTS_BYTES = 4 << 20
+_MESSAGE_TIMEOUT_NS = 30 * 10**9
 _CODES = {
     ErrorKind.NOT_PERMITTED: EX_NOPERM,
     ErrorKind.TIMED_OUT: EX_LIMIT,
@@ -54,27 +74,96 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add the `call` command."""
     parser = subparsers.add_parser(
         "call",
-        help="send a message to a running actor, and print its answer",
+        help="call a function of a component, or send a message to a running actor",
         epilog=_EPILOG,
-        usage="airssys call NAME [--json TEXT | --file FILE | -] [options]",
+        usage="airssys call TARGET FUNCTION [--json ARGS | --file FILE | -] [options]\n"
+        "       airssys call NAME [--json TEXT | --file FILE | -] [options]",
     )
-    parser.add_argument("name", metavar="NAME", help="a component of the supervisor")
-    parser.add_argument("source", nargs="?", choices=("-",), metavar="-", help="send what comes from standard input")
+    parser.add_argument("target", metavar="TARGET", help="a .wasm file, a directory with a Component.toml, or a NAME")
+    parser.add_argument("words", nargs="*", metavar="FUNCTION", help="NAME, INTERFACE/NAME or NS:PKG/INTERFACE#NAME")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--json", metavar="TEXT", dest="json_text", help="send this JSON text")
+    what.add_argument("--json", metavar="TEXT", dest="json_text", help="send this JSON text: an array, for a function")
     what.add_argument("--file", metavar="FILE", help="send what this file holds")
-    parser.add_argument("--no-wait", action="store_true", help="return when the message is in its mailbox")
     parser.add_argument(
-        "--timeout", type=duration, metavar="TIME", default="30s", help="for the answer (default: %(default)s)"
+        "--timeout", type=duration, metavar="TIME", help="wall clock time (default: 30s for a message, else none)"
     )
-    add_socket_options(parser)
+    add_grant_options(parser)
+    add_component_options(parser)
+    add_limit_options(parser)
+    parser.add_argument("-q", "--quiet", action="store_true", help="print what is returned, and what ended it, alone")
+    add_host_options(parser)
+    where = parser.add_argument_group("messages to a running actor")
+    where.add_argument("--no-wait", action="store_true", help="return when the message is in its mailbox")
+    where.add_argument("--socket", metavar="PATH", help="its supervisor's control socket (or $AIRSSYS_SOCKET)")
+    # What `run` has beside these.
+    parser.set_defaults(
+        ask=False, dev=False, write_manifest=None, json=False, report=None, raw_output=False, fail_on_denied=False
+    )
+
+
+def is_path(target: str) -> bool:
+    """Whether a target is a file or directory, and not the name of a running component."""
+    return "/" in target or target.startswith(".") or target.endswith(".wasm")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Send it, and print the answer."""
-    payload = _payload(args)
-    timeout_ms = max(1, args.timeout // 10**6)
-    request = CallComponent(args.name, not args.no_wait, timeout_ms)
+    """Call the function or send the message, and print what comes back."""
+    words = list(args.words)
+    args.source = words.pop() if words and words[-1] == "-" else None
+    return _call_function(args, words) if is_path(args.target) else _send_message(args, words)
+
+
+def _call_function(args: argparse.Namespace, words: list[str]) -> int:
+    if len(words) != 1:
+        what = "which function?" if not words else "one function is called, and several are named"
+        raise UsageError(what, hint=f"its functions: airssys show {visible(args.target)}")
+    for flag in ("no_wait", "socket"):
+        if getattr(args, flag):
+            raise UsageError(
+                f"--{flag.replace('_', '-')} is for a message to a running component, named without a path"
+            )
+    require_target(args.target)
+    arguments = _payload(args, MAX_ARGUMENTS_BYTES, "the arguments of a function have")
+    interface, name = _split(words[0])
+    with contextlib.ExitStack() as stack:
+        processes = args.processes or stack.enter_context(Processes(not args.no_namespaces, args.layer_off))
+        from ipc.messages import FunctionCall
+        from supervisor.cli.run_target import run_target
+
+        return run_target(args, processes, FunctionCall(interface, name, arguments or b"[]"))
+
+
+def _split(text: str) -> tuple[str, str]:
+    """Return the interface, "" where none is named, and the function's name."""
+    interface, _, name = text.rpartition("#" if "#" in text else "/")
+    if not name:
+        raise UsageError(f"{visible(text)}: no function is named", hint="INTERFACE/NAME or NS:PKG/INTERFACE#NAME")
+    return interface, name
+
+
+_RUN_OPTIONS = (
+    *("read", "write", "list", "dir", "env", "secret", "grant", "set"),
+    *("memory", "storage", "cpu_time", "fuel", "output"),
+    *("run_as", "config", "no_namespaces", "layer_off", "require"),
+)
+"""What is for a component that is started by the call itself."""
+
+
+def _send_message(args: argparse.Namespace, words: list[str]) -> int:
+    if words:
+        raise UsageError(
+            f"{visible(args.target)} is the name of a running component, which takes messages and has no functions",
+            hint=f"to call a function of a file or directory of this name: ./{visible(args.target)}",
+        )
+    for flag in _RUN_OPTIONS:
+        if getattr(args, flag):
+            raise UsageError(
+                f"--{flag.replace('_', '-')} is for a function that is called; {visible(args.target)} runs already",
+                hint=f"a file or directory of this name: ./{visible(args.target)}",
+            )
+    payload = _payload(args, MAX_PAYLOAD_BYTES, "a message has")
+    timeout_ms = max(1, (args.timeout or _MESSAGE_TIMEOUT_NS) // 10**6)
+    request = CallComponent(args.target, not args.no_wait, timeout_ms)
     answer: CallAnswer | None = None
     body: bytes | None = None
     with ControlClient(address_of(args)) as client:
@@ -97,7 +186,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _failed(args: argparse.Namespace, answer: CallAnswer) -> CallFailedError:
-    name = args.name
+    name = args.target
     words = {
         ErrorKind.TIMED_OUT: f"{name} did not answer in time",
         ErrorKind.TARGET_GONE: f"{name} ended before it answered",
@@ -114,7 +203,7 @@ def _failed(args: argparse.Namespace, answer: CallAnswer) -> CallFailedError:
     return CallFailedError(head + reason, answer.kind, hints.get(answer.kind, f"airssys status {name}"))
 
 
-def _payload(args: argparse.Namespace) -> bytes:
+def _payload(args: argparse.Namespace, bytes_max: int, what: str) -> bytes:
     if args.source is not None and (args.json_text is not None or args.file is not None):
         raise UsageError("- and --json or --file exclude each other: each is what is sent")
     if args.json_text is not None:
@@ -128,13 +217,13 @@ def _payload(args: argparse.Namespace) -> bytes:
     try:
         if args.file is not None:
             with open(args.file, "rb") as stream:
-                data = stream.read(MAX_PAYLOAD_BYTES + 1)
+                data = stream.read(bytes_max + 1)
         else:
-            data = sys.stdin.buffer.read(MAX_PAYLOAD_BYTES + 1)
+            data = sys.stdin.buffer.read(bytes_max + 1)
     except OSError as error:
         raise ConfigError(f"{visible(args.file or 'standard input')}: {os.strerror(error.errno or 0)}") from None
-    if len(data) > MAX_PAYLOAD_BYTES:
-        raise ConfigError(f"a message has at most {MAX_PAYLOAD_BYTES} bytes")
+    if len(data) > bytes_max:
+        raise ConfigError(f"{what} at most {bytes_max} bytes")
     return data
 
 

@@ -30,7 +30,7 @@ EX_NOPERM = 77
 COMMANDS = {
     "run": ("supervisor.cli.run", "run a component or a bare WebAssembly program, confined"),
     "up": ("supervisor.cli.up", "keep several components up, which may send each other messages"),
-    "call": ("supervisor.cli.call", "send a message to a running actor, and print its answer"),
+    "call": ("supervisor.cli.call", "call a function of a component, or send a message to a running actor"),
     "status": ("supervisor.cli.status", "say how the components of a supervisor are"),
     "logs": ("supervisor.cli.logs", "show what a component printed, also after its end"),
     "quota": ("supervisor.cli.quota", "say how full the quotas of running components are"),

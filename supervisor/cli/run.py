@@ -64,6 +64,41 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         usage="airssys run TARGET [options] [-- ARGS...]",
     )
     parser.add_argument("target", metavar="TARGET", help="a directory with a Component.toml, or a .wasm file")
+    add_grant_options(parser)
+    finding = parser.add_argument_group("finding out what it needs")
+    finding.add_argument(
+        "--ask", action="store_true", help="hold each call that no grant covers, and ask on the terminal"
+    )
+    finding.add_argument(
+        "--dev",
+        action="store_true",
+        help="allow all beneath its own and the working directory, hidden names excepted; list what else it wants",
+    )
+    finding.add_argument(
+        "--write-manifest", metavar="FILE", help="write a Component.toml that asks for exactly what this run used"
+    )
+    add_component_options(parser)
+    add_limit_options(parser).add_argument(
+        "--timeout", type=duration, metavar="TIME", help="wall clock time, such as 30s (default: none)"
+    )
+    output = parser.add_argument_group("output")
+    output.add_argument("--json", action="store_true", help="capture the streams; print one JSON document on stdout")
+    output.add_argument("--report", metavar="FILE", help="write that document to FILE and leave the streams alone")
+    output.add_argument("--raw-output", action="store_true", help="let terminal control sequences of the guest through")
+    output.add_argument(
+        "-q",
+        "--quiet",
+        action="store_true",
+        help="say nothing on stderr, but what ended it where it didn't end by itself",
+    )
+    output.add_argument(
+        "--fail-on-denied", action="store_true", help="exit with 77 in place of 0 if anything was denied"
+    )
+    add_host_options(parser)
+
+
+def add_grant_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that are a bare program's grant."""
     grants = parser.add_argument_group("what it may (bare program)")
     for verb, text in (("read", "read files"), ("write", "create, change and remove files"), ("list", "see names")):
         grants.add_argument(
@@ -80,29 +115,24 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     grants.add_argument(
         "--secret", action="append", default=[], metavar="K=FILE", help="set a variable from a file; shown nowhere"
     )
-    finding = parser.add_argument_group("finding out what it needs")
-    finding.add_argument(
-        "--ask", action="store_true", help="hold each call that no grant covers, and ask on the terminal"
-    )
-    finding.add_argument(
-        "--dev",
-        action="store_true",
-        help="allow all beneath its own and the working directory, hidden names excepted; list what else it wants",
-    )
-    finding.add_argument(
-        "--write-manifest", metavar="FILE", help="write a Component.toml that asks for exactly what this run used"
-    )
+
+
+def add_component_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what a component directory is granted."""
     component = parser.add_argument_group("what it may (component directory)")
     component.add_argument(
         "--grant", metavar="asked|FILE", help="grant what is asked, or what FILE says, without a question"
     )
     component.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="bind a parameter")
+
+
+def add_limit_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Add the options that bound it, but for the timeout; return their group."""
     limits = parser.add_argument_group("limits")
     limits.add_argument("--memory", type=size, metavar="SIZE", help="memory, such as 256MB (the default)")
     limits.add_argument(
         "--storage", type=size, metavar="SIZE", help="what it may store in files, such as 100MB (the default)"
     )
-    limits.add_argument("--timeout", type=duration, metavar="TIME", help="wall clock time, such as 30s (default: none)")
     limits.add_argument(
         "--cpu-time",
         type=duration,
@@ -127,20 +157,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         default="8GiB",
         help="for compiling it (default: %(default)s)",
     )
-    output = parser.add_argument_group("output")
-    output.add_argument("--json", action="store_true", help="capture the streams; print one JSON document on stdout")
-    output.add_argument("--report", metavar="FILE", help="write that document to FILE and leave the streams alone")
-    output.add_argument("--raw-output", action="store_true", help="let terminal control sequences of the guest through")
-    output.add_argument(
-        "-q",
-        "--quiet",
-        action="store_true",
-        help="say nothing on stderr, but what ended it where it didn't end by itself",
-    )
-    output.add_argument(
-        "--fail-on-denied", action="store_true", help="exit with 77 in place of 0 if anything was denied"
-    )
-    add_host_options(parser)
+    return limits
 
 
 def add_host_options(parser: argparse.ArgumentParser) -> None:
@@ -164,7 +181,8 @@ def add_host_options(parser: argparse.ArgumentParser) -> None:
     host.add_argument("--require", metavar="LAYERS", help="comma-separated layers without which nothing starts")
 
 
-def _require_target(target: str) -> None:
+def require_target(target: str) -> None:
+    """Raise ConfigError where there is nothing of this name."""
     try:
         os.stat(target)
     except OSError as error:
@@ -184,7 +202,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--ask and --dev exclude each other: one asks, the other doesn't")
     if args.ask and args.raw_output:
         raise UsageError("--ask and --raw-output exclude each other: what it draws could pass for a question")
-    _require_target(args.target)
+    require_target(args.target)
     # The processes first, where they weren't started ahead: they import while this one imports the rest.
     with contextlib.ExitStack() as stack:
         processes = args.processes or stack.enter_context(Processes(not args.no_namespaces, args.layer_off))

@@ -14,6 +14,8 @@ import sys
 
 from ipc.audit.errors import AuditLogError
 from ipc.errors import ConfigError
+from ipc.messages import FunctionCall
+from ipc.struct import replace
 from supervisor.cli.main import EX_CANTCREAT, EX_LIMIT, EX_NOPERM
 from supervisor.cli.run_setup import bare_request, host_options, read_settings
 from supervisor.compilation import CompileError, CompileLimits
@@ -26,8 +28,11 @@ from supervisor.running import RunStreams, run_request
 from supervisor.terminal import OwnLines, TerminalLine, visible
 
 
-def run_target(args: argparse.Namespace, processes: Processes) -> int:
-    """Run what `airssys run` was given on processes that were started for it; they stay the caller's."""
+def run_target(args: argparse.Namespace, processes: Processes, call: FunctionCall | None = None) -> int:
+    """Run what `airssys run` was given on processes that were started for it; they stay the caller's.
+
+    With `call` one function is called in place of the command.
+    """
     settings = read_settings(args)
     options = host_options(args, settings)
     directory = os.path.isdir(args.target)
@@ -46,7 +51,7 @@ def run_target(args: argparse.Namespace, processes: Processes) -> int:
         line = TerminalLine(2) if os.isatty(2) else None
         stderr = OwnLines(sys.stderr, line)
         tell = None if args.quiet else functools.partial(_tell_trouble, stderr)
-        host = stack.enter_context(open_host(options, processes, tell))
+        host = stack.enter_context(open_host(options, processes, tell, "run" if call is None else "call"))
         if directory:
             from supervisor.cli.run_component import component_request
 
@@ -61,6 +66,8 @@ def run_target(args: argparse.Namespace, processes: Processes) -> int:
                 return EX_NOPERM
         else:
             request = bare_request(args, host, settings)
+        if call is not None:
+            request = replace(request, kind="call", call=call)
         require_text(request)
         if args.report:
             _check_report_place(args.report)
@@ -85,7 +92,9 @@ def _run(
     line: TerminalLine | None,
 ) -> int:
     printer = DenialPrinter(stderr, bare, args.quiet or args.json, wanted=args.dev, asks=args.ask)
-    streams = RunStreams(0, None, None) if args.json else RunStreams(0, 1, 2, args.raw_output, line=line)
+    # A function is no command: what comes from our standard input is not meant for it.
+    stdin = 0 if request.call is None else None
+    streams = RunStreams(stdin, None, None) if args.json else RunStreams(stdin, 1, 2, args.raw_output, line=line)
     compile_limits = CompileLimits(timeout_s=args.compile_timeout / 1e9, memory_bytes=args.compile_memory)
     progress = _Progress(request.component, args.quiet or args.json)
     for layer in host.options.layers_off:

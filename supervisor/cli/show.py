@@ -133,6 +133,9 @@ def _program(summary: WasmSummary, name: str = "") -> list[str]:
     for title, names in (("imports", summary.imports), ("exports", summary.exports)):
         lines.append(f"  {title} {'nothing' if not names else ''}".rstrip())
         lines += [visible(f"    {line}") for line in grouped(names)]
+    if summary.functions:
+        lines.append("  functions, for airssys call")
+        lines += [visible(f"    {name}: {signature}") for name, signature in summary.functions]
     return lines
 
 
@@ -170,6 +173,7 @@ def to_json(target: str, view: ComponentView | None, summary: WasmSummary, answe
             "size_bytes": summary.size_bytes if summary.sha256 else None,
             "imports": list(summary.imports),
             "exports": list(summary.exports),
+            "functions": dict(summary.functions),
             "error": summary.error or None,
         },
         "manifest": None if view is None else {"path": view.manifest.file, "sha256": view.manifest.digest},

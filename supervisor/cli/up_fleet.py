@@ -61,7 +61,7 @@ def bring_up(args: argparse.Namespace, processes: Processes) -> int:
     with contextlib.ExitStack() as stack:
         stack.enter_context(_only_one(options.state_directory))
         view = new_view(args)
-        host = stack.enter_context(open_host(options, processes, view.trouble, ahead=False))
+        host = stack.enter_context(open_host(options, processes, view.trouble, ahead=None))
         granted = _grant(args, host, settings)
         if granted is None:
             return EX_NOPERM

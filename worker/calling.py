@@ -1,0 +1,91 @@
+"""One call of one export of any component: its arguments are JSON, and so is what it returns.
+
+The guest has WASI as a command has. What it prints itself goes to standard error: standard output has the result alone.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+import wasmtime
+
+from ipc.messages import EngineSettings, Finished, WorkerJob
+from worker import engine_api as api
+from worker import engine_package as package
+from worker.abi import Function
+from worker.engine import COMPONENT, Program, ProgramError, Runner, provided, refuse_missing
+from worker.exported import Exported, NoSuchFunctionError, find, functions_of
+from worker.json_values import JsonError, arguments_of, json_text
+from worker.value_types import Err
+
+_STDOUT: Final = 1
+_STDERR: Final = 2
+_OWN_INTERFACES: Final = "airssys:core/"
+
+
+def divide_streams() -> int:
+    """Have what the guest prints go to standard error; return the descriptor of standard output, for the result."""
+    result = os.dup(_STDOUT)
+    os.dup2(_STDERR, _STDOUT)
+    return result
+
+
+class Call:
+    """A component, loaded, with the function that is to be called and its arguments."""
+
+    def __init__(
+        self, runner: Runner, settings: EngineSettings, job: WorkerJob, artifact: str | bytes, output: int
+    ) -> None:
+        """Load the component; nothing of it runs. The result goes to `output`. Raises ProgramError."""
+        assert job.call is not None
+        if job.wasm_kind != COMPONENT:
+            raise ProgramError("it is a core module, whose functions have no WIT types: make it a component first")
+        self._call = job.call
+        self._runner = runner
+        self._output = output
+        self._exported: Exported
+        self.program = Program.load(runner, settings, job, artifact, self._check)
+
+    def _check(self, component: int) -> None:
+        """Find the function and read its arguments."""
+        imports = api.component_imports(self._runner.engine, component)
+        if any(name.startswith(_OWN_INTERFACES) for name in imports):
+            raise ProgramError(
+                "it is an actor, which lives among others: start it with `airssys up`, then send it a message with "
+                "`airssys call NAME`"
+            )
+        refuse_missing([name for name in imports if not provided(name)])
+        try:
+            exported = find(functions_of(component, self._runner.engine), self._call.interface, self._call.function)
+        except NoSuchFunctionError as error:
+            raise ProgramError(str(error)) from error
+        if exported.signature is None:
+            raise ProgramError(f"{exported.full_name} can't be called: {exported.unfit}")
+        try:
+            self._arguments = arguments_of(self._call.arguments, exported.signature)
+        except JsonError as error:
+            raise ProgramError(f"{error}\nit is {exported.full_name}: {exported.words}") from error
+        self._exported, self._signature = exported, exported.signature
+
+    def run(self) -> Finished:
+        """Call it to its end; whatever it does becomes a value. A result that is an error has the exit code 1."""
+        return self.program.finished_by(self._run)
+
+    def _run(self) -> int:
+        program, exported = self.program, self._exported
+        assert program.component is not None
+        engine = package.engine_of(self._runner.engine)
+        store = package.store_of(program.store, program.context, engine)
+        linker = package.linker_of(self._runner.components, engine)
+        try:
+            instance = linker.instantiate(store, package.component_of(program.component))
+        except wasmtime.WasmtimeError as error:
+            raise api.EngineError(str(error)) from error
+        parent = instance.get_export_index(store, exported.interface) if exported.interface else None
+        index = instance.get_export_index(store, exported.name, parent)
+        value = Function(store, instance.get_func(store, index))(*self._arguments)
+        document = memoryview(json_text(value, self._signature.result).encode() + b"\n")
+        while document:
+            document = document[os.write(self._output, document) :]
+        return int(isinstance(value, Err))
