@@ -44,7 +44,7 @@ class WorkerLimits(Message, frozen=True):
     file_size_bytes: int = 1 << 32
     storage_bytes: int | None = None
     payload_bytes: int = 0
-    """Of an actor: the largest message; moving one takes memory of the worker's beside the guest's."""
+    """Of an actor: the largest message; of a call: its values. Moving them takes memory beside the guest's."""
 
 
 class ConfinementPlan(Message, frozen=True):

@@ -91,11 +91,14 @@ _TYPES_MAX: Final = 10_000
 """Of one signature, each as often as it is named: a component of a few bytes can name one 2 to the n times."""
 
 
-def signature_of(kind: Any) -> Signature:
-    """Read a function's type (`wasmtime.component.FuncType`), once; raises TypeError for types without values here."""
+def signature_of(kind: Any, left: Iterator[int] | None = None) -> Signature:
+    """Read a function's type (`wasmtime.component.FuncType`), once; raises TypeError for types without values here.
+
+    `left` counts down the types that may still be read, where several functions share a bound.
+    """
     parameters = kind.params
     result = kind.result
-    left = itertools.count(_TYPES_MAX, -1)
+    left = left or itertools.count(_TYPES_MAX, -1)
     return Signature(
         tuple(_type_of(one, left) for _, one in parameters),
         None if result is None else _type_of(result, left),
@@ -104,8 +107,8 @@ def signature_of(kind: Any) -> Signature:
 
 
 def _type_of(kind: Any, left: Iterator[int]) -> Type:
-    if not next(left):
-        raise TypeError(f"a type of more than {_TYPES_MAX} types")
+    if next(left) <= 0:
+        raise TypeError("its types are too many")
     match kind:
         case binding_types.ListType():
             element = _type_of(kind.element, left)

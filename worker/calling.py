@@ -11,6 +11,7 @@ from typing import Final
 import wasmtime
 
 from ipc.messages import EngineSettings, Finished, WorkerJob
+from ipc.struct import replace
 from worker import engine_api as api
 from worker import engine_package as package
 from worker.abi import Function
@@ -21,6 +22,10 @@ from worker.value_types import Err
 
 _STDOUT: Final = 1
 _STDERR: Final = 2
+_TOO_MANY: Final = "too much data is being copied between the host and the guest"
+"""What the engine says of it, which bounds what one call may pass."""
+_MESSAGE_CHARACTERS: Final = 8_000
+"""Names are the component's to choose, and a packet is bounded."""
 _OWN_INTERFACES: Final = "airssys:core/"
 
 
@@ -41,7 +46,7 @@ class Call:
         assert job.call is not None
         if job.wasm_kind != COMPONENT:
             raise ProgramError("it is a core module, whose functions have no WIT types: make it a component first")
-        self._call = job.call
+        self._call, self._limits = job.call, job.limits
         self._runner = runner
         self._output = output
         self._exported: Exported
@@ -59,18 +64,28 @@ class Call:
         try:
             exported = find(functions_of(component, self._runner.engine), self._call.interface, self._call.function)
         except NoSuchFunctionError as error:
-            raise ProgramError(str(error)) from error
+            raise ProgramError(str(error)[:_MESSAGE_CHARACTERS]) from error
         if exported.signature is None:
-            raise ProgramError(f"{exported.full_name} can't be called: {exported.unfit}")
+            raise ProgramError(f"{exported.full_name} can't be called: {exported.unfit}"[:_MESSAGE_CHARACTERS])
         try:
             self._arguments = arguments_of(self._call.arguments, exported.signature)
         except JsonError as error:
-            raise ProgramError(f"{error}\nit is {exported.full_name}: {exported.words}") from error
+            message = f"{error}\nit is {exported.full_name}: {exported.words}"
+            raise ProgramError(message[:_MESSAGE_CHARACTERS]) from error
         self._exported, self._signature = exported, exported.signature
 
     def run(self) -> Finished:
         """Call it to its end; whatever it does becomes a value. A result that is an error has the exit code 1."""
-        return self.program.finished_by(self._run)
+        try:
+            finished = self.program.finished_by(self._run)
+        except MemoryError:
+            message = "the values of the call need more memory than its limit"
+            return Finished("limit", 75, message, "memory", self._limits.memory_bytes)
+        except OSError as error:
+            return Finished("host_error", 70, f"its result can't be written: {os.strerror(error.errno or 0)}")
+        if finished.outcome == "host_error" and _TOO_MANY in finished.message:
+            return replace(finished, outcome="trapped", exit_code=134, message="its values are more than can be passed")
+        return finished
 
     def _run(self) -> int:
         program, exported = self.program, self._exported

@@ -1,7 +1,7 @@
 """wasmtime's package for Python around handles of `worker.engine_api`, for what that doesn't declare: the types of a
 component's functions, and functions of ours among its imports.
 
-Only workers of actors load it: it costs a process 5 MB (docs/adr/0014).
+Only workers of actors and of calls load it, and compilers of components: it costs a process 5 MB (docs/adr/0014).
 """
 
 from __future__ import annotations

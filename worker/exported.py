@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import itertools
+from collections.abc import Iterator
 from typing import Any, Final
 
 import wasmtime
@@ -14,7 +16,10 @@ from worker.abi import Signature, signature_of
 from worker.type_words import signature_words
 
 _SIGNATURE_CHARACTERS: Final = 2_000
+_TYPES_MAX: Final = 100_000
+"""Of all functions of a component together; what is beyond is left unread, and can't be called."""
 _LISTED: Final = 20
+_MEANT: Final = 3
 _CUTOFF: Final = 0.5
 
 
@@ -47,16 +52,17 @@ class NoSuchFunctionError(Exception):
 def functions_of(component: int, engine: int) -> list[Exported]:
     """Return the functions at the component's root and in the instances that it exports, in its order."""
     engine_object = package.engine_of(engine)
+    left = itertools.count(_TYPES_MAX, -1)
     found: list[Exported] = []
     for name, extern in package.component_of(component).type.exports(engine_object).items():
         kind = extern.ty
         if isinstance(kind, wasmtime.component.FuncType):
-            found.append(_exported("", name, kind))
+            found.append(_exported("", name, kind, left))
         elif isinstance(kind, wasmtime.component.ComponentInstanceType):
             for inner, one in kind.exports(engine_object).items():
                 inner_kind = one.ty
                 if isinstance(inner_kind, wasmtime.component.FuncType):
-                    found.append(_exported(name, inner, inner_kind))
+                    found.append(_exported(name, inner, inner_kind, left))
     return found
 
 
@@ -69,9 +75,9 @@ _UNFIT: Final = {
 """Types that stand for something else than a value."""
 
 
-def _exported(interface: str, name: str, kind: Any) -> Exported:
+def _exported(interface: str, name: str, kind: Any, left: Iterator[int]) -> Exported:
     try:
-        return Exported(interface, name, signature_of(kind))
+        return Exported(interface, name, signature_of(kind, left))
     except TypeError as error:
         words = next((words for one, words in _UNFIT.items() if one in str(error)), "")
         return Exported(
@@ -100,8 +106,8 @@ def find(functions: list[Exported], interface: str, name: str) -> Exported:
         raise NoSuchFunctionError(f"it has no function {asked}: it exports no functions")
     near = difflib.get_close_matches(name, {one.name for one in functions}, 1, _CUTOFF)
     if near:
-        meant = [one for one in functions if one.name == near[0]]
-        raise NoSuchFunctionError(f"it has no function {asked}; did you mean {_list(meant)}?")
+        lines = [f"{one.full_name}: {one.words}" for one in functions if one.name == near[0]]
+        raise NoSuchFunctionError("\n".join([f"it has no function {asked}; did you mean", *lines[:_MEANT]]))
     raise NoSuchFunctionError(f"it has no function {asked}; there are {_list(functions)}")
 
 

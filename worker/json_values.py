@@ -54,7 +54,7 @@ def arguments_of(text: bytes, signature: Signature) -> tuple[Any, ...]:
         raise JsonError(f"the arguments are a JSON array, such as [1, 2]; this is {_shown(found)}")
     if len(found) != len(signature.parameters):
         wanted = len(signature.parameters)
-        raise JsonError(f"it takes {wanted} argument{'' if wanted == 1 else 's'}, and {len(found)} were given")
+        raise JsonError(f"it takes {wanted} argument{'' if wanted == 1 else 's'}, not {len(found)}")
     pairs = zip(signature.names, signature.parameters, found, strict=True)
     return tuple(from_json(one, kind, name) for name, kind, one in pairs)
 

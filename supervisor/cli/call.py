@@ -45,7 +45,6 @@ Exit: 0 returned or answered; 1 with an error (a function's is printed, {"error"
 arguments, or what was sent can't be; 69 gone, or nobody answers; 75 over a limit, or not in time; 77 this user may
 not; 134 it trapped.
 """
-MAX_ARGUMENTS_BYTES = 4 << 20
 _MESSAGE_TIMEOUT_NS = 30 * 10**9
 _CODES = {
     ErrorKind.NOT_PERMITTED: EX_NOPERM,
@@ -123,13 +122,13 @@ def _call_function(args: argparse.Namespace, words: list[str]) -> int:
                 f"--{flag.replace('_', '-')} is for a message to a running component, named without a path"
             )
     require_target(args.target)
-    arguments = _payload(args, MAX_ARGUMENTS_BYTES, "the arguments of a function have")
     interface, name = _split(words[0])
     with contextlib.ExitStack() as stack:
         processes = args.processes or stack.enter_context(Processes(not args.no_namespaces, args.layer_off))
         from ipc.messages import FunctionCall
-        from supervisor.cli.run_target import run_target
+        from supervisor.cli.run_target import MAX_ARGUMENTS_BYTES, run_target
 
+        arguments = _payload(args, MAX_ARGUMENTS_BYTES, "the arguments of a function have")
         return run_target(args, processes, FunctionCall(interface, name, arguments or b"[]"))
 
 

@@ -27,6 +27,9 @@ from supervisor.run_request import RunRequest, require_text
 from supervisor.running import RunStreams, run_request
 from supervisor.terminal import OwnLines, TerminalLine, visible
 
+MAX_ARGUMENTS_BYTES = 1 << 20
+"""Of a call. Values take memory of the worker's beside the guest's: those of a result of this size as well."""
+
 
 def run_target(args: argparse.Namespace, processes: Processes, call: FunctionCall | None = None) -> int:
     """Run what `airssys run` was given on processes that were started for it; they stay the caller's.
@@ -67,7 +70,8 @@ def run_target(args: argparse.Namespace, processes: Processes, call: FunctionCal
         else:
             request = bare_request(args, host, settings)
         if call is not None:
-            request = replace(request, kind="call", call=call)
+            limits = replace(request.limits, payload_bytes=MAX_ARGUMENTS_BYTES)
+            request = replace(request, kind="call", call=call, limits=limits)
         require_text(request)
         if args.report:
             _check_report_place(args.report)
