@@ -199,7 +199,7 @@ def _float(found: Any, kind: Float, path: str) -> float:
         try:
             value = float(found)
             if kind.name == "f32":
-                struct.pack("<f", value)
+                (value,) = struct.unpack("<f", struct.pack("<f", value))
         except OverflowError:
             value = math.inf
         # A number of JSON is finite: one that isn't any more is too large.
