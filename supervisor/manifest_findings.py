@@ -182,8 +182,9 @@ _IMPORT_ACTIONS: Final = (
 )
 _PROVIDED: Final = re.compile(
     r"wasi:(?:cli|clocks|filesystem|io|random|sockets)/[a-z-]+@0\.2\.|wasi_snapshot_preview1\."
+    r"|airssys:core/(?:types|host-messaging|host-services|storage|capabilities|custom)@1\.0\.0$"
 )
-"""What a worker offers: WASI preview 1, and preview 2 without `wasi:http`."""
+"""What a worker offers: WASI preview 1, preview 2 without `wasi:http`, and to actors their world."""
 
 
 def uncovered_imports(imports: Sequence[str] | None, manifest: Manifest) -> tuple[Finding, ...]:

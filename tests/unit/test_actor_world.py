@@ -10,6 +10,8 @@ import wasmtime
 from wasmtime.component import Component
 from wasmtime.component import _types as types
 
+from supervisor.manifest import parse_manifest
+from supervisor.manifest_findings import uncovered_imports
 from supervisor.world_page import Declaration, declarations_of, world_page
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -123,6 +125,17 @@ def functions_of(extern: types.ComponentExtern, engine: wasmtime.Engine) -> dict
             returns = "" if one.ty.result is None else f" -> {text_of(one.ty.result, named)}"
             found[name] = f"{name}: func({parameters}){returns}"
     return found
+
+
+def test_what_the_world_imports_is_provided() -> None:
+    """`airssys check` names none of the world's interfaces as one that nothing provides, but another version's."""
+    directory = ROOT / "examples/echo"
+    manifest = parse_manifest(
+        (directory / "Component.toml").read_bytes(), file="Component.toml", directory=str(directory)
+    )
+    names = [*members("import"), PACKAGE.format("types")]
+    assert uncovered_imports(names, manifest) == ()
+    assert len(uncovered_imports([name.replace("1.0.0", "2.0.0") for name in names], manifest)) == len(names)
 
 
 @pytest.mark.parametrize("name", ["echo", "publisher", "subscriber", "misbehaving", "bench"])
