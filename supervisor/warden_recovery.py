@@ -126,7 +126,7 @@ class WardenSupply:
         warden = self._processes.warden
         if warden is None or not warden.process.wait(_END_WITHIN_S):
             return failure
-        ending = self.ending()
+        ending = _ending_of(warden)
         number, words = ending.get("signal"), str(ending.get("last_words", ""))
         if isinstance(number, int):
             return WardenStartError(f"was killed before it was ready ({signal_name(number)})")

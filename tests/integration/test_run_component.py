@@ -177,9 +177,7 @@ def test_parameters_that_are_wrong(run, component: Path, options: tuple[str, ...
     ("addition", "words"),
     [
         ('[capabilities.network]\nconnect = ["https://example.com"]', "network"),
-        ('[capabilities.storage]\nread = ["a:*"]', "storage"),
         ('[quota]\nnetwork_bandwidth = "5MB/s"', "quota.network_bandwidth"),
-        ('[limits]\nmax_payload = "1MB"', "limits.max_payload"),
         ('[supervision]\nrestart = "permanent"', "supervision.restart"),
     ],
 )
@@ -191,6 +189,23 @@ def test_what_nothing_enforces_is_refused(run, component: Path, addition: str, w
     assert "not enforced by this version" in result.stderr
     assert words in result.stderr
     assert result.stdout == b""
+
+
+@pytest.mark.parametrize(
+    ("addition", "words"),
+    [
+        ('[capabilities.storage]\nread = ["a:*"]', "storage"),
+        ('[capabilities.messaging]\nsend = ["other"]', "messaging"),
+        ('[limits]\nmax_payload = "1MB"', "limits.max_payload"),
+    ],
+)
+def test_what_only_a_broker_enforces_is_refused(run, component: Path, addition: str, words: str) -> None:
+    """A single run has no broker: what it would enforce is refused by name, with the command that has one."""
+    (component / "Component.toml").write_text(f"{MANIFEST}\n{addition}\n")
+    result = run(component, "--grant", "asked", "--set", "data=data")
+    assert (result.code, result.stdout) == (65, b"")
+    assert words in result.stderr
+    assert "airssys up" in result.stderr
 
 
 def test_errors_of_a_manifest_come_together(run, component: Path) -> None:
