@@ -22,8 +22,6 @@ from supervisor.terminal import TerminalFilter, TerminalLine
 _CHUNK_BYTES = 65_536
 _HIGH_WATER_BYTES = 1 << 18
 _READS_BEFORE_QUESTION = 4
-_READER_GONE = (errno.EPIPE, errno.EIO)
-"""Of a pipe or socket, and of a terminal."""
 
 
 class OutputStream(Struct):
@@ -52,6 +50,8 @@ class OutputStream(Struct):
 
         What is above `allowed_bytes` is dropped; what is above `most_bytes` stays in the pipe.
         """
+        if not self.open:
+            return 0  # read to its end for a question, after poll(2) had named it too
         try:
             chunk = os.read(self.source, min(most_bytes, allowed_bytes + 1))
         except BlockingIOError:
@@ -82,7 +82,7 @@ class OutputStream(Struct):
         except OSError as error:
             # The reader went away (EPIPE) or its disk is full: the guest is told by a broken pipe, as anywhere else.
             self.target_gone = True
-            if error.errno not in _READER_GONE:
+            if not _reader_is_gone(self.target, error.errno):
                 self.lost_errno = error.errno or errno.EIO
             self.pending.clear()
             self.finish()
@@ -117,10 +117,6 @@ class InputStream(Struct):
         """Whether the last chunk is through and more may be taken."""
         return self.open and self.source is not None and not self.pending
 
-    def source_is_file(self) -> bool:
-        """Whether the source is always ready (epoll(7) refuses regular files)."""
-        return self.source is not None and stat.S_ISREG(os.fstat(self.source).st_mode)
-
     def read(self) -> None:
         """Take one chunk; at the end of input the worker's pipe is closed."""
         assert self.source is not None
@@ -150,6 +146,11 @@ class InputStream(Struct):
             self.open = False
             self.pending = b""
             os.close(self.target)
+
+
+def _reader_is_gone(target: int, number: int | None) -> bool:
+    """Whether an error of write(2) is a reader's doing: of a pipe or socket, or of a terminal that was hung up."""
+    return number == errno.EPIPE or (number == errno.EIO and stat.S_ISCHR(os.fstat(target).st_mode))
 
 
 class GuestStreams(Struct):

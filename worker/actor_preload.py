@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
+from typing import Final
 
 import zmq
 
 from ipc import codec, messages
-from worker import actor, seccomp
+from worker import actor, seccomp, writable_code
 
 _JOB = messages.WorkerJob(
     "example",
@@ -20,6 +22,15 @@ _JOB = messages.WorkerJob(
 )
 
 
+_CALLBACK: Final = ctypes.CFUNCTYPE(None)
+_CALLBACKS_MAX: Final = 256
+"""Two for each function of the host's interfaces, and some."""
+
+
+def _nothing() -> None:
+    """Do what no one asks for."""
+
+
 def _warm_up() -> None:
     """Touch once what is built lazily. No context is made: those never cross a fork."""
     for example in (_JOB, messages.Stop()):
@@ -27,6 +38,10 @@ def _warm_up() -> None:
     seccomp.compile_for_actors()
     zmq.curve_public(zmq.curve_keypair()[1])  # libsodium finds out about the processor
     assert actor.LIFECYCLE
+    # Made and dropped: their room stays, where it can be told of, so that no page is made for those of an actor.
+    room = [_CALLBACK(_nothing) for _ in range(_CALLBACKS_MAX)]
+    room.clear()
+    writable_code.note()
     gc.freeze()
     gc.enable()
 

@@ -9,7 +9,7 @@ import os
 
 from ipc.errors import ConfinementError
 from ipc.messages import ConfinementPlan, LayerReport, WorkerLimits
-from worker import capabilities, landlock, libc, limits, namespaces, seccomp
+from worker import capabilities, landlock, libc, limits, namespaces, seccomp, writable_code
 
 OFF = "off"
 RUNTIME_ENVIRONMENT = {"TOKIO_WORKER_THREADS": "1"}
@@ -84,10 +84,15 @@ def _isolate(confinement: Confinement, plan: ConfinementPlan, in_pid_namespace: 
     confinement.note(LayerReport("pid_namespace", status))
 
 
-def confine_with_listener(confinement: Confinement, actor: bool = False) -> int:
-    """Load filter 1 and return its listener; -1 when the layer is off or unavailable and not required."""
+def confine_with_listener(confinement: Confinement, actor: bool = False, makes_callbacks: bool = False) -> int:
+    """Load filter 1 and return its listener; -1 when the layer is off or unavailable and not required.
+
+    Who `makes_callbacks` yet takes the right to write to them by itself, before the seal.
+    """
     if not confinement.wanted(seccomp.LAYER):
         return -1
+    if not makes_callbacks:
+        writable_code.write_no_more()
     listener, report = seccomp.confine(actor)
     confinement.note(report)
     return listener
@@ -96,4 +101,5 @@ def confine_with_listener(confinement: Confinement, actor: bool = False) -> int:
 def confine_without_listener(confinement: Confinement) -> None:
     """Load the compiler's filter."""
     if confinement.wanted(seccomp.LAYER):
+        writable_code.write_no_more()
         confinement.note(seccomp.confine_compiler())

@@ -107,7 +107,6 @@ class Program(Struct):
     linked: int | None = None
     component: int | None = None
     run_export: str = ""
-    timed_out: bool = False
 
     @classmethod
     def load(

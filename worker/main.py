@@ -29,7 +29,7 @@ from ipc.messages import (
     WorkerJob,
     WorkerPlan,
 )
-from worker import confine, seccomp
+from worker import confine, seccomp, writable_code
 from worker.deadline import Deadline
 from worker.engine import Program, ProgramError, Runner
 from worker.rehearsal import Rehearsal
@@ -82,7 +82,8 @@ def _live(plan: WorkerPlan, channel: Channel, in_pid_namespace: bool) -> int:
         runner = runner_for(plan.engine)
         confinement = confine.put_on_layers(plan.confinement, PARENT_PIDFD, in_pid_namespace)
         # From here on nothing is imported, and no file is named but by the engine.
-        listener = confine.confine_with_listener(confinement, plan.kind == ACTOR or _PROBES.get(plan.kind, False))
+        is_actor = load_actor is not None
+        listener = confine.confine_with_listener(confinement, is_actor or _PROBES.get(plan.kind, False), is_actor)
         if listener >= 0:
             channel.send(Confined(tuple(confinement.layers)), (listener,))
             os.close(listener)
@@ -114,6 +115,8 @@ def _live(plan: WorkerPlan, channel: Channel, in_pid_namespace: bool) -> int:
         program.set_wasi(job, native=listener < 0)
 
         stage = "sealing"
+        if is_actor:
+            writable_code.write_no_more()  # its imports are callbacks, made by now
         if seccomp.LAYER not in plan.confinement.off:
             confinement.note(seccomp.seal())
         channel.write(Sealed(tuple(confinement.layers)))

@@ -8,28 +8,32 @@ A program is lines of tab-separated fields, `LABEL CALL ARGUMENT...`:
 
 - CALL: a system call's number; `fork:N` for one that may return in a new process or thread (which ends there and then),
   `stay:N` for one whose new thread waits for ever; `i386:N` for the 32-bit table by `int 0x80` (x86_64 only);
+  `beside:N` for one that another thread makes while the next step is under way;
 - ARGUMENT: an integer, `s:TEXT` a C string, `x:HEX` bytes, `b:N` N zero bytes, `m:NAME:N` N zero bytes that later steps
   find under that name, `v:NAME` a `struct iovec` of them, `r:LABEL` the result of an earlier step, `e:path` the address
-  of the engine's empty path (`worker.empty_path`), `e:page` and `e:next` its page and the one behind, `e:text` the
-  address of executable code.
+  of the engine's empty path (`worker.empty_path`), `e:word` the four bytes around it, `e:page` and `e:next` its page
+  and the one behind, `e:text` the
+  address of executable code, `e:callbacks` the end of what `worker.writable_code` has noted, less 16 bytes.
 
 For each step `LABEL RESULT ERRNO` is printed before the next is made.
 """
 
 from __future__ import annotations
 
+import _thread
 import os
 from collections.abc import Sequence
 
 from ipc.messages import Finished
 from ipc.struct import Struct, field
-from worker import libc, seccomp
+from worker import libc, seccomp, writable_code
 
 _MAX_ARGUMENTS = 6
 _PAGE_BYTES = 4096
 I386 = "i386:"
 FORK = "fork:"
 STAY = "stay:"
+BESIDE = "beside:"
 
 
 class ProbeError(Exception):
@@ -52,6 +56,8 @@ class Probe(Struct):
     gadgets: libc.Gadgets | None
     _buffers: dict[str, libc.Buffer] = field(default_factory=dict)
     _unnamed: list[libc.Buffer] = field(default_factory=list)
+    _beside: list[_thread.LockType] = field(default_factory=list)
+    """Of threads that wait for the next step."""
 
     @classmethod
     def parse(cls, text: str) -> Probe:
@@ -61,12 +67,12 @@ class Probe(Struct):
         for line in filter(None, text.split("\n")):
             label, call, *arguments = line.split("\t")
             kind, colon, number = call.rpartition(":")
-            if kind + colon not in ("", FORK, STAY, I386) or len(arguments) > _MAX_ARGUMENTS:
+            if kind + colon not in ("", FORK, STAY, I386, BESIDE) or len(arguments) > _MAX_ARGUMENTS:
                 raise ProbeError(f"step {line!r}")
             parsed = tuple(probe._argument(argument) for argument in arguments)
             steps.append(Step(label, kind + colon, int(number, 0), parsed))
         probe.steps = tuple(steps)
-        if any(step.kind for step in steps):
+        if any(step.kind not in ("", BESIDE) for step in steps):
             # Machine code, made while that is still allowed: stands for what an attacker finds in the engine's own.
             probe.gadgets = libc.Gadgets()
         return probe
@@ -78,10 +84,12 @@ class Probe(Struct):
         match kind:
             case "e" if value == "text":
                 return libc.code_address()
+            case "e" if value == "callbacks":
+                return max((start + length for start, length in writable_code.noted()), default=0) - 16
             case "e":
                 address = seccomp.compile_all().empty_path
                 page = address & ~(_PAGE_BYTES - 1)
-                return {"path": address, "page": page, "next": page + _PAGE_BYTES}[value]
+                return {"word": address & ~3, "path": address, "page": page, "next": page + _PAGE_BYTES}[value]
             case "s":
                 return self._keep(libc.Buffer(os.fsencode(value) + b"\0"))
             case "x":
@@ -116,6 +124,12 @@ class Probe(Struct):
         return Finished("exited", 0)
 
     def _call(self, step: Step, arguments: Sequence[int]) -> tuple[int, int]:
+        if step.kind == BESIDE:
+            self._call_beside(step.number, arguments)
+            return 0, 0
+        while self._beside:
+            # They run once this thread lets the interpreter go: in its call.
+            self._beside.pop().release()
         if not step.kind:
             return libc.raw_call(step.number, arguments)
         assert self.gadgets is not None
@@ -124,3 +138,14 @@ class Probe(Struct):
         if step.kind == STAY:
             return self.gadgets.call_and_keep_child(step.number, arguments)
         return self.gadgets.call_and_end_child(step.number, arguments)
+
+    def _call_beside(self, number: int, arguments: Sequence[int]) -> None:
+        starts = _thread.allocate_lock()
+        starts.acquire()
+
+        def call() -> None:
+            starts.acquire()
+            libc.raw_call(number, arguments)
+
+        _thread.start_new_thread(call, ())
+        self._beside.append(starts)

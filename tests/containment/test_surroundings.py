@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import psutil
 import pytest
+
+from ipc.syscalls import machine
+from worker.filter_compiler import resolve
 
 if TYPE_CHECKING:
     import subprocess
@@ -152,3 +158,76 @@ def test_the_guests_arguments_are_not_ours(sealed: World) -> None:
     assert ran.report.verdict.exit_code == 0
     assert "--read" in ran.text
     assert ran.report.tally.allowed == 0
+
+
+def both_rights(process: psutil.Process) -> list[str]:
+    """Return the mappings of a process that are writable and executable."""
+    with open(f"/proc/{process.pid}/maps", encoding="utf-8", errors="replace") as maps:
+        return [line for line in maps if {"w", "x"} <= set(line.split()[1])]
+
+
+def holders(needle: bytes) -> set[int]:
+    """Return which processes below this one have these bytes somewhere in their memory."""
+    found = set()
+    for process in psutil.Process().children(recursive=True):
+        with (
+            open(f"/proc/{process.pid}/maps", encoding="utf-8") as maps,
+            open(f"/proc/{process.pid}/mem", "rb") as memory,
+        ):
+            for line in maps:
+                span, rights, *_ = line.split()
+                start, end = (int(number, 16) for number in span.split("-"))
+                # What can't be read is the kernel's own, what is larger a reservation.
+                if rights.startswith("rw") and end - start < 1 << 30:
+                    memory.seek(start)
+                    if needle in memory.read(end - start):
+                        found.add(process.pid)
+    return found
+
+
+@contextlib.contextmanager
+def probing(world: World, *flags: str) -> Iterator[psutil.Process]:
+    """Yield a worker that waits for its input."""
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    options = {"flags": flags, "wasm": "hello.wasm", "steps": (("wait", "read", 0, "b:8", 8),), "stdin": reader}
+    run = threading.Thread(target=world.run, kwargs=options)
+    run.start()
+    try:
+        until_s = time.monotonic() + 20
+        while (worker := _reading_input()) is None:
+            assert time.monotonic() < until_s
+        yield worker
+    finally:
+        os.close(writer)
+        run.join()
+        os.close(reader)
+
+
+@pytest.mark.needs_root
+def test_what_one_component_was_told_is_in_no_later_process(sealed: World) -> None:
+    """A value that one component got is in none of the processes behind the next one, made ahead or not."""
+    with probing(sealed, "--env", f"TOKEN={SECRET}") as worker:
+        held_by = holders(SECRET.encode())
+        assert worker.pid in held_by
+        assert not {process.pid for process in worker.parents()} & held_by, "zygote and keeper"
+    with probing(sealed):
+        assert not holders(SECRET.encode())
+
+
+@pytest.mark.needs_root
+def test_no_page_is_writable_and_executable(sealed: World, bare: World) -> None:
+    """All mappings of a sealed worker, seen from outside, are one or the other; without layers ctypes' page is both."""
+    with probing(bare) as worker:
+        if not both_rights(worker):
+            pytest.skip("this libffi has no such page")
+    with probing(sealed) as worker:
+        assert not both_rights(worker)
+
+
+def _reading_input() -> psutil.Process | None:
+    reads = f"{resolve('read', machine())} 0x0 "
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(OSError), open(f"/proc/{process.pid}/syscall", encoding="ascii") as call:
+            if call.read().startswith(reads):
+                return process
+    return None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import select
 from typing import TYPE_CHECKING
 
 import pytest
 
 import supervisor.zygote
 from ipc.broker.messages import Answer, Hello
-from ipc.messages import StartFailed
+from ipc.messages import StartFailed, Stop
 from ipc.syscalls import machine
 from supervisor.zygote import Zygote
 from worker.filter_compiler import load
@@ -30,6 +31,7 @@ def load(name, original=filter_compiler.load):
     return replace(data, rules=tuple(rules))
 seccomp.load = load
 import worker.zygote_preload"""
+TIMEOUT_S = 30.0
 RULES = {
     number: rule
     for number, rule in enumerate(load("actor").rules)
@@ -56,7 +58,7 @@ def without(stage: Stage, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtu
 
 
 def lives(stage: Stage) -> bool:
-    """Whether an actor starts, answers, and answers again after a restart of its broker."""
+    """Whether an actor starts, answers, answers again after a restart of its broker, and ends in order."""
     broker = stage.broker(1)
     actor = stage.start()
     if isinstance(actor, StartFailed) or actor is None:
@@ -69,7 +71,12 @@ def lives(stage: Stage) -> bool:
             return False
         stage.stop_broker()
         broker = stage.broker(epoch)
-    return True
+    if not broker.hears(Hello, actor):
+        return False
+    actor.launched.worker.send(Stop())
+    # Its report, or the warden's word that it made a call that nobody may.
+    assert select.select([actor.launched.worker.fileno(), stage.warden.channel.fileno()], [], [], TIMEOUT_S)[0]
+    return actor.launched.worker.fileno() in select.select([actor.launched.worker.fileno()], [], [], 0)[0]
 
 
 @pytest.mark.parametrize("without", [-1], indirect=True)
