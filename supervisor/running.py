@@ -73,6 +73,12 @@ def run_request(
     """Run one program to its end, with questions on `terminal`; raises ConfigError or CompileError before the start."""
     artifact = obtain_artifact(host, request, compile_limits, on_progress)
     try:
+        if request.call is not None and artifact.record.wasm_kind != "component":
+            # Before a worker is made: one that refuses at once may be gone before the warden has looked into it.
+            raise ConfigError(
+                f"{visible(request.wasm_path)}: is a core module, whose functions have no WIT types",
+                hint="make a component of it first: wasm-tools component new",
+            )
         return _run(host, request, streams, artifact, on_denials, terminal)
     finally:
         os.close(artifact.descriptor)

@@ -191,6 +191,18 @@ __attribute__((export_name("cabi_realloc"))) void *cabi_realloc(void *old, size_
     return fresh;
 }
 
+#ifdef __wasi__
+/* With a C library the adapter to WASI 0.2 takes memory by cabi_realloc, with its first call, and keeps it. That call is made
+ * here, before any of the host's, and what was allocated by then is never used again. */
+#include <wasi/api.h>
+
+__attribute__((constructor)) static void actor_begin(void) {
+    __wasi_prestat_t first;
+    (void)!__wasi_fd_prestat_get(3, &first);
+    actor_blocks = NULL;
+}
+#endif
+
 /* ---- imports */
 
 #define ACTOR_IMPORT(interface, name)                                                                                \

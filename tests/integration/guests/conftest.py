@@ -40,8 +40,10 @@ def record(**fields: object) -> Record:
 class Host:
     """One guest and what it is told. `sent`, `requested`, `published` and `logged` are what it asked for."""
 
-    def __init__(self, engine: wasmtime.Engine, component: Component, memory_bytes: int = 256 << 20) -> None:
-        """Instantiate it, with WASI that has no files, and initialise it."""
+    def __init__(
+        self, engine: wasmtime.Engine, component: Component, memory_bytes: int = 256 << 20, directory: str = ""
+    ) -> None:
+        """Instantiate it, with WASI that has no files but those of a directory, as /d, and initialise it."""
         self.sent: list[tuple[str, bytes]] = []
         self.requested: list[tuple[str, bytes, int]] = []
         self.cancelled: list[int] = []
@@ -56,7 +58,10 @@ class Host:
         self.now_ns = 1_700_000_000_123_456_789
         self.store = wasmtime.Store(engine)
         self.store.set_limits(memory_size=memory_bytes)
-        self.store.set_wasi(wasmtime.WasiConfig())
+        wasi = wasmtime.WasiConfig()
+        if directory:
+            wasi.preopen_dir(directory, "/d")
+        self.store.set_wasi(wasi)
         self.store.set_epoch_deadline(1)
         linker = Linker(engine)
         linker.add_wasip2()
@@ -160,12 +165,12 @@ def compiled(engine: wasmtime.Engine) -> Callable[[str], Component]:
 def host(engine: wasmtime.Engine, compiled: Callable[[str], Component]) -> Callable[..., Host]:
     """Instantiate a guest by its name; those that are not committed are built first."""
 
-    def start(name: str, **limits: int) -> Host:
+    def start(name: str, **options: Any) -> Host:
         if name in ON_DEMAND:
             made = subprocess.run(
                 [ROOT / "scripts/build-guests", name], capture_output=True, text=True, check=False, timeout=500
             )
             assert made.returncode == 0, made.stdout + made.stderr
-        return Host(engine, compiled(name), **limits)
+        return Host(engine, compiled(name), **options)
 
     return start

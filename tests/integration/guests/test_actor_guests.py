@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -202,10 +203,19 @@ def test_keys_and_log_lines_that_mean_harm(harm: Host) -> None:
     assert sorted(harm.stored) == ["a../\0\n", "x" * 5000]
 
 
-def test_files_are_asked_for_through_wasi(harm: Host) -> None:
-    """Without a preopened directory no file is found; the control with one is in the tests of workers."""
-    for order in (b"read /etc/passwd", b"write /tmp/x", b"ls /"):
-        assert harm.ask(order).startswith(b"errno "), order
+def test_files_are_asked_for_through_wasi(host: Callable[..., Host], tmp_path: Path) -> None:
+    """It reads, writes and lists in a directory that it was given, and finds nothing elsewhere or without one."""
+    with_files, without = host("misbehaving", directory=str(tmp_path)), host("misbehaving")
+    (tmp_path / "a").write_text("of a file")
+    for size in (100, 20_000, 40_000, 60_000):
+        # The memory of a call is used again: what the adapter to WASI keeps mustn't be in it.
+        assert len(with_files.ask(b"echo " + b"\xff" * size)) == size
+        assert with_files.ask(b"read /d/a") == b"ok of a file"
+        assert with_files.ask(b"write /d/b") == b"ok 7"
+        assert set(with_files.ask(b"ls /d").split()) == {b"ok", b".", b"..", b"a", b"b"}
+        for guest in (with_files, without):
+            for order in (b"read /etc/passwd", b"write /tmp/x", b"ls /"):
+                assert guest.ask(order).startswith(b"errno "), order
 
 
 def test_it_can_say_that_it_is_unwell(harm: Host) -> None:
