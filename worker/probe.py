@@ -8,6 +8,7 @@ A program is lines of tab-separated fields, `LABEL CALL ARGUMENT...`:
 
 - CALL: a system call's number; `fork:N` for one that may return in a new process or thread (which ends there and then),
   `stay:N` for one whose new thread waits for ever; `i386:N` for the 32-bit table by `int 0x80` (x86_64 only);
+  `beside:N` for one that another thread makes while the next step is under way;
 - ARGUMENT: an integer, `s:TEXT` a C string, `x:HEX` bytes, `b:N` N zero bytes, `m:NAME:N` N zero bytes that later steps
   find under that name, `v:NAME` a `struct iovec` of them, `r:LABEL` the result of an earlier step, `e:path` the address
   of the engine's empty path (`worker.empty_path`), `e:page` and `e:next` its page and the one behind, `e:text` the
@@ -18,6 +19,7 @@ For each step `LABEL RESULT ERRNO` is printed before the next is made.
 
 from __future__ import annotations
 
+import _thread
 import os
 from collections.abc import Sequence
 
@@ -30,6 +32,7 @@ _PAGE_BYTES = 4096
 I386 = "i386:"
 FORK = "fork:"
 STAY = "stay:"
+BESIDE = "beside:"
 
 
 class ProbeError(Exception):
@@ -52,6 +55,8 @@ class Probe(Struct):
     gadgets: libc.Gadgets | None
     _buffers: dict[str, libc.Buffer] = field(default_factory=dict)
     _unnamed: list[libc.Buffer] = field(default_factory=list)
+    _beside: list[_thread.LockType] = field(default_factory=list)
+    """Of threads that wait for the next step."""
 
     @classmethod
     def parse(cls, text: str) -> Probe:
@@ -61,12 +66,12 @@ class Probe(Struct):
         for line in filter(None, text.split("\n")):
             label, call, *arguments = line.split("\t")
             kind, colon, number = call.rpartition(":")
-            if kind + colon not in ("", FORK, STAY, I386) or len(arguments) > _MAX_ARGUMENTS:
+            if kind + colon not in ("", FORK, STAY, I386, BESIDE) or len(arguments) > _MAX_ARGUMENTS:
                 raise ProbeError(f"step {line!r}")
             parsed = tuple(probe._argument(argument) for argument in arguments)
             steps.append(Step(label, kind + colon, int(number, 0), parsed))
         probe.steps = tuple(steps)
-        if any(step.kind for step in steps):
+        if any(step.kind not in ("", BESIDE) for step in steps):
             # Machine code, made while that is still allowed: stands for what an attacker finds in the engine's own.
             probe.gadgets = libc.Gadgets()
         return probe
@@ -116,6 +121,12 @@ class Probe(Struct):
         return Finished("exited", 0)
 
     def _call(self, step: Step, arguments: Sequence[int]) -> tuple[int, int]:
+        if step.kind == BESIDE:
+            self._call_beside(step.number, arguments)
+            return 0, 0
+        while self._beside:
+            # They run once this thread lets the interpreter go: in its call.
+            self._beside.pop().release()
         if not step.kind:
             return libc.raw_call(step.number, arguments)
         assert self.gadgets is not None
@@ -124,3 +135,14 @@ class Probe(Struct):
         if step.kind == STAY:
             return self.gadgets.call_and_keep_child(step.number, arguments)
         return self.gadgets.call_and_end_child(step.number, arguments)
+
+    def _call_beside(self, number: int, arguments: Sequence[int]) -> None:
+        starts = _thread.allocate_lock()
+        starts.acquire()
+
+        def call() -> None:
+            starts.acquire()
+            libc.raw_call(number, arguments)
+
+        _thread.start_new_thread(call, ())
+        self._beside.append(starts)

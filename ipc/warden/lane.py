@@ -270,16 +270,14 @@ class Lane:
             answer = -answer.errno
         elif isinstance(answer, Injection):
             try:
-                delivered = self._listener.inject(call, answer.descriptor)
+                self._listener.inject(call, answer.descriptor)
                 if self._context.storage is not None and self._context.storage.due_ns:
                     self._context.storage.given(self._listener.given)
             except OSError as error:
                 if error.errno not in (errno.EMFILE, errno.ENOMEM):
                     raise WardenFault(f"a descriptor can't be handed over: {error.strerror}") from error
                 self._undelivered()
-                delivered = self._listener.answer(call, -(error.errno or errno.EMFILE))
-            if not delivered:
-                self._undelivered()
+                self._listener.answer(call, -(error.errno or errno.EMFILE))
             return
         if not self._listener.answer(call, answer):
             self._undelivered()

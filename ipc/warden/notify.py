@@ -129,16 +129,19 @@ class Listener:
             raise
         return True
 
-    def inject(self, call: Call, descriptor: int) -> bool:
+    def inject(self, call: Call, descriptor: int) -> None:
         """Give the worker a duplicate of `descriptor`, and make the call return its number.
 
-        False when nobody waits any more. Raises OSError EMFILE when the worker has too many: it still waits then.
+        Raises CallGone when nobody waits any more; OSError EMFILE when the worker has too many: it still waits then.
 
         In one step: the call counts as answered before its thread has taken the descriptor. If we are killed or stopped
         in between the kernel takes the descriptor back and the call returns 0. The mark tells of the one; after the
         other the call is no longer to be found, or not waiting: HandOverBroken (docs/adr/0013).
         """
         self.given = -1
+        # Deciding may have taken as long as a disk: what is gone since is no hand-over that broke off, and a worker
+        # that breaks a rule meanwhile must not have that explained by the mark.
+        self.check(call)
         _ADDFD.pack_into(self._adding, 0, call.id, _ADDFD_FLAG_SEND, descriptor, 0, os.O_CLOEXEC)
         self._mark[0] = 1
         try:
@@ -150,7 +153,6 @@ class Listener:
             self._mark[0] = 0
             raise
         self._mark[0] = 0
-        return True
 
     def put(self, call: Call, descriptor: int, number: int) -> None:
         """Make `number` of the worker a duplicate of `descriptor`, as dup2(2) would; the call still waits."""

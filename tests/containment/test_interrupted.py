@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import threading
 from collections.abc import Sequence
@@ -123,3 +124,28 @@ def test_what_is_no_message_ends_the_run(sealed: World, data: bytes) -> None:
     assert ran.report.verdict.outcome == "host_error"
     assert "protocol" in ran.report.verdict.message
     assert sealed.probe([("me", "getpid")]).results == {"me": 1}
+
+
+def test_a_call_beside_a_hand_over_does_not_pass_for_a_broken_one(sealed: World, tree: Path, bare: World) -> None:
+    """What a filter kills is told as such, also while another thread waits for a descriptor: no mark explains it away.
+
+    The descriptor takes as long as its record takes to the disk, so the other thread's call nearly always comes first.
+    """
+    opening: Steps = (("open", "openat", -100, f"s:{tree}/in/a.txt", 0), ("wait", "read", 0, "b:8", 8))
+    flags = ("--read", f"{tree}/in/a.txt")
+    for _ in range(10):
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        try:
+            ran = sealed.run(
+                flags=flags, wasm="hello.wasm", steps=(("kill", "beside:seccomp", 0), *opening), stdin=reader
+            )
+        finally:
+            os.close(reader)
+            os.close(writer)
+        verdict = ran.report.verdict
+        assert (verdict.outcome, verdict.exit_code) == ("crashed", 128 + signal.SIGSYS), verdict
+    harmless: Steps = (("beside", "beside:getpid"), *opening)
+    for world in (sealed, bare):
+        ran = world.probe(harmless, *flags)
+        assert ran.ending == ("exited", "")
+        assert ran.results["open"] > 2

@@ -31,16 +31,19 @@ MET = 3
 RECEIVER = """
 import os, signal
 from ipc.hand_over import share_mark
-from ipc.warden.notify import HandOverBroken, Listener
+from ipc.warden.notify import CallGone, HandOverBroken, Listener
 listener = Listener({listener}, share_mark({mark}))
 given = os.open("/dev/null", os.O_RDONLY)
 call = listener.receive()
 os.write({told}, b"r")
 os.read({go}, 1)
 try:
-    told = b"d" if listener.inject(call, given) else b"?"
+    listener.inject(call, given)
+    told = b"d"
 except HandOverBroken:
     told = b"b"
+except CallGone:
+    told = b"g"
 os.write({told}, told)
 signal.pause()
 """
@@ -107,8 +110,8 @@ def _attempt() -> Iterator[Attempt]:
 
 
 @contextlib.contextmanager
-def _handing_over(meanwhile: Callable[[Spawned], None]) -> Iterator[tuple[Attempt, int]]:
-    """Have a descriptor handed over and do something to the receiver meanwhile; yields the pipe in which it tells."""
+def _handing_over(meanwhile: Callable[[Attempt], None]) -> Iterator[tuple[Attempt, int]]:
+    """Have a descriptor handed over and do something meanwhile; yields the pipe in which the receiver tells."""
     with _attempt() as attempt:
         go, starts = os.pipe2(os.O_CLOEXEC)
         attempt.stack.callback(os.close, starts)
@@ -129,20 +132,26 @@ def _handing_over(meanwhile: Callable[[Spawned], None]) -> Iterator[tuple[Attemp
         ioctl = {"x86_64": "16 ", "aarch64": "29 "}[syscalls.machine()]
         while not _in_call(receiver.pid, ioctl) and not select.select([told], [], [], 0)[0]:
             pass
-        meanwhile(receiver)
+        meanwhile(attempt)
         hog.send_signal(signal.SIGKILL)
         assert hog.wait(TIMEOUT_S)
         yield attempt, told
 
 
-def _kill(receiver: Spawned) -> None:
-    receiver.send_signal(signal.SIGKILL)
-    assert receiver.wait(TIMEOUT_S)
+def _kill(process: Spawned) -> None:
+    process.send_signal(signal.SIGKILL)
+    assert process.wait(TIMEOUT_S)
 
 
-def _stop(receiver: Spawned) -> None:
-    receiver.send_signal(signal.SIGSTOP)
-    assert os.waitid(os.P_PID, receiver.pid, os.WSTOPPED | os.WNOWAIT) is not None
+def _kill_receiver(attempt: Attempt) -> None:
+    assert attempt.receiver is not None
+    _kill(attempt.receiver)
+
+
+def _stop_receiver(attempt: Attempt) -> None:
+    assert attempt.receiver is not None
+    attempt.receiver.send_signal(signal.SIGSTOP)
+    assert os.waitid(os.P_PID, attempt.receiver.pid, os.WSTOPPED | os.WNOWAIT) is not None
 
 
 def _in_call(pid: int, number: str) -> bool:
@@ -155,7 +164,7 @@ def test_a_kill_while_a_descriptor_is_handed_over_leaves_a_mark() -> None:
     """However often: a call that got a wrong number is marked, though the kernel shows nothing of it."""
     wrong = 0
     for _ in range(ATTEMPTS):
-        with _handing_over(_kill) as (attempt, _):
+        with _handing_over(_kill_receiver) as (attempt, _):
             if has_unanswered_call(attempt.listener):
                 continue
             result = attempt.result()
@@ -173,7 +182,7 @@ def test_a_stop_while_a_descriptor_is_handed_over_is_told() -> None:
     """However often: a warden that was stopped in that moment and goes on knows that the call got a wrong number."""
     wrong = 0
     for _ in range(ATTEMPTS):
-        with _handing_over(_stop) as (attempt, told):
+        with _handing_over(_stop_receiver) as (attempt, told):
             result = attempt.result()
             assert attempt.receiver is not None
             attempt.receiver.send_signal(signal.SIGCONT)
@@ -183,6 +192,21 @@ def test_a_stop_while_a_descriptor_is_handed_over_is_told() -> None:
         if wrong == MET:
             return
     pytest.fail("the moment was not met")
+
+
+def test_a_caller_that_dies_before_its_descriptor_comes_leaves_no_mark() -> None:
+    """What is decided may take as long as a disk: a caller that is gone by then broke no hand-over off."""
+    with _attempt() as attempt:
+        go, starts = os.pipe2(os.O_CLOEXEC)
+        attempt.stack.callback(os.close, starts)
+        _, told = attempt.start(RECEIVER, go=go)
+        os.close(go)
+        attempt.channel.send(b"result = sys_call('mkdirat', -100, b'/nowhere/at/all', 0o700)")
+        assert _hear(told) == b"r"
+        _kill(attempt.caller)
+        os.write(starts, b"g")
+        assert _hear(told) == b"g"
+        assert not is_marked(attempt.mark)
 
 
 def test_nothing_is_marked_when_a_descriptor_was_handed_over() -> None:
