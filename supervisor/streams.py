@@ -20,8 +20,6 @@ from supervisor.terminal import TerminalFilter, TerminalLine
 _CHUNK_BYTES = 65_536
 _HIGH_WATER_BYTES = 1 << 18
 _READS_BEFORE_QUESTION = 4
-_READER_GONE = (errno.EPIPE, errno.EIO)
-"""Of a pipe or socket, and of a terminal."""
 
 
 class OutputStream(Struct):
@@ -46,6 +44,8 @@ class OutputStream(Struct):
 
     def read(self, allowed_bytes: int) -> int:
         """Take what is there, at most `allowed_bytes` + 1; return how much came. Closes at the end of the stream."""
+        if not self.open:
+            return 0  # read to its end for a question, after poll(2) had named it too
         try:
             chunk = os.read(self.source, min(_CHUNK_BYTES, allowed_bytes + 1))
         except BlockingIOError:
@@ -74,7 +74,7 @@ class OutputStream(Struct):
         except OSError as error:
             # The reader went away (EPIPE) or its disk is full: the guest is told by a broken pipe, as anywhere else.
             self.target_gone = True
-            if error.errno not in _READER_GONE:
+            if not _reader_is_gone(self.target, error.errno):
                 self.lost_errno = error.errno or errno.EIO
             self.pending.clear()
             self.finish()
@@ -142,6 +142,11 @@ class InputStream(Struct):
             self.open = False
             self.pending = b""
             os.close(self.target)
+
+
+def _reader_is_gone(target: int, number: int | None) -> bool:
+    """Whether an error of write(2) is a reader's doing: of a pipe or socket, or of a terminal that was hung up."""
+    return number == errno.EPIPE or (number == errno.EIO and stat.S_ISCHR(os.fstat(target).st_mode))
 
 
 class GuestStreams(Struct):

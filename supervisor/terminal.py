@@ -39,6 +39,7 @@ _PARTIAL = re.compile(
 )
 """The beginning of something, cut by the end of a chunk."""
 _PARTIAL_BYTES_MAX = 34
+_COLOURS_LOOKED_AT_BYTES = 136
 _COLOURS_AT_END = re.compile(rb"(?:" + _COLOUR + rb")+\Z")
 _RESET = b"\x1b[0m"
 
@@ -99,8 +100,9 @@ class TerminalLine:
 
     def wrote(self, data: bytes) -> None:
         """Note what the guest has written there; a colour at the end moves nothing."""
-        text = _COLOURS_AT_END.sub(b"", data[-_PARTIAL_BYTES_MAX * 4 :])
-        if text:
+        text = _COLOURS_AT_END.sub(b"", data[-_COLOURS_LOOKED_AT_BYTES:])
+        if text or len(data) > _COLOURS_LOOKED_AT_BYTES:
+            # So many colours that nothing else is seen: they may hide half a line.
             self._unfinished = not text.endswith(b"\n")
 
     def take(self) -> bool:

@@ -8,6 +8,7 @@ cache or the file, whenever they are touched. What was written to isn't among th
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 
 from worker import libc
 
@@ -20,9 +21,15 @@ def note_libraries() -> None:
     """Note where code and constants of all loaded libraries are. For the zygote: a worker has no /proc.
 
     Libraries are never unloaded here, so the addresses stay good in every process forked from this one. What the linker
-    wrote to before it made it read-only has pages that are no file's (proc(5), smaps): it is left out.
+    wrote to before it made it read-only has pages that are no file's (proc(5), smaps): it is left out. A kernel built
+    without smaps has nothing noted.
     """
     _mappings.clear()
+    with contextlib.suppress(FileNotFoundError):
+        _mappings.extend(_clean_mappings())
+
+
+def _clean_mappings() -> Iterator[tuple[int, int]]:
     span = ""
     with open("/proc/self/smaps", encoding="utf-8", errors="replace") as lines:
         for line in lines:
@@ -34,7 +41,7 @@ def note_libraries() -> None:
                 span = ""
             elif span and line.startswith("VmFlags:"):
                 start, _, end = span.partition("-")
-                _mappings.append((int(start, 16), int(end, 16) - int(start, 16)))
+                yield int(start, 16), int(end, 16) - int(start, 16)
 
 
 def let_go() -> None:

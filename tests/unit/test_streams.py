@@ -318,3 +318,43 @@ def test_a_file_as_source_is_known(pipes: tuple[Pipe, Pipe]) -> None:
     with tempfile.TemporaryFile() as file:
         assert InputStream(file.fileno(), guest.writer).source_is_file()
     assert not InputStream(user.reader, guest.writer).source_is_file()
+
+
+def test_an_output_that_was_read_to_its_end_is_read_no_more(pipes: tuple[Pipe, Pipe]) -> None:
+    """A question reads what is there, and poll(2) may have named the same output before: its number is not ours then."""
+    guest, user = pipes
+    stream = OutputStream(guest.reader, user.writer)
+    os.write(guest.writer, b"all")
+    os.close(guest.writer)
+    assert stream.read(_PLENTY) == 3
+    assert stream.read(_PLENTY) == 0
+    assert not stream.open
+    taken = os.open("/dev/zero", os.O_RDONLY)
+    try:
+        assert taken == guest.reader or not _is_open(guest.reader)
+        assert stream.read(_PLENTY) == 0
+        assert stream.pending == b"all"
+    finally:
+        os.close(taken)
+
+
+def test_a_file_that_cannot_be_written_is_no_reader_that_went_away(pipes: tuple[Pipe, Pipe]) -> None:
+    """EIO of a disk is told, as that of a full one is; EPIPE of a pipe and EIO of a terminal that hung up are not."""
+    guest, user = pipes
+    os.close(user.reader)
+    primary, hung_up = os.openpty()
+    os.close(primary)
+    broken = os.open("/proc/self/mem", os.O_WRONLY)  # at offset 0, where nothing is mapped, it answers as a bad disk
+    lost = []
+    for target in (broken, user.writer, hung_up):
+        source, writer = os.pipe()
+        stream = OutputStream(source, target)
+        os.write(writer, b"text")
+        stream.read(_PLENTY)
+        stream.flush()
+        assert stream.target_gone
+        lost.append(stream.lost_errno)
+        os.close(writer)
+    assert lost == [errno.EIO, 0, 0]
+    os.close(broken)
+    os.close(hung_up)

@@ -197,6 +197,8 @@ def test_only_a_terminal_is_filtered(monkeypatch: pytest.MonkeyPatch) -> None:
         ((b"in \x1b[31mred\x1b[0m",), True),
         ((b"in red\n", b"\x1b[0m\x1b[1m"), False),
         ((b"returned\r",), True),
+        ((b"airssys: allowed " + b"\x1b[31m" * 99,), True),
+        ((b"a whole line\n", b"\x1b[31m" * 9), False),
     ],
 )
 def test_a_line_of_ours_begins_a_line(written: tuple[bytes, ...], unfinished: bool) -> None:
