@@ -9,7 +9,7 @@ import os
 
 from ipc.errors import ConfinementError
 from ipc.messages import ConfinementPlan, LayerReport, WorkerLimits
-from worker import capabilities, landlock, libc, limits, namespaces, seccomp
+from worker import capabilities, landlock, libc, limits, namespaces, seccomp, writable_code
 
 OFF = "off"
 RUNTIME_ENVIRONMENT = {"TOKIO_WORKER_THREADS": "1"}
@@ -88,6 +88,7 @@ def confine_with_listener(confinement: Confinement) -> int:
     """Load filter 1 and return its listener; -1 when the layer is off or unavailable and not required."""
     if not confinement.wanted(seccomp.LAYER):
         return -1
+    writable_code.write_no_more()
     listener, report = seccomp.confine()
     confinement.note(report)
     return listener
@@ -96,4 +97,5 @@ def confine_with_listener(confinement: Confinement) -> int:
 def confine_without_listener(confinement: Confinement) -> None:
     """Load the compiler's filter."""
     if confinement.wanted(seccomp.LAYER):
+        writable_code.write_no_more()
         confinement.note(seccomp.confine_compiler())

@@ -211,6 +211,12 @@ def make_usable(address: int, length: int) -> None:
         _fail("mprotect")
 
 
+def make_unwritable(address: int, length: int) -> None:
+    """Let a mapping be read and executed, and no longer written to: mprotect(2)."""
+    if _mprotect(address, length, PROT_READ_EXECUTE):
+        _fail("mprotect")
+
+
 def drop_pages(address: int, length: int) -> None:
     """Drop the pages of a mapping: what was a file's is read again when it is touched: madvise(2), MADV_DONTNEED."""
     if _madvise(address, length, MADV_DONTNEED):

@@ -52,6 +52,8 @@ def plan(
         resource.RLIMIT_MSGQUEUE: 0,
         resource.RLIMIT_RTPRIO: 0,
         resource.RLIMIT_NICE: 0,
+        # Signals that wait are counted by uid, which may be the user's: none of a worker's has to be queued.
+        resource.RLIMIT_SIGPENDING: 0,
     }
     if own_uid:
         bounds[resource.RLIMIT_NPROC] = MAX_THREADS

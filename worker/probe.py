@@ -11,8 +11,9 @@ A program is lines of tab-separated fields, `LABEL CALL ARGUMENT...`:
   `beside:N` for one that another thread makes while the next step is under way;
 - ARGUMENT: an integer, `s:TEXT` a C string, `x:HEX` bytes, `b:N` N zero bytes, `m:NAME:N` N zero bytes that later steps
   find under that name, `v:NAME` a `struct iovec` of them, `r:LABEL` the result of an earlier step, `e:path` the address
-  of the engine's empty path (`worker.empty_path`), `e:page` and `e:next` its page and the one behind, `e:text` the
-  address of executable code.
+  of the engine's empty path (`worker.empty_path`), `e:word` the four bytes around it, `e:page` and `e:next` its page
+  and the one behind, `e:text` the
+  address of executable code, `e:callbacks` the end of what `worker.writable_code` has noted, less 16 bytes.
 
 For each step `LABEL RESULT ERRNO` is printed before the next is made.
 """
@@ -25,7 +26,7 @@ from collections.abc import Sequence
 
 from ipc.messages import Finished
 from ipc.struct import Struct, field
-from worker import libc, seccomp
+from worker import libc, seccomp, writable_code
 
 _MAX_ARGUMENTS = 6
 _PAGE_BYTES = 4096
@@ -83,10 +84,12 @@ class Probe(Struct):
         match kind:
             case "e" if value == "text":
                 return libc.code_address()
+            case "e" if value == "callbacks":
+                return max((start + length for start, length in writable_code.noted()), default=0) - 16
             case "e":
                 address = seccomp.compile_all().empty_path
                 page = address & ~(_PAGE_BYTES - 1)
-                return {"path": address, "page": page, "next": page + _PAGE_BYTES}[value]
+                return {"word": address & ~3, "path": address, "page": page, "next": page + _PAGE_BYTES}[value]
             case "s":
                 return self._keep(libc.Buffer(os.fsencode(value) + b"\0"))
             case "x":

@@ -14,7 +14,7 @@ import sys
 import traceback  # noqa: F401 # the interpreter imports it for an error in a thread
 
 from ipc import codec, launch, messages  # noqa: F401 # the keeper is named by an `ipc.launch.ByName`
-from worker import compiler, empty_path, keeper, main, resident, seccomp  # noqa: F401
+from worker import compiler, empty_path, keeper, main, resident, seccomp, writable_code  # noqa: F401
 from worker.filter_compiler import Program
 
 _EXAMPLES: tuple[object, ...] = (
@@ -57,6 +57,7 @@ def _warm_up() -> None:
     sys._clear_type_cache()
     for example in _EXAMPLES:
         codec.unpack_tagged((type(example),), codec.pack_tagged(example))
+    writable_code.note()
     resident.note_libraries()
     resident.let_go()
     # What is here lives for ever: moved out of the collector's sight, its pages stay shared (gc.freeze).

@@ -110,7 +110,7 @@ def test_descriptors_run_out_for_who_takes_them_alone(sealed: World, tree: Path,
 
 def test_threads_run_out(sealed: World) -> None:
     """A bomb of threads that stay is refused (EAGAIN) or ended at its bound; a dozen are let be."""
-    second: Steps = [("wait", "futex", "b:4", 0, 0, "x:" + ((1).to_bytes(8, "little") + bytes(8)).hex())]
+    second: Steps = [("wait", "futex", "b:4", 128, 0, "x:" + ((1).to_bytes(8, "little") + bytes(8)).hex())]
     ran = sealed.probe([*((f"x{n}", "stay:clone", THREAD) for n in range(400)), *second], "--timeout", "60s")
     made = sum(result > 0 for label, result in ran.results.items() if label != "wait")
     if ran.ending == ("exited", ""):

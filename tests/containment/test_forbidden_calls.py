@@ -48,6 +48,7 @@ WORKS: dict[str, Steps] = {
     "F_SETOWN: whom a signal goes to": [("me", "getpid"), ("x", "fcntl", 1, 8, "r:me")],
     "F_SETSIG: which signal": [("x", "fcntl", 1, 10, 9)],
     "F_SETFL with O_ASYNC": [("x", "fcntl", 1, 4, 0x2000)],
+    "a futex that isn't private": [("x", "futex", "b:4", 1, 1, 0, 0, 0)],
     "F_SETPIPE_SZ": [("x", "fcntl", 1, 1031, 1 << 20)],
     "F_DUPFD": [("x", "fcntl", 1, 0, 60)],
     "F_SETOWN with rubbish above 32 bits": [("me", "getpid"), ("x", "fcntl", 1, 8 | 1 << 32, "r:me")],

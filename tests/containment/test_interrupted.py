@@ -106,7 +106,7 @@ CLAIMS = {
 def test_what_is_said_out_of_turn_ends_the_run(sealed: World, claim: str) -> None:
     """After its start a worker can't say that it never started, nor start again: it has broken the protocol."""
     said = pack_tagged(CLAIMS[claim])
-    ran = sealed.probe([("said", "write", 3, f"x:{said.hex()}", len(said)), ("wait", "futex", "b:4", 0, 0, 0)])
+    ran = sealed.probe([("said", "write", 3, f"x:{said.hex()}", len(said)), ("wait", "futex", "b:4", 128, 0, 0)])
     assert "wait" not in ran.results
     assert (ran.report.verdict.outcome, ran.report.verdict.exit_code) == ("host_error", 70)
     in_turn = pack_tagged(Finished("exited", 3))
@@ -120,7 +120,7 @@ def test_what_is_said_out_of_turn_ends_the_run(sealed: World, claim: str) -> Non
 )
 def test_what_is_no_message_ends_the_run(sealed: World, data: bytes) -> None:
     """Bytes on the channel that are no message end the worker that sent them, and the host serves the next."""
-    ran = sealed.probe([("said", "write", 3, f"x:{data.hex()}", len(data)), ("wait", "futex", "b:4", 0, 0, 0)])
+    ran = sealed.probe([("said", "write", 3, f"x:{data.hex()}", len(data)), ("wait", "futex", "b:4", 128, 0, 0)])
     assert ran.report.verdict.outcome == "host_error"
     assert "protocol" in ran.report.verdict.message
     assert sealed.probe([("me", "getpid")]).results == {"me": 1}

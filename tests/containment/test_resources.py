@@ -139,10 +139,10 @@ def test_native_code_that_sleeps_is_ended_from_outside(sealed: World) -> None:
     """Where no epoch reaches, in a raw system call, the supervisor's deadline does; a short sleep is let through."""
     sixty_s = (60).to_bytes(8, "little").hex() + "00" * 8
     started = time.monotonic()
-    ran = sealed.probe([("x", "futex", "b:4", 0, 0, f"x:{sixty_s}")], "--timeout", "300ms")
+    ran = sealed.probe([("x", "futex", "b:4", 128, 0, f"x:{sixty_s}")], "--timeout", "300ms")
     assert ran.ending == ("limit", "A2002")
     assert "x" not in ran.results
     assert time.monotonic() - started < 10
     no_time = "00" * 16
-    short = sealed.probe([("x", "futex", "b:4", 0, 0, f"x:{no_time}")], "--timeout", "60s")
+    short = sealed.probe([("x", "futex", "b:4", 128, 0, f"x:{no_time}")], "--timeout", "60s")
     assert short.results == {"x": -errno.ETIMEDOUT}

@@ -200,6 +200,9 @@ def test_without_a_sealed_page_no_path_is_let_by(architecture: str, address: int
         ("madvise", (0, 4096, 102), ERRNO | EINVAL),  # MADV_GUARD_INSTALL
         ("madvise", (0, 4096, 12), NOTIFY),  # MADV_MERGEABLE
         ("futex", (0, 129), ALLOW),
+        ("futex", (0, 137 | 256), ALLOW),  # WAIT_BITSET, private, by the wall clock
+        ("futex", (0, 1), NOTIFY),  # not private
+        ("futex", (0, 9), NOTIFY),
         ("futex", (0, 6), NOTIFY),  # FUTEX_LOCK_PI
         ("futex", (0, 12), NOTIFY),  # FUTEX_CMP_REQUEUE_PI
         ("tgkill", (4242, 1, 6), ALLOW),
@@ -277,6 +280,7 @@ def test_the_seal(architecture: str, call: str, arguments: tuple[int, ...], expe
         ("mremap", (0, 4096, 8192, 1), ALLOW),
         ("mremap", (0, 4096, 8192, 3), KILL),  # MREMAP_FIXED
         ("futex", (0, 129), ALLOW),
+        ("futex", (0, 1), KILL),  # not private
         ("futex", (0, 6), KILL),  # FUTEX_LOCK_PI
         ("tgkill", (1, 1, 6), ALLOW),
         ("tgkill", (2, 2, 6), KILL),

@@ -321,7 +321,7 @@ def test_a_file_as_source_is_known(pipes: tuple[Pipe, Pipe]) -> None:
 
 
 def test_an_output_that_was_read_to_its_end_is_read_no_more(pipes: tuple[Pipe, Pipe]) -> None:
-    """A question reads what is there, and poll(2) may have named the same output before: its number is not ours then."""
+    """A question reads what is there, and poll(2) may have named the output before: its number is not ours then."""
     guest, user = pipes
     stream = OutputStream(guest.reader, user.writer)
     os.write(guest.writer, b"all")
@@ -340,7 +340,7 @@ def test_an_output_that_was_read_to_its_end_is_read_no_more(pipes: tuple[Pipe, P
 
 def test_a_file_that_cannot_be_written_is_no_reader_that_went_away(pipes: tuple[Pipe, Pipe]) -> None:
     """EIO of a disk is told, as that of a full one is; EPIPE of a pipe and EIO of a terminal that hung up are not."""
-    guest, user = pipes
+    _, user = pipes
     os.close(user.reader)
     primary, hung_up = os.openpty()
     os.close(primary)
