@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import psutil
 import pytest
 
+from ipc.syscalls import machine
+from worker.filter_compiler import resolve
+
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from conftest import World
+    from conftest import Steps, World
 
 GUESTS = Path(__file__).resolve().parents[1] / "guests"
 SECRET = "hush-0xC0FFEE"
+
+
+class Deadline(Protocol):
+    """The fixture of tests/conftest.py."""
+
+    def until(self, condition: Callable[[], object], what: str) -> None:
+        """Wait for it."""
 
 
 class CommandLine(Protocol):
@@ -152,3 +164,56 @@ def test_the_guests_arguments_are_not_ours(sealed: World) -> None:
     assert ran.report.verdict.exit_code == 0
     assert "--read" in ran.text
     assert ran.report.tally.allowed == 0
+
+
+def holders(needle: bytes) -> set[int]:
+    """Return which processes below this one have these bytes somewhere in their memory."""
+    found = set()
+    for process in psutil.Process().children(recursive=True):
+        with (
+            open(f"/proc/{process.pid}/maps", encoding="utf-8") as maps,
+            open(f"/proc/{process.pid}/mem", "rb") as memory,
+        ):
+            for line in maps:
+                span, rights, *_ = line.split()
+                start, end = (int(number, 16) for number in span.split("-"))
+                # What can't be read is the kernel's own, what is larger a reservation.
+                if rights.startswith("rw") and end - start < 1 << 30:
+                    memory.seek(start)
+                    if needle in memory.read(end - start):
+                        found.add(process.pid)
+    return found
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root reads a worker's memory")
+def test_what_one_component_was_told_is_in_no_later_process(sealed: World, deadline: Deadline) -> None:
+    """A value that one component got is in none of the processes behind the next one, made ahead or not."""
+    steps: Steps = (("wait", "read", 0, "b:8", 8),)
+    for flags in (("--env", f"TOKEN={SECRET}"), ()):
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        run = threading.Thread(
+            target=sealed.run, kwargs={"flags": flags, "wasm": "hello.wasm", "steps": steps, "stdin": reader}
+        )
+        run.start()
+        try:
+            deadline.until(_reads_input, "it waits for input")
+            held_by = holders(SECRET.encode())
+            assert (_deepest().pid in held_by) if flags else not held_by
+            assert not {process.pid for process in _deepest().parents()} & held_by, "zygote and keeper"
+        finally:
+            os.close(writer)
+            run.join()
+            os.close(reader)
+
+
+def _deepest() -> psutil.Process:
+    return max(psutil.Process().children(recursive=True), key=lambda process: len(process.parents()))
+
+
+def _reads_input() -> bool:
+    with (
+        contextlib.suppress(OSError, ValueError, psutil.NoSuchProcess),
+        open(f"/proc/{_deepest().pid}/syscall", encoding="ascii") as call,
+    ):
+        return call.read().startswith(f"{resolve('read', machine())} 0x0 ")
+    return False
