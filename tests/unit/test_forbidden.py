@@ -199,3 +199,17 @@ def test_the_quick_test_misses_nothing(writing: bool) -> None:
             refusal = forbidden.find(path, segments, fold_segments(segments, path), writing)
             expected = any(rule.matches(path.casefold()) for rule in rules) or f"/{first}" in GUARDED_TREES
             assert (refusal is not None) is expected, path
+
+
+def test_what_one_policy_lifts_is_lifted_in_no_other() -> None:
+    """Tables are compiled once: of policies that differ in what is lifted, or in the host's paths, each has its own."""
+    path = "/proc/sys/vm/swappiness"
+    for _ in range(3):
+        lifted = compile_policy(PolicyDocument("c", "", grants=EVERYTHING, guarded_lifted=(path,)))
+        plain = compile_policy(PolicyDocument("c", "", grants=EVERYTHING))
+        host = compile_policy(PolicyDocument("c", "", grants=EVERYTHING, host_paths=("/srv/own",)))
+        assert isinstance(lifted.decide("filesystem.read", path), Allow)
+        assert isinstance(plain.decide("filesystem.read", path), Deny)
+        assert isinstance(host.decide("filesystem.read", path), Deny)
+        assert isinstance(host.decide("filesystem.read", "/srv/own/key"), Deny)
+        assert isinstance(plain.decide("filesystem.read", "/srv/own/key"), Allow)
