@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,19 +20,12 @@ from worker.filter_compiler import resolve
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    from conftest import Steps, World
+    from conftest import World
 
 GUESTS = Path(__file__).resolve().parents[1] / "guests"
 SECRET = "hush-0xC0FFEE"
-
-
-class Deadline(Protocol):
-    """The fixture of tests/conftest.py."""
-
-    def until(self, condition: Callable[[], object], what: str) -> None:
-        """Wait for it."""
 
 
 class CommandLine(Protocol):
@@ -166,6 +160,15 @@ def test_the_guests_arguments_are_not_ours(sealed: World) -> None:
     assert ran.report.tally.allowed == 0
 
 
+root = pytest.mark.skipif(os.geteuid() != 0, reason="only root looks into a worker")
+
+
+def both_rights(process: psutil.Process) -> list[str]:
+    """Return the mappings of a process that are writable and executable."""
+    with open(f"/proc/{process.pid}/maps", encoding="utf-8", errors="replace") as maps:
+        return [line for line in maps if {"w", "x"} <= set(line.split()[1])]
+
+
 def holders(needle: bytes) -> set[int]:
     """Return which processes below this one have these bytes somewhere in their memory."""
     found = set()
@@ -185,35 +188,49 @@ def holders(needle: bytes) -> set[int]:
     return found
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root reads a worker's memory")
-def test_what_one_component_was_told_is_in_no_later_process(sealed: World, deadline: Deadline) -> None:
+@contextlib.contextmanager
+def probing(world: World, *flags: str) -> Iterator[psutil.Process]:
+    """Yield a worker that waits for its input."""
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    options = {"flags": flags, "wasm": "hello.wasm", "steps": (("wait", "read", 0, "b:8", 8),), "stdin": reader}
+    run = threading.Thread(target=world.run, kwargs=options)
+    run.start()
+    try:
+        until_s = time.monotonic() + 20
+        while (worker := _reading_input()) is None:
+            assert time.monotonic() < until_s
+        yield worker
+    finally:
+        os.close(writer)
+        run.join()
+        os.close(reader)
+
+
+@root
+def test_what_one_component_was_told_is_in_no_later_process(sealed: World) -> None:
     """A value that one component got is in none of the processes behind the next one, made ahead or not."""
-    steps: Steps = (("wait", "read", 0, "b:8", 8),)
-    for flags in (("--env", f"TOKEN={SECRET}"), ()):
-        reader, writer = os.pipe2(os.O_CLOEXEC)
-        run = threading.Thread(
-            target=sealed.run, kwargs={"flags": flags, "wasm": "hello.wasm", "steps": steps, "stdin": reader}
-        )
-        run.start()
-        try:
-            deadline.until(_reads_input, "it waits for input")
-            held_by = holders(SECRET.encode())
-            assert (_deepest().pid in held_by) if flags else not held_by
-            assert not {process.pid for process in _deepest().parents()} & held_by, "zygote and keeper"
-        finally:
-            os.close(writer)
-            run.join()
-            os.close(reader)
+    with probing(sealed, "--env", f"TOKEN={SECRET}") as worker:
+        held_by = holders(SECRET.encode())
+        assert worker.pid in held_by
+        assert not {process.pid for process in worker.parents()} & held_by, "zygote and keeper"
+    with probing(sealed):
+        assert not holders(SECRET.encode())
 
 
-def _deepest() -> psutil.Process:
-    return max(psutil.Process().children(recursive=True), key=lambda process: len(process.parents()))
+@root
+def test_no_page_is_writable_and_executable(sealed: World, bare: World) -> None:
+    """All mappings of a sealed worker, seen from outside, are one or the other; without layers ctypes' page is both."""
+    with probing(bare) as worker:
+        if not both_rights(worker):
+            pytest.skip("this libffi has no such page")
+    with probing(sealed) as worker:
+        assert not both_rights(worker)
 
 
-def _reads_input() -> bool:
-    with (
-        contextlib.suppress(OSError, ValueError, psutil.NoSuchProcess),
-        open(f"/proc/{_deepest().pid}/syscall", encoding="ascii") as call,
-    ):
-        return call.read().startswith(f"{resolve('read', machine())} 0x0 ")
-    return False
+def _reading_input() -> psutil.Process | None:
+    reads = f"{resolve('read', machine())} 0x0 "
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(OSError), open(f"/proc/{process.pid}/syscall", encoding="ascii") as call:
+            if call.read().startswith(reads):
+                return process
+    return None
