@@ -5,6 +5,7 @@ More attacks are tried in this world by `HELD_BY_SECCOMP_ALONE` (conftest.py); s
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,3 +41,12 @@ def test_what_landlock_would_hold_is_held_without_it(worlds: Worlds, bare: World
     assert (tree / "secret/key").read_text() == "the key"
     assert (tree / "in/b.csv").read_text() == "beta"
     assert bare.probe([("x", call, *arguments)]).results["x"] >= 0
+
+
+@pytest.mark.parametrize("call", ["clock_gettime", "clock_getres"])
+def test_nobody_elses_processor_time_is_told(worlds: Worlds, bare: World, call: str) -> None:
+    """A clock that is another process's, by its pid, is none of a worker's, also where no pid namespace hides it."""
+    clock = ~os.getpid() << 3 | 2  # CPUCLOCK_SCHED (kernel/time/posix-cpu-timers.c)
+    steps = [("own", call, 2, "b:16"), ("x", call, clock, "b:16")]
+    assert bare.probe(steps).results == {"own": 0, "x": 0}
+    worlds["seccomp alone"].assert_ends(steps)

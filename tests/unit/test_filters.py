@@ -199,6 +199,9 @@ def test_without_a_sealed_page_no_path_is_let_by(architecture: str, address: int
         ("madvise", (0, 4096, 8), NOTIFY),  # MADV_FREE
         ("madvise", (0, 4096, 102), ERRNO | EINVAL),  # MADV_GUARD_INSTALL
         ("madvise", (0, 4096, 12), NOTIFY),  # MADV_MERGEABLE
+        ("clock_gettime", (3,), ALLOW),
+        ("clock_gettime", (-6 & 0xFFFF_FFFF,), NOTIFY),  # the processor time of another process
+        ("clock_getres", (-6 & 0xFFFF_FFFF,), NOTIFY),
         ("futex", (0, 129), ALLOW),
         ("futex", (0, 137 | 256), ALLOW),  # WAIT_BITSET, private, by the wall clock
         ("futex", (0, 1), NOTIFY),  # not private
