@@ -109,10 +109,6 @@ class InputStream(Struct):
         """Whether the last chunk is through and more may be taken."""
         return self.open and self.source is not None and not self.pending
 
-    def source_is_file(self) -> bool:
-        """Whether the source is always ready (epoll(7) refuses regular files)."""
-        return self.source is not None and stat.S_ISREG(os.fstat(self.source).st_mode)
-
     def read(self) -> None:
         """Take one chunk; at the end of input the worker's pipe is closed."""
         assert self.source is not None

@@ -106,7 +106,6 @@ class Program(Struct):
     linked: int | None = None
     component: int | None = None
     run_export: str = ""
-    timed_out: bool = False
 
     @classmethod
     def load(cls, runner: Runner, settings: EngineSettings, job: WorkerJob, artifact: str | bytes) -> Program:

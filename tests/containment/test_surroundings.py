@@ -160,9 +160,6 @@ def test_the_guests_arguments_are_not_ours(sealed: World) -> None:
     assert ran.report.tally.allowed == 0
 
 
-root = pytest.mark.skipif(os.geteuid() != 0, reason="only root looks into a worker")
-
-
 def both_rights(process: psutil.Process) -> list[str]:
     """Return the mappings of a process that are writable and executable."""
     with open(f"/proc/{process.pid}/maps", encoding="utf-8", errors="replace") as maps:
@@ -206,7 +203,7 @@ def probing(world: World, *flags: str) -> Iterator[psutil.Process]:
         os.close(reader)
 
 
-@root
+@pytest.mark.needs_root
 def test_what_one_component_was_told_is_in_no_later_process(sealed: World) -> None:
     """A value that one component got is in none of the processes behind the next one, made ahead or not."""
     with probing(sealed, "--env", f"TOKEN={SECRET}") as worker:
@@ -217,7 +214,7 @@ def test_what_one_component_was_told_is_in_no_later_process(sealed: World) -> No
         assert not holders(SECRET.encode())
 
 
-@root
+@pytest.mark.needs_root
 def test_no_page_is_writable_and_executable(sealed: World, bare: World) -> None:
     """All mappings of a sealed worker, seen from outside, are one or the other; without layers ctypes' page is both."""
     with probing(bare) as worker:

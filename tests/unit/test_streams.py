@@ -6,7 +6,6 @@ import errno
 import fcntl
 import os
 import select
-import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -307,17 +306,8 @@ def test_no_source_is_never_read(pipes: tuple[Pipe, Pipe]) -> None:
     guest, _ = pipes
     stream = InputStream(None, guest.writer)
     assert not stream.wants_read()
-    assert not stream.source_is_file()
     stream.finish()
     assert os.read(guest.reader, 1) == b""
-
-
-def test_a_file_as_source_is_known(pipes: tuple[Pipe, Pipe]) -> None:
-    """A regular file is told from a pipe."""
-    guest, user = pipes
-    with tempfile.TemporaryFile() as file:
-        assert InputStream(file.fileno(), guest.writer).source_is_file()
-    assert not InputStream(user.reader, guest.writer).source_is_file()
 
 
 def test_an_output_that_was_read_to_its_end_is_read_no_more(pipes: tuple[Pipe, Pipe]) -> None:
