@@ -20,7 +20,7 @@ def answered_into(tree: Path, address: str) -> Steps:
     return [
         ("stat", "newfstatat", AT, f"s:{tree}/in/a.txt", address, 0),
         ("statx", "statx", AT, f"s:{tree}/in/a.txt", 0, BASIC, address),
-        ("fstat", "fstat", 0, address),
+        ("fstat", "fstat", 1, address),
         ("own_statx", "statx", 1, "e:path", AT_EMPTY_PATH, BASIC, address),
         ("statfs", "statfs", f"s:{tree}/in/a.txt", address),
         ("readlink", "readlinkat", AT, f"s:{tree}/in/link", address, 64),
