@@ -145,6 +145,7 @@ def test_memory_is_not_locked(sealed: World, bare: World) -> None:
     assert bare.probe(steps).results["locked"] > 0
 
 
+@pytest.mark.needs_root
 def test_memory_that_the_kernel_may_drop_counts_too(sealed: World, bare: World) -> None:
     """`MAP_DROPPABLE` (Linux 6.11) is none of the flags that the filter names: it is counted as any other memory."""
     steps: Steps = [(f"m{n}", "mmap", 0, 64 * MIB, READ_WRITE, DROPPABLE | POPULATE, -1, 0) for n in range(8)]
