@@ -13,6 +13,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import select
 import stat
 import time
 from typing import Final, Protocol
@@ -33,6 +34,8 @@ RECOUNT_NS: Final = 5_000_000_000
 """How often its directories are walked again: others change them too, a second run of the same component among them."""
 RECOUNT_SHARE: Final = 20
 """A walk takes at most one part in so many of this thread's time."""
+_ENDS_WITHIN_MS: Final = 200
+"""A process that has given its memory up is gone in less."""
 _BLOCK_BYTES: Final = 512
 """The unit of st_blocks, whatever the file system: inode(7)."""
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -101,7 +104,7 @@ class Storage:
         self.due_ns = 0
         """When to measure next (CLOCK_MONOTONIC); 0 while nothing is open for writing."""
         self._pidfd = -1
-        self._recount(time.monotonic_ns())
+        self._recount()
 
     def attach(self, pidfd: int) -> None:
         """Take the worker over; one that runs already may hold files that it was given by a warden that is gone.
@@ -253,9 +256,10 @@ class Storage:
         if now_ns - self._looked_ns >= LOOK_NS:
             self._look(now_ns)
         if self._grew and self._is_over():
-            self._look(now_ns)
-            self._recount(now_ns)
-            if self._is_over():
+            looked = self._look(now_ns)
+            self._recount()
+            # What one that is about to end had closed can't be seen any more: it isn't ended for it.
+            if self._is_over() and (looked or not self._ends()):
                 return self.level
         self._recount_when_due(now_ns)
         self._grew = self._grew and self._is_over()
@@ -269,7 +273,7 @@ class Storage:
         for identity in list(self._written):
             self._let_go(identity)
         self._account.closed((), ())
-        self._recount(time.monotonic_ns())
+        self._recount()
         return self.level
 
     def _schedule(self, now_ns: int) -> None:
@@ -294,21 +298,28 @@ class Storage:
         grew = self._account.measured(identity, Extent(status.st_size, status.st_blocks * _BLOCK_BYTES))
         self._grew = grew or self._grew
 
-    def _look(self, now_ns: int) -> None:
-        """Look through the worker's descriptors, and let go of what it has closed."""
+    def _look(self, now_ns: int) -> bool:
+        """Look through the worker's descriptors, and let go of what it has closed; False when that can't be seen."""
         self._looked_ns = now_ns
         if self._pidfd < 0 or not (self._written or self._account.waits_for_closing):
-            return
+            return True
         try:
             held = pidfd_descriptors(self._pidfd, self._open_files)
             numbers = {number: (status.st_dev, status.st_ino) for number, _, status in held}
         except PermissionError:  # it is about to end, and has given its memory up already: nobody can look any more
-            return
+            return False
         opened = set(numbers.values())
         for identity in [each for each in self._written if each not in opened]:
             self._let_go(identity)
         self._numbers = {number: identity for number, identity in numbers.items() if identity in self._written}
         self._account.closed(opened, self._written)
+        return True
+
+    def _ends(self) -> bool:
+        """Whether the worker's process comes to its end now."""
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        return bool(poll.poll(_ENDS_WITHIN_MS))
 
     def _let_go(self, identity: Identity) -> None:
         """Measure a file a last time, that nobody can write to any more."""
@@ -319,10 +330,12 @@ class Storage:
 
     def _recount_when_due(self, now_ns: int, patience_ns: int = RECOUNT_NS) -> None:
         if now_ns - self._counted_ns >= max(patience_ns, RECOUNT_SHARE * self._recount_cost_ns):
-            self._recount(now_ns)
+            self._recount()
 
-    def _recount(self, now_ns: int) -> None:
+    def _recount(self) -> None:
         """Walk the component's own directories; what can't be reached any more counts nothing."""
+        # Of processor time: on a busy machine a short walk takes long, and the next one needn't wait for that.
+        before_ns = time.thread_time_ns()
         if self._directories:
             self._account.begin_recount(self._written)
             walk = Walk(self._account)
@@ -333,7 +346,7 @@ class Storage:
             unknown_bytes = self._account.limit_bytes + 1 if walk.uncounted else 0
             self._account.recounted(walk.lying_bytes + unknown_bytes, walk.lying_objects)
         self._counted_ns = time.monotonic_ns()
-        self._recount_cost_ns = self._counted_ns - now_ns
+        self._recount_cost_ns = time.thread_time_ns() - before_ns
         self._tell()
 
     # -- deciding ------------------------------------------------------------------------------------------------------
