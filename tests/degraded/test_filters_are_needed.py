@@ -6,6 +6,7 @@ and which rules may have one is written down here.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -115,8 +116,8 @@ def _worker_of(process: psutil.Process) -> psutil.Process | None:
     return None
 
 
-_STOPS = 20
-"""The thread that has to be met in its wait need not have begun it when the guest says its first word."""
+_STOPS = 300
+"""At most, until the run's timeout. The thread that has to be met in its wait need not have begun it at the first."""
 
 
 def _stop_and_continue(recorder: Recorder, deadline: Deadline) -> None:
@@ -129,10 +130,11 @@ def _stop_and_continue(recorder: Recorder, deadline: Deadline) -> None:
         worker = _worker_of(psutil.Process(run.pid))
         assert worker is not None
         stopped = (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
-        for _ in range(_STOPS):
-            worker.suspend()
-            deadline.until(lambda: worker.status() in stopped, "the worker stops")
-            worker.resume()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for _ in range(_STOPS):
+                worker.suspend()
+                deadline.until(lambda: worker.status() in stopped, "the worker stops")
+                worker.resume()
         recorder.finish(run, "stopped")
 
 
