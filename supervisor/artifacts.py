@@ -14,11 +14,10 @@ import json
 import os
 import stat
 
-from ipc import codec, syscalls
+from ipc import codec, memory_file, syscalls
 from ipc.errors import ConfigError, PeerProtocolError
 from ipc.messages import EngineSettings
 from ipc.struct import Struct, asdict
-from supervisor import memory_file
 from supervisor.terminal import visible
 
 MAX_ARTIFACT_BYTES = 1 << 31

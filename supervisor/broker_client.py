@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 
 import zmq
 
-from ipc import codec
+from ipc import codec, memory_file
 from ipc.audit.event import AuditEvent
 from ipc.broker.messages import MAX_PAYLOAD_BYTES
 from ipc.broker.orders import (
@@ -38,11 +38,10 @@ from ipc.broker.orders import (
     UseWarden,
 )
 from ipc.channel import Channel
-from ipc.errors import ConfinementError, PeerProtocolError
+from ipc.errors import ConfinementError, LocalProtocolError, PeerProtocolError
 from ipc.messages import LayerReport
 from ipc.policy.decision import PolicyDocument
 from ipc.struct import Struct
-from supervisor import memory_file
 from supervisor.audit_writer import AuditWriter
 from supervisor.broker_restart import (
     READY_WITHIN_NS,
@@ -51,14 +50,16 @@ from supervisor.broker_restart import (
     GiveUp,
     Restart,
     decide_after_loss,
-    recent_deaths,
 )
+from supervisor.deaths import recent_deaths
 from supervisor.identity import Identity
 from supervisor.processes import BrokerProcess
 
 MEMORY_BYTES = 512 << 20
 _SEND_WITHIN = struct.pack("ll", 1, 0)
 """A struct timeval (socket(7)): a broker that takes no orders for a second is ended, and another one started."""
+_OWN_ENDS = (69, 73)
+"""EX_UNAVAILABLE, EX_CANTCREAT (sysexits.h): it can't be what it must be, and another one couldn't."""
 SOCKET_NAME = "broker.sock"
 DEFAULT_REQUIRED = ("rlimits", "no_new_privs", "landlock", "seccomp")
 
@@ -210,8 +211,11 @@ class BrokerClient:
             return None
         assert isinstance(message, BrokerMessage)
         payload = None
-        for descriptor in descriptors:
-            payload = _read_payload(descriptor)
+        try:
+            for descriptor in descriptors:
+                payload = memory_file.take(descriptor, MAX_PAYLOAD_BYTES)
+        except LocalProtocolError as error:
+            return self._lose(str(error))
         if isinstance(message, BrokerReady):
             self.layers = message.layers
             self._ready = True
@@ -259,19 +263,12 @@ class BrokerClient:
         # It may be about to say why it ends; one that hangs says nothing.
         if not process.process.wait(0 if why else 0.5):
             process.see_gone()
-        detail: dict[str, object] = {"pid": process.process.pid}
-        status = process.process.wait_status
-        own_end = False
-        if status is not None:
-            ended_by_signal = os.WIFSIGNALED(status)
-            code = os.waitstatus_to_exitcode(status)
-            own_end = not ended_by_signal and code in (69, 73)
-            detail["signal" if ended_by_signal else "status"] = abs(code)
-        words = process.process.last_words()
-        if words or why:
-            detail["last_words"] = why or words.splitlines()[-1]
+        detail = process.ending()
+        own_end = detail.get("status") in _OWN_ENDS
+        if why:
+            detail["last_words"] = why
         process.close()
-        after = decide_after_loss(BrokerLoss(was_ready, own_end, False), self._deaths_ns, now_ns)
+        after = decide_after_loss(BrokerLoss(was_ready, own_end), self._deaths_ns, now_ns)
         self._writer.unregister(self._audit_key)
         reason = after.reason if isinstance(after, GiveUp) else ""
         self._writer.local(AuditEvent("broker_lost", reason=reason, detail=detail))
@@ -362,9 +359,3 @@ class BrokerClient:
         except OSError:
             return False  # met as the end of its channel
         return True
-
-
-def _read_payload(descriptor: int) -> bytes:
-    with open(descriptor, "rb") as source:
-        source.seek(0)
-        return source.read(MAX_PAYLOAD_BYTES)

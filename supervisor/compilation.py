@@ -15,6 +15,7 @@ import stat
 import time
 from collections.abc import Callable
 
+from ipc import memory_file
 from ipc.errors import ConfigError, ConfinementError, PeerProtocolError
 from ipc.messages import (
     Compiled,
@@ -28,7 +29,6 @@ from ipc.messages import (
     WorkerPlan,
 )
 from ipc.struct import Struct
-from supervisor import memory_file
 from supervisor.artifacts import MAX_ARTIFACT_BYTES, ArtifactCache, ArtifactRecord, cache_key, wasmtime_version
 from supervisor.launch import Launched, launch_compiler
 from supervisor.terminal import visible

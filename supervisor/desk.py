@@ -9,12 +9,12 @@ import time
 from collections.abc import Sequence
 from importlib.metadata import version
 
+from ipc import memory_file
 from ipc.audit.event import AuditEvent
 from ipc.audit.folding import Folder
 from ipc.broker.messages import MAX_PAYLOAD_BYTES
 from ipc.broker.orders import QuotaState
 from ipc.errors import AuditError
-from supervisor import memory_file
 from supervisor.control import SOCKET_NAME, Client
 from supervisor.control_messages import (
     CallAnswer,

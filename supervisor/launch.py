@@ -7,11 +7,10 @@ import os
 import socket
 from collections.abc import Sequence
 
-from ipc import codec
+from ipc import codec, memory_file
 from ipc.channel import Channel
 from ipc.launch import ByName
 from ipc.messages import Load, WorkerJob, WorkerPlan
-from supervisor import memory_file
 from supervisor.zygote import Forking, Keeper, Zygote
 
 KEEPER = ByName("worker.keeper", "keep")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from ipc.broker.orders import BoundsSet
+from ipc.broker.events import Bounds
 from ipc.struct import Struct
 from supervisor.compilation import Artifact
 from supervisor.event_loop import Interest
@@ -26,7 +26,7 @@ UNKNOWN_HEALTH: Final = "unknown"
 class ActorPlan(Struct, frozen=True):
     """What an actor is given besides its request: what it may use, its configuration, the time that one call has."""
 
-    bounds: BoundsSet
+    bounds: Bounds
     config: bytes
     call_timeout_ns: int | None
 

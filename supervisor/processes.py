@@ -6,6 +6,7 @@ what it imports stay light: no message, no policy, no ZeroMQ. What they are told
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 from collections.abc import Sequence
@@ -48,6 +49,17 @@ class ServingProcess:
         """Kill it if it still lives and wait until every thread of it has ended; False when one hangs in the kernel."""
         self.process.send_signal(signal.SIGKILL)
         return self.process.wait(_END_TIMEOUT_S)
+
+    def ending(self) -> dict[str, object]:
+        """Return how it ended, as details for the log; what is known already, where it hasn't been waited for."""
+        status = self.process.wait_status
+        detail: dict[str, object] = {"pid": self.process.pid}
+        if status is not None:
+            detail["signal" if os.WIFSIGNALED(status) else "status"] = abs(os.waitstatus_to_exitcode(status))
+        words = self.process.last_words()
+        if words:
+            detail["last_words"] = words.splitlines()[-1]
+        return detail
 
     def close(self) -> None:
         """Dismiss it and wait; one that doesn't leave is killed."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 
-from ipc import codec
+from ipc import codec, memory_file
 from ipc.channel import Channel
 from ipc.errors import ConfinementError
 from ipc.messages import (
@@ -29,7 +29,6 @@ from ipc.messages import (
     WardenReady,
     WardenSetup,
 )
-from supervisor import memory_file
 from supervisor.processes import WardenProcess
 
 START_TIMEOUT_S = 15.0

@@ -27,7 +27,8 @@ from ipc.messages import (
 )
 from ipc.struct import replace
 from ipc.syscalls import machine, names_by_number
-from supervisor.processes import Processes, WardenProcess
+from supervisor.deaths import recent_deaths
+from supervisor.processes import Processes
 from supervisor.run_machine import Phase
 from supervisor.verdict import signal_name
 from supervisor.warden_client import WardenClient, WardenStartError
@@ -38,7 +39,6 @@ from supervisor.warden_restart import (
     Replace,
     WardenLoss,
     decide_after_loss,
-    recent_deaths,
 )
 
 _END_WITHIN_S = 1.0
@@ -114,7 +114,7 @@ class WardenSupply:
         warden = self._processes.warden
         self._gone = warden is None or warden.see_gone()
         self._buried, self._successor = lost, None
-        self._ending = {} if warden is None else _ending_of(warden)
+        self._ending = {} if warden is None else warden.ending()
         return self._gone
 
     def ending(self) -> dict[str, object]:
@@ -126,7 +126,7 @@ class WardenSupply:
         warden = self._processes.warden
         if warden is None or not warden.process.wait(_END_WITHIN_S):
             return failure
-        ending = _ending_of(warden)
+        ending = warden.ending()
         number, words = ending.get("signal"), str(ending.get("last_words", ""))
         if isinstance(number, int):
             return WardenStartError(f"was killed before it was ready ({signal_name(number)})")
@@ -152,17 +152,6 @@ class WardenSupply:
         if self.on_started is not None:
             self.on_started(client)
         return client
-
-
-def _ending_of(warden: WardenProcess) -> dict[str, object]:
-    status = warden.process.wait_status
-    detail: dict[str, object] = {"pid": warden.process.pid}
-    if status is not None:
-        detail["signal" if os.WIFSIGNALED(status) else "status"] = abs(os.waitstatus_to_exitcode(status))
-    words = warden.process.last_words()
-    if words:
-        detail["last_words"] = words.splitlines()[-1]
-    return detail
 
 
 Outcome = WardenClient | EndRun | LetEnd

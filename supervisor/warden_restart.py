@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ipc.struct import Struct
+from supervisor.deaths import too_many_words
 from supervisor.run_machine import Phase
 
-DEATHS_MAX = 5
-"""So many deaths of wardens within `WITHIN_NS` are made good; one more ends the run."""
-WITHIN_NS = 10 * 10**9
 READY_WITHIN_NS = 5 * 10**9
 """How long another warden may take until it answers; meanwhile each file call of the worker waits."""
 
@@ -73,14 +71,5 @@ def decide_after_loss(loss: WardenLoss, deaths_ns: Sequence[int], now_ns: int) -
         return EndRun(NOT_GONE)
     if not loss.in_reach:
         return EndRun(OUT_OF_REACH)
-    recent = recent_deaths(deaths_ns, now_ns)
-    if len(recent) > DEATHS_MAX:
-        return EndRun(
-            f"the warden ended {len(recent)} times within {WITHIN_NS // 10**9} s; it is not started once more"
-        )
-    return Replace()
-
-
-def recent_deaths(deaths_ns: Sequence[int], now_ns: int) -> tuple[int, ...]:
-    """Return the times that still count; older ones may be forgotten."""
-    return tuple(death_ns for death_ns in deaths_ns if now_ns - death_ns < WITHIN_NS)
+    too_many = too_many_words("warden", deaths_ns, now_ns)
+    return EndRun(too_many) if too_many else Replace()

@@ -17,7 +17,6 @@ from ipc.broker.messages import MAX_PAYLOAD_BYTES, Answer, Callback, Deliver, Ha
 from ipc.channel import Channel
 from ipc.messages import ActorJob, EngineSettings, Finished, Stop, WorkerJob
 from ipc.struct import replace
-from worker import engine_api as api
 from worker import engine_package as package
 from worker.abi import Failures, Function, Imports, Signature, signature_of
 from worker.broker_link import BrokerLink
@@ -139,17 +138,9 @@ class Actor:
         return 0
 
     def _instantiate(self) -> None:
-        program = self.program
-        assert program.component is not None
-        store = package.store_of(program.store, program.context, self._engine)
-        try:
-            instance = self._linker.instantiate(store, package.component_of(program.component))
-        except wasmtime.WasmtimeError as error:
-            raise api.EngineError(str(error)) from error
-        interface_index = instance.get_export_index(store, LIFECYCLE)
+        instance = package.Instance(self.program, self._linker)
         for name in _EXPORTS:
-            index = instance.get_export_index(store, name, interface_index)
-            self._exports[name] = Function(store, instance.get_func(store, index), self._failures)
+            self._exports[name] = Function(instance.store, instance.func(LIFECYCLE, name), self._failures)
 
     def _serve(self) -> None:
         link = self._link
@@ -208,17 +199,12 @@ class Actor:
 
 
 def _functions_of(extern: Any, engine: wasmtime.Engine) -> dict[str, Signature]:
-    """Return the functions of an instance's type; types that are exported beside them are left out."""
-    kind = extern.ty
-    if not isinstance(kind, wasmtime.component.ComponentInstanceType):
-        return {}
     found = {}
-    for name, one in kind.exports(engine).items():
-        if isinstance(one.ty, wasmtime.component.FuncType):
-            try:
-                found[name] = signature_of(one.ty)
-            except TypeError as error:
-                raise ProgramError(f"its function {name!r}: {error}") from error
+    for name, one in package.functions_in(extern, engine).items():
+        try:
+            found[name] = signature_of(one)
+        except TypeError as error:
+            raise ProgramError(f"its function {name!r}: {error}") from error
     return found
 
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 import os
 from typing import Final
 
-import wasmtime
-
 from ipc.messages import EngineSettings, Finished, WorkerJob
 from ipc.struct import replace
 from worker import engine_api as api
@@ -88,18 +86,10 @@ class Call:
         return finished
 
     def _run(self) -> int:
-        program, exported = self.program, self._exported
-        assert program.component is not None
-        engine = package.engine_of(self._runner.engine)
-        store = package.store_of(program.store, program.context, engine)
-        linker = package.linker_of(self._runner.components, engine)
-        try:
-            instance = linker.instantiate(store, package.component_of(program.component))
-        except wasmtime.WasmtimeError as error:
-            raise api.EngineError(str(error)) from error
-        parent = instance.get_export_index(store, exported.interface) if exported.interface else None
-        index = instance.get_export_index(store, exported.name, parent)
-        value = Function(store, instance.get_func(store, index))(*self._arguments)
+        linker = package.linker_of(self._runner.components, package.engine_of(self._runner.engine))
+        instance = package.Instance(self.program, linker)
+        func = instance.func(self._exported.interface, self._exported.name)
+        value = Function(instance.store, func)(*self._arguments)
         document = memoryview(json_text(value, self._signature.result).encode() + b"\n")
         while document:
             document = document[os.write(self._output, document) :]

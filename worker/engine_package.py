@@ -13,6 +13,9 @@ import wasmtime
 import wasmtime.component
 from wasmtime import _ffi as ffi
 
+from worker import engine_api as api
+from worker.engine import Program
+
 _kept: Final[list[object]] = []
 """An object that goes takes what it stands for along, which is not its own: none goes."""
 
@@ -50,3 +53,36 @@ def linker_of(handle: int, engine: wasmtime.Engine) -> wasmtime.component.Linker
     linker.engine = engine
     linker.locked = False
     return linker
+
+
+def functions_in(extern: Any, engine: wasmtime.Engine) -> dict[str, wasmtime.component.FuncType]:
+    """Return the functions of an instance's type by name; types that are exported beside them are left out."""
+    kind = extern.ty
+    if not isinstance(kind, wasmtime.component.ComponentInstanceType):
+        return {}
+    found = {name: one.ty for name, one in kind.exports(engine).items()}
+    return {name: one for name, one in found.items() if isinstance(one, wasmtime.component.FuncType)}
+
+
+class Instance:
+    """A component, instantiated: from here on it runs."""
+
+    __slots__ = ("_instance", "store")
+
+    def __init__(self, program: Program, linker: wasmtime.component.Linker) -> None:
+        """Instantiate the program's component; raises EngineError."""
+        assert program.component is not None
+        self.store = store_of(program.store, program.context, linker.engine)
+        try:
+            self._instance = linker.instantiate(self.store, component_of(program.component))
+        except wasmtime.WasmtimeError as error:
+            raise api.EngineError(str(error)) from error
+
+    def func(self, interface: str, name: str) -> wasmtime.component.Func:
+        """Return an export that is there; an empty interface is the root."""
+        parent = self._instance.get_export_index(self.store, interface) if interface else None
+        index = self._instance.get_export_index(self.store, name, parent)
+        assert index is not None
+        func = self._instance.get_func(self.store, index)
+        assert func is not None
+        return func

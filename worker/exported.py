@@ -58,11 +58,9 @@ def functions_of(component: int, engine: int) -> list[Exported]:
         kind = extern.ty
         if isinstance(kind, wasmtime.component.FuncType):
             found.append(_exported("", name, kind, left))
-        elif isinstance(kind, wasmtime.component.ComponentInstanceType):
-            for inner, one in kind.exports(engine_object).items():
-                inner_kind = one.ty
-                if isinstance(inner_kind, wasmtime.component.FuncType):
-                    found.append(_exported(name, inner, inner_kind, left))
+        else:
+            inside = package.functions_in(extern, engine_object)
+            found += [_exported(name, inner, one, left) for inner, one in inside.items()]
     return found
 
 

@@ -20,7 +20,7 @@ class Rights(Protocol):
         """Return the patterns of the grants of an action, whatever else may forbid."""
 
 
-class Bounds(Struct, frozen=True):
+class Bounds(Struct, frozen=True, forbid_unknown_fields=True):
     """What one component may use; integers, None is unlimited (only a host policy grants that)."""
 
     storage_bytes: int | None = STORAGE.default

@@ -1,7 +1,7 @@
 """What a worker and the broker tell each other, over ZeroMQ with CURVE: batches of small tagged arrays in msgpack.
 
 Who speaks is never in a message: it follows from the connection's key. A frame is bounded before it is decoded; its
-depth is bounded by the declared types. Which message may come when: `ipc.broker.session`.
+depth is bounded by the declared types. Which message may come when: `ipc.broker.sessions`.
 """
 
 from __future__ import annotations

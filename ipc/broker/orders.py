@@ -42,35 +42,13 @@ class HereIAm(Message, frozen=True):
     """Broker → supervisor: its loop turns."""
 
 
-class BoundsSet(Message, frozen=True):
-    """`ipc.broker.events.Bounds`, on the way."""
-
-    storage_bytes: int | None
-    messages_per_s: int | None
-    max_payload_bytes: int
-    mailbox_messages: int
-    mailbox_bytes: int
-    requests_in_flight: int
-
-    def to_bounds(self) -> Bounds:
-        """Return the value."""
-        return Bounds(
-            self.storage_bytes,
-            self.messages_per_s,
-            self.max_payload_bytes,
-            self.mailbox_messages,
-            self.mailbox_bytes,
-            self.requests_in_flight,
-        )
-
-
 class Admit(Message, frozen=True):
     """Supervisor → broker, with [policy]: the holder of `key` is this instance. The file is a packed PolicyDocument."""
 
     instance: str
     name: str
     key: bytes
-    bounds: BoundsSet
+    bounds: Bounds
     component_digest: str
     trust: str
     policy_digest: str

@@ -17,6 +17,7 @@ from typing import Final, Protocol
 
 import zmq
 
+from ipc import memory_file
 from ipc.audit.event import AuditEvent
 from ipc.broker import memory
 from ipc.broker.announcing import Connecting, Expected
@@ -129,7 +130,6 @@ class Broker:
 
     def __init__(
         self,
-        setup: BrokerSetup,
         channel: Channel,
         core: CoreLike,
         sockets: Sockets,
@@ -138,7 +138,6 @@ class Broker:
         watch: memory.MemoryWatch,
     ) -> None:
         """Bind the parts; nothing is served yet."""
-        self._setup = setup
         self._channel = channel
         self._core = core
         self._sockets = sockets
@@ -323,7 +322,7 @@ class Broker:
             case Provide(ticket):
                 self._handle(Provided(ticket, None, NO_PROVIDER))
             case OperatorAnswered(call, payload, kind, reason):
-                payload_file = -1 if payload is None else _memory_file(payload)
+                payload_file = -1 if payload is None else memory_file.from_bytes("payload", payload)
                 self._mail.send(ActorCalled(call, kind, reason[:1024]), payload_file)
 
     def _record(self, record: Record) -> None:
@@ -380,7 +379,7 @@ class Broker:
                 self._wardens[descriptors[0]] = Channel.from_descriptor(descriptors[0])
                 self._poller.register(descriptors[0], zmq.POLLIN)
             case CallActor(call, to, timeout_ms, wants_answer, sender):
-                payload = _read_file(descriptors[0], MAX_PAYLOAD_BYTES)
+                payload = memory_file.take(descriptors[0], MAX_PAYLOAD_BYTES)
                 self._handle(OperatorCalled(call, to, payload, timeout_ms, wants_answer, sender))
             case ForgetCall(call):
                 self._handle(OperatorGone(call))
@@ -398,7 +397,7 @@ class Broker:
         return replace(state, usage=self._store.usage_bytes(state.component))
 
     def _admit(self, order: Admit, policy_file: int) -> None:
-        document = read_document(_read_file(policy_file, POLICY_MAX_BYTES))
+        document = read_document(memory_file.take(policy_file, POLICY_MAX_BYTES))
         key = order.key.decode("ascii")
         if not self._peers.admit(order.instance, key):
             raise LocalProtocolError(f"Admit of {order.instance}: it or its key is known already")
@@ -415,7 +414,7 @@ class Broker:
             order.name,
             key,
             compile_policy(document),
-            order.bounds.to_bounds(),
+            order.bounds,
             order.version,
             order.description,
         )
@@ -440,27 +439,6 @@ class Broker:
         except (EOFError, ConnectionError):
             self._poller.unregister(descriptor)
             self._wardens.pop(descriptor).close()
-
-
-def _read_file(descriptor: int, max_bytes: int) -> bytes:
-    """Read a memory file that came along, from its start; it is closed then."""
-    with open(descriptor, "rb") as source:
-        source.seek(0)
-        data = source.read(max_bytes + 1)
-    if len(data) > max_bytes:
-        raise LocalProtocolError(f"a file of more than {max_bytes} bytes")
-    return data
-
-
-def _memory_file(data: bytes) -> int:
-    descriptor = os.memfd_create("payload", os.MFD_CLOEXEC)
-    with contextlib.suppress(BaseException):
-        view = memoryview(data)
-        while view:
-            view = view[os.write(descriptor, view) :]
-        return descriptor
-    os.close(descriptor)
-    raise LocalProtocolError("a payload could not be handed over")
 
 
 def serve(
@@ -492,7 +470,7 @@ def serve(
     gc.freeze()
     gc.enable()
     channel.send(BrokerReady(tuple(layers)))
-    broker = Broker(setup, channel, new_core(setup), sockets, store, holding, watch)
+    broker = Broker(channel, new_core(setup), sockets, store, holding, watch)
     try:
         broker.serve()
     finally:

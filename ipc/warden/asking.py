@@ -15,7 +15,7 @@ from typing import Final
 
 import msgpack
 
-from ipc import codec
+from ipc import codec, memory_file
 from ipc.messages import NewPolicy, Question
 from ipc.policy.document import PolicyDocument
 from ipc.policy.rules import NOT_GRANTED
@@ -71,9 +71,7 @@ class Asker:
         self._last = self._last or last
         if policy is None:
             return None
-        with open(policy, "rb") as policy_file:
-            policy_file.seek(0)
-            told = codec.unpack(NewPolicy, policy_file.read(POLICY_MAX_BYTES + 1), POLICY_MAX_BYTES)
+        told = codec.unpack(NewPolicy, memory_file.take(policy, POLICY_MAX_BYTES), POLICY_MAX_BYTES)
         return Widened(read_document(told.document), told.policy_digest)
 
     def _wait(self, do_due: Callable[[], float]) -> tuple[int | None, bool]:

@@ -12,7 +12,7 @@ import sys
 import threading
 from typing import Final, NamedTuple
 
-from ipc import codec, syscalls
+from ipc import codec, memory_file, syscalls
 from ipc.audit.event import AuditEvent
 from ipc.audit.stream import AuditClient
 from ipc.channel import Channel
@@ -242,10 +242,7 @@ class Warden:
         )
 
     def _make_place(self, worker_id: str, policy_descriptor: int, _artifact: int = -1) -> _Place:
-        with open(policy_descriptor, "rb") as policy_file:
-            # From the start: the sender may have written through this very open file description.
-            policy_file.seek(0)
-            told = codec.unpack(PreparePolicy, policy_file.read(POLICY_MAX_BYTES + 1), POLICY_MAX_BYTES)
+        told = codec.unpack(PreparePolicy, memory_file.take(policy_descriptor, POLICY_MAX_BYTES), POLICY_MAX_BYTES)
         document = read_document(told.document)
         policy = compile_policy(document)
         files = Files(

@@ -20,7 +20,8 @@ from collections.abc import Iterator
 import zmq
 
 from ipc.broker.announcing import Connecting, Expected
-from ipc.broker.orders import Admit, BoundsSet
+from ipc.broker.events import Bounds
+from ipc.broker.orders import Admit
 from ipc.channel import Channel
 from ipc.policy.capability import Grant
 from ipc.policy.decision import PolicyDocument
@@ -216,7 +217,7 @@ class _Stage:
         """Admit and announce a component; returns what its program needs to connect."""
         public, secret = zmq.curve_keypair()
         grants = tuple(Grant(f"messaging.{verb}", "*", "bench") for verb in ("send", "receive"))
-        bounds = BoundsSet(None, None, 1_000_000, 2 * MESSAGES, 64_000_000, 1_000)
+        bounds = Bounds(None, None, 1_000_000, 2 * MESSAGES, 64_000_000, 1_000)
         order = Admit(f"{name}-1", name, public, bounds, "d" * 64, "unknown", "p" * 64)
         self.client.admit(order, PolicyDocument(name, f"{name}-1", grants))
         while True:

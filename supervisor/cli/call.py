@@ -8,9 +8,9 @@ import json
 import os
 import sys
 
+from ipc import memory_file
 from ipc.broker.messages import MAX_PAYLOAD_BYTES, ErrorKind
 from ipc.errors import ConfigError
-from supervisor import memory_file
 from supervisor.cli.asking import address_of
 from supervisor.cli.main import EX_LIMIT, EX_NOPERM, EX_UNAVAILABLE
 from supervisor.cli.run import (

@@ -15,7 +15,6 @@ from typing import Final
 from ipc.audit.event import AuditEvent
 from ipc.broker.events import Bounds
 from ipc.broker.messages import MAX_PAYLOAD_BYTES
-from ipc.broker.orders import BoundsSet
 from ipc.errors import ConfigError
 from ipc.struct import replace
 from supervisor.cli.main import EX_NOPERM
@@ -243,8 +242,8 @@ def _plans(
         manifest = component.bound.manifest
         actor = None
         if any(name.startswith(_ACTOR_EXPORT) for name in artifact.record.exports):
-            request = _actor_request(request, component)
             actor = _actor_plan(component)
+            request = _actor_request(request, component, actor.bounds.max_payload_bytes)
         elif wanted := only_brokered(manifest):
             raise ConfigError(
                 f"{manifest.file}: {', '.join(wanted)}: it is a command, and only an actor speaks to the broker",
@@ -254,37 +253,30 @@ def _plans(
     return plans
 
 
-def _actor_request(request: RunRequest, component: GrantedComponent) -> RunRequest:
+def _actor_request(request: RunRequest, component: GrantedComponent, payload_bytes: int) -> RunRequest:
     """Return the request of an actor: its timeout is that of one call, and its output is paced, not summed up."""
     stated = component.bound.manifest.limits.output_bytes
-    payload_bytes = component.bound.manifest.limits.max_payload_bytes
     limits = replace(
         request.limits,
         timeout_ns=None,
         output_bytes=UNLIMITED if stated is None else stated,
-        payload_bytes=Bounds().max_payload_bytes if payload_bytes is None else payload_bytes,
+        payload_bytes=payload_bytes,
     )
     return replace(request, kind=ACTOR, limits=limits)
 
 
 def _actor_plan(component: GrantedComponent) -> ActorPlan:
     """Return what an actor is given besides; raises ConfigError for a payload that nothing carries."""
-    manifest, quota = component.bound.manifest, component.quota
+    manifest, quota = component.bound.manifest, component.quota.limits()
     payload_bytes = manifest.limits.max_payload_bytes
     if payload_bytes is not None and payload_bytes > MAX_PAYLOAD_BYTES:
         raise ConfigError(
             f"{manifest.file}: limits.max_payload: expected at most {format_size(MAX_PAYLOAD_BYTES)}, "
             f"found {format_size(payload_bytes)}"
         )
-    defaults = Bounds()
-    bounds = BoundsSet(
-        storage_bytes=None if quota.storage_bytes == UNLIMITED else quota.storage_bytes,
-        messages_per_s=None if quota.message_rate_per_s == UNLIMITED else quota.message_rate_per_s,
-        max_payload_bytes=defaults.max_payload_bytes if payload_bytes is None else payload_bytes,
-        mailbox_messages=defaults.mailbox_messages,
-        mailbox_bytes=defaults.mailbox_bytes,
-        requests_in_flight=defaults.requests_in_flight,
-    )
+    bounds = Bounds(storage_bytes=quota.storage, messages_per_s=quota.message_rate)
+    if payload_bytes is not None:
+        bounds = replace(bounds, max_payload_bytes=payload_bytes)
     timeout_ns = manifest.limits.timeout_ns
     # What only the host knows, by name: the actor reads it as JSON.
     config = json.dumps(dict(component.bound.parameters), ensure_ascii=False, sort_keys=True).encode()

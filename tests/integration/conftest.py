@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -172,3 +173,23 @@ def wat(run: Runner) -> Callable[[str], Path]:
         return path
 
     return translate
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Callable[[Path, str], int]]:
+    """A function that mounts a tmpfs with these options on a directory, and returns a process that sees it there."""
+    hold = 'mount -t tmpfs -o "$2" tmpfs "$1" && echo mounted && exec sleep 600'
+    namespaces = ["--mount"] if os.geteuid() == 0 else ["--user", "--map-root-user", "--mount"]
+    with contextlib.ExitStack() as stack:
+
+        def mount(directory: Path, options: str) -> int:
+            command = ["unshare", *namespaces, "sh", "-c", hold, "sh", str(directory), options]
+            holder = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            stack.enter_context(holder)
+            stack.callback(holder.kill)
+            assert holder.stdout is not None
+            if holder.stdout.readline() != b"mounted\n":
+                pytest.skip("no mount namespace with a tmpfs can be had here")
+            return holder.pid
+
+        yield mount

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -19,7 +19,6 @@ from supervisor.audit_verify import verify_log
 
 TOOL = Path(__file__).resolve().parents[1] / "guests" / "tool.wasm"
 NOBODY = 65534
-HOLD = 'mount -t tmpfs -o size=600k,mode=700 tmpfs "$1" && echo mounted && exec sleep 600'
 GUARD_S = 30.0
 
 
@@ -37,18 +36,18 @@ class Disk(Struct):
     """A small file system under the audit log, in a mount namespace of its own, and commands in there."""
 
     command_line: _CommandLine
-    holder: subprocess.Popen[bytes]
+    holder: int
     audit: Path
     work: Path
 
     @property
     def outside(self) -> Path:
         """The log's directory, as it is seen in there."""
-        return Path(f"/proc/{self.holder.pid}/root{self.audit}")
+        return Path(f"/proc/{self.holder}/root{self.audit}")
 
     def inside(self, *command: str, as_root: bool = False) -> list[str]:
         """Return a command that runs in there, as who we are or as who may mount there."""
-        pid = self.holder.pid
+        pid = self.holder
         if os.geteuid() == 0:
             return ["nsenter", f"--mount=/proc/{pid}/ns/mnt", *command]
         enter = ["nsenter", f"--target={pid}", "--user", "--mount", "--preserve-credentials"]
@@ -110,23 +109,14 @@ class Disk(Struct):
 
 
 @pytest.fixture
-def disk(airssys: _CommandLine) -> Iterator[Disk]:
+def disk(airssys: _CommandLine, small_disk: Callable[[Path, str], int]) -> Disk:
     """A file system of 600 KiB (tmpfs) where the log is kept."""
     audit, work = airssys.state / "audit", airssys.directory / "work"
     audit.mkdir(parents=True)
     work.mkdir()
     if os.geteuid() == 0:
         os.chown(work, NOBODY, NOBODY)
-    namespaces = ["--mount"] if os.geteuid() == 0 else ["--user", "--map-root-user", "--mount"]
-    command = ["unshare", *namespaces, "sh", "-c", HOLD, "sh", str(audit)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as holder:
-        assert holder.stdout is not None
-        try:
-            if holder.stdout.readline() != b"mounted\n":
-                pytest.skip("no mount namespace with a tmpfs can be had here")
-            yield Disk(airssys, holder, audit, work)
-        finally:
-            holder.kill()
+    return Disk(airssys, small_disk(audit, "size=600k,mode=700"), audit, work)
 
 
 def airssys_path() -> Path:

@@ -21,8 +21,9 @@ import pytest
 from ipc.hand_over import is_marked
 from ipc.libc import pidfd_getfd
 from ipc.struct import Struct, field
+from supervisor.deaths import DEATHS_MAX
 from supervisor.warden_recovery import has_unanswered_call
-from supervisor.warden_restart import ANSWERED_WRONG, DEATHS_MAX, UNANSWERED
+from supervisor.warden_restart import ANSWERED_WRONG, UNANSWERED
 
 if TYPE_CHECKING:
     from tests.integration.conftest import Runner

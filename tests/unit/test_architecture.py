@@ -57,9 +57,7 @@ def test_only_worker_opens_the_engine() -> None:
         for path, tree in modules
         if any(name.split(".")[0] == "wasmtime" for name in _imports(tree))
     }
-    assert importing == {
-        f"worker/{name}.py" for name in ("abi", "actor", "calling", "engine_package", "exported", "value_memory")
-    }
+    assert importing == {f"worker/{name}.py" for name in ("abi", "actor", "engine_package", "exported", "value_memory")}
     naming = {
         str(path.relative_to(ROOT))
         for path, tree in _modules("ipc", "worker", "supervisor")

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from ipc import codec
+from ipc import codec, memory_file
 from ipc.errors import ConfigError
 from ipc.messages import EngineSettings
-from supervisor import artifacts, memory_file
+from supervisor import artifacts
 from supervisor.artifacts import ArtifactCache, ArtifactRecord, cache_key, wasmtime_version
 
 CODE = b"\x7fELF machine code " * 500

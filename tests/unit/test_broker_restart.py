@@ -6,29 +6,21 @@ import itertools
 
 import pytest
 
-from supervisor.broker_restart import (
-    DEATHS_MAX,
-    WITHIN_NS,
-    BrokerLoss,
-    GiveUp,
-    LetRest,
-    Restart,
-    decide_after_loss,
-    recent_deaths,
-)
+from supervisor.broker_restart import BrokerLoss, GiveUp, Restart, decide_after_loss
+from supervisor.deaths import DEATHS_MAX, WITHIN_NS, recent_deaths
 
 
-@pytest.mark.parametrize(("was_ready", "own_end", "closing"), list(itertools.product((False, True), repeat=3)))
-def test_every_loss(was_ready: bool, own_end: bool, closing: bool) -> None:
-    """It is let rest when it was to end; given up when it says that it can't start; else another one is started."""
-    after = decide_after_loss(BrokerLoss(was_ready, own_end, closing), (0,), 0)
-    expected = LetRest if closing else GiveUp if own_end and not was_ready else Restart
+@pytest.mark.parametrize(("was_ready", "own_end"), list(itertools.product((False, True), repeat=2)))
+def test_every_loss(was_ready: bool, own_end: bool) -> None:
+    """It is given up when it says that it can't start; else another one is started."""
+    after = decide_after_loss(BrokerLoss(was_ready, own_end), (0,), 0)
+    expected = GiveUp if own_end and not was_ready else Restart
     assert isinstance(after, expected)
 
 
 def test_restarts_are_bounded_in_time() -> None:
     """So many deaths within the time are made good, one more isn't; old ones don't count."""
-    loss = BrokerLoss(True, False, False)
+    loss = BrokerLoss(True, False)
     deaths = tuple(range(DEATHS_MAX))
     assert isinstance(decide_after_loss(loss, deaths, DEATHS_MAX), Restart)
     after = decide_after_loss(loss, (*deaths, DEATHS_MAX), DEATHS_MAX)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from supervisor import memory_file
+from ipc import memory_file
 
 DATA = b"machine code " * 1_000
 

@@ -6,20 +6,18 @@ from itertools import product
 
 import pytest
 
+from supervisor.deaths import DEATHS_MAX, WITHIN_NS, recent_deaths
 from supervisor.run_machine import Phase
 from supervisor.warden_restart import (
     ANSWERED_WRONG,
-    DEATHS_MAX,
     NOT_GONE,
     OUT_OF_REACH,
     UNANSWERED,
-    WITHIN_NS,
     EndRun,
     LetEnd,
     Replace,
     WardenLoss,
     decide_after_loss,
-    recent_deaths,
 )
 
 LIVING = tuple(phase for phase in Phase if phase not in (Phase.ENDING, Phase.ENDED))

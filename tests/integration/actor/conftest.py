@@ -24,6 +24,7 @@ import zmq
 import zmq.utils.z85
 
 import ipc
+from ipc import memory_file
 from ipc.audit.event import AuditEvent
 from ipc.broker.announcing import Connecting, Expected
 from ipc.broker.messages import (
@@ -77,7 +78,6 @@ from ipc.messages import (
 from ipc.policy.capability import Grant
 from ipc.policy.decision import PolicyDocument
 from ipc.struct import Struct
-from supervisor import memory_file
 from supervisor.audit_log import AuditLog
 from supervisor.audit_writer import AuditWriter
 from supervisor.launch import Launched, launch, launch_compiler

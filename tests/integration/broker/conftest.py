@@ -18,7 +18,8 @@ import zmq
 
 from ipc.broker import messages as m
 from ipc.broker.announcing import Connecting, Expected
-from ipc.broker.orders import Admit, BoundsSet, EndPeerNow
+from ipc.broker.events import Bounds
+from ipc.broker.orders import Admit, EndPeerNow
 from ipc.channel import Channel
 from ipc.policy.capability import Grant
 from ipc.policy.decision import PolicyDocument
@@ -117,7 +118,7 @@ class Stage(Struct):
     ) -> tuple[bytes, bytes]:
         """Admit an instance of a component of this name; returns its keys."""
         keys = zmq.curve_keypair()
-        bounds = BoundsSet(storage_bytes, 1_000_000, 1_000_000, 1_000, 8_000_000, 1_000)
+        bounds = Bounds(storage_bytes, 1_000_000, 1_000_000, 1_000, 8_000_000, 1_000)
         document = document or PolicyDocument(
             name, f"{name}-1", tuple(Grant(*grant, "Component.toml") for grant in grants)
         )

@@ -96,36 +96,31 @@ def test_a_routing_id_of_ones_own_choice_ends_the_peer(stage: Stage) -> None:
 
 
 @contextlib.contextmanager
-def recording(stage: Stage, path: Path) -> Iterator[bytearray]:
-    """Relay one connection from `path` to the broker, and keep what the client says."""
-    said = bytearray()
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(path))
-    listener.listen()
+def relayed(stage: Stage, path: str, said: Callable[[bytes], object]) -> Iterator[threading.Thread]:
+    """Relay one connection from `path` to the broker; `said` is called with what the client says, behind each piece."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
 
-    def relay() -> None:
-        near, _ = listener.accept()
-        far = socket.socket(socket.AF_UNIX)
-        far.connect(stage.client.socket_path)
+        def relay() -> None:
+            near, _ = listener.accept()
+            with near, socket.socket(socket.AF_UNIX) as far, contextlib.suppress(OSError):
+                far.connect(stage.client.socket_path)
 
-        def back() -> None:
-            with contextlib.suppress(OSError):
-                while data := far.recv(65536):
-                    near.sendall(data)
+                def back() -> None:
+                    with contextlib.suppress(OSError):
+                        while data := far.recv(65536):
+                            near.sendall(data)
 
-        threading.Thread(target=back, daemon=True).start()
-        while data := near.recv(65536):
-            said.extend(data)
-            far.sendall(data)
-        far.shutdown(socket.SHUT_RDWR)
-        near.close()
-        far.close()
+                threading.Thread(target=back, daemon=True).start()
+                while data := near.recv(65536):
+                    far.sendall(data)
+                    said(data)
+                far.shutdown(socket.SHUT_RDWR)  # the other thread waits in it
 
-    thread = threading.Thread(target=relay, daemon=True)
-    thread.start()
-    yield said
-    thread.join(GUARD_S)
-    listener.close()
+        thread = threading.Thread(target=relay, daemon=True)
+        thread.start()
+        yield thread
 
 
 def test_a_recorded_connection_is_no_connection(stage: Stage) -> None:
@@ -133,7 +128,8 @@ def test_a_recorded_connection_is_no_connection(stage: Stage) -> None:
     keys = stage.admit("one")
     assert stage.announce("one")
     path = stage.directory / "relay"
-    with recording(stage, path) as said:
+    said = bytearray()
+    with relayed(stage, str(path), said.extend) as relay:
         dealer = stage.context.socket(zmq.DEALER)
         dealer.linger = 0
         dealer.curve_serverkey = stage.client.server_public_key
@@ -144,6 +140,7 @@ def test_a_recorded_connection_is_no_connection(stage: Stage) -> None:
             assert dealer.poll(GUARD_S * 1000)
             dealer.recv()
         dealer.close(0)
+        relay.join(GUARD_S)
     stage.wait_for(lambda: stage.announce("one"), "the connection is gone")
     with socket.socket(socket.AF_UNIX) as replay:
         replay.connect(stage.client.socket_path)
@@ -239,7 +236,8 @@ def test_a_message_without_end_is_cut_off_and_named(new_stage: Callable[..., Sta
     path = str(stage.directory / "paced") if how == "slowly" else stage.client.socket_path
     with contextlib.ExitStack() as stack:
         if how == "slowly":
-            stack.enter_context(paced(stage, path, 0.001))
+            # A little at a time: the pause is the attack.
+            stack.enter_context(relayed(stage, path, lambda _: time.sleep(0.001)))
         arguments = [f"ipc://{path}", *(key.decode() for key in (stage.client.server_public_key, *keys)), how]
         # A process of its own: libzmq itself may break on what it is made to do here.
         attacker = stack.enter_context(
@@ -258,32 +256,6 @@ def test_a_message_without_end_is_cut_off_and_named(new_stage: Callable[..., Sta
     assert 140 * MIB < peak < 256 * MIB
     assert witness.ask(m.Get(2, "kept")) == m.Value(2, b"value")
     still_works(stage, witness)
-
-
-@contextlib.contextmanager
-def paced(stage: Stage, path: str, pause_s: float) -> Iterator[None]:
-    """Relay one connection from `path` to the broker, a little at a time."""
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(path)
-        listener.listen()
-
-        def relay() -> None:
-            near, _ = listener.accept()
-            with near, socket.socket(socket.AF_UNIX) as far, contextlib.suppress(OSError):
-                far.connect(stage.client.socket_path)
-
-                def back() -> None:
-                    with contextlib.suppress(OSError):
-                        while data := far.recv(65536):
-                            near.sendall(data)
-
-                threading.Thread(target=back, daemon=True).start()
-                while data := near.recv(65536):
-                    far.sendall(data)
-                    time.sleep(pause_s)  # this is the attack
-
-        threading.Thread(target=relay, daemon=True).start()
-        yield
 
 
 def test_who_reads_nothing_is_ended(stage: Stage) -> None:

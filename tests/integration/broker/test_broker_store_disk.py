@@ -8,7 +8,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,6 @@ import pytest
 from ipc.struct import Struct
 
 GUARD_S = 60.0
-HOLD = 'mount -t tmpfs -o size=64m,mode=777 tmpfs "$1" && echo mounted && exec sleep 600'
 HEAD = """
 import ctypes, json, os, struct, sys, threading
 from ipc.broker import messages as m
@@ -33,12 +32,12 @@ def ask(store, *calls, name="one"):
 class Disk(Struct):
     """A small file system in a mount namespace of its own, and Python in there."""
 
-    holder: subprocess.Popen[bytes]
+    holder: int
     directory: Path
 
     def run(self, code: str) -> list[object]:
         """Run code in there; returns what it printed as JSON."""
-        pid = self.holder.pid
+        pid = self.holder
         enter = ["nsenter", f"--mount=/proc/{pid}/ns/mnt"]
         if os.geteuid():
             enter = ["nsenter", f"--target={pid}", "--user", "--mount", "--preserve-credentials"]
@@ -51,18 +50,9 @@ class Disk(Struct):
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Disk]:
+def disk(tmp_path: Path, small_disk: Callable[[Path, str], int]) -> Disk:
     """A file system of 64 MiB (tmpfs)."""
-    namespaces = ["--mount"] if os.geteuid() == 0 else ["--user", "--map-root-user", "--mount"]
-    command = ["unshare", *namespaces, "sh", "-c", HOLD, "sh", str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as holder:
-        assert holder.stdout is not None
-        try:
-            if holder.stdout.readline() != b"mounted\n":
-                pytest.skip("no mount namespace with a tmpfs can be had here")
-            yield Disk(holder, tmp_path)
-        finally:
-            holder.kill()
+    return Disk(small_disk(tmp_path, "size=64m,mode=777"), tmp_path)
 
 
 FULL = """

@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from ipc import memory_file
 from ipc.channel import Channel
-from supervisor import memory_file
 from supervisor.control_messages import ANSWERS, CallAnswer, CallComponent, NotDone
 
 SILENT = ""

@@ -15,7 +15,7 @@ import pytest
 import wasmtime
 
 import ipc
-from ipc import libc, syscalls
+from ipc import libc, memory_file, syscalls
 from ipc.messages import (
     ARTIFACT_PATH,
     Compiled,
@@ -35,7 +35,6 @@ from ipc.messages import (
     WorkerPlan,
 )
 from ipc.struct import Struct, field
-from supervisor import memory_file
 from supervisor.launch import Launched, launch, launch_compiler
 from supervisor.verify import Expected, verify_and_bound
 from supervisor.zygote import Zygote

@@ -10,6 +10,8 @@ import hashlib
 import mmap
 import os
 
+from ipc.errors import LocalProtocolError
+
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _CHUNK_BYTES = 1 << 24
 
@@ -59,3 +61,14 @@ def sha256(descriptor: int) -> str:
 def read_all(descriptor: int) -> bytes:
     """Return what a sealed file holds."""
     return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+
+
+def take(descriptor: int, max_bytes: int) -> bytes:
+    """Return what a file that came along with a message holds, and close it; LocalProtocolError above `max_bytes`."""
+    with open(descriptor, "rb") as source:
+        # From the start: the sender may have written through this very open file description.
+        source.seek(0)
+        data = source.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise LocalProtocolError(f"a file of more than {max_bytes} bytes came along")
+    return data
