@@ -16,14 +16,18 @@ _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_S
 _CHUNK_BYTES = 1 << 24
 
 
-def from_bytes(name: str, data: bytes) -> int:
-    """Return a close-on-exec descriptor of a sealed file with `data` in it."""
-    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+def from_bytes(name: str, data: bytes, sealed: bool = True) -> int:
+    """Return a close-on-exec descriptor of a sealed file with `data` in it.
+
+    Not `sealed` it is for who may make no seals (the broker's filter), and is read by who `take`s it at once.
+    """
+    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | (os.MFD_ALLOW_SEALING if sealed else 0))
     try:
         view = memoryview(data)
         while view:
             view = view[os.write(descriptor, view) :]
-        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+        if sealed:
+            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
     except BaseException:
         os.close(descriptor)
         raise

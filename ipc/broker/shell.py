@@ -322,7 +322,7 @@ class Broker:
             case Provide(ticket):
                 self._handle(Provided(ticket, None, NO_PROVIDER))
             case OperatorAnswered(call, payload, kind, reason):
-                payload_file = -1 if payload is None else memory_file.from_bytes("payload", payload)
+                payload_file = -1 if payload is None else memory_file.from_bytes("payload", payload, sealed=False)
                 self._mail.send(ActorCalled(call, kind, reason[:1024]), payload_file)
 
     def _record(self, record: Record) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from ipc import memory_file
+from ipc.errors import LocalProtocolError
 
 DATA = b"machine code " * 1_000
 
@@ -153,3 +154,15 @@ def test_it_closes_on_exec() -> None:
     """A sealed file isn't inherited by what we exec."""
     with _closing(memory_file.from_bytes("x", b"")) as sealed:
         assert not os.get_inheritable(sealed)
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+def test_what_came_along_is_taken_whole_or_not_at_all(sealed: bool) -> None:
+    """It is read from its start, wherever it was left, closed, and refused where it is longer than agreed."""
+    descriptor = memory_file.from_bytes("x", b"12345", sealed)
+    os.lseek(descriptor, 3, os.SEEK_SET)
+    assert memory_file.take(descriptor, 5) == b"12345"
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+    with pytest.raises(LocalProtocolError):
+        memory_file.take(memory_file.from_bytes("x", b"12345", sealed), 4)
