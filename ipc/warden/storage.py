@@ -33,7 +33,9 @@ LOOK_NS: Final = 1_000_000_000
 RECOUNT_NS: Final = 5_000_000_000
 """How often its directories are walked again: others change them too, a second run of the same component among them."""
 RECOUNT_SHARE: Final = 20
-"""A walk takes at most one part in so many of this thread's time."""
+"""A walk takes at most one part in so many of this thread's time,"""
+RECOUNT_FEW: Final = 100
+"""unless so few objects lie there that it costs little more than a call: a refusal always rests on a fresh count then."""
 _ENDS_WITHIN_MS: Final = 200
 """A process that has given its memory up is gone in less."""
 _BLOCK_BYTES: Final = 512
@@ -346,7 +348,8 @@ class Storage:
             unknown_bytes = self._account.limit_bytes + 1 if walk.uncounted else 0
             self._account.recounted(walk.lying_bytes + unknown_bytes, walk.lying_objects)
         self._counted_ns = time.monotonic_ns()
-        self._recount_cost_ns = time.thread_time_ns() - before_ns
+        few = self._account.objects <= RECOUNT_FEW
+        self._recount_cost_ns = 0 if few else time.thread_time_ns() - before_ns
         self._tell()
 
     # -- deciding ------------------------------------------------------------------------------------------------------
