@@ -35,7 +35,7 @@ RECOUNT_NS: Final = 5_000_000_000
 RECOUNT_SHARE: Final = 20
 """A walk takes at most one part in so many of this thread's time,"""
 RECOUNT_FEW: Final = 100
-"""unless so few objects lie there that it costs little more than a call: a refusal always rests on a fresh count then."""
+"""unless so few objects lie there that it costs little more than a call: a refusal then rests on a fresh count."""
 _ENDS_WITHIN_MS: Final = 200
 """A process that has given its memory up is gone in less."""
 _BLOCK_BYTES: Final = 512
