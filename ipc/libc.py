@@ -47,6 +47,7 @@ PR_CAP_AMBIENT_RAISE: Final = 2
 
 # linux/capability.h
 CAP_SYS_PTRACE: Final = 19
+CAP_SYS_NICE: Final = 23
 CAP_LAST: Final = 63
 _CAPABILITY_VERSION_3: Final = 0x2008_0522
 
@@ -101,6 +102,8 @@ _unshare = _C.unshare
 _unshare.argtypes, _unshare.restype = (_int,), _int
 _setns = _C.setns
 _setns.argtypes, _setns.restype = (_int, _int), _int
+_sched_getcpu = _C.sched_getcpu
+_sched_getcpu.argtypes, _sched_getcpu.restype = (), _int
 _prctl = _C.prctl
 _prctl.argtypes, _prctl.restype = (_int, _ulong, _ulong, _ulong, _ulong), _int
 _capget = _C.capget
@@ -150,6 +153,14 @@ def prctl(option: int, argument: int = 0, argument_3: int = 0) -> int:
     result: int = _prctl(option, argument, argument_3, 0, 0)
     if result < 0:
         _fail("prctl")
+    return result
+
+
+def current_cpu() -> int:
+    """Return the processor that the calling thread runs on: sched_getcpu(3)."""
+    result: int = _sched_getcpu()
+    if result < 0:
+        _fail("sched_getcpu")
     return result
 
 

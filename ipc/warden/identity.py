@@ -16,6 +16,8 @@ from ipc.errors import ConfinementError
 from ipc.messages import LayerReport, WardenSetup
 
 OPEN_FILES: Final = 65_536
+_INITIAL_USER_NAMESPACE: Final = 0xEFFF_FFFD
+"""Its inode, since Linux 3.8: PROC_USER_INIT_INO, include/linux/proc_ns.h (UAPI nsfs.h since 6.18)."""
 
 
 def check_origin(package_file: str) -> None:
@@ -63,8 +65,10 @@ def become(setup: WardenSetup) -> list[LayerReport]:
     if setup.uid == 0:
         raise ConfinementError("identity", "setresuid", 0, "files are never touched as root")
     os.umask(setup.umask & 0o777)
-    kept = libc.permitted_capabilities() & (1 << libc.CAP_SYS_PTRACE)
-    if set(os.getresuid()) != {setup.uid}:
+    changes = set(os.getresuid()) != {setup.uid}
+    wanted = _capabilities(changes)
+    kept = libc.permitted_capabilities() & sum(1 << capability for capability in wanted.values())
+    if changes:
         libc.prctl(libc.PR_SET_KEEPCAPS, 1)
         os.setgroups(list(setup.groups))
         os.setresgid(setup.gid, setup.gid, setup.gid)
@@ -75,11 +79,22 @@ def become(setup: WardenSetup) -> list[LayerReport]:
     libc.set_capabilities(kept)
     libc.prctl(libc.PR_SET_DUMPABLE, 0)
     check_identity(setup.uid)
-    detail = "CAP_SYS_PTRACE" if kept else "none"
+    names = [name for name, capability in wanted.items() if kept >> capability & 1]
     return [
         LayerReport("identity", "enforced", f"uid {setup.uid}, gid {setup.gid}"),
-        LayerReport("capabilities", "enforced", detail),
+        LayerReport("capabilities", "enforced", ", ".join(names) or "none"),
     ]
+
+
+def _capabilities(changes: bool) -> dict[str, int]:
+    """Return what the work needs, by name: to look into workers, and to choose processors for those of another uid.
+
+    The latter only over our own user namespace, where the former reaches as far (docs/adr/0018).
+    """
+    wanted = {"CAP_SYS_PTRACE": libc.CAP_SYS_PTRACE}
+    if changes and os.stat("/proc/self/ns/user").st_ino != _INITIAL_USER_NAMESPACE:
+        wanted["CAP_SYS_NICE"] = libc.CAP_SYS_NICE
+    return wanted
 
 
 def check_identity(uid: int) -> None:

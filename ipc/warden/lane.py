@@ -19,18 +19,18 @@ from ipc.messages import Detached, EndWorker, StorageExceeded
 from ipc.policy.decision import compile_policy
 from ipc.syscalls import AUDIT_ARCH
 from ipc.warden.asking import Asker
+from ipc.warden.burst import PAUSE_MS
 from ipc.warden.context import Answer, Context, Injection
 from ipc.warden.decide import LIST, Refusal
 from ipc.warden.dispatch import Answerer
 from ipc.warden.forbidden_calls import name_of
 from ipc.warden.notify import Call, CallFails, CallGone, ForbiddenCall, HandOverBroken, Listener, WardenFault
+from ipc.warden.one_cpu import OneCpu
 from ipc.warden.pace import Pace
 from ipc.warden.recorder import BudgetSpent, Recorder
 from ipc.warden.storage import Storage
 
 _COUNTS_CLOSE_MS: Final = 10_000
-_HAND_OVER_MS: Final = 5
-"""A pause of this length is time to hand over records of allowed actions."""
 _DEATH_MS: Final = 200
 """A killed worker's call is gone before its process is."""
 _OF_THE_SYSTEM: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
@@ -103,6 +103,7 @@ class Lane:
         calls_per_second: int,
         send: Callable[[object], None],
         stop: Stop,
+        one_cpu: OneCpu,
         asker: Asker | None = None,
         learn: bool = False,
     ) -> None:
@@ -116,6 +117,7 @@ class Lane:
         self._pace = Pace(calls_per_second)
         self._send = send
         self._stop = stop
+        self._one_cpu = one_cpu
         self._asker = asker
         self._learn = learn
         self._calls = 0
@@ -129,6 +131,7 @@ class Lane:
             self._end("A3004", f"what can't be recorded is not allowed: {error}", 0)
         except Exception as error:  # noqa: BLE001,RUF100 # any failure ends this worker, and nothing else
             self._end("A1705", f"a call could not be answered: {type(error).__name__}: {error}", 0)
+        self._one_cpu.close()
         self._stop.wait()
         self._finish()
 
@@ -137,8 +140,9 @@ class Lane:
         poll.register(self._listener.descriptor, select.POLLIN)
         poll.register(self._stop.reader, select.POLLIN)
         storage = self._context.storage
+        one_cpu = self._one_cpu
         while True:
-            patience_ms = _HAND_OVER_MS if self._recorder.waiting else _COUNTS_CLOSE_MS
+            patience_ms = PAUSE_MS if self._recorder.waiting or one_cpu.held else _COUNTS_CLOSE_MS
             if storage is not None and storage.due_ns:
                 left_ns = storage.due_ns - time.monotonic_ns()
                 if left_ns <= 0:
@@ -148,6 +152,7 @@ class Lane:
                 patience_ms = min(patience_ms, left_ns // 10**6 + 1)
             ready = poll.poll(patience_ms)
             if not ready:
+                one_cpu.let_go()
                 self._recorder.close_due()
             for descriptor, events in ready:
                 if descriptor == self._stop.reader:
@@ -170,7 +175,9 @@ class Lane:
     def _handle(self, call: Call) -> bool:
         """Answer one call; False when the worker has to end instead."""
         self._calls += 1
-        wait_ns = self._pace.note(time.monotonic_ns())
+        now_ns = time.monotonic_ns()
+        self._one_cpu.note(call, now_ns)
+        wait_ns = self._pace.note(now_ns)
         if wait_ns:
             if wait_ns < 0:
                 self._refuse_forever("A1704", "it makes more file calls than are answered", call.number)

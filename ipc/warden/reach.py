@@ -34,7 +34,7 @@ def check_reach(pidfd: int) -> None:
     Sources: process_vm_readv(2), pidfd_getfd(2), ptrace(2) "access mode checking".
     """
     try:
-        RemoteMemory(1).read(_pid_of(pidfd), 0, 1)  # nothing is there: EFAULT, once we may look
+        RemoteMemory(1).read(pid_of(pidfd), 0, 1)  # nothing is there: EFAULT, once we may look
     except OSError as error:
         _judge("process_vm_readv", error)
     try:
@@ -48,7 +48,7 @@ def _judge(call: str, error: OSError) -> None:
         raise ConfinementError("warden", call, error.errno or 0, "it can't look into the worker") from error
 
 
-def _pid_of(pidfd: int) -> int:
+def pid_of(pidfd: int) -> int:
     """Return the process of a pidfd, -1 when it has ended: pidfd_open(2), proc(5)."""
     with open(f"/proc/self/fdinfo/{pidfd}", "rb") as lines:
         return next((int(line[4:]) for line in lines if line.startswith(b"Pid:")), -1)

@@ -42,6 +42,7 @@ from ipc.warden.identities import ForbiddenIdentities
 from ipc.warden.identity import become, check_origin, prepare
 from ipc.warden.lane import Lane, Stop
 from ipc.warden.notify import Listener
+from ipc.warden.one_cpu import OneCpu
 from ipc.warden.opening import prepare_root
 from ipc.warden.reach import check_openat2, check_reach
 from ipc.warden.recorder import Recorder, Sink
@@ -211,7 +212,8 @@ class Warden:
     def _make_lane(
         self, worker_id: str, place: _Place, arrived: _Arrived, artifact: list[int], expected: _Expected
     ) -> Lane:
-        listener, recorder = Listener(arrived.listener, share_mark(arrived.mark)), place.recorder
+        mark, recorder = share_mark(arrived.mark), place.recorder
+        listener = Listener(arrived.listener, mark)
         sealed = artifact[0] if artifact else None
         if place.storage is not None:
             place.storage.attach(arrived.pidfd)
@@ -237,6 +239,7 @@ class Warden:
             pace,
             self.send,
             expected.stop,
+            OneCpu(arrived.pidfd, listener, mark),
             expected.asker if place.ask else None,
             place.learn,
         )
