@@ -8,8 +8,8 @@ from __future__ import annotations
 import enum
 from typing import Final
 
-CALLS: Final = 4
-"""So many calls, each quick after the one before, are a burst."""
+CALLS: Final = 16
+"""So many calls, each quick after the one before, are a burst; a start makes fewer."""
 QUICK_NS: Final = 1_500_000
 """A call that comes sooner than this after the one before is quick."""
 PAUSE_MS: Final = 5
@@ -35,7 +35,7 @@ class Burst:
 
     def __init__(self) -> None:
         """No call has come yet."""
-        self._last_ns = -QUICK_NS
+        self._last_ns = -QUICK_NS - 1
         self._quick = 0
         self._since_ns = 0
         self.pinned = False

@@ -85,6 +85,8 @@ def main() -> None:
         os.setgroups([])
         os.setresgid(order["uid"], order["uid"], order["uid"])
         os.setresuid(order["uid"], order["uid"], order["uid"])
+    # As a worker: no capability, also not those over its own namespace.
+    libc.capset(struct.pack("<Ii", 0x20080522, 0), bytes(24))
     if order["dumpable"] and order["uid"] is None:
         libc.prctl(0x59616D61, ctypes.c_ulong(2**64 - 1), 0, 0, 0)  # PR_SET_PTRACER: Yama lets an attacher in
     # Without a namespace an ordinary warden has no capability: the actor must stay dumpable.

@@ -11,6 +11,8 @@ import pytest
 if TYPE_CHECKING:
     from conftest import Stage
 
+PTRACE, NICE = 19, 23
+
 
 def test_reads_what_is_granted_and_nothing_else(stage: Stage, tree: Path) -> None:
     """A read grant opens its files for reading; a file beside it is refused, and the refusal is on record."""
@@ -202,11 +204,21 @@ def test_counts_are_exact_when_a_worker_is_detached(stage: Stage, tree: Path) ->
     assert sum(int(str(e.get("count", 1))) for e in opened if "openat" in str(e["detail"])) == 20
 
 
-def test_the_warden_is_not_root_and_keeps_one_capability(stage: Stage) -> None:
-    """Seen from outside: no uid is 0, and the only capability is CAP_SYS_PTRACE, in all threads."""
+def _assert_is_humble(stage: Stage, most: int) -> None:
+    """Seen from outside, in all threads: no uid is 0, and no capability but these."""
     for task in Path(f"/proc/{stage.process.pid}/task").iterdir():
         status = dict(line.split(":\t", 1) for line in (task / "status").read_text().splitlines() if ":\t" in line)
         assert set(status["Uid"].split()) == {str(stage.uid)}
-        assert int(status["CapEff"], 16) | int(status["CapPrm"], 16) in (0, 1 << 19)
+        assert int(status["CapEff"], 16) | int(status["CapPrm"], 16) in (0, most)
         assert int(status["CapInh"], 16) | int(status["CapAmb"], 16) == 0
         assert status["NoNewPrivs"].strip() == "1"
+
+
+def test_the_warden_is_not_root_and_has_no_capability_that_it_does_not_need(stage: Stage) -> None:
+    """CAP_SYS_PTRACE over its own namespace, and root's CAP_SYS_NICE there too: its workers have other uids."""
+    _assert_is_humble(stage, 1 << PTRACE | (1 << NICE if os.geteuid() == 0 else 0))
+
+
+def test_outside_of_a_namespace_the_warden_has_at_most_one_capability(plain_stage: Stage) -> None:
+    """CAP_SYS_NICE over the whole machine would be more than its work is worth."""
+    _assert_is_humble(plain_stage, 1 << PTRACE)
