@@ -11,6 +11,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 KEYS = ("name", "p50", "p99", "unit", "n", "baseline", "baseline_p50", "ratio")
+MORE = ("above_baseline",)
+"""Where the budget is a difference and not a ratio, in the same unit."""
 
 Measure = Callable[[], Iterator[dict[str, object]]]
 
@@ -54,7 +56,7 @@ def main() -> int:
                 missing = [key for key in KEYS if key not in row]
                 if missing:
                     raise ValueError(f"a line without {', '.join(missing)}")  # the area's fault, as any other
-                print(json.dumps({key: row[key] for key in KEYS}), flush=True)
+                print(json.dumps({key: row[key] for key in KEYS + MORE if key in row}), flush=True)
         except Exception as error:  # one broken area must not hide the figures of the others
             print(f"scripts/bench: {area}: {type(error).__name__}: {error}", file=sys.stderr)
             failed = 1

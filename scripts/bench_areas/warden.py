@@ -118,6 +118,7 @@ def _guest_opens() -> Iterator[dict[str, object]]:
             "baseline": "the same guest in wasmtime alone",
             "baseline_p50": round(base, 1),
             "ratio": round(p50 / base, 2),
+            "above_baseline": round(p50 - base, 1),
         }
 
 
@@ -169,6 +170,7 @@ def _row(
         "baseline": baseline,
         "baseline_p50": round(base, 2),
         "ratio": round(p50 / base, 3),
+        "above_baseline": round(p50 - base, 2),
     }
 
 
