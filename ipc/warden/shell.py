@@ -43,7 +43,7 @@ from ipc.warden.identity import become, check_origin, prepare
 from ipc.warden.lane import Lane, Stop
 from ipc.warden.notify import Listener
 from ipc.warden.opening import prepare_root
-from ipc.warden.reach import check_openat2, check_reach
+from ipc.warden.reach import check_openat2, check_reach, has_ended
 from ipc.warden.recorder import Recorder, Sink
 from ipc.warden.storage import Storage
 
@@ -195,7 +195,9 @@ class Warden:
         if place is None or lane is None:
             with contextlib.suppress(OSError):
                 if arrived is not None:
-                    self.send(EndWorker(worker_id, code, failure, 0))
+                    # Of one that has ended its keeper tells, and it has told why itself.
+                    if not has_ended(arrived.pidfd):
+                        self.send(EndWorker(worker_id, code, failure, 0))
                     expected.stop.wait()
                 self.send(Detached(worker_id, 0, 0, 0))
             for descriptor in (*(arrived or ()), *descriptors[1:]):
