@@ -228,7 +228,8 @@ def begin_run(
         mounts=request.mounts,
         ask=request.ask,
         learn=request.learn,
-        storage=request.storage_bounds(),
+        # Only who is one of several is asked for its quotas while it runs.
+        storage=request.storage_bounds(told=streams.log is not None),
         broker=actor is not None,
     )
     host.ensure_warden()
