@@ -260,12 +260,14 @@ class StorageBounds(Message, frozen=True):
     """What a component may store. What lies in its own `directories` (real paths) counts, whoever put it there.
 
     `open_files` is the worker's RLIMIT_NOFILE. `running`: it runs, and another warden has answered its calls so far.
+    `told`: the supervisor wants to know how much that is while it runs.
     """
 
     limit_bytes: int
     directories: tuple[str, ...]
     open_files: int
     running: bool = False
+    told: bool = False
 
 
 class PreparePolicy(Message, frozen=True):
@@ -324,6 +326,13 @@ class Detached(Message, frozen=True):
     allowed: int
     denied: int
     storage_bytes: int | None = None
+
+
+class StorageMeasured(Message, frozen=True):
+    """Warden → supervisor: so much does this worker's component store in files by now."""
+
+    worker_id: str
+    usage_bytes: int
 
 
 class StorageExceeded(Message, frozen=True):

@@ -109,13 +109,14 @@ class ComponentStatus(Message, frozen=True):
 
 
 class QuotaStatus(Message, frozen=True):
-    """One quota of one component; `limit` None is unlimited."""
+    """One quota of one component; `limit` None is unlimited. `part`: of what, where parts are counted by themselves."""
 
     component: str
     quota: str
     usage: int
     limit: int | None
     unit: str
+    part: str = ""
 
 
 class LogFiles(Message, frozen=True):

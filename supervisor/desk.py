@@ -15,6 +15,7 @@ from ipc.audit.folding import Folder
 from ipc.broker.messages import MAX_PAYLOAD_BYTES
 from ipc.broker.orders import QuotaState
 from ipc.errors import AuditError
+from ipc.policy.quotas import STORAGE
 from supervisor.control import SOCKET_NAME, Client
 from supervisor.control_messages import (
     CallAnswer,
@@ -202,12 +203,11 @@ class FleetDesk:
 
     def _tell_quotas(self, client: Client, names: Sequence[str], states: Sequence[QuotaState]) -> None:
         for name in names:
-            brokered = [state for state in states if state.component == name]
-            for state in brokered:
-                client.part(QuotaStatus(name, state.quota, state.usage, state.limit, state.unit))
+            for state in (state for state in states if state.component == name):
+                part = "values" if state.quota == STORAGE.name else ""
+                client.part(QuotaStatus(name, state.quota, state.usage, state.limit, state.unit, part))
             for quota in own_quotas(self._fleet.members[name]):
-                if all(quota.quota != state.quota for state in brokered):
-                    client.part(quota)
+                client.part(quota)
         client.done()
 
     def _call(self, request: CallComponent, descriptors: Sequence[int], client: Client) -> None:
@@ -287,7 +287,8 @@ def own_quotas(member: Member) -> list[QuotaStatus]:
     """Return the quotas of a component that the supervisor itself sees to."""
     limits = member.plan.request.limits
     found = [QuotaStatus(member.name, "memory", member.memory_bytes, limits.memory_bytes, "bytes")]
-    report = member.report
-    if report is not None and report.storage is not None:
-        found.append(QuotaStatus(member.name, "storage", report.storage.usage, limits.storage_bytes, "bytes"))
+    if member.stored_bytes is not None:
+        found.append(
+            QuotaStatus(member.name, STORAGE.name, member.stored_bytes, limits.storage_bytes, "bytes", "files")
+        )
     return found

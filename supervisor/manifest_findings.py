@@ -15,6 +15,7 @@ from supervisor.manifest import BoundManifest, Manifest, Request
 from supervisor.manifest.template import variables_in
 from supervisor.manifest_asks import HOME, HOMES, is_beneath, literal_prefix
 from supervisor.settings import ComponentSettings
+from supervisor.socket_imports import is_habit, opening_sockets
 
 
 class Finding(Struct, frozen=True):
@@ -187,19 +188,26 @@ _PROVIDED: Final = re.compile(
 """What a worker offers: WASI preview 1, preview 2 without `wasi:http`, and to actors their world."""
 
 
-def uncovered_imports(imports: Sequence[str] | None, manifest: Manifest) -> tuple[Finding, ...]:
+def uncovered_imports(imports: Sequence[str] | None, manifest: Manifest, habits: bool = False) -> tuple[Finding, ...]:
     """Return what the wasm imports and no capability covers, and what this version doesn't provide; None: not known.
 
-    Core imports are `module.name`, those of components `namespace:package/interface@version`.
+    What a toolchain imports for every program is left out, unless `habits` are asked for. Core imports are
+    `module.name`, those of components `namespace:package/interface@version`.
     """
     asked = {request.action for request in manifest.requests()}
     findings: dict[str, Finding] = {}
+    left_out = () if habits or not is_habit(imports or ()) else opening_sockets(imports or ())
     for name in imports or ():
         if not _PROVIDED.match(name):
             message = f"the wasm imports {name}, which nothing provides: it can't start"
             findings.setdefault(name, Finding("error", "unknown_import", message, "component.wasm", 0))
         for expression, action, words in _IMPORT_ACTIONS:
-            if expression.match(name) and action not in asked and "network.listen" not in asked:
+            if (
+                expression.match(name)
+                and name not in left_out
+                and action not in asked
+                and "network.listen" not in asked
+            ):
                 message = f"the wasm imports {name}, which {words}; it asks for no {action}, so that will be refused"
                 findings.setdefault(words, Finding("note", "uncovered_import", message, "component.wasm", 0))
     return tuple(findings.values())

@@ -107,6 +107,14 @@ class Member:
             return self.begun.loop.held_bytes
         return 0 if self.report is None else self.report.peak_memory_bytes
 
+    @property
+    def stored_bytes(self) -> int | None:
+        """What it stores in files, as it was told last; None where nothing is counted."""
+        if self.begun is not None:
+            counted = self.plan.request.storage_bounds() is not None
+            return self.begun.loop.warden.storage_bytes or 0 if counted else None
+        return None if self.report is None or self.report.storage is None else self.report.storage.usage
+
     def begin(self, instance: str, begun: BegunRun) -> None:
         """Take over a run that was begun."""
         self.instance = instance

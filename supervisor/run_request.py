@@ -51,13 +51,13 @@ class RunRequest(Struct, frozen=True):
     learn: bool = False
     """What was used is recorded closely enough to write a manifest from it."""
 
-    def storage_bounds(self) -> StorageBounds | None:
-        """Return what it may store; None where it may store without bound, or may write nowhere."""
+    def storage_bounds(self, told: bool = False) -> StorageBounds | None:
+        """Return what it may store, `told` while it runs; None where it may store without bound, or write nowhere."""
         limit_bytes = self.limits.storage_bytes
         may_write = self.ask or any(grant.action == "filesystem.write" for grant in self.document.grants)
         if limit_bytes is None or not may_write:
             return None
-        return StorageBounds(limit_bytes, self.own_directories, self.limits.open_files)
+        return StorageBounds(limit_bytes, self.own_directories, self.limits.open_files, told=told)
 
 
 def split_assignment(text: str, flag: str) -> tuple[str, str]:

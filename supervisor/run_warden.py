@@ -12,7 +12,16 @@ import os
 
 from ipc.errors import AuditError
 from ipc.hand_over import is_marked
-from ipc.messages import Attached, ConfinementPlan, Detached, EndWorker, NewPolicy, StorageExceeded, WardenReady
+from ipc.messages import (
+    Attached,
+    ConfinementPlan,
+    Detached,
+    EndWorker,
+    NewPolicy,
+    StorageExceeded,
+    StorageMeasured,
+    WardenReady,
+)
 from ipc.struct import Struct
 from supervisor.run_events import Happened, no_record, unrecorded, warden_lost, warden_said
 from supervisor.run_machine import Phase
@@ -37,6 +46,7 @@ class RunWarden(Struct):
     detached: bool = False
     notes: tuple[str, ...] = ()
     storage_bytes: int | None = None
+    """How much it stores in files, as it was told last."""
 
     @property
     def is_heard(self) -> bool:
@@ -67,13 +77,16 @@ class RunWarden(Struct):
             self.mail.warden.reply(self.worker_id, policy, last)
 
     def hear(
-        self, message: Attached | Detached | EndWorker | StorageExceeded, phase: Phase, facts: Facts
+        self, message: Attached | Detached | EndWorker | StorageExceeded | StorageMeasured, phase: Phase, facts: Facts
     ) -> Happened | None:
         """Take what it says of this worker; None when that moves nothing."""
         match message:
             case Detached():
                 self.detached = True
                 self.storage_bytes = message.storage_bytes
+                return None
+            case StorageMeasured():
+                self.storage_bytes = message.usage_bytes
                 return None
             case Attached():
                 self.notes += tuple(warning for warning in message.warnings if warning not in self.notes)

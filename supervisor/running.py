@@ -30,6 +30,7 @@ from supervisor.run_report import DecisionTally, RunReport
 from supervisor.run_request import RunRequest
 from supervisor.run_warden import RunWarden
 from supervisor.run_worker import RunWorker
+from supervisor.socket_imports import is_habit, opening_sockets
 from supervisor.streams import GuestStreams, InputStream, OutputStream, terminal_filter
 from supervisor.terminal import TerminalLine, visible
 from supervisor.verdict import Facts, Verdict, decide_verdict
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
     from supervisor.questions import Questions
 
 
-_WASI_SOCKETS = ("wasi:sockets/tcp", "wasi:sockets/udp", "wasi:sockets/ip-name-lookup")
-"""What of it opens sockets or looks up names; the rest gives handles and types only."""
 _IMPORTS_SHOWN_MAX = 16
 
 
@@ -229,7 +228,8 @@ def begin_run(
         mounts=request.mounts,
         ask=request.ask,
         learn=request.learn,
-        storage=request.storage_bounds(),
+        # Only who is one of several is asked for its quotas while it runs.
+        storage=request.storage_bounds(told=streams.log is not None),
         broker=actor is not None,
     )
     host.ensure_warden()
@@ -255,6 +255,7 @@ def begin_run(
                 "cached": artifact.from_cache,
                 "wasm_kind": artifact.record.wasm_kind,
                 "run_as": host.options.run_as.name,
+                **({"imports_all_of": "wasi:sockets"} if is_habit(artifact.record.imports) else {}),
                 **_called(request),
             },
         )
@@ -295,8 +296,8 @@ def _called(request: RunRequest) -> dict[str, object]:
 
 def _note_sockets(host: Host, base: AuditEvent, imports: tuple[str, ...]) -> None:
     """Put on record that it can ask for sockets: the engine refuses each call by itself, where no record is made."""
-    sockets = [name for name in imports if name.startswith(_WASI_SOCKETS)]
-    if sockets:
+    sockets = list(opening_sockets(imports))
+    if sockets and not is_habit(imports):
         reason = "it imports wasi:sockets; the engine itself refuses each socket and look-up, without a record"
         detail = {"imports": sockets[:_IMPORTS_SHOWN_MAX]}
         host.writer.local(replace(base, event="sockets_imported", code="A1702", reason=reason, detail=detail))

@@ -12,19 +12,20 @@ from supervisor.lifecycle import Phase
 from supervisor.terminal import visible
 from supervisor.units import UNLIMITED
 
-HEADINGS: Final = ("NAME", "PHASE", "SINCE", "MEMORY", "DENIED", "")
+HEADINGS: Final = ("NAME", "PHASE", "HEALTH", "SINCE", "MEMORY", "DENIED", "")
 COLOURS: Final[dict[str, str]] = {Phase.FAILED: "31", Phase.RECONNECTING: "33", Phase.RUNNING: "32"}
 """A phase → the colour in which it is shown (an SGR number)."""
+_SAYS_HEALTH: Final = (Phase.RUNNING, Phase.RECONNECTING)
 
 
 def status_row(status: ComponentStatus, now_ns: int) -> tuple[str, ...]:
     """Return the row of one component."""
-    phase = status.phase
-    if status.phase == Phase.RUNNING and status.health not in ("unknown", "healthy"):
-        phase = f"{phase} ({visible(status.health)})"
+    # A command is never asked.
+    health = visible(status.health) if status.kind == "actor" and status.phase in _SAYS_HEALTH else ""
     since = duration_words((now_ns - status.since_ns) / 1e9) if status.since_ns else ""
     memory = f"{size_words(status.memory_bytes)}/{size_words(status.memory_limit_bytes)}" if status.memory_bytes else ""
-    return status.name, phase, since, memory, str(status.denied) if status.denied else "", visible(status.ended)
+    denied = str(status.denied) if status.denied else ""
+    return status.name, status.phase, health, since, memory, denied, visible(status.ended)
 
 
 def table_lines(rows: Sequence[tuple[str, ...]]) -> list[str]:
@@ -70,7 +71,7 @@ def component_details(status: ComponentStatus) -> list[str]:
         "directory": status.directory,
         "instance": status.instance,
         "pid": str(status.pid) if status.pid else "",
-        "health": "" if status.health == "unknown" else status.health,
+        "health": status.health if status.kind == "actor" else "",
         "decisions": f"{status.allowed} allowed, {status.denied} denied",
     }
     return [f"  {key:<10} {visible(value)}" for key, value in facts.items() if value]

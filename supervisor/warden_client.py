@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from typing import get_args
 
 from ipc import codec, memory_file
 from ipc.channel import Channel
@@ -25,6 +26,7 @@ from ipc.messages import (
     Question,
     Reply,
     StorageExceeded,
+    StorageMeasured,
     UseBroker,
     WardenReady,
     WardenSetup,
@@ -33,7 +35,7 @@ from supervisor.processes import WardenProcess
 
 START_TIMEOUT_S = 15.0
 
-AboutWorker = Attached | Detached | EndWorker | Question | StorageExceeded
+AboutWorker = Attached | Detached | EndWorker | Question | StorageExceeded | StorageMeasured
 WardenMessage = AboutWorker | WardenReady
 
 
@@ -129,7 +131,7 @@ class WardenClient:
 
         The first of a warden that was not waited for is `WardenReady`.
         """
-        allowed = (Attached, Detached, EndWorker, Question, StorageExceeded) if self._ready else (WardenReady,)
+        allowed = get_args(AboutWorker) if self._ready else (WardenReady,)
         message, _ = self.channel.receive(allowed, timeout_s)
         assert isinstance(message, WardenMessage)
         if isinstance(message, WardenReady):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -50,6 +51,8 @@ _EXPORTS: Final[dict[str, Signature]] = {
     "shutdown": function(),
 }
 _FAILURE_CHARS: Final = 4_000
+_HEALTH_EVERY_NS: Final = 5_000_000_000
+"""How often a component is asked how it is while messages keep coming; in a silence it is asked with each Ping."""
 
 
 class Actor:
@@ -71,6 +74,7 @@ class Actor:
         self._failures = Failures()
         self._exports: dict[str, Function] = {}
         self._in_call = ""
+        self._health_due_ns = 0
         # Its sockets come from the warden, and its threads are filtered with this one: both before the seal.
         self._link = BrokerLink(job.actor, channel.fileno())
         self._clock = CallClock(runner.interrupt, job.actor.call_timeout_ns, self._link.attend, self._give_up)
@@ -131,7 +135,7 @@ class Actor:
         if isinstance(result, Err):
             services.write_log("error", f"initialize: {words_of(result.value)}", [])
             return 1
-        self._link.tell_health(self._call("health"))
+        self._ask_health()
         self._link.greet()
         self._serve()
         self._call("shutdown")
@@ -148,13 +152,19 @@ class Actor:
             item = link.take()
             if item is not None:
                 self._handle(*item)
+                if time.monotonic_ns() >= self._health_due_ns:
+                    self._ask_health()
             elif link.was_pinged():
-                link.tell_health(self._call("health"))
+                self._ask_health()
             elif not link.wait():
                 break
         # The wake-up is the order, or the end of who gives orders.
         with contextlib.suppress(EOFError, ConnectionError):
             self._channel.read((Stop,))
+
+    def _ask_health(self) -> None:
+        self._link.tell_health(self._call("health"))
+        self._health_due_ns = time.monotonic_ns() + _HEALTH_EVERY_NS
 
     def _handle(self, epoch: int, message: Deliver | Callback) -> None:
         if isinstance(message, Callback):

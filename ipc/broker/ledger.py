@@ -193,6 +193,20 @@ class Ledger:
             ),
         )
 
+    def changed(self, session: Session, health: str, now_ns: int) -> None:
+        """Put on record that a component says another thing of its health now; one that goes to and fro is counted."""
+        before = session.health
+        self._note(
+            (session.instance, "health", health, "", ""),
+            now_ns,
+            lambda: AuditEvent(
+                "health_changed",
+                instance=session.instance,
+                reason=f"it says that it is {health}; before: {before}",
+                detail={"health": health, "before": before},
+            ),
+        )
+
     def recorded(self, ticket: int, failed: bool, now_ns: int) -> bool:
         """A record is durable, or can't be written: who waits for it goes on. False if the ticket is none of these."""
         waiting = self._waiting.pop(ticket, None)

@@ -272,11 +272,13 @@ class Services:
 
     # -- how it is -----------------------------------------------------------------------------------------------------
 
-    def health(self, session: Session, message: Health, _now_ns: int) -> None:
-        """Note what a component says of itself."""
+    def health(self, session: Session, message: Health, now_ns: int) -> None:
+        """Note what a component says of itself; that it is well from the start is nobody's news."""
         if message.health not in HEALTHS:
             self._board.violated(session, "a health that there isn't")
         elif message.health != session.health:
+            if (session.health, message.health) != ("unknown", "healthy"):
+                self._board.ledger.changed(session, message.health, now_ns)
             session.health = message.health
             self._board.phased(session)
 

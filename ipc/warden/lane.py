@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ipc.errors import AuditError
-from ipc.messages import Detached, EndWorker, StorageExceeded
+from ipc.messages import Detached, EndWorker, StorageExceeded, StorageMeasured
 from ipc.policy.decision import compile_policy
 from ipc.syscalls import AUDIT_ARCH
 from ipc.warden.asking import Asker
@@ -29,6 +29,7 @@ from ipc.warden.one_cpu import OneCpu
 from ipc.warden.pace import Pace
 from ipc.warden.recorder import BudgetSpent, Recorder
 from ipc.warden.storage import Storage
+from ipc.warden.telling import Telling
 
 _COUNTS_CLOSE_MS: Final = 10_000
 _DEATH_MS: Final = 200
@@ -106,6 +107,7 @@ class Lane:
         one_cpu: OneCpu,
         asker: Asker | None = None,
         learn: bool = False,
+        telling: Telling | None = None,
     ) -> None:
         """Bind the parts; `send` speaks to the supervisor, from any thread."""
         self.worker_id = worker_id
@@ -120,6 +122,7 @@ class Lane:
         self._one_cpu = one_cpu
         self._asker = asker
         self._learn = learn
+        self._telling = telling
         self._calls = 0
         self._exceeded = False
 
@@ -150,6 +153,8 @@ class Lane:
                         return
                     continue
                 patience_ms = min(patience_ms, left_ns // 10**6 + 1)
+            if storage is not None and self._telling is not None:
+                patience_ms = min(patience_ms, self._tell(self._telling, storage.level.usage))
             ready = poll.poll(patience_ms)
             if not ready:
                 one_cpu.let_go()
@@ -162,6 +167,15 @@ class Lane:
                 call = self._listener.receive()
                 if call is not None and not self._handle(call):
                     return
+
+    def _tell(self, telling: Telling, usage_bytes: int) -> int:
+        """Tell how much is stored, where that is due; return in how many milliseconds to come back."""
+        now_ns = time.monotonic_ns()
+        if telling.is_due(usage_bytes, now_ns):
+            with contextlib.suppress(OSError):  # as in _end
+                self._send(StorageMeasured(self.worker_id, usage_bytes))
+        left_ns = telling.left_ns(usage_bytes, now_ns)
+        return _COUNTS_CLOSE_MS if left_ns is None else left_ns // 10**6 + 1
 
     def _measure(self, storage: Storage) -> bool:
         """Measure what the worker stores; False when it has to end for that."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 
 from ipc.errors import ConfinementError
 from ipc.libc import RESOLVE_BENEATH, RemoteMemory, openat2, pidfd_getfd
@@ -15,6 +16,8 @@ from ipc.libc import RESOLVE_BENEATH, RemoteMemory, openat2, pidfd_getfd
 _CHANNEL = 3
 """A descriptor that every worker has."""
 _REFUSALS = (errno.EPERM, errno.EACCES, errno.ENOSYS)
+_ENDS_WITHIN_MS = 500
+"""How long after a refusal a worker's end is waited for: one that is about to end has no memory to look into."""
 
 
 def check_openat2() -> None:
@@ -36,15 +39,23 @@ def check_reach(pidfd: int) -> None:
     try:
         RemoteMemory(1).read(pid_of(pidfd), 0, 1)  # nothing is there: EFAULT, once we may look
     except OSError as error:
-        _judge("process_vm_readv", error)
+        judge(pidfd, "process_vm_readv", error)
     try:
         os.close(pidfd_getfd(pidfd, _CHANNEL))
     except OSError as error:
-        _judge("pidfd_getfd", error)
+        judge(pidfd, "pidfd_getfd", error)
 
 
-def _judge(call: str, error: OSError) -> None:
-    if error.errno in _REFUSALS:
+def has_ended(pidfd: int, within_ms: int = 0) -> bool:
+    """Whether a process has ended, or ends within so many milliseconds (pidfd_open(2))."""
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    return bool(poller.poll(within_ms))
+
+
+def judge(pidfd: int, call: str, error: OSError) -> None:
+    """Raise ConfinementError for what refuses a look into a worker that lives."""
+    if error.errno in _REFUSALS and not has_ended(pidfd, _ENDS_WITHIN_MS):
         raise ConfinementError("warden", call, error.errno or 0, "it can't look into the worker") from error
 
 

@@ -44,9 +44,10 @@ from ipc.warden.lane import Lane, Stop
 from ipc.warden.notify import Listener
 from ipc.warden.one_cpu import OneCpu
 from ipc.warden.opening import prepare_root
-from ipc.warden.reach import check_openat2, check_reach
+from ipc.warden.reach import check_openat2, check_reach, has_ended
 from ipc.warden.recorder import Recorder, Sink
 from ipc.warden.storage import Storage
+from ipc.warden.telling import Telling
 
 _SWITCH_INTERVAL_S: Final = 0.0005
 """How long one lane's Python may run before another gets its turn: a tenth of the default."""
@@ -63,6 +64,7 @@ class _Place(NamedTuple):
     warnings: tuple[str, ...]
     ask: bool
     learn: bool
+    told: bool
     storage: Storage | None
     connection: Connection | None
 
@@ -196,7 +198,9 @@ class Warden:
         if place is None or lane is None:
             with contextlib.suppress(OSError):
                 if arrived is not None:
-                    self.send(EndWorker(worker_id, code, failure, 0))
+                    # Of one that has ended its keeper tells, and it has told why itself.
+                    if not has_ended(arrived.pidfd):
+                        self.send(EndWorker(worker_id, code, failure, 0))
                     expected.stop.wait()
                 self.send(Detached(worker_id, 0, 0, 0))
             for descriptor in (*(arrived or ()), *descriptors[1:]):
@@ -242,6 +246,7 @@ class Warden:
             OneCpu(arrived.pidfd, listener, mark),
             expected.asker if place.ask else None,
             place.learn,
+            Telling() if place.told else None,
         )
 
     def _make_place(self, worker_id: str, policy_descriptor: int, _artifact: int = -1) -> _Place:
@@ -271,7 +276,8 @@ class Warden:
         recorder = Recorder(self._sink, stamp, self._setup.audit_budget)
         storage = None if told.storage is None else Storage(told.storage, recorder)
         connection = Connection(self._door, worker_id) if told.broker else None
-        return _Place(policy, files, recorder, tuple(warnings), told.ask, told.learn, storage, connection)
+        wants_level = told.storage is not None and told.storage.told
+        return _Place(policy, files, recorder, tuple(warnings), told.ask, told.learn, wants_level, storage, connection)
 
 
 def _enter(setup: WardenSetup) -> tuple[AuditClient, list[LayerReport]]:

@@ -46,7 +46,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _print(args: argparse.Namespace, found: list[QuotaStatus]) -> None:
     if args.json:
-        quotas = [{"component": each.component, **quota_level(each).to_json()} for each in found]
+        quotas = [
+            {"component": each.component, **quota_level(each).to_json(), "part": each.part or None} for each in found
+        ]
         document: dict[str, object] = {"quotas": quotas}
         if args.watch:
             document["time"] = time.time()
@@ -58,6 +60,7 @@ def _print(args: argparse.Namespace, found: list[QuotaStatus]) -> None:
     for each in found:
         level = quota_level(each)
         share = "" if level.limit is None else f"{level.percent:3} %"
-        line = f"{each.component:<{width}}  {each.quota:<17}  {level.words:<28}  {share:>5}  {level.status}"
+        name = f"{each.quota} {each.part}".rstrip()
+        line = f"{each.component:<{width}}  {name:<17}  {level.words:<28}  {share:>5}  {level.status}"
         print(paint(line.rstrip(), _COLOURS[level.status], sys.stdout) if level.status in _COLOURS else line.rstrip())
     sys.stdout.flush()

@@ -105,7 +105,7 @@ def _lines(target: str, view: ComponentView | None, summary: WasmSummary, answer
     lines += ["", "it asks to:", *ask_lines(required)] if required else ["", "it asks for nothing that it needs"]
     if optional:
         lines += ["", "it would also like to, and starts without:", *ask_lines(optional)]
-    for finding in manifest_findings.uncovered_imports(summary.imports, view.manifest):
+    for finding in manifest_findings.uncovered_imports(summary.imports, view.manifest, habits=True):
         lines.append(visible(f"  {finding.severity}: {finding.message}"))
     return [*lines, "", _granted(view, answer)]
 

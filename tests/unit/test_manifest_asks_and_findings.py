@@ -278,3 +278,19 @@ def test_a_function_that_is_imported_twice_is_shown_once() -> None:
     """Go's linker makes one import for each package that uses a function; the reader needs one name."""
     names = ["wasi_snapshot_preview1.fd_write", "wasi_snapshot_preview1.fd_read", "wasi_snapshot_preview1.fd_write"]
     assert grouped([*names, "memory"]) == ["wasi_snapshot_preview1: fd_write, fd_read", "memory"]
+
+
+def test_what_a_toolchain_always_imports_is_no_finding() -> None:
+    """All of `wasi:sockets` says nothing of a program, and is told where everything is; a part of it was chosen."""
+    whole = [
+        f"wasi:sockets/{name}@0.2.9"
+        for name in (
+            *("network", "instance-network", "udp", "udp-create-socket", "tcp", "tcp-create-socket"),
+            "ip-name-lookup",
+        )
+    ]
+    assert uncovered_imports(whole, parse("")) == ()
+    (told,) = uncovered_imports(whole, parse(""), habits=True)
+    assert (told.severity, told.kind) == ("note", "uncovered_import")
+    for missing in whole:
+        assert len(uncovered_imports([name for name in whole if name != missing], parse(""))) == 1, missing

@@ -322,9 +322,16 @@ def _call_and_hang_up(airssys) -> None:
 
 
 def test_an_actor_says_how_it_is(airssys, both) -> None:
-    """The health that an actor tells when it is asked is in its status; the other one's is its own."""
+    """The health that an actor tells, also in the midst of messages, is in its status; its change is on record once."""
     assert _status(airssys, "one")["health"] == "healthy"
     assert airssys("call", "one", "-", stdin=b"h").code == 0
-    _until(airssys, lambda: _status(airssys, "one")["health"] == "unhealthy", "it was asked how it is")
-    assert "running (unhealthy)" in airssys("status").stdout
-    assert _status(airssys, "other")["health"] == "healthy"
+
+    def kept_busy() -> bool:
+        assert airssys("call", "one", "-", stdin=b"e").code == 0
+        return _status(airssys, "one")["health"] == "unhealthy"
+
+    _until(airssys, kept_busy, "it was asked how it is")
+    rows = {row.split()[0]: row.split()[1:3] for row in airssys("status").stdout.splitlines()[2:]}
+    assert rows == {"one": ["running", "unhealthy"], "other": ["running", "healthy"]}
+    (changed,) = _records(airssys, "health_changed")
+    assert (changed["component"], changed["detail"]) == ("one", {"health": "unhealthy", "before": "healthy"})

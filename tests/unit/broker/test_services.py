@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from driving import Driver, admission
 
+from ipc.audit.folding import REPEATED_SUFFIX
 from ipc.broker.events import (
     Bounds,
     OperatorAnswered,
@@ -185,6 +186,21 @@ def test_who_is_there_is_who_may_be_sent_to() -> None:
         "not-permitted",
         "unknown-target",
     ]
+
+
+def test_a_change_of_health_is_on_record_once() -> None:
+    """Not that it is well from the start, nor what it says again; what goes to and fro is counted."""
+    driver = keeper()
+    for health in ("healthy", "healthy", "degraded", "degraded", "unhealthy", "degraded", "unhealthy", "healthy"):
+        driver.say("a-1", Health(health))
+    told = [(dict(each.detail), each.count) for each in driver.events("health_changed")]
+    assert told == [
+        ({"health": "degraded", "before": "healthy"}, 1),
+        ({"health": "unhealthy", "before": "degraded"}, 1),
+        ({"health": "healthy", "before": "unhealthy"}, 1),
+    ]
+    driver.pass_time(11 * 10**9)
+    assert [each.count for each in driver.events("health_changed" + REPEATED_SUFFIX)] == [1, 1]
 
 
 def test_a_custom_capability_is_called_where_its_action_is_granted() -> None:

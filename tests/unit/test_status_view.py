@@ -1,0 +1,60 @@
+"""How a component's state reads: what each kind of it says in the table and under stable keys."""
+
+from __future__ import annotations
+
+import pytest
+
+from ipc.struct import replace
+from supervisor.control_messages import ComponentStatus
+from supervisor.status_view import component_details, component_json, status_row, table_lines
+
+ONE = ComponentStatus(
+    name="one",
+    version="1.0.0",
+    kind="actor",
+    phase="running",
+    instance="one-1a2b",
+    directory="/srv/one",
+    health="degraded",
+    pid=7,
+    since_ns=10**9,
+    memory_bytes=2 * 10**6,
+    memory_limit_bytes=256 * 10**6,
+    allowed=3,
+    denied=1,
+    outcome="",
+    exit_code=0,
+    code="",
+    ended="",
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "health"),
+    [
+        ({}, "degraded"),
+        ({"health": "unknown"}, "unknown"),
+        ({"phase": "reconnecting"}, "degraded"),
+        ({"phase": "starting"}, ""),
+        ({"phase": "failed"}, ""),
+        ({"kind": "command", "health": "unknown"}, ""),
+    ],
+)
+def test_the_table_shows_what_an_actor_says_of_its_health(changes: dict[str, str], health: str) -> None:
+    """While it is up; of a command, which is never asked, nothing."""
+    row = status_row(replace(ONE, **changes), 4 * 10**9)  # type: ignore[arg-type]
+    assert dict(zip(("name", "phase", "health"), row, strict=False)) == {
+        "name": "one",
+        "phase": changes.get("phase", "running"),
+        "health": health,
+    }
+    assert component_json(replace(ONE, **changes))["health"] == changes.get("health", "degraded")  # type: ignore[arg-type]
+
+
+def test_the_table_has_a_column_for_each_thing() -> None:
+    """Headings and cells stand below each other, and a component in detail has its health too."""
+    assert table_lines([status_row(ONE, 4 * 10**9)]) == [
+        "NAME  PHASE    HEALTH    SINCE  MEMORY   DENIED",
+        "one   running  degraded  3s     2M/256M  1",
+    ]
+    assert "  health     degraded" in component_details(ONE)
