@@ -14,7 +14,8 @@ from typing import Any, Final
 import wasmtime
 import wasmtime.component
 
-from ipc.broker.messages import MAX_PAYLOAD_BYTES, Answer, Callback, Deliver, Handled
+from ipc.audit.text import bounded
+from ipc.broker.messages import MAX_DESCRIPTION_BYTES, MAX_PAYLOAD_BYTES, Answer, Callback, Deliver, Describe, Handled
 from ipc.channel import Channel
 from ipc.messages import ActorJob, EngineSettings, Finished, Stop, WorkerJob
 from ipc.struct import replace
@@ -135,6 +136,7 @@ class Actor:
         if isinstance(result, Err):
             services.write_log("error", f"initialize: {words_of(result.value)}", [])
             return 1
+        self._link.describe(Describe(*(bounded(text, MAX_DESCRIPTION_BYTES) for text in self._call("metadata"))))
         self._ask_health()
         self._link.greet()
         self._serve()
@@ -178,6 +180,8 @@ class Actor:
         result = self._call("handle-message", value)
         failure = words_of(result.value)[:_FAILURE_CHARS] if isinstance(result, Err) else ""
         if not message.wants_answer:
+            if failure:  # nobody else learns of it
+                services.write_log("error", f"handle-message: {failure}", [])
             self._link.finish(epoch, Handled(message.delivery, failure))
             return
         payload = None if failure else result.value or b""

@@ -30,6 +30,7 @@ from ipc.broker.messages import (
     Bye,
     Callback,
     Deliver,
+    Describe,
     ErrorKind,
     FromWorker,
     Handled,
@@ -85,6 +86,7 @@ class BrokerLink:
         self.lock = threading.Lock()
         self.health = "unknown"
         """What a Ping is answered with."""
+        self._description: Describe | None = None
         self._job = job
         self._wake_up = wake_up
         self._context = zmq.Context(io_threads=1)
@@ -206,6 +208,12 @@ class BrokerLink:
             if health != self.health:
                 self.health = health
                 self._put(Health(health))
+
+    def describe(self, description: Describe) -> None:
+        """Say what the component is, on this connection and on those that come."""
+        with self.lock:
+            self._description = description
+            self._put(description)
 
     def close(self, in_order: bool) -> None:
         """End the session; `in_order` says so to the broker. Waits until what was said is on its way."""
@@ -375,6 +383,8 @@ class BrokerLink:
         self._ready = True
         if self.health != "unknown":
             self._put(Health(self.health))
+        if self._description is not None:
+            self._put(self._description)
         self._flush()
 
     def _fail_requests(self, reason: str) -> None:

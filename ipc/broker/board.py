@@ -20,6 +20,8 @@ BACKLOG_MESSAGES: Final = 2 * 512
 BACKLOG_BYTES: Final = 8 * 1024 * 1024
 """What one instance may have waiting while the first use of a grant is put on record: two frames, a few milliseconds.
 Beyond that its messages are refused: when the disk hangs, what waits for it must not grow."""
+_CHARACTER_BYTES_MAX: Final = 4
+"""What a character of a text takes in CPython (PEP 393)."""
 HOLDS: Final = 2
 """Each instance has a mailbox and a backlog, and both have a share of the room."""
 RATES_MAX: Final = 4_096
@@ -233,4 +235,12 @@ class Board:
 
 
 def _size_bytes(message: FromWorker) -> int:
-    return LETTER_BYTES + len(getattr(message, "payload", None) or getattr(message, "value", None) or b"")
+    """What it may take of our memory: texts, too, are only as long as a frame until they are looked at."""
+    size_bytes = LETTER_BYTES
+    for name in message.__struct_fields__:
+        value = getattr(message, name)
+        if isinstance(value, bytes):
+            size_bytes += len(value)
+        elif isinstance(value, str):
+            size_bytes += len(value) if value.isascii() else _CHARACTER_BYTES_MAX * len(value)
+    return size_bytes

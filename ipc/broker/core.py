@@ -102,6 +102,7 @@ class Core:
             wire.GetMetadata: services.get_metadata,
             wire.Invoke: services.invoke,
             wire.Health: services.health,
+            wire.Describe: services.describe,
         }
         board.take_handlers(handlers)
 

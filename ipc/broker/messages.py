@@ -26,6 +26,8 @@ MAX_KEY_BYTES: Final = 1024
 """A storage key, in UTF-8."""
 MAX_NAME_BYTES: Final = 256
 """A component's name, a topic, the type or action of a custom capability, in UTF-8."""
+MAX_DESCRIPTION_BYTES: Final = 4 * 1024
+"""What a component says that it is, in UTF-8."""
 MAX_LISTED: Final = 1000
 """Keys or components in one answer."""
 
@@ -179,6 +181,14 @@ class Health(Wired, frozen=True, tag="health"):
     health: str
 
 
+class Describe(Wired, frozen=True, tag="describe"):
+    """What the component says that it is (its `metadata`), for those who may send to it."""
+
+    name: str
+    version: str
+    description: str
+
+
 class Bye(Wired, frozen=True, tag="bye"):
     """The worker ends in order: what lies in its mailbox goes back to the senders of requests as target-gone."""
 
@@ -203,6 +213,7 @@ FromWorker = (
     | GetMetadata
     | Invoke
     | Health
+    | Describe
     | Bye
 )
 StorageCall = Get | Set | Delete | Exists | ListKeys | Usage | CompareAndSet

@@ -12,12 +12,14 @@ from ipc.broker.board import Board
 from ipc.broker.events import Provide, Store, StoreResult
 from ipc.broker.ledger import Refusal
 from ipc.broker.messages import (
+    MAX_DESCRIPTION_BYTES,
     MAX_KEY_BYTES,
     MAX_LISTED,
     MAX_NAME_BYTES,
     Accepted,
     CompareAndSet,
     Delete,
+    Describe,
     ErrorKind,
     Exists,
     Get,
@@ -217,8 +219,7 @@ class Services:
             self._board.ledger.refuse(session, message.seq, SEND, name, found, now_ns)
             return
         target = found.target
-        described = (target.name, target.admission.version, target.admission.description, target.health)
-        self._board.tell(session, Names(message.seq, described))
+        self._board.tell(session, Names(message.seq, (*target.described, target.health)))
 
     # -- custom capabilities -------------------------------------------------------------------------------------------
 
@@ -281,6 +282,14 @@ class Services:
                 self._board.ledger.changed(session, message.health, now_ns)
             session.health = message.health
             self._board.phased(session)
+
+    def describe(self, session: Session, message: Describe, _now_ns: int) -> None:
+        """Note what a component says that it is."""
+        described = (message.name, message.version, message.description)
+        if max(len(text.encode()) for text in described) > MAX_DESCRIPTION_BYTES:
+            self._board.violated(session, f"a description of more than {MAX_DESCRIPTION_BYTES} bytes")
+        else:
+            session.described = described
 
 
 _INVALID_KEY: Final = Refusal(

@@ -90,8 +90,8 @@ ORDERED: Final[frozenset[type]] = frozenset(
     )
 )
 """What waits, in its order, while the first use of a grant is being put on record."""
-AT_ONCE: Final[frozenset[type]] = frozenset((wire.Cancel, wire.Handled, wire.Answer, wire.Health))
-"""What ends something that was begun; it never waits."""
+AT_ONCE: Final[frozenset[type]] = frozenset((wire.Cancel, wire.Handled, wire.Answer, wire.Health, wire.Describe))
+"""What ends something that was begun, or tells how and what the component is; it never waits."""
 
 ALLOWED: Final[Mapping[str, frozenset[type]]] = MappingProxyType(
     {
@@ -124,6 +124,7 @@ class Session:
         "backlog_bytes",
         "callbacks",
         "check_ns",
+        "described",
         "epoch",
         "first_use",
         "handlers",
@@ -168,6 +169,8 @@ class Session:
         self.out: list[ToWorker] = []
         self.handlers: Handlers = {}
         self.health = "unknown"
+        self.described = (admission.name, admission.version, admission.description)
+        """Name, version, description: its own words, its manifest's until it has spoken."""
         self.epoch = epoch
         """What Welcome says; another one whenever something on the way to this worker may have been lost."""
         self.heard_ns = now_ns

@@ -91,13 +91,14 @@ def write_log(level: str, message: str, fields: list[tuple[str, str]]) -> None:
 def log_line(level: str, message: str, fields: list[tuple[str, str]]) -> bytes:
     """Return one line of JSON with everything unprintable spelled out, so that no text ends it or drives a terminal.
 
-    What is longer than a log has use for is cut, and says so.
+    What is longer than a log has use for is cut, and says so. Of fields of one name the values are a list.
     """
     entry: dict[str, object] = {"level": level, "message": bounded(message, _MESSAGE_BYTES)}
     if fields:
-        entry["fields"] = {
-            bounded(key, _FIELD_BYTES): bounded(value, _FIELD_BYTES) for key, value in fields[:_FIELDS_MAX]
-        }
+        by_name: dict[str, list[str]] = {}
+        for name, value in fields[:_FIELDS_MAX]:
+            by_name.setdefault(bounded(name, _FIELD_BYTES), []).append(bounded(value, _FIELD_BYTES))
+        entry["fields"] = {name: values[0] if len(values) == 1 else values for name, values in by_name.items()}
     if len(fields) > _FIELDS_MAX:
         entry["fields_left_out"] = len(fields) - _FIELDS_MAX
     text = json.dumps(entry, ensure_ascii=False)

@@ -12,6 +12,7 @@ from ipc.broker.messages import (
     Answer,
     Bye,
     Cancel,
+    Describe,
     ErrorKind,
     Get,
     Handled,
@@ -34,6 +35,7 @@ def test_a_request_is_answered(stage: Stage) -> None:
     broker = stage.broker(1)
     actor = stage.running()
     assert broker.wait(Health) == [Health("healthy")]
+    assert broker.wait(Describe) == [Describe("by hand", "1.0.0", "by hand")]
     payload = b"e" + bytes(range(256)) * 256
     assert broker.ask(payload) == Answer(1, payload)
     assert broker.ask(b"n") == Answer(2, b"")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
 from driving import Driver, admission
 
 from ipc.broker import messaging
@@ -11,13 +14,17 @@ from ipc.broker.messages import (
     Answer,
     Broadcast,
     Bye,
+    CompareAndSet,
     Deliver,
+    FromWorker,
     Handled,
     Health,
+    Invoke,
     Publish,
     Refused,
     Request,
     Send,
+    Set,
 )
 
 
@@ -58,6 +65,26 @@ def test_what_ends_something_does_not_wait() -> None:
     driver.say("a-1", Answer(delivery.delivery, b"!"), Health("healthy"), Bye())
     assert [type(each).__name__ for each in driver.take("b-1")] == ["Accepted", "Callback"]
     assert driver.ended == []
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda seq: Send(seq, "b", bytes(10**6)),
+        lambda seq: Send(seq, "b" * 10**6, b""),
+        lambda seq: Publish(seq, "é" * 250_000, b""),
+        lambda seq: Set(seq, "k", bytes(10**6)),
+        lambda seq: CompareAndSet(seq, "k", bytes(10**6), None),
+        lambda seq: Invoke(seq, "c" * 500_000, "d" * 500_000, b""),
+    ],
+)
+def test_what_waits_for_the_log_is_bounded_whatever_it_consists_of(make: Callable[[int], FromWorker]) -> None:
+    """While the disk hangs, bytes and texts that nobody has looked at yet don't fill the broker's memory."""
+    driver = held()
+    driver.say("a-1", Send(1, "b", b""))
+    refused = driver.say("a-1", *(make(seq) for seq in range(2, 32)))
+    assert {each.code for each in refused if isinstance(each, Refused)} == {"A3004"}
+    assert 30 - len(refused) in (7, 8)
 
 
 def test_the_counts_are_exact() -> None:

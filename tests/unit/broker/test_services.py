@@ -17,11 +17,13 @@ from ipc.broker.events import (
     StoreResult,
 )
 from ipc.broker.messages import (
+    MAX_DESCRIPTION_BYTES,
     Accepted,
     Answer,
     CompareAndSet,
     Delete,
     Deliver,
+    Describe,
     Exists,
     FromWorker,
     Get,
@@ -180,6 +182,9 @@ def test_who_is_there_is_who_may_be_sent_to() -> None:
     driver.say("b-1", Health("degraded"))
     assert driver.say("a-1", ListComponents(1)) == [Names(1, ("b",))]
     assert driver.say("a-1", GetMetadata(2, "b")) == [Names(2, ("b", "1.2.3", "test", "degraded"))]
+    driver.say("b-1", Describe("Bee", "9", "its own words"))
+    driver.lose("b-1")
+    assert driver.say("a-1", GetMetadata(2, "b")) == [Names(2, ("Bee", "9", "its own words", "degraded"))]
     refused = driver.say("a-1", GetMetadata(3, "c"), GetMetadata(4, "d"), GetMetadata(5, "gone"))
     assert [each.kind for each in refused if isinstance(each, Refused)] == [
         "not-permitted",
@@ -201,6 +206,16 @@ def test_a_change_of_health_is_on_record_once() -> None:
     ]
     driver.pass_time(11 * 10**9)
     assert [each.count for each in driver.events("health_changed" + REPEATED_SUFFIX)] == [1, 1]
+
+
+def test_a_description_is_bounded() -> None:
+    """It is kept while its component lives: a worker that sends more than there is room for isn't one of ours."""
+    driver = Driver()
+    driver.ready(admission("a"))
+    driver.say("a-1", Describe("a", "1", "é" * (MAX_DESCRIPTION_BYTES // 2)))
+    assert driver.ended == []
+    driver.say("a-1", Describe("a", "1", "é" * (MAX_DESCRIPTION_BYTES // 2) + "!"))
+    assert [end.code for end in driver.ended] == ["A1806"]
 
 
 def test_a_custom_capability_is_called_where_its_action_is_granted() -> None:

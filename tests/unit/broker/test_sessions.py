@@ -19,6 +19,7 @@ from ipc.broker.messages import (
     CompareAndSet,
     Delete,
     Deliver,
+    Describe,
     Exists,
     FromWorker,
     Get,
@@ -59,6 +60,7 @@ MESSAGES: tuple[FromWorker, ...] = (
     GetMetadata(1, "b"),
     Invoke(1, "c", "d", b""),
     Health("healthy"),
+    Describe("a", "1", "test"),
     Bye(),
 )
 
