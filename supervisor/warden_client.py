@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
+import struct
+from collections.abc import Sequence
 from typing import get_args
 
 from ipc import codec, memory_file
@@ -34,6 +37,8 @@ from ipc.messages import (
 from supervisor.processes import WardenProcess
 
 START_TIMEOUT_S = 15.0
+_SEND_WITHIN = struct.pack("ll", 1, 0)
+"""A struct timeval (socket(7)): a warden that takes nothing for a second is ended, and met as one that has died."""
 
 AboutWorker = Attached | Detached | EndWorker | Question | StorageExceeded | StorageMeasured
 WardenMessage = AboutWorker | WardenReady
@@ -55,10 +60,12 @@ class WardenStartError(ConfinementError):
 class WardenClient:
     """One running warden; who started its process also ends it."""
 
-    __slots__ = ("_ready", "channel", "layers", "pid")
+    __slots__ = ("_process", "_ready", "channel", "layers", "pid")
 
     def __init__(self, started: WardenProcess) -> None:
         """Speak with a warden that was started."""
+        started.endpoint.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _SEND_WITHIN)
+        self._process = started
         self.channel = Channel(started.endpoint)
         self.pid = started.process.pid
         self.layers: tuple[LayerReport, ...] = ()
@@ -68,7 +75,7 @@ class WardenClient:
         """Tell it whose files it touches; `wait_ready` must follow."""
         # One that is gone already is met as the end of its channel.
         with contextlib.suppress(OSError):
-            self.channel.send(setup)
+            self._send(setup)
 
     @property
     def is_ready(self) -> bool:
@@ -99,32 +106,32 @@ class WardenClient:
         policy_file = memory_file.from_bytes("policy", codec.pack(policy))
         try:
             files = (policy_file,) if artifact is None else (policy_file, artifact)
-            self.channel.send(Prepare(worker_id), files)
+            self._send(Prepare(worker_id), files)
         finally:
             os.close(policy_file)
 
     def use_broker(self, socket_path: str, channel: int) -> None:
         """Tell it of a broker that listens, and the channel on which it announces connections there."""
-        self.channel.send(UseBroker(socket_path), (channel,))
+        self._send(UseBroker(socket_path), (channel,))
 
     def attach(self, worker_id: str, listener: int, pidfd: int, mark: int) -> None:
         """Hand a prepared worker over, and its `ipc.hand_over` mark; the answer is an `Attached` on the channel."""
-        self.channel.send(Attach(worker_id), (listener, pidfd, mark))
+        self._send(Attach(worker_id), (listener, pidfd, mark))
 
     def reply(self, worker_id: str, policy: NewPolicy | None, last: bool) -> None:
         """Answer a Question: decide again by `policy`, or refuse; after the `last` reply nothing more is asked."""
         if policy is None:
-            self.channel.send(Reply(worker_id, last))
+            self._send(Reply(worker_id, last))
             return
         policy_file = memory_file.from_bytes("policy", codec.pack(policy))
         try:
-            self.channel.send(Reply(worker_id, last), (policy_file,))
+            self._send(Reply(worker_id, last), (policy_file,))
         finally:
             os.close(policy_file)
 
     def detach(self, worker_id: str) -> None:
         """Say that a prepared worker has ended; the answer is a `Detached` once its counts are in the log."""
-        self.channel.send(Detach(worker_id))
+        self._send(Detach(worker_id))
 
     def receive(self, timeout_s: float | None) -> WardenMessage:
         """Return the next message; raises EOFError when the warden is gone.
@@ -137,6 +144,14 @@ class WardenClient:
         if isinstance(message, WardenReady):
             self._take(message)
         return message
+
+    def _send(self, message: object, files: Sequence[int] = ()) -> None:
+        try:
+            self.channel.send(message, files)
+        except BlockingIOError:
+            # Stopped, or stuck: whoever waits here has other workers to see to. Its end is met as that of its channel.
+            self._process.see_gone()
+            raise BrokenPipeError("the warden takes nothing any more; it was ended") from None
 
     def _take(self, ready: WardenReady) -> None:
         self.layers = ready.layers

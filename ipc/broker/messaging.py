@@ -132,7 +132,7 @@ class Messaging:
         self._board.tell(session, Accepted(message.seq, reached))
 
     def publish(self, session: Session, message: Publish, now_ns: int) -> None:
-        """To everybody whose subscription covers the topic."""
+        """To everybody whose subscription covers the topic; who is reached by more has to pay for more."""
         topic = message.topic
         allowed = self._permission(session, PUBLISH, topic)
         if isinstance(allowed, Refusal):
@@ -141,11 +141,12 @@ class Messaging:
         if self._board.ledger.use(session, PUBLISH, topic, allowed, now_ns, each=False) is None:
             self._board.stall(session, message)
             return
-        refusal = self._bounds_refusal(session, message.payload, session.max_payload_bytes, 1, now_ns)
+        subscribers = self._board.subscriptions.of(topic)
+        most_bytes = session.max_payload_bytes
+        refusal = self._bounds_refusal(session, message.payload, most_bytes, 1 + len(subscribers), now_ns)
         if refusal is not None:
             self._refuse(session, message.seq, PUBLISH, "" if refusal.quota else topic, refusal, now_ns)
             return
-        subscribers = self._board.subscriptions.of(topic)
         reached = self._spread(session, subscribers, message.payload, topic, now_ns)
         self._board.tell(session, Accepted(message.seq, reached))
 

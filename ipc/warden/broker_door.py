@@ -122,6 +122,15 @@ class Connection:
         """The worker has got it, as this number of its own."""
         self._number = number
 
+    def take_over(self, number: int, endpoint: int) -> None:
+        """Know what a warden before this one has given; `endpoint` is a duplicate of the worker's `number`."""
+        with socket.socket(fileno=os.dup(endpoint)) as found:
+            if (found.family, found.type) != (socket.AF_UNIX, socket.SOCK_STREAM):
+                return  # its channel: the one socket that it holds and that no warden gave
+        self._number = number
+        self._inode = os.fstat(endpoint).st_ino
+        self._connected = self.is_at(endpoint)
+
     @property
     def number(self) -> int:
         """The worker's descriptor that it was given last; -1 when it got none."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import stat
 from typing import Final
 
 from ipc.libc import pidfd_getfd
@@ -36,10 +37,27 @@ def answer_socket(context: Context) -> Answer:
 
 def answer_connect(context: Context) -> Answer:
     """connect(2): whether the socket that it was given is connected."""
-    connection = context.connection
-    if connection is None or connection.number < 0 or signed(context.call.a0) != connection.number:
+    connection, number = context.connection, signed(context.call.a0)
+    if connection is not None and connection.number < 0 <= number:
+        _take_over(context, connection, number)
+    if connection is None or connection.number < 0 or number != connection.number:
         return Refusal(errno.EACCES, _ACTION, "connect", _CODE, "a worker has no sockets of its own")
     return 0 if connection.take_connected() else -errno.ECONNREFUSED
+
+
+def _take_over(context: Context, connection: Connection, number: int) -> None:
+    """Look whether a warden that has died since gave it that: then it does nothing but go on."""
+    try:
+        endpoint = pidfd_getfd(context.pidfd, number)
+    except OSError as error:
+        if error.errno == errno.EBADF:
+            return
+        raise
+    try:
+        if stat.S_ISSOCK(os.fstat(endpoint).st_mode):
+            connection.take_over(number, endpoint)
+    finally:
+        os.close(endpoint)
 
 
 def _is_open(context: Context, connection: Connection) -> bool:

@@ -22,6 +22,8 @@ from ipc.hand_over import is_marked
 from ipc.libc import pidfd_getfd
 from ipc.struct import Struct, field
 from supervisor.deaths import DEATHS_MAX
+from supervisor.processes import WardenProcess
+from supervisor.warden_client import WardenClient
 from supervisor.warden_recovery import has_unanswered_call
 from supervisor.warden_restart import ANSWERED_WRONG, UNANSWERED
 
@@ -366,3 +368,23 @@ def test_a_hundred_deaths_under_load(
     assert survived
     assert len(took_ms) > KILLS // 10
     assert p99 < HANG_MS
+
+
+def test_a_warden_that_takes_nothing_holds_nobody_up() -> None:
+    """Stopped, with its channel full: who tells it something ends it instead of waiting, and meets that as its end."""
+    process = WardenProcess.start("import signal\ndef main(descriptor):\n    signal.pause()", None)
+    try:
+        warden = WardenClient(process)
+        process.process.send_signal(signal.SIGSTOP)
+
+        def tell_ever_more() -> None:
+            for number in range(100_000):
+                warden.detach(f"worker-{number}")
+
+        with pytest.raises(BrokenPipeError, match="was ended"):
+            tell_ever_more()
+        assert process.process.wait(0)
+        with pytest.raises((EOFError, ConnectionError)):
+            warden.receive(TIMEOUT_S)
+    finally:
+        process.close()

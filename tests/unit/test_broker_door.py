@@ -68,6 +68,24 @@ def test_a_worker_that_is_expected_is_connected(door: tuple[BrokerDoor, Channel]
         assert not connection.is_at(dead.fileno())
 
 
+def test_a_warden_takes_over_what_one_before_it_gave() -> None:
+    """A live socket counts as connected and a dead one doesn't; a worker's channel was never given by a warden."""
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection = Connection(BrokerDoor(), "w")
+    with near:
+        with far:
+            connection.take_over(7, near.fileno())
+            assert (connection.number, connection.is_at(near.fileno())) == (7, True)
+            assert (connection.take_connected(), connection.take_connected()) == (True, False)
+        connection.take_over(7, near.fileno())
+        assert not connection.take_connected()
+    channel, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with channel, other:
+        connection = Connection(BrokerDoor(), "w")
+        connection.take_over(3, channel.fileno())
+        assert connection.number == -1
+
+
 def test_without_a_broker_the_socket_is_dead() -> None:
     """Before the first has come, after its channel was closed, and where nobody listens."""
     door = BrokerDoor()

@@ -414,6 +414,24 @@ def test_a_broadcast_to_more_than_the_rate_never_goes() -> None:
     assert refused.retry_after_ms == NEVER_MS
 
 
+def test_a_publication_costs_one_and_one_for_each_subscriber() -> None:
+    """However many listen, the broker carries no more than the publisher's rate; one that nobody hears costs one."""
+    driver = Driver()
+    driver.ready(
+        admission("a", {"messaging.publish": ("**",), "messaging.subscribe": ("own",)}, Bounds(messages_per_s=8)),
+        *(admission(name, {"messaging.subscribe": ("t",)}) for name in "bcd"),
+    )
+    assert driver.say("a-1", Publish(1, "t", b"")) == [Accepted(1, 3)]
+    assert driver.say("a-1", Publish(2, "own", b""))[-1] == Accepted(2, 1)
+    assert driver.say("a-1", Publish(3, "nobody hears", b"")) == [Accepted(3, 0)]
+    (refused,) = driver.say("a-1", Publish(4, "t", b""))
+    assert isinstance(refused, Refused)
+    assert (refused.kind, refused.code, refused.retry_after_ms) == ("over-quota", "A1502", 375)
+    assert driver.say("a-1", Publish(5, "nobody hears", b"")) == [Accepted(5, 0)]
+    driver.pass_time(10**9)
+    assert driver.say("a-1", Publish(6, "t", b"")) == [Accepted(6, 3)]
+
+
 def test_who_comes_and_goes_is_in_the_next_broadcast_or_not() -> None:
     """The list of receivers is kept, and never for longer than it is true."""
     driver = Driver()
