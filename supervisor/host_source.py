@@ -51,7 +51,7 @@ class HostSource:
             return
         self._look_ns = now_ns + watch.INTERVAL_NS
         for worker_id, run in tuple(self._runs.items()):
-            if run.watch():
+            if run.watch(now_ns):
                 self._loop.touch(worker_id)
 
     def _read_signal(self) -> None:

@@ -141,6 +141,11 @@ def deadline_passed(phase: Phase, facts: Facts, used_ns: int, timeout_ns: int | 
     return Happened(Event.LIMIT_REACHED, facts)
 
 
+def seen_leaderless(facts: Facts) -> Happened:
+    """A worker's threads go on without its leader: no word of its end would come."""
+    return Happened(Event.LIMIT_REACHED, replace(facts, killed_for="leader thread exited while others ran"))
+
+
 def seen_holding(facts: Facts, usage: watch.Usage, memory_bound_bytes: int, limits: WorkerLimits) -> Happened | None:
     """Judge what a running worker was seen to hold; None when its limits explain it."""
     if usage.memory_bytes > memory_bound_bytes:

@@ -60,6 +60,7 @@ class RunLoop(Struct):
     _deadlines: Deadlines = field(default_factory=Deadlines)
     _closed: bool = False
     _watched: bool = False
+    _leaderless: bool = False
     _draining: bool = False
     _drain_until_ns: int = 0
 
@@ -226,17 +227,25 @@ class RunLoop(Struct):
         killed = self.worker.kill_sent
         self._happen(run_events.deadline_passed(self.phase, self.facts, used_ns, self.timeout_ns, killed))
 
-    def watch(self) -> bool:
+    def watch(self, now_ns: int) -> bool:
         """Look at what the worker holds, if that can have grown; end it when that is more than its limits explain.
 
         True where something has followed from it.
         """
-        if not self._watched or self.phase is Phase.ENDED or not self.worker.has_computed():
+        if not self._watched or self.phase is Phase.ENDED:
+            return False
+        if not (self._leaderless or self.worker.is_to_be_seen(now_ns)):
             return False
         usage = self.worker.look()
         if usage is None:
             self._watched = False
             return False
+        if not usage.has_leader:
+            # Seen twice: so is one that was killed, while its threads are being reaped.
+            before, self._leaderless = self._leaderless, True
+            if before:
+                self._happen(run_events.seen_leaderless(self.facts))
+            return before
         self.held_bytes = usage.memory_bytes
         bound_bytes, limits = self.worker.memory_bound_bytes, self.worker.job.limits
         happened = run_events.seen_holding(self.facts, usage, bound_bytes, limits)

@@ -47,6 +47,7 @@ class RunWorker(Struct):
     """What it may hold once it runs, as `watch.read_usage` counts."""
     _said_go: bool = False
     _seen_cpu_ns: int = -watch.IDLE_CPU_NS
+    _seldom_ns: int = 0
 
     def receive_from_keeper(self) -> Spawned | Ended | None:
         """Take the keeper's next word; None when it is gone."""
@@ -123,15 +124,17 @@ class RunWorker(Struct):
         """Whether what it holds is looked at; False where a test has switched that layer off."""
         return "rlimits" not in self.plan.off
 
-    def has_computed(self) -> bool:
-        """Whether it has computed since this was last so: only then can it hold more than before."""
+    def is_to_be_seen(self, now_ns: int) -> bool:
+        """Whether it has computed since this was last so, and for how long: only then can it hold more than before."""
         try:
             cpu_ns = watch.read_cpu_ns(self.pid)
         except OSError:
             return True  # it has ended, as the look will tell
-        if abs(cpu_ns - self._seen_cpu_ns) < watch.IDLE_CPU_NS:
+        computed_ns = abs(cpu_ns - self._seen_cpu_ns)
+        if not computed_ns or (computed_ns < watch.IDLE_CPU_NS and now_ns < self._seldom_ns):
             return False
         self._seen_cpu_ns = cpu_ns
+        self._seldom_ns = now_ns + watch.SELDOM_NS
         return True
 
     def look(self) -> watch.Usage | None:

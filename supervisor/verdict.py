@@ -69,6 +69,8 @@ class Facts(Struct, frozen=True):
     refused_reason: str = ""
     interrupted_by: int = 0
     broken: str = ""
+    killed_for: str = ""
+    """What it was killed for that no limit and no rule names; of one that ended by itself meanwhile it isn't said."""
     unrecorded: str = ""
     """Why something could not be recorded: what is not on record may not happen, whatever else did."""
 
@@ -158,6 +160,8 @@ def _from_wait(facts: Facts, ended: Ended) -> Verdict:
     finished = facts.finished
     if ended.killed_for:
         return Verdict("crashed", 128 + signal.SIGKILL, ended.killed_for)
+    if facts.killed_for and os.WIFSIGNALED(ended.wait_status) and os.WTERMSIG(ended.wait_status) == signal.SIGKILL:
+        return Verdict("crashed", 128 + signal.SIGKILL, facts.killed_for)
     if os.WIFSIGNALED(ended.wait_status):
         return _from_signal(facts, ended, os.WTERMSIG(ended.wait_status))
     if finished is None:

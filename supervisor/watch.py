@@ -17,6 +17,8 @@ INTERVAL_NS = 100 * 10**6
 """How often; what a worker can take in between is the possible overshoot, some hundred megabytes."""
 IDLE_CPU_NS = 2 * 10**6
 """Who has not computed for longer than this since the last look can't have taken more than a few megabytes."""
+SELDOM_NS = 10**9
+"""Who has computed, if less, is looked at after so long: the end of a leader thread costs next to nothing."""
 UNCOUNTED_BYTES = 32 << 20
 """What a harmless worker has beside what RLIMIT_DATA counts: its main stack, written library data, page tables."""
 MAX_THREADS = 192
@@ -31,14 +33,14 @@ class Usage(Struct, frozen=True):
 
     memory_bytes: int
     threads: int
+    has_leader: bool = True
+    """Whether its leader thread lives: what the others hold without it isn't told, nor does the pidfd tell an end."""
 
 
-def usage_of(status: Mapping[str, str]) -> Usage | None:
-    """Add up the private memory that `/proc/PID/status` tells of; None for a process that has none any more."""
-    if "RssAnon" not in status:  # a zombie; the keeper looks for one whose threads live
-        return None
+def usage_of(status: Mapping[str, str]) -> Usage:
+    """Add up the private memory that `/proc/PID/status` tells of: of a zombie, none."""
     memory_kib = sum(int(status[name].split()[0]) for name in _COUNTED if name in status)
-    return Usage(memory_kib * 1024, int(status["Threads"]))
+    return Usage(memory_kib * 1024, int(status["Threads"]), not status["State"].lstrip().startswith("Z"))
 
 
 def read_usage(pid: int, pidfd: int) -> Usage | None:

@@ -10,7 +10,6 @@ import gc
 import os
 import select
 import signal
-import time
 
 from multiprocess import forkserver
 
@@ -23,12 +22,7 @@ from worker.main import check_origin
 
 LIFELINE = 0
 """Where the keeper's own channel sits among its descriptors, after the worker has been forked."""
-_POLL_MS = 250
-"""How often a worker whose leader thread may have left its threads behind is looked at."""
 LIFELINE_CUT = "its lifeline to the supervisor was cut"
-_CPUCLOCK_SCHED = 2
-"""A process's clock by its number (include/linux/posix-timers.h)."""
-_ZOMBIE_LEADER = "leader thread exited while others ran"
 
 
 def keep(packed_plan: bytes) -> None:
@@ -107,47 +101,20 @@ def _become_worker(plan: WorkerPlan, given: int, parent_pidfd: int, in_pid_names
 
 
 def _wait(lifeline: Channel, pid: int, worker: int) -> str:
-    """Wait for the worker's end, killing it when the supervisor is gone; returns why it was killed, if it was."""
+    """Wait for the worker's end, killing it when the supervisor is gone; returns why it was killed, if it was.
+
+    No timer: hundreds of keepers of idle workers cost nothing. A worker whose leader thread left the others behind ends
+    without its pidfd telling so; the supervisor, which looks at all workers in one go, sees that.
+    """
     poller = select.poll()
     poller.register(lifeline.fileno(), select.POLLIN)
     poller.register(worker, select.POLLIN)
     killed_for = ""
-    zombie_before = False
-    seen_cpu_ns = -1
     while True:
-        ready = dict(poller.poll(_POLL_MS))
+        ready = dict(poller.poll())
         if worker in ready:
             return killed_for
-        if lifeline.fileno() in ready and not killed_for:
-            # Anything on the lifeline, its end above all, means: end the worker.
-            killed_for = LIFELINE_CUT
-            os.kill(pid, signal.SIGKILL)
-            poller.unregister(lifeline.fileno())
-        elif not ready and not killed_for:
-            cpu_ns = _cpu_ns(pid)
-            if cpu_ns == seen_cpu_ns >= 0 and not zombie_before:
-                continue  # no thread of it has computed, and so none has ended
-            seen_cpu_ns = cpu_ns
-            # Seen twice: the leader of a worker that was killed is a zombie too, while its threads are being reaped.
-            zombie = is_zombie(pid)
-            if zombie and zombie_before:
-                killed_for = _ZOMBIE_LEADER
-                os.kill(pid, signal.SIGKILL)
-            zombie_before = zombie
-
-
-def _cpu_ns(pid: int) -> int:
-    """Return how long all threads of a process have computed (clock_getcpuclockid(3)): a tenth of the cost of /proc."""
-    try:
-        return time.clock_gettime_ns((~pid << 3) | _CPUCLOCK_SCHED)
-    except OSError:
-        return -1
-
-
-def is_zombie(pid: int) -> bool:
-    """Return whether the leader is a zombie although its pidfd isn't readable: other threads live (proc(5), state)."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as source:
-            return source.read().rpartition(b")")[2].split()[0] == b"Z"
-    except OSError:
-        return False
+        # Anything on the lifeline, its end above all, means: end the worker.
+        killed_for = LIFELINE_CUT
+        os.kill(pid, signal.SIGKILL)
+        poller.unregister(lifeline.fileno())

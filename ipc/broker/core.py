@@ -48,8 +48,11 @@ from ipc.broker.sessions import ENDED, READY, Session
 from ipc.policy.quotas import MESSAGE_RATE, rate_level
 
 WAITING_BYTES: Final = 64 * 1024 * 1024
-HEARTBEAT_NS: Final = 5_000_000_000
-"""An idle worker is asked whether it lives this often. Two hundred of them are forty frames a second."""
+HEARTBEAT_NS: Final = 10_000_000_000
+"""An idle worker is asked whether it lives about this often."""
+BEATS: Final = 10
+"""The heartbeat in so many parts, at whose ends all are asked whose time has come in it: what is idle should stay
+asleep, and one wake-up for twenty workers costs little more than for one."""
 SILENT_BEATS: Final = 3
 """An idle worker that lets so many Pings go unanswered, each for an interval, is ended. What counts is that it was
 asked, not that time has passed: the broker itself may have been stopped."""
@@ -76,6 +79,7 @@ class Core:
         self._epoch = epoch
         self._random = random
         self._heartbeat_ns = heartbeat_ns
+        self._beat_ns = max(1, heartbeat_ns // BEATS)
         self._checks: list[tuple[int, str]] = []
         self._board = board = Board(random, waiting_bytes)
         self._messaging = messaging = Messaging(board)
@@ -269,6 +273,7 @@ class Core:
         self._check_at(session, now_ns + self._heartbeat_ns)
 
     def _check_at(self, session: Session, check_ns: int) -> None:
+        check_ns += -check_ns % self._beat_ns
         session.check_ns = check_ns
         heapq.heappush(self._checks, (check_ns, session.instance))
 

@@ -106,8 +106,8 @@ class Peers:
         self._open.pop(descriptor, None)
         self._closed.append(Link(descriptor, self._generations.get(descriptor, 0)))
 
-    def heard(self, key: str, route: bytes, descriptor: int) -> bool:
-        """Note a frame; False if nothing is taken from who sent it."""
+    def heard(self, key: str, route: bytes, descriptor: int = -1) -> bool:
+        """Note a frame; False if nothing is taken from who sent it. `descriptor` is needed where it is the first."""
         connection = self._by_route.get(route)
         if connection is not None and connection.key == key:
             connection.frames += 1
@@ -126,9 +126,10 @@ class Peers:
                 self._open[descriptor] = peer.connection
         return True
 
-    def knows(self, route: bytes) -> bool:
-        """Whether frames have come by this routing id before."""
-        return route in self._by_route
+    def knows(self, key: str, route: bytes) -> bool:
+        """Whether frames have come from the holder of `key` by this routing id before."""
+        connection = self._by_route.get(route)
+        return connection is not None and connection.key == key
 
     def take_lost(self) -> list[Connection]:
         """Forget the connections that were closed, and return those that were somebody's."""

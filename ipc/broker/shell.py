@@ -38,13 +38,13 @@ from ipc.broker.events import (
     Phased,
     Provide,
     Provided,
-    Received,
     Record,
     Store,
     Transmit,
 )
 from ipc.broker.holding import Holding
-from ipc.broker.messages import MAX_PAYLOAD_BYTES, unpack_from_worker
+from ipc.broker.inbox import Inbox
+from ipc.broker.messages import MAX_PAYLOAD_BYTES
 from ipc.broker.orders import (
     ActorCalled,
     Admit,
@@ -65,19 +65,17 @@ from ipc.broker.orders import (
     UseWarden,
 )
 from ipc.broker.outbox import RETRY_NS, Outbox
-from ipc.broker.peers import Peers, is_given_route
-from ipc.broker.sockets import Incoming, Sockets
+from ipc.broker.peers import Peers
+from ipc.broker.sockets import Sockets
 from ipc.broker.store import Store as StoreFile
 from ipc.broker.store_thread import StoreThread
 from ipc.channel import Channel
-from ipc.errors import LocalProtocolError, PeerProtocolError
+from ipc.errors import LocalProtocolError
 from ipc.messages import LayerReport
 from ipc.policy.decision import compile_policy
 from ipc.struct import replace
 from ipc.warden.asking import POLICY_MAX_BYTES, read_document
 
-READ_FRAMES: Final = 64
-"""How many frames are taken before everything else has its turn."""
 BROKE_PROTOCOL: Final = "A1806"
 NO_PROVIDER: Final = "no provider is registered for this capability"
 _ORDERS: Final = (AreYouThere, Admit, Dismiss, UseWarden, CallActor, ForgetCall, RemoveNamespace, ReadQuotas)
@@ -146,6 +144,7 @@ class Broker:
         self._watch = watch
         self._mail = _Mail(channel)
         self._peers = Peers()
+        self._inbox = Inbox(sockets, self._peers)
         self._outbox = Outbox(sockets.send)
         self._wardens: dict[int, Channel] = {}
         self._stamps: dict[str, AuditEvent] = {}
@@ -190,7 +189,7 @@ class Broker:
                 self._handle(done)
         if sockets.monitor in ready:
             sockets.watch(self._peers)
-        if self._reads and self._read_frames():
+        if self._reads and self._read():
             # Only now: what came over a connection before it was closed has been read.
             for lost in self._peers.take_lost():
                 self._outbox.forget(lost.route)
@@ -215,44 +214,19 @@ class Broker:
             until_ns = min(until_ns, now_ns + RETRY_NS)
         return max(0, -((now_ns - until_ns) // 1_000_000))
 
-    def _read_frames(self) -> bool:
+    def _read(self) -> bool:
         """Take what has come, for one turn; whether that was all."""
-        for _ in range(READ_FRAMES):
-            incoming = self._sockets.receive()
-            if incoming is None:
-                return True
-            self._take_frame(incoming)
-        return False
-
-    def _take_frame(self, incoming: Incoming) -> None:
-        key, route, descriptor, body, size_bytes = incoming
-        if not self._peers.knows(route):
-            self._sockets.watch(self._peers)
-        if not self._peers.heard(key, route, descriptor):
-            return
-        why = ""
-        if not is_given_route(route):
-            why = "a routing id of its own choice"
-        elif body is None:
-            why = "a message of several frames"
-        else:
+        for event in self._inbox.read():
             try:
-                messages = unpack_from_worker(body.buffer)
-            except PeerProtocolError as error:
-                why = str(error)
-        if why:
-            self._handle(Malformed(key, route, why, size_bytes))
-            return
-        try:
-            self._handle(Received(key, route, tuple(messages), size_bytes))
-        except Exception as error:
-            # Our fault, and this process can't be trusted after it; but who has found it must not do it again.
-            instance = self._peers.instance_of(key)
-            if instance is not None:
-                self._mail.send(
-                    EndPeerNow(instance, BROKE_PROTOCOL, f"the broker broke on its message: {error!r}"[:512])
-                )
-            raise
+                self._handle(event)
+            except Exception as error:
+                # Our fault, and this process can't be trusted after it; but who has found it must not do it again.
+                instance = self._peers.instance_of(event.key)
+                if instance is not None:
+                    why = f"the broker broke on its message: {error!r}"
+                    self._mail.send(EndPeerNow(instance, BROKE_PROTOCOL, why[:512]))
+                raise
+        return self._inbox.is_empty
 
     def _hold_back(self) -> None:
         """Read no messages while their records have nowhere to go."""
@@ -428,7 +402,7 @@ class Broker:
             # What has closed is noted first: a worker that connects again has closed before.
             self._sockets.watch(self._peers)
             for _ in range(_READS_BEFORE_ANSWER):
-                if self._read_frames():
+                if self._read():
                     break
             for lost in self._peers.take_lost():
                 self._handle(Disconnected(lost.key, lost.route))

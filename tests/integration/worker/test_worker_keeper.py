@@ -16,7 +16,7 @@ import pytest
 
 from ipc.messages import Confined, EngineSettings, Spawned, StartFailed, WorkerPlan
 from supervisor.launch import Launched, launch
-from worker.keeper import LIFELINE_CUT, is_zombie
+from worker.keeper import LIFELINE_CUT
 
 if TYPE_CHECKING:
     from conftest import Stage
@@ -148,36 +148,3 @@ def test_a_zygote_that_can_not_start_says_why(monkeypatch: pytest.MonkeyPatch) -
         zygote.fork(ByName("worker.keeper", "keep"), b"", ())
     assert time.monotonic() - started < 10
     zygote.close()
-
-
-ZOMBIE_LEADER = """
-import ctypes, os, sys, threading
-threading.Thread(target=sys.stdin.read).start()
-print("up", flush=True)
-call = ctypes.CDLL(None).syscall
-call.argtypes = (ctypes.c_long, ctypes.c_long)
-call({"x86_64": 60, "aarch64": 93}[os.uname().machine], 0)
-"""
-
-
-def test_a_leader_that_left_its_threads_behind_is_seen() -> None:
-    """exit(2) of the main thread makes a zombie whose pidfd isn't readable: the keeper sees it."""
-    process = subprocess.Popen(
-        [sys.executable, "-I", "-c", ZOMBIE_LEADER], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    pidfd = os.pidfd_open(process.pid)
-    process.stdout.readline()
-    deadline = time.monotonic() + 10
-    while not is_zombie(process.pid) and time.monotonic() < deadline:
-        os.sched_yield()
-    assert is_zombie(process.pid)
-    assert not wait_gone(pidfd, 0.0)
-    assert not is_zombie(os.getpid())
-    process.kill()
-    process.wait()
-    assert not is_zombie(process.pid)
-    process.stdin.close()
-    process.stdout.close()
-    os.close(pidfd)

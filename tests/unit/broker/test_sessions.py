@@ -9,7 +9,8 @@ from typing import get_args
 import pytest
 from driving import Driver, admission
 
-from ipc.broker.events import Announced, EndPeer, Malformed, Received
+from ipc.broker.core import BEATS, HEARTBEAT_NS
+from ipc.broker.events import Announced, Due, EndPeer, Malformed, Received
 from ipc.broker.messages import (
     Accepted,
     Answer,
@@ -140,7 +141,7 @@ def test_a_greeting_is_answered_with_the_terms() -> None:
     driver = Driver()
     driver.admit(admission("a"))
     driver.connect("a-1")
-    assert driver.take("a-1") == [Welcome(77, 1_000_000, 5_000)]
+    assert driver.take("a-1") == [Welcome(77, 1_000_000, HEARTBEAT_NS // 10**6)]
     assert [(each.instance, each.phase) for each in driver.phases] == [("a-1", "ready")]
 
 
@@ -195,15 +196,28 @@ def test_an_idle_worker_is_asked_and_ended_when_it_stays_silent() -> None:
     """Three Pings, one an interval; any word in between starts anew."""
     driver = Driver()
     driver.ready(admission("a"))
-    driver.pass_time(5 * 10**9)
+    driver.pass_time(HEARTBEAT_NS)
     assert driver.take("a-1") == [Ping()]
     driver.say("a-1", Health("healthy"))
-    driver.pass_time(16 * 10**9)
+    driver.pass_time(3 * HEARTBEAT_NS + HEARTBEAT_NS // BEATS)
     assert driver.take("a-1") == [Ping()] * 3
     assert driver.ended == []
-    driver.pass_time(5 * 10**9)
+    driver.pass_time(HEARTBEAT_NS)
     assert [(each.instance, each.code) for each in driver.ended] == [("a-1", "A1810")]
     assert driver.core.next_due_ns() is None or driver.take("a-1") == []
+
+
+def test_one_moment_serves_all_whose_time_has_come() -> None:
+    """Workers that came within a beat of each other are asked together, at its end: nobody is woken up for each."""
+    driver = Driver()
+    for number in range(5):
+        driver.now_ns += HEARTBEAT_NS // BEATS // 10
+        driver.ready(admission(f"c{number}"))
+    due_ns = driver.core.next_due_ns()
+    assert due_ns is not None
+    driver.now_ns = due_ns
+    driver.handle(Due())
+    assert [driver.take(f"c{number}-1") for number in range(5)] == [[Ping()]] * 5
 
 
 def test_a_busy_worker_may_be_silent() -> None:
@@ -213,14 +227,14 @@ def test_a_busy_worker_may_be_silent() -> None:
     driver.say("a-1", Request(1, "b", b"long work", 10**6))
     for _ in range(60):
         driver.say("a-1", Health("healthy"))
-        driver.pass_time(5 * 10**9)
+        driver.pass_time(HEARTBEAT_NS)
     assert driver.ended == []
     assert driver.take("b-1", Ping) == [Ping()] * 3
     delivery = driver.take("b-1", Deliver)[0].delivery
     driver.say("b-1", Answer(delivery, b"done"))
     for _ in range(8):
         driver.say("b-1", Health("healthy"))
-        driver.pass_time(5 * 10**9)
+        driver.pass_time(HEARTBEAT_NS)
     assert driver.ended == []
 
 
