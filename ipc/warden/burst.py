@@ -16,6 +16,8 @@ PAUSE_MS: Final = 5
 """So long without a call is a pause: a burst is over, and there is time to hand over records of allowed actions."""
 RENEWAL_NS: Final = 20_000_000
 """So long a burst stays on one processor; then the scheduler chooses anew, should somebody else want that one."""
+REST_NS: Final = 200_000_000
+"""So long nothing is kept after somebody else has had much of that processor: where none is idle there is no gain."""
 
 
 class Step(enum.Enum):
@@ -31,13 +33,14 @@ class Step(enum.Enum):
 class Burst:
     """The rhythm of one worker's calls. Integer nanoseconds of a monotonic clock."""
 
-    __slots__ = ("_last_ns", "_quick", "_since_ns", "pinned")
+    __slots__ = ("_last_ns", "_quick", "_rests_until_ns", "_since_ns", "pinned")
 
     def __init__(self) -> None:
         """No call has come yet."""
         self._last_ns = -QUICK_NS - 1
         self._quick = 0
         self._since_ns = 0
+        self._rests_until_ns = 0
         self.pinned = False
         """Whether both are on one processor, as far as the last step that was returned has been taken."""
 
@@ -53,7 +56,7 @@ class Burst:
             if now_ns - self._since_ns < RENEWAL_NS:
                 return Step.NOTHING
             return self.let_go()
-        if self._quick < CALLS:
+        if self._quick < CALLS or now_ns < self._rests_until_ns:
             return Step.NOTHING
         self.pinned = True
         self._since_ns = now_ns
@@ -65,3 +68,8 @@ class Burst:
             return Step.NOTHING
         self.pinned = False
         return Step.LET_GO
+
+    def judge(self, now_ns: int, used_ns: int) -> None:
+        """Take a rest if the two, let go by a call just now, had less than three quarters of their processor's time."""
+        if used_ns * 4 < (now_ns - self._since_ns) * 3:
+            self._rests_until_ns = now_ns + REST_NS

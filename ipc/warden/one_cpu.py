@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import time
 from typing import Final
 
 from ipc.hand_over import clear_cpus, note_cpus, noted_cpus
@@ -17,6 +18,8 @@ from ipc.warden.burst import Burst, Step
 from ipc.warden.notify import Call, CallGone, Listener
 from ipc.warden.reach import pid_of
 
+_CPU_CLOCK: Final = 2
+"""Of a process's three clocks, in the low bits beside its number: CPUCLOCK_SCHED, include/linux/posix-timers.h."""
 _THREADS_MAX: Final = 32
 """A worker with more threads than these is left alone: it would cost its lane time, and others theirs."""
 
@@ -28,7 +31,18 @@ class OneCpu:
     They are those in a directory of /proc that is held open: of this very process, also should its number get another.
     """
 
-    __slots__ = ("_before", "_burst", "_cpu", "_listener", "_mark", "_may", "_own", "_tasks")
+    __slots__ = (
+        "_before",
+        "_burst",
+        "_clock",
+        "_cpu",
+        "_listener",
+        "_mark",
+        "_may",
+        "_own",
+        "_tasks",
+        "_used_before_ns",
+    )
 
     def __init__(self, pidfd: int, listener: Listener, mark: mmap.mmap | bytearray) -> None:
         """Give back first what a warden before this one, which was killed in a burst, has taken."""
@@ -38,9 +52,12 @@ class OneCpu:
         self._own = os.sched_getaffinity(0)
         self._cpu: set[int] = set()
         self._before: set[int] = set()
+        self._used_before_ns = 0
         self._tasks = -1
+        pid = pid_of(pidfd)
+        self._clock = ~pid << 3 | _CPU_CLOCK
         with contextlib.suppress(OSError):  # it has ended, or /proc doesn't show it: nothing is done then
-            self._tasks = os.open(f"/proc/{pid_of(pidfd)}/task", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._tasks = os.open(f"/proc/{pid}/task", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._may = len(self._own) > 1 and self._tasks >= 0
         left = noted_cpus(mark)
         if left is not None:
@@ -60,6 +77,7 @@ class OneCpu:
                 self._pin(call)
             elif step is Step.LET_GO:
                 self._let_go()
+                self._burst.judge(now_ns, self._used_ns() - self._used_before_ns)
 
     def let_go(self) -> None:
         """Give the worker and this thread back what they had: no call comes for the moment."""
@@ -88,6 +106,7 @@ class OneCpu:
             os.sched_setaffinity(0, self._cpu)
             for thread in threads:
                 self._move(thread, before, self._cpu)
+            self._used_before_ns = self._used_ns()
         except CallGone:
             self._burst.let_go()
         except OSError:
@@ -105,6 +124,12 @@ class OneCpu:
             for thread in self._threads():
                 self._move(thread, self._cpu, self._before)
         clear_cpus(self._mark)
+
+    def _used_ns(self) -> int:
+        """Return the processor time that the worker and this thread have had; a process that has ended has none."""
+        with contextlib.suppress(OSError):
+            return time.thread_time_ns() + time.clock_gettime_ns(self._clock)
+        return 0
 
     def _threads(self) -> list[int]:
         """Return the worker's threads, none once it has ended."""

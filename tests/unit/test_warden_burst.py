@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipc.warden.burst import CALLS, QUICK_NS, RENEWAL_NS, Burst, Step
+from ipc.warden.burst import CALLS, QUICK_NS, RENEWAL_NS, REST_NS, Burst, Step
 
 MS = 1_000_000
 START_NS = 1_000 * MS
@@ -66,6 +66,18 @@ def test_a_call_after_a_long_answer_lets_go_and_begins_anew() -> None:
     later_ns = START_NS + 1000 * MS
     assert after(burst, later_ns) == [Step.LET_GO]
     assert after(burst, *(later_ns + n for n in range(1, CALLS + 1))) == [Step.NOTHING] * (CALLS - 1) + [Step.PIN]
+
+
+def test_where_somebody_else_has_the_processor_too_nothing_is_kept_for_a_while() -> None:
+    """Less than three quarters of its time is too little; then a rest, and another try."""
+    for used_ns, rests in ((RENEWAL_NS * 3 // 4, False), (RENEWAL_NS * 3 // 4 - 1, True)):
+        burst = in_burst()
+        let_go_ns = START_NS + RENEWAL_NS
+        steps = after(burst, *range(START_NS + MS, let_go_ns + 1, MS))
+        assert steps[-1] is Step.LET_GO
+        burst.judge(let_go_ns, used_ns)
+        following = after(burst, *range(let_go_ns + MS, let_go_ns + REST_NS + 1, MS))
+        assert following.index(Step.PIN) == (REST_NS // MS - 1 if rests else 0)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, QUICK_NS + QUICK_NS // 20)), max_size=200))
