@@ -250,6 +250,7 @@ class Lane:
         """
         context = self._context
         while isinstance(answer, Refusal):
+            self._one_cpu.let_go()  # a person takes longer than a pause
             widened = asker.ask(answer, context.name, self._do_due)
             if widened is not None:
                 context.policy = compile_policy(widened.document)

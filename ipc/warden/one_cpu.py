@@ -20,7 +20,7 @@ from ipc.warden.reach import pid_of
 
 _CPU_CLOCK: Final = 2
 """Of a process's three clocks, in the low bits beside its number: CPUCLOCK_SCHED, include/linux/posix-timers.h."""
-_THREADS_MAX: Final = 32
+THREADS_MAX: Final = 32
 """A worker with more threads than these is left alone: it would cost its lane time, and others theirs."""
 
 
@@ -96,7 +96,7 @@ class OneCpu:
         try:
             before, cpu = os.sched_getaffinity(call.tid), current_cpu()
             threads = self._threads()
-            if len(before) < 2 or cpu not in before or len(threads) > _THREADS_MAX:
+            if len(before) < 2 or cpu not in before or len(threads) > THREADS_MAX:
                 self._burst.let_go()
                 return
             self._listener.check(call)  # so these were its processors

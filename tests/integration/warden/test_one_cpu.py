@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 from ipc.hand_over import MARK_BYTES, noted_cpus
 from ipc.warden.burst import CALLS
 from ipc.warden.notify import Call, CallGone, Listener
-from ipc.warden.one_cpu import OneCpu
+from ipc.warden.one_cpu import THREADS_MAX, OneCpu
 
 if TYPE_CHECKING:
     from conftest import Actor, Stage
@@ -96,15 +97,28 @@ def test_without_the_capability_nothing_is_kept_and_all_is_answered(plain_stage:
     assert is_free(actor)
 
 
-@pytest.fixture
-def sleeper() -> Iterator[subprocess.Popen[bytes]]:
-    """A process with a second thread."""
-    code = "import threading, time; threading.Thread(target=time.sleep, args=(600,)).start(); print(flush=True)"
+@contextlib.contextmanager
+def sleeping(threads: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A process with so many threads besides its first."""
+    code = f"""
+import threading, time
+threading.stack_size(1 << 16)
+for _ in range({threads}):
+    threading.Thread(target=time.sleep, args=(600,)).start()
+print(flush=True)
+"""
     with subprocess.Popen([sys.executable, "-I", "-c", code], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
         yield process
         process.kill()
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    """A process with a second thread."""
+    with sleeping(1) as process:
+        yield process
 
 
 class Waiting(Listener):
@@ -204,3 +218,17 @@ def test_a_process_that_has_ended_is_left_alone(sleeper: subprocess.Popen[bytes]
         assert os.sched_getaffinity(0) == ALL
 
     in_a_thread(work)
+
+
+def test_a_worker_with_very_many_threads_is_left_alone() -> None:
+    """Each would cost the warden a few calls, again and again."""
+
+    def work(process: subprocess.Popen[bytes], most: int) -> None:
+        one_cpu = kept(process, bytearray(MARK_BYTES))
+        assert one_cpu.held == (most == 1)
+        assert {len(cpus) for cpus in processors(process.pid).values()} == {most}
+        one_cpu.close()
+
+    for threads, most in ((THREADS_MAX - 1, 1), (THREADS_MAX, len(ALL))):
+        with sleeping(threads) as process:
+            in_a_thread(lambda process=process, most=most: work(process, most))
