@@ -17,7 +17,7 @@ PAUSE_MS: Final = 5
 RENEWAL_NS: Final = 20_000_000
 """So long a burst stays on one processor; then the scheduler chooses anew, should somebody else want that one."""
 REST_NS: Final = 200_000_000
-"""So long nothing is kept after somebody else has had much of that processor: where none is idle there is no gain."""
+"""So long nothing is kept after somebody else has had much of that processor: where none is idle nothing is gained."""
 
 
 class Step(enum.Enum):
@@ -72,4 +72,9 @@ class Burst:
     def judge(self, now_ns: int, used_ns: int) -> None:
         """Take a rest if the two, let go by a call just now, had less than three quarters of their processor's time."""
         if used_ns * 4 < (now_ns - self._since_ns) * 3:
-            self._rests_until_ns = now_ns + REST_NS
+            self.rest(now_ns)
+
+    def rest(self, now_ns: int) -> None:
+        """Keep nothing for `REST_NS`: it would bring nothing, or it can't be done just now."""
+        self.pinned = False
+        self._rests_until_ns = now_ns + REST_NS

@@ -74,7 +74,7 @@ class OneCpu:
         if self._may:
             step = self._burst.note(now_ns)
             if step is Step.PIN:
-                self._pin(call)
+                self._pin(call, now_ns)
             elif step is Step.LET_GO:
                 self._let_go()
                 self._burst.judge(now_ns, self._used_ns() - self._used_before_ns)
@@ -92,12 +92,12 @@ class OneCpu:
             os.close(self._tasks)
             self._tasks = -1
 
-    def _pin(self, call: Call) -> None:
+    def _pin(self, call: Call, now_ns: int) -> None:
         try:
             before, cpu = os.sched_getaffinity(call.tid), current_cpu()
             threads = self._threads()
             if len(before) < 2 or cpu not in before or len(threads) > THREADS_MAX:
-                self._burst.let_go()
+                self._burst.rest(now_ns)
                 return
             self._listener.check(call)  # so these were its processors
             self._cpu, self._before = {cpu}, before
@@ -115,7 +115,8 @@ class OneCpu:
 
     def _let_go(self) -> None:
         with contextlib.suppress(OSError):
-            os.sched_setaffinity(0, self._own)
+            if os.sched_getaffinity(0) == self._cpu:
+                os.sched_setaffinity(0, self._own)
         self._give_back()
 
     def _give_back(self) -> None:

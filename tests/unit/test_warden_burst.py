@@ -80,6 +80,15 @@ def test_where_somebody_else_has_the_processor_too_nothing_is_kept_for_a_while()
         assert following.index(Step.PIN) == (REST_NS // MS - 1 if rests else 0)
 
 
+def test_what_can_not_be_kept_is_not_tried_at_each_call() -> None:
+    """It is tried again after a rest."""
+    burst = in_burst()
+    burst.rest(START_NS)
+    assert not burst.pinned
+    following = after(burst, *range(START_NS + MS, START_NS + REST_NS + 1, MS))
+    assert following.index(Step.PIN) == REST_NS // MS - 1
+
+
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, QUICK_NS + QUICK_NS // 20)), max_size=200))
 def test_each_taking_is_given_back_and_none_lasts(history: list[tuple[bool, int]]) -> None:
     """In any rhythm of calls and pauses the two steps alternate, and no call finds both kept for longer than agreed."""
