@@ -39,7 +39,7 @@ def test_a_guest_that_spins_meets_its_deadline(run, program: str) -> None:
     """The epoch ends a spinning guest soon after its deadline, whatever the preview."""
     document, ended = _ended(run, GUESTS / program, "--timeout", "300ms", guest=("spin",))
     _assert_limit(document, ended, "timeout", "A2002", 300_000_000)
-    assert 0.25 < document["duration_s"] < 5
+    assert 0.25 < document["duration_s"] < 15
     assert "timeout of 0.3 s" in document["message"]
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+pytestmark = pytest.mark.any_user
+
 CONFTEST = Path(__file__).resolve().parents[1] / "conftest.py"
 
 Session = Callable[..., subprocess.CompletedProcess[str]]
