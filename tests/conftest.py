@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 AIRSSYS = ROOT / ".venv" / "bin" / "airssys"
 TEST_LIMIT_S = 120
 SLOW_TEST_LIMIT_S = 600
-LEFTOVER_GRACE_S = 2.0
+LEFTOVER_GRACE_S = 10.0
 TRIES = 5
 """How often a promise of time is tried on a machine that may be busy."""
 

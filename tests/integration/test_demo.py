@@ -40,6 +40,7 @@ def test_the_demonstration_succeeds_and_leaves_nothing_behind(short_dir: Path) -
     assert list(short_dir.iterdir()) == []
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize("layer", ["landlock", "seccomp", "namespaces"])
 def test_the_demonstration_fails_with_a_layer_off(short_dir: Path, layer: str) -> None:
     """It doesn't print its refusals whatever happens: with a layer off it says which, and ends with 1."""

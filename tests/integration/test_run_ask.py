@@ -34,12 +34,17 @@ class AtTerminal(Struct):
 
     def wait_for(self, text: str) -> None:
         """Wait until the terminal shows `text` after what was waited for before."""
+        assert self.shows(text), f"the terminal never showed {text!r}, but:\n{self.shown}"
+
+    def shows(self, text: str) -> bool:
+        """Whether the terminal comes to show `text` after what was waited for before."""
         until = time.monotonic() + TIMEOUT_S
         while text not in self.shown[self.seen :]:
             left = until - time.monotonic()
             if left <= 0 or not self.read(left):
-                raise AssertionError(f"the terminal never showed {text!r}, but:\n{self.shown}")
+                return False
         self.seen = self.shown.index(text, self.seen) + len(text)
+        return True
 
     def type(self, text: str) -> None:
         """Type something."""
@@ -259,10 +264,16 @@ def test_what_was_typed_before_a_question_is_no_answer(run, ask: Start) -> None:
 def test_a_yes_that_comes_at_once_is_no_answer(run, ask: Start) -> None:
     """Who was brought to type just now has not read the question: a yes at once is asked for again, a no counts."""
     run.file("in/a.txt", "content\n")
-    person = ask(TOOL, guest=("print", "press f and Enter to go on", ",", "cat", "in/a.txt"))
-    person.wait_for("[q]uit? ")
-    person.type("f\n")
-    person.wait_for("once more")
+    for _ in range(10):
+        person = ask(TOOL, guest=("print", "press f and Enter to go on", ",", "cat", "in/a.txt"))
+        person.wait_for("[q]uit? ")
+        person.type("f\n")
+        if person.shows("once more"):
+            break
+        # This test came to type too late, on a machine as busy as this one: that tells nothing.
+        assert person.finish() == 0, person.shown
+    else:
+        pytest.fail("no yes came at once")
     person.answer("n")
     assert person.finish() == 1
     assert "in/a.txt: EACCES" in person.shown
