@@ -290,25 +290,25 @@ def _files(kind: str) -> Sequence[int]:
     return (large,)
 
 
-@pytest.mark.parametrize("kind", ["none", "two", "pipe", "file", "unsealed", "large"])
-def test_a_payload_is_a_sealed_file_or_is_refused(airssys, both, kind: str) -> None:
+def test_a_payload_is_a_sealed_file_or_is_refused(airssys, both) -> None:
     """Nothing is read that could make the supervisor wait, or change under its hands; a sealed file is, the control."""
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    connection.connect(str(airssys.state / "control.sock"))
-    channel = Channel(connection)
-    try:
-        for files, answer in ((_files(kind), NotDone), ((memory_file.from_bytes("good", b"e!"),), CallAnswer)):
-            channel.send(CallComponent("one", True, 5_000), files)
-            for descriptor in files:
-                os.close(descriptor)
-            message, received = channel.receive(ANSWERS, 10)
-            assert type(message) is answer
-            for descriptor in received:
-                os.close(descriptor)
-            if answer is CallAnswer:
-                channel.receive(ANSWERS, 10)
-    finally:
-        channel.close()
+    for kind in ("none", "two", "pipe", "file", "unsealed", "large"):
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        connection.connect(str(airssys.state / "control.sock"))
+        channel = Channel(connection)
+        try:
+            for files, answer in ((_files(kind), NotDone), ((memory_file.from_bytes("good", b"e!"),), CallAnswer)):
+                channel.send(CallComponent("one", True, 5_000), files)
+                for descriptor in files:
+                    os.close(descriptor)
+                message, received = channel.receive(ANSWERS, 10)
+                assert type(message) is answer, kind
+                for descriptor in received:
+                    os.close(descriptor)
+                if answer is CallAnswer:
+                    channel.receive(ANSWERS, 10)
+        finally:
+            channel.close()
 
 
 def test_who_hangs_up_is_forgotten(airssys, both) -> None:
