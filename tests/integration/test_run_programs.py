@@ -186,7 +186,7 @@ def test_a_signal_ends_the_run_and_leaves_nothing(run, number: int, code: int) -
         assert process.wait(15) == code
         stderr = process.stderr.read().decode()
     assert "Traceback" not in stderr
-    assert not psutil.wait_procs(family, timeout=5)[1]
+    assert not psutil.wait_procs(family, timeout=20)[1]
     ended = [r for r in run.records() if r["event"] == "worker_ended" and r["detail"]["exit_code"] == code][-1]
     assert ended["detail"]["outcome"] == "crashed"
 
@@ -198,7 +198,7 @@ def test_a_killed_supervisor_leaves_no_descendant(run) -> None:
         family = psutil.Process(process.pid).children(recursive=True)
         process.kill()
         process.wait(15)
-        gone, alive = psutil.wait_procs(family, timeout=10)
+        gone, alive = psutil.wait_procs(family, timeout=20)
         assert not alive
         assert len(gone) >= 3
 

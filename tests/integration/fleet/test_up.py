@@ -273,7 +273,7 @@ def test_a_dead_supervisor_leaves_nothing_in_the_way(airssys, up, waiting: Path)
         tree = fleet.tree
         fleet.process.kill()
         fleet.process.wait()
-        psutil.wait_procs(tree, timeout=10)
+        psutil.wait_procs(tree, timeout=20)
         assert not [process for process in tree if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
     gone = airssys("status")
     assert gone.code == 69
@@ -444,7 +444,7 @@ def test_logs_follow_a_component_to_its_supervisors_end(airssys, up, waiting: Pa
             assert b"runs as waiting-" in follower.stdout.readline()
             assert airssys("down").code == 0
             assert b"was ended" in follower.stdout.readline()
-            assert follower.wait(10) == 0
+            assert follower.wait(30) == 0
         assert fleet.end() == 0
     assert airssys("logs", "hello", "--since", "1h").stdout
     assert airssys("logs", "hello", "--since", "2099-01-01").stdout == ""
