@@ -27,7 +27,9 @@ ROOT = Path(__file__).resolve().parent.parent
 AIRSSYS = ROOT / ".venv" / "bin" / "airssys"
 TEST_LIMIT_S = 120
 SLOW_TEST_LIMIT_S = 600
-LEFTOVER_GRACE_S = 2.0
+LEFTOVER_GRACE_S = 10.0
+TRIES = 5
+"""How often a promise of time is tried on a machine that may be busy."""
 
 _SESSION_MARK = "AIRSSYS_TEST_SESSION"
 _SURROUNDINGS = ("NO_COLOR", "AIRSSYS_STATE", "AIRSSYS_SOCKET", "SUDO_UID", "SUDO_GID")
@@ -178,6 +180,21 @@ class Deadline(Struct):
 def deadline() -> Deadline:
     """Thirty seconds from now: long on a busy machine, short against a hang."""
     return Deadline(time.monotonic() + 30)
+
+
+@pytest.fixture
+def promptly() -> Callable[[float, Callable[[], float]], float]:
+    """Hold a promise of time: the quickest of a few tries counts, as a busy machine can only make one take longer."""
+
+    def quickest(limit_s: float, attempt: Callable[[], float]) -> float:
+        took_s: list[float] = []
+        while len(took_s) < TRIES:
+            took_s.append(attempt())
+            if took_s[-1] < limit_s:
+                return took_s[-1]
+        pytest.fail(f"promised within {limit_s} s; no try was quicker than {min(took_s):.2f} s")
+
+    return quickest
 
 
 # ---- places

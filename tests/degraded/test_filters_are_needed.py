@@ -26,6 +26,8 @@ from recording import numbered_rules
 if TYPE_CHECKING:
     from conftest import Deadline
 
+pytestmark = pytest.mark.any_user
+
 HERE = Path(__file__).resolve().parent
 GUESTS = HERE.parent / "guests"
 NOBODY = 65534

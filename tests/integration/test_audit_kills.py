@@ -22,6 +22,8 @@ from supervisor.audit_log import AuditLog
 from supervisor.audit_segments import segment_names
 from supervisor.audit_verify import verify_log
 
+pytestmark = pytest.mark.any_user
+
 KILLS = 300
 PRODUCERS = 3
 GUARD_S = 30.0

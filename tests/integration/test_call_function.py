@@ -26,6 +26,7 @@ def call(run: Any, wat: Callable[[str], Path]) -> Callable[..., Any]:
     return called
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize(
     ("kind", "value"),
     [
@@ -68,6 +69,7 @@ def test_each_type_goes_there_and_back(call: Callable[..., Any], kind: str, valu
     assert result.stdout.count(b"\n") == 1
 
 
+@pytest.mark.any_user
 def test_an_error_is_printed_and_is_one(call: Callable[..., Any]) -> None:
     """A result that is an error is the document, and the exit code 1; one that is well is 0; no result is null."""
     well, error, nothing = call("divide", 6, 2), call("divide", 6, 0), call("nothing")
@@ -76,6 +78,7 @@ def test_an_error_is_printed_and_is_one(call: Callable[..., Any]) -> None:
     assert (nothing.code, nothing.stdout) == (0, b"null\n"), nothing.stderr
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize(
     "name", ["plus", "ops/plus", "docs:calc/ops/plus", "docs:calc/ops#plus", "docs:calc/ops@0.1.0#plus"]
 )
@@ -84,6 +87,7 @@ def test_an_interface_is_named_in_each_way(call: Callable[..., Any], name: str) 
     assert (called := call(name, 1, -3)).stdout == b"-2\n", called.stderr
 
 
+@pytest.mark.any_user
 def test_the_root_comes_first_and_two_are_too_many(call: Callable[..., Any]) -> None:
     """A name without an interface is the root's; one that two interfaces have is refused, and both are named."""
     assert call("add", 1, 2).stdout == b"3\n"
@@ -93,6 +97,7 @@ def test_the_root_comes_first_and_two_are_too_many(call: Callable[..., Any]) -> 
     assert "docs:calc/ops@0.1.0#twice" in both.stderr
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize(
     ("function", "arguments", "words"),
     [
@@ -133,6 +138,7 @@ def test_a_call_is_on_record_and_its_arguments_are_not(run: Any, call: Callable[
     assert "s3cr3t-4711" not in json.dumps(run.records())
 
 
+@pytest.mark.any_user
 def test_show_lists_the_signatures(run: Any, wat: Callable[[str], Path]) -> None:
     """`airssys show` says what can be called, for people and as JSON; of a handle, that it can't."""
     program = wat("functions.wat")
@@ -158,6 +164,7 @@ def test_arguments_come_from_a_file_or_standard_input(run: Any, wat: Callable[[s
     assert run.other_command("call", program, "nothing").stdout == b"null\n"
 
 
+@pytest.mark.any_user
 def test_what_is_called_is_a_component_with_functions(run: Any, wat: Callable[[str], Path]) -> None:
     """A core module has no types, and an actor lives among others: each is told what to do."""
     module, actor = wat("(module)"), wat("actor.wat")
@@ -167,6 +174,7 @@ def test_what_is_called_is_a_component_with_functions(run: Any, wat: Callable[[s
     assert (result.code, "airssys up" in result.stderr) == (65, True), result.stderr
 
 
+@pytest.mark.any_user
 def test_a_name_takes_messages_and_a_path_has_functions(run: Any, wat: Callable[[str], Path]) -> None:
     """What belongs to the other of the two is refused, with how the other is written."""
     program = wat("functions.wat")
@@ -221,6 +229,7 @@ def test_a_directory_is_granted_what_it_asks(run: Any, file: str, code: int) -> 
         assert result.code == 1
 
 
+@pytest.mark.any_user
 def test_types_that_explode_are_left_unread(run: Any, wat: Callable[[str], Path]) -> None:
     """A few lines that name a type 2 to the 15 times over: what can be told is told, the rest runs as ever."""
     doubled = "\n".join(f"(type $t{n} (tuple $t{n - 1} $t{n - 1}))" for n in range(1, 16))
@@ -240,6 +249,7 @@ def test_types_that_explode_are_left_unread(run: Any, wat: Callable[[str], Path]
     assert (refused.code, "its types are too many" in refused.stderr) == (65, True), refused.stderr
 
 
+@pytest.mark.any_user
 def test_names_of_any_length_are_told_of_within_a_packet(run: Any, wat: Callable[[str], Path]) -> None:
     """Functions with names of thousands of characters: listed as far as there is room, and refused in words."""
     names = [f"a{'b' * 9000}{n}" for n in range(30)]

@@ -12,6 +12,7 @@ import wasmtime
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize("example", ["log-summary", "json-transform", "hostile"])
 def test_the_examples_say_what_they_ask_for(run, example: str) -> None:
     """Each shipped component is described in words, with a document of the same facts."""
@@ -23,6 +24,7 @@ def test_the_examples_say_what_they_ask_for(run, example: str) -> None:
     assert result.code == (65 if any(f["severity"] == "error" for f in document["findings"]) else 0)
 
 
+@pytest.mark.any_user
 def test_explain_prints_the_rules_it_compiles_to(run) -> None:
     """--explain shows access control entries and permissions with the real paths."""
     logs = run.folder("logs")
@@ -54,6 +56,7 @@ def test_a_program_that_can_not_be_read_is_an_error(run) -> None:
     assert "wasm" in result.stdout.decode()
 
 
+@pytest.mark.any_user
 def test_explain_answers_for_one_resource(run) -> None:
     """It says yes with the rule, and no with the grant that came nearest."""
     logs = run.folder("logs")

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.any_user
+
 AIRSSYS = os.path.join(os.path.dirname(sys.executable), "airssys")
 COMMANDS = (
     "run",

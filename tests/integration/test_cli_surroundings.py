@@ -38,6 +38,7 @@ def _airssys(
     )
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -67,6 +68,7 @@ def test_an_error_of_usage_is_json_too(surroundings: dict[str, str], arguments: 
     assert done.stderr == ""
 
 
+@pytest.mark.any_user
 def test_json_of_the_guests_own_is_not_ours(surroundings: dict[str, str]) -> None:
     """A `--json` behind two dashes belongs to the guest: an error of ours stays text."""
     done = _airssys(surroundings, "run", "--bogus", "--", "--json")
@@ -74,6 +76,7 @@ def test_json_of_the_guests_own_is_not_ours(surroundings: dict[str, str]) -> Non
     assert "see: airssys run --help" in done.stderr
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize("arguments", [("--help",), ("help",), ("schema", "component"), ("run", str(TOOL), "--json")])
 def test_a_full_standard_output_is_told_in_a_line(surroundings: dict[str, str], arguments: tuple[str, ...]) -> None:
     """Where the output goes nowhere the exit code is 73, with a reason and no traceback."""
@@ -87,6 +90,7 @@ def test_a_full_standard_output_is_told_in_a_line(surroundings: dict[str, str], 
     assert "internal error" not in done.stderr
 
 
+@pytest.mark.any_user
 def test_an_interrupt_while_it_still_imports_is_130(surroundings: dict[str, str]) -> None:
     """Ctrl-C ends a command quietly wherever it comes, also before there is a command."""
     # What is imported at this moment is what the interrupt comes out of.
@@ -107,6 +111,7 @@ def test_an_interrupt_while_it_still_imports_is_130(surroundings: dict[str, str]
     assert (done.returncode, done.stderr) == (128 + signal.SIGINT, "")
 
 
+@pytest.mark.any_user
 def test_a_working_directory_that_was_removed_is_named(surroundings: dict[str, str], short_dir: Path) -> None:
     """In a directory that is gone a command says so, and what to do."""
     gone = short_dir / "gone"
@@ -133,6 +138,7 @@ def test_a_temporary_directory_that_is_not_there_is_named(surroundings: dict[str
     assert f"the temporary directory {short_dir}/missing can't be used: No such file or directory" in done.stderr
 
 
+@pytest.mark.any_user
 def test_what_is_not_utf_8_is_refused_before_it_runs(surroundings: dict[str, str], short_dir: Path) -> None:
     """WASI has text and no bytes: an argument or a variable that isn't UTF-8 is named, and a program so called runs."""
     done = _airssys(surroundings, "run", str(TOOL), "--", "cat", b"\xff.txt")
@@ -157,6 +163,7 @@ def test_a_program_is_shown_where_nothing_can_be_kept(surroundings: dict[str, st
     assert not (short_dir / "state").exists()
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize(
     ("name", "content", "hint"),
     [
@@ -177,6 +184,7 @@ def test_what_is_no_program_gets_a_hint_that_fits(
     assert hint in done.stderr
 
 
+@pytest.mark.any_user
 def test_a_command_is_not_looked_up_as_a_code(surroundings: dict[str, str]) -> None:
     """`airssys help run` points to the help of `run`."""
     done = _airssys(surroundings, "help", "run")
@@ -227,6 +235,7 @@ def test_a_report_that_can_not_be_written_is_told_before_the_run(surroundings: d
     assert "No space left on device\n  the program has run, and ended with 0\n" in done.stderr
 
 
+@pytest.mark.any_user
 def test_a_wasm_that_was_cut_short_is_told_in_two_lines(surroundings: dict[str, str], short_dir: Path) -> None:
     """What the compiler says of it is one line, its cause behind it, and the second says what to do."""
     (short_dir / "cut.wasm").write_bytes(TOOL.read_bytes()[:100])
@@ -238,6 +247,7 @@ def test_a_wasm_that_was_cut_short_is_told_in_two_lines(surroundings: dict[str, 
     assert hint == "  it is damaged, or was cut short: fetch or build it again"
 
 
+@pytest.mark.any_user
 def test_what_belongs_to_the_guest_needs_a_command(surroundings: dict[str, str]) -> None:
     """Two dashes without a command point to a help that there is, and only `run` speaks of guests' arguments."""
     done = _airssys(surroundings, "--", "x")

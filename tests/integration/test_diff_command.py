@@ -6,7 +6,10 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
 import wasmtime
+
+pytestmark = pytest.mark.any_user
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.any_user
+
 REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference"
 
 

@@ -34,12 +34,17 @@ class AtTerminal(Struct):
 
     def wait_for(self, text: str) -> None:
         """Wait until the terminal shows `text` after what was waited for before."""
+        assert self.shows(text), f"the terminal never showed {text!r}, but:\n{self.shown}"
+
+    def shows(self, text: str) -> bool:
+        """Whether the terminal comes to show `text` after what was waited for before."""
         until = time.monotonic() + TIMEOUT_S
         while text not in self.shown[self.seen :]:
             left = until - time.monotonic()
             if left <= 0 or not self.read(left):
-                raise AssertionError(f"the terminal never showed {text!r}, but:\n{self.shown}")
+                return False
         self.seen = self.shown.index(text, self.seen) + len(text)
+        return True
 
     def type(self, text: str) -> None:
         """Type something."""
@@ -226,6 +231,7 @@ def test_what_is_forbidden_is_never_asked_about(run, ask: Start) -> None:
     assert "A1101" in person.shown
 
 
+@pytest.mark.any_user
 def test_the_deadline_stops_while_a_question_is_open(run, ask: Start) -> None:
     """An answer that comes after the timeout would have been over doesn't end the program; a spinning one is ended."""
     run.file("in/a.txt", "content\n")
@@ -259,15 +265,22 @@ def test_what_was_typed_before_a_question_is_no_answer(run, ask: Start) -> None:
 def test_a_yes_that_comes_at_once_is_no_answer(run, ask: Start) -> None:
     """Who was brought to type just now has not read the question: a yes at once is asked for again, a no counts."""
     run.file("in/a.txt", "content\n")
-    person = ask(TOOL, guest=("print", "press f and Enter to go on", ",", "cat", "in/a.txt"))
-    person.wait_for("[q]uit? ")
-    person.type("f\n")
-    person.wait_for("once more")
+    for _ in range(10):
+        person = ask(TOOL, guest=("print", "press f and Enter to go on", ",", "cat", "in/a.txt"))
+        person.wait_for("[q]uit? ")
+        person.type("f\n")
+        if person.shows("once more"):
+            break
+        # This test came to type too late, on a machine as busy as this one: that tells nothing.
+        assert person.finish() == 0, person.shown
+    else:
+        pytest.fail("no yes came at once")
     person.answer("n")
     assert person.finish() == 1
     assert "in/a.txt: EACCES" in person.shown
 
 
+@pytest.mark.any_user
 def test_an_answer_that_is_none_is_asked_for_again(run, ask: Start) -> None:
     """Anything but one of the letters or words shows the choice again."""
     run.file("in/a.txt", "content\n")
@@ -276,6 +289,7 @@ def test_an_answer_that_is_none_is_asked_for_again(run, ask: Start) -> None:
     assert person.finish() == 0, person.shown
 
 
+@pytest.mark.any_user
 def test_a_name_cannot_write_to_the_terminal_or_pass_for_another(run, ask: Start) -> None:
     """Escape sequences and invisible letters of a name are escaped; letters that look alike are spelled out."""
     person = ask(TOOL, guest=("cat", "in/\x1b[2J\u202etxt.a", ",", "cat", "in/p\u0430ssword"))
@@ -288,6 +302,7 @@ def test_a_name_cannot_write_to_the_terminal_or_pass_for_another(run, ask: Start
     assert "p\\u0430ssword" in person.shown
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize("name", ["[x]*?", "${x}", "esc\x1b[31m", "two\nlines", "no\u200bspace", " "])
 def test_any_name_can_be_allowed(run, ask: Start, name: str) -> None:
     """[f]ile allows the file that was asked about, whatever its name holds, and a manifest can be written of it."""
@@ -303,6 +318,7 @@ def test_any_name_can_be_allowed(run, ask: Start, name: str) -> None:
     assert again.stdout == b"content\n", again.stderr
 
 
+@pytest.mark.any_user
 def test_a_name_of_control_characters_allows_no_other(run, ask: Start) -> None:
     """[f]ile for six control characters, and a manifest of that run, allow no name of six letters."""
     run.file("in/secret", "not for it\n")
@@ -316,6 +332,7 @@ def test_a_name_of_control_characters_allows_no_other(run, ask: Start) -> None:
     assert b"not for it" not in again.stdout
 
 
+@pytest.mark.any_user
 def test_a_guest_cannot_draw_over_a_question(run, ask: Start) -> None:
     """What it printed comes before the question, and nothing of it while the question is open."""
     run.file("in/a.txt", "content\n")
@@ -344,6 +361,7 @@ def on_screen(shown: str) -> list[str]:
     return rows
 
 
+@pytest.mark.any_user
 def test_a_guest_cannot_write_the_end_of_a_question(run, ask: Start) -> None:
     """What it printed on the question's line is gone from there: a name isn't continued by what stood behind it."""
     run.file("in/a.txt", "content\n")
@@ -356,6 +374,7 @@ def test_a_guest_cannot_write_the_end_of_a_question(run, ask: Start) -> None:
     assert on_screen("abcdef\rxy\n\rz") == ["xycdef", "z"]
 
 
+@pytest.mark.any_user
 def test_nobody_is_asked_without_end(run, ask: Start) -> None:
     """After 200 different things the rest is refused unasked, and a line says so."""
     run.folder("in")

@@ -104,6 +104,7 @@ def test_the_environment_is_what_was_given(run, program: str) -> None:
     assert sorted(result.stdout.decode().splitlines()) == ["A=1 = one", "PASSED_ON=from outside"]
 
 
+@pytest.mark.any_user
 def test_arguments_arrive_as_they_were_typed(run) -> None:
     """Behind `--` everything is the guest's: options, empty strings, spaces, bytes beyond ASCII."""
     arguments = ("args", "--read", "", "a b", "héé", "--", "$HOME", "*")
@@ -113,6 +114,7 @@ def test_arguments_arrive_as_they_were_typed(run) -> None:
         assert argument in result.stdout.decode()
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize("program", BOTH)
 @pytest.mark.parametrize("code", [0, 1, 64, 125])
 def test_the_guests_exit_code_passes_through(run, program: str, code: int) -> None:
@@ -123,6 +125,7 @@ def test_the_guests_exit_code_passes_through(run, program: str, code: int) -> No
     assert f"exited {expected} ·" in result.summary
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize("how", ["unreachable", "memory", "divide", "call"])
 def test_a_trap_ends_with_134_and_says_why(run, how: str) -> None:
     """What ends by a trap is told apart from what exits."""
@@ -132,6 +135,7 @@ def test_a_trap_ends_with_134_and_says_why(run, how: str) -> None:
     assert " trapped · " in result.summary
 
 
+@pytest.mark.any_user
 def test_a_trap_of_a_component(run) -> None:
     """A component of preview 2 traps in the same words."""
     result = run(GUESTS / "tool.component.wasm", guest=("trap",))
@@ -139,6 +143,7 @@ def test_a_trap_of_a_component(run) -> None:
     assert "wasm trap" in result.stderr
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize(
     ("options", "word"),
     [
@@ -159,6 +164,7 @@ def test_mistyped_options_are_usage_errors(run, options: tuple[str, ...], word: 
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize("options", [("--grant", "asked"), ("--set", "a=b")])
 def test_options_of_directories_are_refused_for_programs(run, options: tuple[str, ...]) -> None:
     """--grant and --set have no meaning for a bare program, and say so."""
@@ -168,6 +174,7 @@ def test_options_of_directories_are_refused_for_programs(run, options: tuple[str
     assert b"RAN" not in result.stdout
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize("pattern", ["/", "/**", "**"])
 def test_a_grant_of_everything_is_refused(run, pattern: str) -> None:
     """A grant that names nothing in particular runs nothing."""

@@ -39,7 +39,7 @@ def test_a_guest_that_spins_meets_its_deadline(run, program: str) -> None:
     """The epoch ends a spinning guest soon after its deadline, whatever the preview."""
     document, ended = _ended(run, GUESTS / program, "--timeout", "300ms", guest=("spin",))
     _assert_limit(document, ended, "timeout", "A2002", 300_000_000)
-    assert 0.25 < document["duration_s"] < 5
+    assert 0.25 < document["duration_s"] < 15
     assert "timeout of 0.3 s" in document["message"]
 
 
@@ -64,18 +64,21 @@ def test_a_guest_that_waits_for_standard_input_meets_its_deadline(run) -> None:
     assert "[A2002]" in stderr
 
 
+@pytest.mark.any_user
 def test_a_start_function_that_spins_meets_the_deadline(run, wat: Wat) -> None:
     """The guest's first instruction may be in its start function: the deadline holds there, too."""
     document, ended = _ended(run, wat("spin-start.wat"), "--timeout", "300ms")
     _assert_limit(document, ended, "timeout", "A2002", 300_000_000)
 
 
+@pytest.mark.any_user
 def test_a_host_call_flood_meets_the_deadline(run, wat: Wat) -> None:
     """A guest that only makes host calls is ended like one that computes."""
     document, ended = _ended(run, wat("host-call-flood.wat"), "--timeout", "300ms")
     _assert_limit(document, ended, "timeout", "A2002", 300_000_000)
 
 
+@pytest.mark.any_user
 def test_fuel_ends_at_the_same_instruction_each_time(run, wat: Wat) -> None:
     """Fuel is deterministic: two runs print the same and use the same."""
     known = [_ended(run, TOOL, "--fuel", "3000000", guest=("print", "begun", ",", "spin"))[0] for _ in range(2)]
@@ -97,6 +100,7 @@ def test_cpu_time(run) -> None:
     assert "CPU time" in document["message"]
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize("command", ["flood", "flood-err"])
 def test_output(run, command: str) -> None:
     """Output is delivered up to the limit, then the guest is ended."""
@@ -109,6 +113,7 @@ def test_output(run, command: str) -> None:
         assert 100_000 < len(result.stderr_bytes) < 101_000
 
 
+@pytest.mark.any_user
 def test_output_of_both_streams_is_counted_together(run) -> None:
     """Half of the limit on each stream is the whole limit."""
     result = run.tool("--output", "1500kB", guest=("flood", "1", ",", "flood-err", "1"))
@@ -136,6 +141,7 @@ def test_memory_in_one_and_in_many_memories(run, wat: Wat, program: str) -> None
     _assert_limit(document, ended, "memory", "A2001", 64_000_000)
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize("program", ["huge-table.wat", "table-grow.wat"])
 def test_tables(run, wat: Wat, program: str) -> None:
     """Tables are bounded: one that is too large ends as a limit, one that grows is refused its growth."""
@@ -148,6 +154,7 @@ def test_tables(run, wat: Wat, program: str) -> None:
     assert ended["code"] == "A2006"
 
 
+@pytest.mark.any_user
 def test_a_recursion_without_end_is_a_trap(run, wat: Wat) -> None:
     """The stack is bounded, and what overflows it is the guest alone."""
     result = run(wat("recursion.wat"))
@@ -155,6 +162,7 @@ def test_a_recursion_without_end_is_a_trap(run, wat: Wat) -> None:
     assert "call stack exhausted" in result.stderr
 
 
+@pytest.mark.any_user
 def test_zero_means_nothing(run) -> None:
     """A limit of zero allows nothing at all."""
     result = run.tool("--output", "0B", guest=("print", "x"))
@@ -162,6 +170,7 @@ def test_zero_means_nothing(run) -> None:
     assert result.stdout == b""
 
 
+@pytest.mark.any_user
 def test_a_memory_limit_below_what_an_engine_needs_is_refused(run) -> None:
     """A limit nothing can run under is told before anything runs."""
     result = run.tool("--memory", "1kB", guest=("print", "RAN"))

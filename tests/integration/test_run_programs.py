@@ -33,6 +33,7 @@ def _bomb(name: str, *arguments: int) -> bytes:
     return made
 
 
+@pytest.mark.any_user
 def test_imports_that_nothing_provides_are_named_at_once(run, wat: Wat) -> None:
     """Each missing import is named, before anything runs, as an error of the program."""
     result = run(wat("unknown-imports.wat"))
@@ -42,6 +43,7 @@ def test_imports_that_nothing_provides_are_named_at_once(run, wat: Wat) -> None:
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize(("program", "words"), [("no-start.wat", "_start"), ("wrong-type.wat", "fd_write")])
 def test_programs_that_are_no_commands(run, wat: Wat, program: str, words: str) -> None:
     """A library, and an import of the wrong type, are told in words and by no trap."""
@@ -50,6 +52,7 @@ def test_programs_that_are_no_commands(run, wat: Wat, program: str, words: str) 
     assert words in result.stderr
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -71,6 +74,7 @@ def test_input_that_is_no_program(run, content: bytes, words: str) -> None:
     assert words in result.stderr or "p.wasm" in result.stderr
 
 
+@pytest.mark.any_user
 def test_code_that_somebody_else_compiled_is_refused(run) -> None:
     """A precompiled artifact of the very engine is refused: its machine code could be anything."""
     module = wasmtime.Module(wasmtime.Engine(), '(module (func (export "_start")))')
@@ -79,6 +83,7 @@ def test_code_that_somebody_else_compiled_is_refused(run) -> None:
     assert "precompiled native code" in result.stderr
 
 
+@pytest.mark.any_user
 def test_a_compile_bomb_ends_within_its_time(run) -> None:
     """--compile-timeout ends the compiler; it is a limit's exit code, and the same bytes compile given time."""
     path = run.file("bomb.wasm", _bomb("wide_function", 400_000))
@@ -181,7 +186,7 @@ def test_a_signal_ends_the_run_and_leaves_nothing(run, number: int, code: int) -
         assert process.wait(15) == code
         stderr = process.stderr.read().decode()
     assert "Traceback" not in stderr
-    assert not psutil.wait_procs(family, timeout=5)[1]
+    assert not psutil.wait_procs(family, timeout=20)[1]
     ended = [r for r in run.records() if r["event"] == "worker_ended" and r["detail"]["exit_code"] == code][-1]
     assert ended["detail"]["outcome"] == "crashed"
 
@@ -193,7 +198,7 @@ def test_a_killed_supervisor_leaves_no_descendant(run) -> None:
         family = psutil.Process(process.pid).children(recursive=True)
         process.kill()
         process.wait(15)
-        gone, alive = psutil.wait_procs(family, timeout=10)
+        gone, alive = psutil.wait_procs(family, timeout=20)
         assert not alive
         assert len(gone) >= 3
 
@@ -209,6 +214,7 @@ def test_the_first_root_is_the_working_directory(run, wat: Wat) -> None:
     assert run(run.directory, "--grant", "asked").code == 0
 
 
+@pytest.mark.any_user
 def test_a_module_of_a_proposal_that_is_off_is_named_in_one_line(run) -> None:
     """What the engine says of a module that it can't compile is readable: no escaped ends of lines in it."""
     code = bytes.fromhex("0061736d 01000000 01040160 0000 03020100 0a09 0107 00 06 40 07 00 0b 0b".replace(" ", ""))

@@ -7,6 +7,8 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 GUESTS = Path(__file__).resolve().parents[1] / "guests"
 
 KEYS = {
@@ -59,6 +61,7 @@ def test_the_document_of_json(run) -> None:
     assert document["audit_log"] == str(run.state / "audit")
 
 
+@pytest.mark.any_user
 def test_streams_that_are_not_text_have_twins(run) -> None:
     """Bytes that aren't UTF-8 come in base64 beside the readable form; text has no twin."""
     document = run.tool("--json", guest=("print", "a\\xff\\x00b", ",", "print-err", "text")).document()
@@ -116,6 +119,7 @@ def test_following_the_advice_helps(run) -> None:
     assert (allowed.code, allowed.stdout) == (0, b"now allowed\n")
 
 
+@pytest.mark.any_user
 def test_a_denied_path_can_not_act_on_the_terminal(run) -> None:
     """Control characters in a name arrive escaped on stderr and in the log."""
     result = run.tool(guest=("cat", "a\x1b]0;x\x07b"))
@@ -124,6 +128,7 @@ def test_a_denied_path_can_not_act_on_the_terminal(run) -> None:
     assert b"\x07" not in result.stderr_bytes
 
 
+@pytest.mark.any_user
 def test_many_denials_are_shown_twenty_times_and_counted(run) -> None:
     """Twenty distinct denials are shown, the others counted; the report has them all, with exact counts."""
     guest = tuple(word for n in range(50) for word in ("cat", f"f{n % 25}", ","))[:-1]
@@ -143,6 +148,7 @@ def test_fail_on_denied(run) -> None:
     assert run.tool("--fail-on-denied", guest=("exit", "0")).code == 0
 
 
+@pytest.mark.any_user
 def test_quiet_says_nothing_and_keeps_the_exit_code(run) -> None:
     """-q leaves stderr to the guest."""
     result = run.tool("-q", guest=("cat", "/etc/passwd"))
@@ -150,6 +156,7 @@ def test_quiet_says_nothing_and_keeps_the_exit_code(run) -> None:
     assert result.stderr == ""
 
 
+@pytest.mark.any_user
 def test_an_error_in_json(run) -> None:
     """With --json, what went wrong before a run is a document, too."""
     bad = run.file("bad.wasm", b"not wasm")
@@ -160,6 +167,7 @@ def test_an_error_in_json(run) -> None:
     assert "not a WebAssembly binary" in error["message"]
 
 
+@pytest.mark.any_user
 def test_quiet_still_says_what_ended_a_program_but_itself(run) -> None:
     """With -q a limit, a trap and a refusal are told in a line; an exit of the program's own is not."""
     result = run.tool("-q", "--timeout", "200ms", guest=("spin",))

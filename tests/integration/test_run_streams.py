@@ -135,6 +135,7 @@ def test_a_guest_that_writes_for_ever_ends_when_its_reader_goes_away(run) -> Non
         assert b"Traceback" not in process.stderr.read()
 
 
+@pytest.mark.any_user
 def test_a_slow_reader_loses_nothing(run) -> None:
     """The guest has long ended when its output is at last read: every byte is still there (`| less`)."""
     with run.start(TOOL, guest=("flood", "1")) as process:

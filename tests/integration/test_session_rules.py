@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+pytestmark = pytest.mark.any_user
+
 CONFTEST = Path(__file__).resolve().parents[1] / "conftest.py"
 
 Session = Callable[..., subprocess.CompletedProcess[str]]
@@ -86,15 +88,16 @@ def test_an_expected_failure_is_no_skip(session: Session) -> None:
 SLEEP = f"1234.{os.getpid()}"
 """Another session of tests may run beside this one."""
 ORPHAN = f"""
-import subprocess
+import subprocess, conftest
+conftest.LEFTOVER_GRACE_S = 0.2
 def test_one():
     subprocess.run(["/bin/sh", "-c", "setsid sleep {SLEEP} >/dev/null 2>&1 </dev/null &"], check=True)
 """
 
 
-def test_a_process_left_behind_fails_the_session(session: Session) -> None:
+def test_a_process_left_behind_fails_the_session(session: Session, tmp_path: Path) -> None:
     """An orphan in a session of its own is found, named and ended, although every test passed."""
-    done = session(ORPHAN)
+    done = session(ORPHAN, PYTHONPATH=str(tmp_path))
     assert "1 passed" in done.stdout
     assert "processes left behind" in done.stdout
     assert f"sleep {SLEEP}" in done.stdout

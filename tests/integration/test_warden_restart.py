@@ -327,6 +327,7 @@ def _told(output: str) -> str:
     return re.sub(r" p50_ns=\d+ p99_ns=\d+", "", output)
 
 
+@pytest.mark.any_user
 @pytest.mark.slow
 def test_a_hundred_deaths_under_load(
     place: Runner, deadline: Until, record_property: Callable[[str, object], None]

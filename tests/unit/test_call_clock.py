@@ -53,11 +53,11 @@ def test_a_call_that_takes_too_long_is_interrupted_once_and_then_given_up() -> N
 def test_calls_that_end_in_time_are_left_alone() -> None:
     """Many short ones take longer together than one may; none is interrupted."""
     seen = Seen()
-    clock = seen.clock(200_000_000)
-    until = time.monotonic() + 0.6
+    clock = seen.clock(1_000_000_000)  # longer than a busy machine leaves one of them alone
+    until = time.monotonic() + 1.2
     while time.monotonic() < until:
         clock.begin()
-        assert 0 < clock.left_ns() <= 200_000_000
+        assert 0 < clock.left_ns() <= 1_000_000_000
         assert clock.host_deadline_ns < clock.deadline_ns
         clock.end()
     assert seen.interrupts == 0

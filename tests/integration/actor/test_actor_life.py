@@ -48,6 +48,7 @@ def test_a_request_is_answered(stage: Stage) -> None:
     assert json.loads(actor.stderr()) == {"level": "info", "message": "stopped"}
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize("size", [1_000_000, 2**20 + 1, 2**21 + 1, MAX_PAYLOAD_BYTES])
 def test_the_largest_message_is_handled(stage: Stage, size: int) -> None:
     """It comes in and goes out, and comes back from storage, within the worker's memory limits: also one that is just
@@ -145,6 +146,7 @@ def test_a_busy_actor_answers_a_ping(stage: Stage) -> None:
     assert broker.ping() == Health("healthy")
 
 
+@pytest.mark.any_user
 def test_a_log_line_is_one_line(stage: Stage) -> None:
     """Text that would end the line or drive a terminal is spelled out, and is exact for a reader of JSON."""
     broker = stage.broker(1)
@@ -230,6 +232,7 @@ NOT_ACTORS = {
 }
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize("name", NOT_ACTORS)
 def test_what_is_no_actor_is_refused_before_it_runs(stage: Stage, name: str) -> None:
     """What is missing, or of another type, is named at loading."""

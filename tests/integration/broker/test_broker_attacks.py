@@ -155,6 +155,7 @@ def test_a_recorded_connection_is_no_connection(stage: Stage) -> None:
     assert client.ask(m.Get(1, "k")) == m.Value(1, None)
 
 
+@pytest.mark.any_user
 def test_ten_thousand_malformed_frames(stage: Stage) -> None:
     """The first ends the peer, by one record; no crash, no growth, and the neighbour doesn't notice."""
     witness = stage.actor("witness")
@@ -225,6 +226,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize("how", ["after its hello", "as its first message", "slowly"])
 def test_a_message_without_end_is_cut_off_and_named(new_stage: Callable[..., Stage], how: str) -> None:
     """20,000 frames of 60 kB in one message: the broker stays within its memory and ends who sends it, nobody else."""
@@ -258,6 +260,7 @@ def test_a_message_without_end_is_cut_off_and_named(new_stage: Callable[..., Sta
     still_works(stage, witness)
 
 
+@pytest.mark.any_user
 def test_who_reads_nothing_is_ended(stage: Stage) -> None:
     """A receiver that never reads is ended before it costs much memory; who sends to it, and others, go on."""
     witness, sender, slow = stage.actor("witness"), stage.actor("sender"), stage.actor("slow")
@@ -279,6 +282,7 @@ def test_who_reads_nothing_is_ended(stage: Stage) -> None:
     still_works(stage, witness)
 
 
+@pytest.mark.any_user
 def test_a_thousand_raw_connections(stage: Stage) -> None:
     """Sockets that say nothing: neighbours go on, handshakes too, and all of them are closed after a while."""
     witness = stage.actor("witness")
@@ -299,6 +303,7 @@ def test_a_thousand_raw_connections(stage: Stage) -> None:
     assert memory_bytes(stage.client.pid) - before < 128 * MIB
 
 
+@pytest.mark.any_user
 def test_ten_thousand_malformed_handshakes(stage: Stage) -> None:
     """Greetings and mechanisms that are none, cut short, or half open: no crash, no growth, neighbours go on."""
     witness = stage.actor("witness")
@@ -341,6 +346,29 @@ def greets(stage: Stage) -> bool:
     return False
 
 
+def back_again(stage: Stage, keys: tuple[bytes, bytes]) -> Client:
+    """Connect as the witness to the broker that stays: one before it may still meet the rest of the flood, and end."""
+    found: list[Client] = []
+
+    def answered() -> bool:
+        # A broker that ends meanwhile takes the warden's channel along, and what it was told.
+        if not (stage.client.is_ready and greets(stage)):
+            return False
+        with contextlib.suppress(EOFError, ConnectionError):
+            if stage.announce("witness"):
+                client = stage.connect(keys)
+                client.send(m.Hello(m.PROTOCOL))
+                if isinstance(client.receive(3), m.Welcome):
+                    found.append(client)
+                else:
+                    client.close()
+        return bool(found)
+
+    stage.wait_for(answered, "the broker is back", 60)
+    return found[0]
+
+
+@pytest.mark.any_user
 def test_more_raw_connections_than_it_has_descriptors(stage: Stage) -> None:
     """libzmq ends the process for want of one; another is there at once, with all that was acknowledged."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -368,8 +396,7 @@ def test_more_raw_connections_than_it_has_descriptors(stage: Stage) -> None:
         for each in flood:
             each.close()
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    stage.wait_for(lambda: stage.client.is_ready and greets(stage), "the broker is back")
-    witness = stage.hello("witness", witness_keys)
+    witness = back_again(stage, witness_keys)
     assert witness.ask(m.Get(2, "kept")) == m.Value(2, b"v")
     assert "Too many open files" in str(stage.events("broker_lost")[0]["detail"])
 
@@ -382,7 +409,7 @@ def test_who_breaks_the_broker_is_named(stage: Stage) -> None:
     attacker = stage.actor("attacker")
     attacker.send(m.Invoke(1, "break", "", b""))
     assert "broke on its message" in stage.wait_ended("attacker").reason
-    assert stage.wait_restarted() < 3
+    assert stage.wait_restarted() < 10
     witness = stage.hello("witness", witness_keys)
     assert witness.ask(m.Get(2, "kept")) == m.Value(2, b"v")
     (lost,) = stage.events("broker_lost")
@@ -390,6 +417,7 @@ def test_who_breaks_the_broker_is_named(stage: Stage) -> None:
     stage.wait_for(lambda: stage.events("broker_restarted"), "the restart is on record")
 
 
+@pytest.mark.any_user
 def test_kill_9_under_storage_writes_loses_nothing_acknowledged(stage: Stage) -> None:
     """Killed eight times while three components write: each value that was acknowledged is there, or a later one."""
     names = ("one", "two", "three")

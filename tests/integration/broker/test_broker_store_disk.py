@@ -140,6 +140,7 @@ while True:
 """
 
 
+@pytest.mark.any_user
 def test_kill_9_in_a_loop_loses_nothing_and_tears_nothing(tmp_path: Path) -> None:
     """Forty kills of a process that writes: the last that it told is there or a later one, and batches are whole."""
     chosen = random.Random(7)

@@ -15,7 +15,7 @@ import struct
 import sys
 import termios
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
@@ -30,6 +30,8 @@ from supervisor.control_messages import ANSWERS, Done, GetStatus, NotDone
 
 GUESTS = Path(__file__).resolve().parents[1] / "guests"
 IN_ORDER_S = 5.0
+ANSWERED_S = 2.0
+Promptly = Callable[[float, Callable[[], float]], float]
 UNPRIVILEGED = 65534
 
 
@@ -97,28 +99,36 @@ def test_components_come_up_are_looked_at_and_end_in_order(airssys, up, hello: P
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_all_in_order_within_five_seconds(airssys, component, up, waiting: Path, number: int) -> None:
+def test_a_signal_ends_all_in_order_within_five_seconds(
+    airssys, component, up, waiting: Path, promptly: Promptly, number: int
+) -> None:
     """One that computes and one that waits are ended, nothing of them is left, and that is on record."""
     spinning = component("spinning", "spin.wat")
-    with up(spinning, waiting) as fleet:
-        fleet.until("spinning: running")
-        fleet.until("waiting: running")
-        tree = fleet.tree
-        assert len(tree) >= 4, "zygote, warden, and a worker each"
-        started_s = time.monotonic()
-        fleet.process.send_signal(number)
-        assert fleet.end() == 0
-        assert time.monotonic() - started_s < IN_ORDER_S
-    assert not [process for process in tree if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    ends = 0
+
+    def end() -> float:
+        nonlocal ends
+        ends += 1
+        with up(spinning, waiting) as fleet:
+            fleet.until("spinning: running")
+            fleet.until("waiting: running")
+            tree = fleet.tree
+            assert len(tree) >= 4, "zygote, warden, and a worker each"
+            started_s = time.monotonic()
+            fleet.process.send_signal(number)
+            assert fleet.end() == 0
+            took_s = time.monotonic() - started_s
+        assert not [process for process in tree if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+        return took_s
+
+    promptly(IN_ORDER_S, end)
     verified = airssys("audit", "verify")
     assert verified.code == 0, verified.stderr
     records = [json.loads(line) for line in airssys("audit", "query", "--json").stdout.splitlines()]
     ended = [r["component"] for r in records if r["event"] == "worker_ended"]
-    assert sorted(ended) == ["spinning", "waiting"]
-    assert [r["event"] for r in records if r["event"].startswith("supervisor_")] == [
-        "supervisor_started",
-        "supervisor_ended",
-    ]
+    assert sorted(ended) == ends * ["spinning"] + ends * ["waiting"]
+    supervisor = [r["event"] for r in records if r["event"].startswith("supervisor_")]
+    assert supervisor == ends * ["supervisor_started", "supervisor_ended"]
 
 
 def test_a_failure_is_told_and_concerns_nobody_else(airssys, component, up, waiting: Path) -> None:
@@ -263,7 +273,7 @@ def test_a_dead_supervisor_leaves_nothing_in_the_way(airssys, up, waiting: Path)
         tree = fleet.tree
         fleet.process.kill()
         fleet.process.wait()
-        psutil.wait_procs(tree, timeout=10)
+        psutil.wait_procs(tree, timeout=20)
         assert not [process for process in tree if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
     gone = airssys("status")
     assert gone.code == 69
@@ -353,29 +363,35 @@ def _connect(airssys) -> Channel:
     return Channel(connection)
 
 
-def test_clients_that_misbehave_delay_nobody(airssys, up, waiting: Path) -> None:
+def test_clients_that_misbehave_delay_nobody(airssys, up, waiting: Path, promptly: Promptly) -> None:
     """Who asks nothing, who sends garbage, who asks and doesn't read: others are answered at once, and so are we."""
-    with up(waiting) as fleet, contextlib.ExitStack() as stack:
+    with up(waiting) as fleet:
         fleet.until("waiting: running")
-        silent = [_connect(airssys) for _ in range(10)]
-        unread = [_connect(airssys) for _ in range(5)]
-        for client in (*silent, *unread):
-            stack.callback(client.close)
-        for client in unread:
-            client.send(GetStatus())
-        for garbage in (b"", b"\x00" * 60_000, b"\x91\xa4Done", b"\xc1", os.urandom(1000)):
-            rude = _connect(airssys)
-            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(rude.fileno())) as raw:
-                raw.send(garbage)
-            rude.close()
-        started_s = time.monotonic()
-        assert _phases(airssys) == {"waiting": "running"}
-        assert time.monotonic() - started_s < 2.0
-        # What was asked and not read yet is still there for who reads it now: the positive control.
-        kinds = []
-        while not kinds or kinds[-1] not in (Done, NotDone):
-            kinds.append(type(unread[0].receive(ANSWERS, 10)[0]))
-        assert kinds[-1] is Done
+
+        def ask_beside_them() -> float:
+            with contextlib.ExitStack() as stack:
+                silent = [_connect(airssys) for _ in range(10)]
+                unread = [_connect(airssys) for _ in range(5)]
+                for client in (*silent, *unread):
+                    stack.callback(client.close)
+                for client in unread:
+                    client.send(GetStatus())
+                for garbage in (b"", b"\x00" * 60_000, b"\x91\xa4Done", b"\xc1", os.urandom(1000)):
+                    rude = _connect(airssys)
+                    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(rude.fileno())) as raw:
+                        raw.send(garbage)
+                    rude.close()
+                started_s = time.monotonic()
+                assert _phases(airssys) == {"waiting": "running"}
+                took_s = time.monotonic() - started_s
+                # What was asked and not read yet is still there for who reads it now: the positive control.
+                kinds = []
+                while not kinds or kinds[-1] not in (Done, NotDone):
+                    kinds.append(type(unread[0].receive(ANSWERS, 10)[0]))
+                assert kinds[-1] is Done
+            return took_s
+
+        promptly(ANSWERED_S, ask_beside_them)
 
 
 def test_too_many_clients_are_told_so(airssys, up, waiting: Path) -> None:
@@ -428,7 +444,7 @@ def test_logs_follow_a_component_to_its_supervisors_end(airssys, up, waiting: Pa
             assert b"runs as waiting-" in follower.stdout.readline()
             assert airssys("down").code == 0
             assert b"was ended" in follower.stdout.readline()
-            assert follower.wait(10) == 0
+            assert follower.wait(30) == 0
         assert fleet.end() == 0
     assert airssys("logs", "hello", "--since", "1h").stdout
     assert airssys("logs", "hello", "--since", "2099-01-01").stdout == ""
@@ -443,16 +459,20 @@ def test_logs_follow_a_component_to_its_supervisors_end(airssys, up, waiting: Pa
 def test_a_flood_of_output_is_paced_and_kept_within_bounds(airssys, component, up, waiting: Path) -> None:
     """A component that prints without end gets no more than its pace, and the others are answered meanwhile."""
     flood = component("flood", _printing(b"x" * 4095 + b"\n", lines=2**31 - 1))
+
+    def kept_bytes() -> int:
+        return sum(path.stat().st_size for path in (airssys.state / "logs").glob("flood.log*"))
+
+    started_s = time.monotonic()
     with up(flood, waiting) as fleet:
         fleet.until("flood: running")
         fleet.until("waiting: running")
-        started_s = time.monotonic()
         for _ in range(5):
             assert _phases(airssys)["waiting"] == "running"
-        elapsed_s = time.monotonic() - started_s
-        kept = sum(path.stat().st_size for path in (airssys.state / "logs").glob("flood.log*"))
-        # A burst of one second, and what a second or two beside these questions bring.
-        assert 1 << 20 < kept < (2 << 20) * (elapsed_s + 4)
+        while (kept := kept_bytes()) <= 1 << 20 and time.monotonic() < started_s + 30:
+            assert _phases(airssys)["waiting"] == "running"
+        # A burst of one second, and what it was paced to since it began.
+        assert 1 << 20 < kept < (2 << 20) * (time.monotonic() - started_s + 2)
 
 
 # ---- the warden that all share

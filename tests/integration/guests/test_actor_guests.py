@@ -14,6 +14,8 @@ from wasmtime.component import Variant
 if TYPE_CHECKING:
     from conftest import Host
 
+pytestmark = pytest.mark.any_user
+
 NOT_PERMITTED = Variant("not-permitted", "no rule covers it")
 
 

@@ -49,7 +49,10 @@ signal.pause()
 """
 HOG = "import os\nos.write({told}, b'h')\nwhile True: pass"
 
-pytestmark = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two processors: one is kept busy")
+pytestmark = [
+    pytest.mark.any_user,
+    pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two processors: one is kept busy"),
+]
 
 
 class Attempt(Struct):

@@ -9,7 +9,9 @@ import pytest
 
 from supervisor.world_page import declarations_of
 
-ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.any_user
+
+ROOT = Path(__file__).resolve().parents[3]
 BUILD = ROOT / "scripts" / "build-guests"
 
 
