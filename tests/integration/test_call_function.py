@@ -159,12 +159,16 @@ def test_arguments_come_from_a_file_or_standard_input(run: Any, wat: Callable[[s
 
 
 def test_what_is_called_is_a_component_with_functions(run: Any, wat: Callable[[str], Path]) -> None:
-    """A core module has no types, and an actor lives among others: each is told what to do."""
+    """A core module has no types. Functions of an actor can be called; one that asks what only a broker has ends."""
     module, actor = wat("(module)"), wat("actor.wat")
     result = run.other_command("call", module, "f")
     assert (result.code, "core module" in result.stderr) == (65, True), result.stderr
-    result = run.other_command("call", actor, "health")
-    assert (result.code, "airssys up" in result.stderr) == (65, True), result.stderr
+    result = run.other_command("call", actor, "-q", "health")
+    assert (result.code, result.stdout) == (0, b'"healthy"\n'), result.stderr
+    logs = json.dumps([{"sender": "me", "payload": "bGhp", "topic": None, "wants-answer": True}])
+    result = run.other_command("call", actor, "handle-message", "--json", logs)
+    assert (result.code, result.stdout) == (134, b""), result.stderr
+    assert "it asked airssys:core/host-services@1.0.0#log, which answers under `airssys up` alone" in result.stderr
 
 
 def test_a_name_takes_messages_and_a_path_has_functions(run: Any, wat: Callable[[str], Path]) -> None:
