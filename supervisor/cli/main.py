@@ -42,7 +42,7 @@ COMMANDS = {
     "grants": ("supervisor.cli.grants", "list and forget what was granted and is remembered"),
     "audit": ("supervisor.cli.audit", "read and verify the audit log"),
     "config": ("supervisor.cli.config", "check and show the host's settings"),
-    "schema": ("supervisor.cli.schema", "print the JSON Schema of Component.toml or airssys.toml"),
+    "schema": ("supervisor.cli.schema", "print the JSON Schema of a file of ours, or what an actor is built against"),
     "doctor": ("supervisor.cli.doctor", "say what this machine offers for confinement, and how to mend what it lacks"),
     "help": ("supervisor.cli.help_code", "explain a denial or error code such as A1203"),
     "completion": ("supervisor.cli.completion", "print the shell completion script"),
