@@ -171,6 +171,23 @@ def test_what_is_called_is_a_component_with_functions(run: Any, wat: Callable[[s
     assert "it asked airssys:core/host-services@1.0.0#log, which answers under `airssys up` alone" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("kind", "words"), [("char", "`char`"), ('(enum "a" "b")', "discriminant"), ("string", "out of bounds of memory")]
+)
+def test_a_result_that_is_no_value_is_a_trap(run: Any, wat: Callable[[str], Path], kind: str, words: str) -> None:
+    """The component model's rules make it one, and it is nobody's failure but the guest's."""
+    program = wat(f"""(component
+        (core module $m (memory (export "m") 1) (func (export "f") (result i32) (i32.const 55296)
+            (i32.store (i32.const 55296) (i32.const 65535)) (i32.store (i32.const 55300) (i32.const 9))))
+        (core instance $i (instantiate $m))
+        (type $kind {kind if "(" in kind else f"(option {kind})"}) (export $of "of" (type $kind))
+        (func (export "f") (result {"$of" if "(" in kind else kind})
+            (canon lift (core func $i "f") (memory (core memory $i "m")))))""")
+    result = run.other_command("call", program, "f", "-q")
+    assert (result.code, result.stdout) == (134, b""), result.stderr
+    assert words in result.stderr
+
+
 def test_a_name_takes_messages_and_a_path_has_functions(run: Any, wat: Callable[[str], Path]) -> None:
     """What belongs to the other of the two is refused, with how the other is written."""
     program = wat("functions.wat")
