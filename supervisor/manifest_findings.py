@@ -11,7 +11,7 @@ from ipc.policy.index import PatternIndex
 from ipc.policy.patterns import Form, Malformed, Pattern, parse_pattern
 from ipc.struct import Struct
 from supervisor.broad_grants import is_broad_allowed, is_too_broad_grant
-from supervisor.manifest import BoundManifest, Manifest, Request
+from supervisor.manifest import BoundManifest, Manifest, Request, only_brokered
 from supervisor.manifest.template import variables_in
 from supervisor.manifest_asks import HOME, HOMES, is_beneath, literal_prefix
 from supervisor.settings import ComponentSettings
@@ -165,6 +165,8 @@ def _unreached_mounts(manifest: Manifest, bound: BoundManifest) -> list[Finding]
 
 
 def _unused_parameters(manifest: Manifest) -> list[Finding]:
+    if only_brokered(manifest):
+        return []  # an actor is given them at its start
     texts = [request.resource for request in manifest.requests()]
     texts += [mount.host for mount in manifest.component.mounts]
     texts += [*manifest.component.args, *(value for _, value in manifest.component.env)]

@@ -16,8 +16,10 @@ _HEAD = """# The world of an actor
 
 `wit/airssys-core.wit`, package `{package}`, world `{world}`: what a long-lived component offers, and what it may
 ask of its host. It is built with any tool of the [component model](https://component-model.bytecodealliance.org/);
-[the tutorial](../tutorial/components-that-talk.md) does it in C, Python and JavaScript. It may import WASI 0.2 as well:
+[the tutorial](../tutorial/components-that-talk.md) does it in C, Python and JavaScript,
+[the guide](../how-to/write-an-actor.md) in any language. `airssys schema wit` prints it. It may import WASI 0.2, too:
 files come through the warden, as for every component.
+What `initialize` gets are the parameters of the manifest, and what `metadata` says others see from then on.
 
 Everything that a component is refused is an error value, never a trap. What it may do is asked for in its
 [Component.toml](component-toml.md#capabilities) and decided in the broker, which knows who speaks by the connection's

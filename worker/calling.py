@@ -6,6 +6,7 @@ The guest has WASI as a command has. What it prints itself goes to standard erro
 from __future__ import annotations
 
 import os
+import re
 from typing import Final
 
 from ipc.messages import EngineSettings, Finished, WorkerJob
@@ -25,6 +26,8 @@ _TOO_MANY: Final = "too much data is being copied between the host and the guest
 _MESSAGE_CHARACTERS: Final = 8_000
 """Names are the component's to choose, and a packet is bounded."""
 _OWN_INTERFACES: Final = "airssys:core/"
+_ASKED: Final = re.compile(r"unknown import: `([^`]{1,100})` has not been defined")
+"""What the engine says of a function that is called and isn't there."""
 
 
 def divide_streams() -> int:
@@ -53,12 +56,8 @@ class Call:
     def _check(self, component: int) -> None:
         """Find the function and read its arguments."""
         imports = api.component_imports(self._runner.engine, component)
-        if any(name.startswith(_OWN_INTERFACES) for name in imports):
-            raise ProgramError(
-                "it is an actor, which lives among others: start it with `airssys up`, then send it a message with "
-                "`airssys call NAME`"
-            )
-        refuse_missing([name for name in imports if not provided(name)])
+        self._is_actor = any(name.startswith(_OWN_INTERFACES) for name in imports)
+        refuse_missing([name for name in imports if not (provided(name) or name.startswith(_OWN_INTERFACES))])
         try:
             exported = find(functions_of(component, self._runner.engine), self._call.interface, self._call.function)
         except NoSuchFunctionError as error:
@@ -81,12 +80,20 @@ class Call:
             return Finished("limit", 75, message, "memory", self._limits.memory_bytes)
         except OSError as error:
             return Finished("host_error", 70, f"its result can't be written: {os.strerror(error.errno or 0)}")
+        asked = _ASKED.search(finished.message) if self._is_actor else None
+        if asked is not None:
+            message = f"it asked {asked[1]}, which answers under `airssys up` alone"
+            return replace(finished, outcome="trapped", exit_code=134, message=message)
         if finished.outcome == "host_error" and _TOO_MANY in finished.message:
             return replace(finished, outcome="trapped", exit_code=134, message="its values are more than can be passed")
         return finished
 
     def _run(self) -> int:
         linker = package.linker_of(self._runner.components, package.engine_of(self._runner.engine))
+        if self._is_actor:
+            assert self.program.component is not None
+            # Nobody is there whom it could ask: a function that tries is ended, and told of by name.
+            linker.define_unknown_imports_as_traps(package.component_of(self.program.component))
         instance = package.Instance(self.program, linker)
         func = instance.func(self._exported.interface, self._exported.name)
         value = Function(instance.store, func)(*self._arguments)

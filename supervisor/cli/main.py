@@ -42,12 +42,13 @@ COMMANDS = {
     "grants": ("supervisor.cli.grants", "list and forget what was granted and is remembered"),
     "audit": ("supervisor.cli.audit", "read and verify the audit log"),
     "config": ("supervisor.cli.config", "check and show the host's settings"),
-    "schema": ("supervisor.cli.schema", "print the JSON Schema of Component.toml or airssys.toml"),
+    "schema": ("supervisor.cli.schema", "print the JSON Schema of a file of ours, or what an actor is built against"),
     "doctor": ("supervisor.cli.doctor", "say what this machine offers for confinement, and how to mend what it lacks"),
     "help": ("supervisor.cli.help_code", "explain a denial or error code such as A1203"),
     "completion": ("supervisor.cli.completion", "print the shell completion script"),
 }
 """Command → (module that implements it, one line of help)."""
+_INTERMIXED = frozenset(("up", "call"))
 
 
 class CommandModule(Protocol):
@@ -83,11 +84,22 @@ class _Parser(argparse.ArgumentParser):
 
     help_of = ""
     """Whose help is pointed to, where not this parser's own: argparse tells the root of a command's stray arguments."""
+    intermixed = False
+    """Whether options may stand between its words, of which there can be any number."""
     as_json: ClassVar[bool] = False
     """Whether --json stands in what is parsed: for errors, after which there are no parsed arguments."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=_Formatter, **options)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if not self.intermixed:
+            return super().parse_known_args(args, namespace)
+        self.intermixed = False  # which calls this one in its turn
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self.intermixed = True
 
     def error(self, message: str) -> NoReturn:
         stray = message.removeprefix("unrecognized arguments: ")
@@ -141,6 +153,9 @@ def _parser(command: str | None) -> argparse.ArgumentParser:
         if name == command:
             module: CommandModule = importlib.import_module(module_name)
             module.register(subparsers)
+            own = subparsers.choices[name]
+            assert isinstance(own, _Parser)
+            own.intermixed = name in _INTERMIXED
         else:
             subparsers.add_parser(name, help=summary, add_help=False)
     return parser

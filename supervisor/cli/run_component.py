@@ -44,9 +44,14 @@ class GrantedComponent(Struct, frozen=True):
     quota: ResolvedQuota
 
 
-def component_request(args: argparse.Namespace, host: Host, settings: Settings) -> RunRequest | None:
-    """Return the request of a component directory, or None when the person said no or nobody could be asked."""
-    granted = granted_component(args, host, settings, host.tmp_directory)
+def component_request(
+    args: argparse.Namespace, host: Host, settings: Settings, called: bool = False
+) -> RunRequest | None:
+    """Return the request of a component directory, or None when the person said no or nobody could be asked.
+
+    Of one that is `called` what a broker enforces is nothing to enforce: in a call there is no broker to ask.
+    """
+    granted = granted_component(args, host, settings, host.tmp_directory, brokered=called)
     return None if granted is None else granted.request
 
 

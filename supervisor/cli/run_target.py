@@ -58,7 +58,7 @@ def run_target(args: argparse.Namespace, processes: Processes, call: FunctionCal
         if directory:
             from supervisor.cli.run_component import component_request
 
-            request = component_request(args, host, settings)
+            request = component_request(args, host, settings, called=call is not None)
             if request is None:
                 if args.json:
                     nobody = ConfigError(

@@ -22,6 +22,8 @@ from supervisor.settings import format_quota, load_settings
 from supervisor.terminal import visible
 
 EX_DATAERR = 65
+_LIFECYCLE = "airssys:core/component-lifecycle@"
+"""What the host of an actor calls, and nobody else has to."""
 _KINDS = {"module": "a core module (WASI preview 1)", "component": "a component (WASI preview 2)"}
 _EPILOG = """examples:
   airssys show ./log-summary                          what it asks, its imports, its hashes, whether it was granted
@@ -133,9 +135,12 @@ def _program(summary: WasmSummary, name: str = "") -> list[str]:
     for title, names in (("imports", summary.imports), ("exports", summary.exports)):
         lines.append(f"  {title} {'nothing' if not names else ''}".rstrip())
         lines += [visible(f"    {line}") for line in grouped(names)]
-    if summary.functions:
+    functions = [(name, signature) for name, signature in summary.functions if not name.startswith(_LIFECYCLE)]
+    if len(functions) < len(summary.functions):
+        lines.append("  an actor: airssys up DIR starts it, airssys call NAME sends it a message")
+    if functions:
         lines.append("  functions, for airssys call")
-        lines += [visible(f"    {name}: {signature}") for name, signature in summary.functions]
+        lines += [visible(f"    {name}: {signature}") for name, signature in functions]
     return lines
 
 

@@ -166,12 +166,33 @@ def test_arguments_come_from_a_file_or_standard_input(run: Any, wat: Callable[[s
 
 @pytest.mark.any_user
 def test_what_is_called_is_a_component_with_functions(run: Any, wat: Callable[[str], Path]) -> None:
-    """A core module has no types, and an actor lives among others: each is told what to do."""
+    """A core module has no types. Functions of an actor can be called; one that asks what only a broker has ends."""
     module, actor = wat("(module)"), wat("actor.wat")
     result = run.other_command("call", module, "f")
     assert (result.code, "core module" in result.stderr) == (65, True), result.stderr
-    result = run.other_command("call", actor, "health")
-    assert (result.code, "airssys up" in result.stderr) == (65, True), result.stderr
+    result = run.other_command("call", actor, "-q", "health")
+    assert (result.code, result.stdout) == (0, b'"healthy"\n'), result.stderr
+    logs = json.dumps([{"sender": "me", "payload": "bGhp", "topic": None, "wants-answer": True}])
+    result = run.other_command("call", actor, "handle-message", "--json", logs)
+    assert (result.code, result.stdout) == (134, b""), result.stderr
+    assert "it asked airssys:core/host-services@1.0.0#log, which answers under `airssys up` alone" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [("char", "`char`"), ('(enum "a" "b")', "discriminant"), ("string", "out of bounds of memory")]
+)
+def test_a_result_that_is_no_value_is_a_trap(run: Any, wat: Callable[[str], Path], kind: str, words: str) -> None:
+    """The component model's rules make it one, and it is nobody's failure but the guest's."""
+    program = wat(f"""(component
+        (core module $m (memory (export "m") 1) (func (export "f") (result i32) (i32.const 55296)
+            (i32.store (i32.const 55296) (i32.const 65535)) (i32.store (i32.const 55300) (i32.const 9))))
+        (core instance $i (instantiate $m))
+        (type $kind {kind if "(" in kind else f"(option {kind})"}) (export $of "of" (type $kind))
+        (func (export "f") (result {"$of" if "(" in kind else kind})
+            (canon lift (core func $i "f") (memory (core memory $i "m")))))""")
+    result = run.other_command("call", program, "f", "-q")
+    assert (result.code, result.stdout) == (134, b""), result.stderr
+    assert words in result.stderr
 
 
 @pytest.mark.any_user

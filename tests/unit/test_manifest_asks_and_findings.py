@@ -117,6 +117,14 @@ send = ["writer"]
     ]
 
 
+def test_an_actors_parameters_are_used() -> None:
+    """What it doesn't name in its manifest it is given at its start."""
+    parameter = '[parameters]\np = { type = "string" }\n'
+    assert not any(
+        each.kind == "unused" for each in findings_of(parameter + "[capabilities.messaging]\nsend = ['a']\n")
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "severity", "kind"),
     [

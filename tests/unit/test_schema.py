@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.cli.schema import world_text
 from supervisor.manifest import ManifestErrors, parse_manifest
 from supervisor.schema import component_schema, host_schema
 from supervisor.settings import HostDirectories, Settings, SettingsError
@@ -302,3 +303,11 @@ def test_the_schemas_name_their_dialect() -> None:
         assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
         assert schema["additionalProperties"] is False
         assert "schema" in schema["required"]
+
+
+def test_what_an_actor_is_built_against_is_printed_and_installed() -> None:
+    """Byte for byte what is in `wit`, and a wheel carries it to where it is looked for."""
+    for name in ("airssys-core.wit", "c/actor.h"):
+        assert world_text(name) == (ROOT / "wit" / name).read_text(encoding="utf-8")
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel["force-include"] == {"wit": "supervisor/wit"}

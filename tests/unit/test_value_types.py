@@ -225,6 +225,7 @@ def test_an_error_value_says_what_it_is() -> None:
         assert isinstance(error, Err)
         assert words_of(error.value)
         assert ERROR.lift(ERROR.lower(error.value, Lender()), 0) == error.value
-    assert words_of(("failed", "")) == "failed: "
+    assert words_of(("failed", "")) == "failed"
+    assert words_of(("unknown-target", None)) == "unknown-target"
     assert words_of(error_of("of another world", "why").value) == "why"
     assert Ok().value is None

@@ -75,7 +75,9 @@ def words_of(error: Any) -> str:
     case, payload = error
     if case == ErrorKind.OVER_QUOTA:
         payload = "{} of {} used".format(*payload[:2])
-    return f"{case}: {payload}" if case != ErrorKind.FAILED or not payload else str(payload)
+    if payload in (None, ""):
+        return str(case)
+    return str(payload) if case == ErrorKind.FAILED else f"{case}: {payload}"
 
 
 class Refusal(Exception):  # noqa: N818 # an outcome: it becomes the guest's error value
