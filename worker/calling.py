@@ -9,7 +9,6 @@ import os
 from typing import Final
 
 from ipc.messages import EngineSettings, Finished, WorkerJob
-from ipc.struct import replace
 from worker import engine_api as api
 from worker import engine_package as package
 from worker.abi import Function
@@ -20,8 +19,6 @@ from worker.value_types import Err
 
 _STDOUT: Final = 1
 _STDERR: Final = 2
-_TOO_MANY: Final = "too much data is being copied between the host and the guest"
-"""What the engine says of it, which bounds what one call may pass."""
 _MESSAGE_CHARACTERS: Final = 8_000
 """Names are the component's to choose, and a packet is bounded."""
 _OWN_INTERFACES: Final = "airssys:core/"
@@ -75,15 +72,12 @@ class Call:
     def run(self) -> Finished:
         """Call it to its end; whatever it does becomes a value. A result that is an error has the exit code 1."""
         try:
-            finished = self.program.finished_by(self._run)
+            return self.program.finished_by(self._run)
         except MemoryError:
             message = "the values of the call need more memory than its limit"
             return Finished("limit", 75, message, "memory", self._limits.memory_bytes)
         except OSError as error:
             return Finished("host_error", 70, f"its result can't be written: {os.strerror(error.errno or 0)}")
-        if finished.outcome == "host_error" and _TOO_MANY in finished.message:
-            return replace(finished, outcome="trapped", exit_code=134, message="its values are more than can be passed")
-        return finished
 
     def _run(self) -> int:
         linker = package.linker_of(self._runner.components, package.engine_of(self._runner.engine))

@@ -272,7 +272,12 @@ class Program(Struct):
         for words, limit in _LIMIT_OF_WORDS:
             if words in text:
                 return self._ended_early(_trim(text), limit)
-        if "wasm trap:" in text or "wasm backtrace:" in text or self.runner.memories.last_refused:
+        if (
+            isinstance(error, api.CallError)
+            or "wasm trap:" in text
+            or "wasm backtrace:" in text
+            or self.runner.memories.last_refused
+        ):
             return self._ended_early(_trim(text), None)
         return self._finished("host_error", 70, _trim(text))
 
