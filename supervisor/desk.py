@@ -34,7 +34,7 @@ from supervisor.control_roles import Peer
 from supervisor.fleet import Fleet
 from supervisor.lifecycle import Phase
 from supervisor.manifest.checks import check_name
-from supervisor.member import ACTOR, Member
+from supervisor.member import COMMAND, Member
 from supervisor.output_log import open_log_files
 from supervisor.terminal import visible
 
@@ -157,7 +157,7 @@ class FleetDesk:
             return list(members.values())
         if name in members:
             return [members[name]]
-        client.not_done("unknown", f"there is no component {visible(name)!r} here", f"there is: {', '.join(members)}")
+        client.not_done("unknown", f"there is no component '{visible(name)}' here", f"there is: {', '.join(members)}")
         return None
 
     def _status(self, name: str, client: Client) -> None:
@@ -211,17 +211,22 @@ class FleetDesk:
         client.done()
 
     def _call(self, request: CallComponent, descriptors: Sequence[int], client: Client) -> None:
+        if not request.name:  # where nothing is changed, that is all of them
+            client.not_done("invalid", "no component is named")
+            return
         members = self._named(request.name, client)
         if members is None:
             return
         (member,) = members
         broker = self._fleet.broker
-        if member.plan.kind != ACTOR or broker is None:
+        if member.plan.kind == COMMAND:
             client.not_done("invalid", f"{member.name} is a command, and takes no messages", "only actors take them")
             return
-        if member.phase not in (Phase.RUNNING, Phase.RECONNECTING):
+        if member.phase not in (Phase.RUNNING, Phase.RECONNECTING) or broker is None:
             why = f" ({member.ended})" if member.ended else ""
-            client.not_done("unavailable", f"{member.name} is {member.phase}{why}", f"airssys logs {member.name}")
+            coming = member.phase in (Phase.DOWN, Phase.COMPILING, Phase.QUEUED, Phase.STARTING)
+            hint = f"wait until it runs: airssys status {member.name}" if coming else f"airssys logs {member.name}"
+            client.not_done("unavailable", f"{member.name} is {member.phase}{why}", hint)
             return
         try:
             payload = _sealed_bytes(descriptors)

@@ -33,19 +33,6 @@ _LIMIT_OF_WORDS = (
     ("instance count too high", "instances"),
 )
 """What wasmtime says when a bound is met (crates/wasmtime/src/runtime/limits.rs) → the bound."""
-_TRAP_WORDS = (
-    "wasm trap:",
-    "wasm backtrace:",
-    "out of bounds of memory",
-    "not aligned",
-    "out of range",
-    "discriminant",
-    "utf-8",
-    "realloc return",
-    "unknown handle",
-)
-"""What it says of a trap, and of a value of the guest's that is none: for the canonical ABI a trap, too, for wasmtime an
-error without a code (crates/wasmtime/src/runtime/component/func/)."""
 
 WASI_P2_VERSIONS = "0.2."
 _WASI_P2_PACKAGES = {
@@ -285,7 +272,8 @@ class Program(Struct):
         for words, limit in _LIMIT_OF_WORDS:
             if words in text:
                 return self._ended_early(_trim(text), limit)
-        if any(words in text for words in _TRAP_WORDS) or self.runner.memories.last_refused:
+        is_trap = isinstance(error, api.CallError) or "wasm trap:" in text or "wasm backtrace:" in text
+        if is_trap or self.runner.memories.last_refused:
             return self._ended_early(_trim(text), None)
         return self._finished("host_error", 70, _trim(text))
 
