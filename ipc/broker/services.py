@@ -44,8 +44,9 @@ from ipc.struct import Struct, replace
 
 READ: Final = "storage.read"
 WRITE: Final = "storage.write"
-STORING_MAX: Final = 256
-"""Storage calls of one instance that may be on their way; a worker waits for each, so more are no working worker's."""
+STORING_MAX: Final = 16
+"""Storage calls of one instance that may be on their way; a worker waits for each, so more are no working worker's.
+Each may bring a payload of the largest size into memory."""
 PROVIDING_MAX: Final = 64
 """Calls of providers, likewise; each holds a payload."""
 HEALTHS: Final = frozenset(("healthy", "degraded", "unhealthy", "unknown"))
@@ -272,11 +273,14 @@ class Services:
 
     # -- how it is -----------------------------------------------------------------------------------------------------
 
-    def health(self, session: Session, message: Health, _now_ns: int) -> None:
+    def health(self, session: Session, message: Health, now_ns: int) -> None:
         """Note what a component says of itself."""
         if message.health not in HEALTHS:
             self._board.violated(session, "a health that there isn't")
         elif message.health != session.health:
+            if session.news.take(now_ns):
+                self._board.violated(session, "it changes its health without end")
+                return
             session.health = message.health
             self._board.phased(session)
 

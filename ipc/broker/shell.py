@@ -82,8 +82,11 @@ BROKE_PROTOCOL: Final = "A1806"
 NO_PROVIDER: Final = "no provider is registered for this capability"
 _ORDERS: Final = (AreYouThere, Admit, Dismiss, UseWarden, CallActor, ForgetCall, RemoveNamespace, ReadQuotas)
 _MAIL_MAX: Final = 10_000
+_HANDSHAKES_NS: Final = 1_000_000_000
+"""Handshakes that fail have one record in so long a time, with their number."""
 _READS_BEFORE_ANSWER: Final = 4
 """How often what waits is read before a warden is answered, so that a neighbour's flood doesn't delay that."""
+_ANNOUNCED_SHOWN_MAX: Final = 8
 _RECORD_TIMEOUT_S: Final = 60.0
 """For the first record. While the log can't be written the supervisor starts one broker after the other, each of which
 waits for it; so it goes on by itself."""
@@ -163,6 +166,7 @@ class Broker:
         self._look_ns = 0
         self._due_ns: int | None = None
         self._told_broken = False
+        self._handshakes_ns = 0
         self._closing = False
 
     # -- the loop ------------------------------------------------------------------------------------------------------
@@ -201,6 +205,8 @@ class Broker:
         if self._mail.waiting:
             self._mail.flush()
         self._hold_back()
+        if self._peers.failed and now_ns >= self._handshakes_ns:
+            self._record_handshakes(now_ns)
         if now_ns >= self._look_ns:
             self._look(now_ns)
 
@@ -211,6 +217,8 @@ class Broker:
         for due_ns in (self._due_ns, self._holding.next_due_ns()):
             if due_ns is not None and due_ns < until_ns:
                 until_ns = due_ns
+        if self._peers.failed:
+            until_ns = min(until_ns, self._handshakes_ns)
         if self._outbox.waits() or self._mail.waiting:
             until_ns = min(until_ns, now_ns + RETRY_NS)
         return max(0, -((now_ns - until_ns) // 1_000_000))
@@ -346,6 +354,22 @@ class Broker:
             detail=detail or None,
         )
         self._holding.record(event, record.ticket, time.monotonic_ns())
+
+    def _record_handshakes(self, now_ns: int) -> None:
+        """Put on record that handshakes failed: whose can't be known, but who was about to make one can."""
+        announced = self._peers.announced()
+        event = AuditEvent(
+            "handshake_failed",
+            action="messaging.protocol",
+            decision="denied",
+            code=BROKE_PROTOCOL,
+            reason="connections to the broker were none: their handshake failed",
+            count=self._peers.failed,
+            detail={"announced": list(announced[:_ANNOUNCED_SHOWN_MAX])} if announced else None,
+        )
+        self._peers.failed = 0
+        self._handshakes_ns = now_ns + _HANDSHAKES_NS
+        self._holding.record(event, 0, now_ns)
 
     def _take_stored(self) -> None:
         for stored in self._store.take_stored():
