@@ -82,7 +82,7 @@ ENDINGS = {
         "at.say(m.Health('degraded'), m.Health('healthy'), m.Send(at.seq, 'sink', b'n'))\n"
         "result = type(at.hear()[0]).__name__",
     ),
-    "a message of several frames": Ending(
+    "two frames where there is one": Ending(
         "at.link._socket.send_multipart([m.pack([m.Send(1, 'sink', b'n')]), b''])", "several frames"
     ),
     "a message without end": Ending(
