@@ -12,7 +12,7 @@ import os
 import select
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 import zmq
@@ -65,7 +65,7 @@ from ipc.broker.orders import (
     UseWarden,
 )
 from ipc.broker.outbox import RETRY_NS, Outbox
-from ipc.broker.peers import Peers, is_given_route
+from ipc.broker.peers import Connection, Peers, is_given_route
 from ipc.broker.sockets import Incoming, Sockets
 from ipc.broker.store import Store as StoreFile
 from ipc.broker.store_thread import StoreThread
@@ -80,6 +80,7 @@ READ_FRAMES: Final = 64
 """How many frames are taken before everything else has its turn."""
 BROKE_PROTOCOL: Final = "A1806"
 NO_PROVIDER: Final = "no provider is registered for this capability"
+SILENT_READER: Final = "it doesn't read what it is sent"
 _ORDERS: Final = (AreYouThere, Admit, Dismiss, UseWarden, CallActor, ForgetCall, RemoveNamespace, ReadQuotas)
 _MAIL_MAX: Final = 10_000
 _HANDSHAKES_NS: Final = 1_000_000_000
@@ -281,14 +282,14 @@ class Broker:
             for route in slow:
                 connection = self._peers.connection_of(route)
                 if connection is not None:
-                    self._handle(Malformed(connection.key, route, "it doesn't read what it is sent", 0))
+                    self._handle(Malformed(connection.key, route, SILENT_READER, 0))
                     memory.cut(connection.link.descriptor)
             for route in gone:
                 outbox.forget(route)
             outbox.flush()
 
     def _look(self, now_ns: int) -> None:
-        """See whether a message without end fills the memory."""
+        """See whether a message without end fills the memory, or what somebody doesn't read."""
         if not self._watch.is_high():
             self._look_ns = now_ns + memory.IDLE_NS
             return
@@ -297,6 +298,7 @@ class Broker:
         frames = {d: -1 if connection is None else connection.frames for d, connection in open_links.items()}
         worst = self._watch.look(frames)
         if worst is None:
+            self._look_unread(open_links)
             return
         connection = open_links[worst]
         memory.cut(worst)
@@ -307,6 +309,13 @@ class Broker:
             keys = [(key, b"") for key in silent] if len(silent) == 1 else []
         for key, route in keys:
             self._handle(Malformed(key, route, "a message without end", 0))
+
+    def _look_unread(self, open_links: Mapping[int, Connection | None]) -> None:
+        stuck = self._watch.look_unread(d for d, connection in open_links.items() if connection is not None)
+        connection = None if stuck is None else open_links[stuck]
+        if stuck is not None and connection is not None:
+            memory.cut(stuck)
+            self._handle(Malformed(connection.key, connection.route, SILENT_READER, 0))
 
     # -- what the core orders ------------------------------------------------------------------------------------------
 

@@ -258,6 +258,45 @@ def test_who_reads_nothing_is_ended(stage: Stage) -> None:
     still_works(stage, witness)
 
 
+def test_several_that_read_nothing_do_not_fill_the_memory_together(new_stage: Callable[..., Stage]) -> None:
+    """Each holds less than what ends one alone: while memory is high, those that read nothing are ended and named."""
+    stage = new_stage(code=None, memory_bytes=320 * MIB)
+    may = (("storage.read", "**"), ("storage.write", "**"))
+    witness = stage.actor("witness", *may)
+    names = [f"silent-{number}" for number in range(8)]
+    stuck: list[zmq.Socket[bytes]] = []
+    for name in names:
+        keys = stage.admit(name, *may, storage_bytes=None)
+        stage.wait_for(lambda name=name: stage.announce(name), "it is admitted")  # type: ignore[misc]
+        dealer = stage.context.socket(zmq.DEALER)
+        stuck.append(dealer)
+        dealer.linger, dealer.rcvhwm = 0, 1
+        dealer.curve_serverkey = stage.client.server_public_key
+        dealer.curve_publickey, dealer.curve_secretkey = keys
+        dealer.connect(stage.client.endpoint)
+        dealer.send(m.pack([m.Hello(m.PROTOCOL), m.Set(1, "large", bytes(900_000))]))
+        for _ in range(2):
+            assert dealer.poll(GUARD_S * 1000)
+            dealer.recv()
+    for _ in range(3):
+        for dealer in stuck:
+            dealer.send(m.pack([m.Get(number, "large") for number in range(10)]))
+        assert witness.ask(m.Exists(1_000_000, "k")) == m.Accepted(1_000_000, 0)
+
+    def ended() -> list[object]:
+        return [each for each in stage.heard if "doesn't read" in repr(each)]
+
+    stage.wait_for(ended, "somebody is ended")
+    for _ in range(30):
+        assert witness.ask(m.Exists(1_000_000, "k")) == m.Accepted(1_000_000, 0)
+        stage.listen(0.02)
+    still_works(stage, witness)
+    assert memory_bytes(stage.client.pid) < 320 * MIB
+    assert {str(record["component"]) for record in stage.events("violation")} <= set(names)
+    for dealer in stuck:
+        dealer.close(0)
+
+
 def test_a_thousand_raw_connections(stage: Stage) -> None:
     """Sockets that say nothing: neighbours go on, handshakes too, and all of them are closed after a while."""
     witness = stage.actor("witness")
