@@ -27,7 +27,7 @@ from ipc.channel import Channel
 from ipc.errors import AirssysError, ConfinementError
 from ipc.messages import LayerReport
 from ipc.warden.identity import check_never_root, check_origin
-from worker import capabilities, landlock, namespaces, seccomp
+from worker import capabilities, landlock, libc, namespaces, seccomp
 
 DESCRIPTORS: Final = 4_096
 DESCRIPTORS_PER_WORKER: Final = 4
@@ -36,6 +36,8 @@ be used. Each worker has one connection, another while it reconnects."""
 ID_BITS: Final = 53
 WAITING_PART: Final = 8
 """Twice this part of its memory, at most, is messages that wait; above three fifths somebody is looked for to blame."""
+GIVEN_BACK_BYTES: Final = 256 << 10
+"""Blocks of this size are given back when they are freed: what large payloads took doesn't stay taken."""
 STACK_BYTES: Final = 8 << 20
 STORE_RIGHTS: Final = (
     landlock.READ_FILE
@@ -113,6 +115,7 @@ def main(channel_descriptor: int, new_core: Callable[[BrokerSetup], shell.CoreLi
         assert isinstance(setup, BrokerSetup)
         os.umask(0o077)
         os.environ.clear()
+        libc.give_back_blocks(GIVEN_BACK_BYTES)
         watch = MemoryWatch(setup.memory_bytes)
         layers = confine(setup)
         if set(os.getresuid()) != {setup.uid}:

@@ -54,6 +54,7 @@ PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 PR_SET_PTRACER: Final = 0x5961_6D61
 
 # malloc.h
+_M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
 
 # linux/capability.h
@@ -195,6 +196,15 @@ def bound_arenas(count: int) -> None:
     """
     with contextlib.suppress(AttributeError):
         _C.mallopt(_int(_M_ARENA_MAX), _int(count))
+
+
+def give_back_blocks(least_bytes: int) -> None:
+    """Have malloc(3) map each block of so many bytes by itself, so that free(3) gives it back (mallopt(3)).
+
+    Else glibc moves that bound up with each large block that is freed, and keeps them in holes of its heap.
+    """
+    with contextlib.suppress(AttributeError):
+        _C.mallopt(_int(_M_MMAP_THRESHOLD), _int(least_bytes))
 
 
 def drop_all_capabilities() -> None:

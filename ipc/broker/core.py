@@ -186,6 +186,9 @@ class Core:
         if message.protocol != wire.PROTOCOL:
             self._board.violated(session, f"protocol {message.protocol}, this is {wire.PROTOCOL}")
             return
+        if session.news.take(now_ns):
+            self._board.violated(session, "it connects without end")
+            return
         session.answers_forgiven = FORGIVEN_ANSWERS if message.since else 0
         self._board.move(session, phases.GREETED)
         self._board.tell(session, Welcome(session.epoch, session.max_payload_bytes, self._heartbeat_ns // 1_000_000))

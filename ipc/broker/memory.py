@@ -3,6 +3,9 @@
 No option of libzmq bounds a message of many frames: they gather, unseen, until the last one has come. What is seen is
 that bytes wait in a connection's socket while no message comes out of it, and that the process grows meanwhile. In whom
 that was seen several times since its last message is cut off, however slowly it sends: its bytes have to pass there.
+
+Who reads nothing fills it, too: libzmq keeps some frames for each peer, of which nobody is told. There it is seen that
+what waits in the socket for the peer doesn't change.
 Should it be too fast for that, RLIMIT_DATA ends the process.
 """
 
@@ -14,7 +17,7 @@ import os
 import socket
 import struct
 import termios
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 LOOK_NS: Final = 5_000_000
@@ -22,6 +25,8 @@ IDLE_NS: Final = 50_000_000
 """How often it is looked, while memory is high and while it isn't."""
 STRIKES: Final = 3
 """In so many looks bytes waited, and no message has come since the first of them."""
+STUCK_LOOKS: Final = 40
+"""In so many looks, a fifth of a second, a peer has read nothing of what waits for it."""
 _HIGH, _CRITICAL = 0.6, 0.85
 """Parts of the limit above which it is looked, and above which one strike is enough."""
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
@@ -37,6 +42,7 @@ class MemoryWatch:
         self._high_bytes, self._critical_bytes = int(limit_bytes * _HIGH), int(limit_bytes * _CRITICAL)
         self._strikes: dict[int, int] = {}
         self._frames: dict[int, int] = {}
+        self._unread: dict[int, tuple[int, int]] = {}
         self._data_bytes = 0
 
     def data_bytes(self) -> int:
@@ -49,6 +55,7 @@ class MemoryWatch:
         if self._data_bytes > self._high_bytes:
             return True
         self._strikes.clear()
+        self._unread.clear()
         return False
 
     def look(self, frames: Mapping[int, int]) -> int | None:
@@ -65,6 +72,18 @@ class MemoryWatch:
         del strikes[worst]
         return worst
 
+    def look_unread(self, descriptors: Iterable[int]) -> int | None:
+        """Return the descriptor of a connection whose peer reads nothing, the one for which most waits."""
+        unread: dict[int, tuple[int, int]] = {}
+        for descriptor in descriptors:
+            size_bytes = _waiting_bytes(descriptor, termios.TIOCOUTQ)
+            before_bytes, looks = self._unread.get(descriptor, (0, 0))
+            if size_bytes:
+                unread[descriptor] = (size_bytes, looks + 1 if size_bytes == before_bytes else 0)
+        self._unread = unread
+        stuck = [descriptor for descriptor, (_, looks) in unread.items() if looks >= STUCK_LOOKS]
+        return max(stuck, key=unread.__getitem__, default=None)
+
     def close(self) -> None:
         """Close what is held."""
         os.close(self._statm)
@@ -76,10 +95,10 @@ def cut(descriptor: int) -> None:
         duplicate.shutdown(socket.SHUT_RDWR)
 
 
-def _waiting_bytes(descriptor: int) -> int:
-    """SIOCINQ, unix(7); 0 for one that was closed meanwhile."""
+def _waiting_bytes(descriptor: int, which: int = termios.FIONREAD) -> int:
+    """SIOCINQ or SIOCOUTQ, unix(7); 0 for one that was closed meanwhile."""
     try:
-        answer = fcntl.ioctl(descriptor, termios.FIONREAD, _INT.pack(0))
+        answer = fcntl.ioctl(descriptor, which, _INT.pack(0))
     except OSError:
         return 0
     return int(_INT.unpack(answer)[0])

@@ -57,6 +57,8 @@ class Peers:
         self._generations: dict[int, int] = {}
         self._open: dict[int, Connection | None] = {}
         self._closed: list[Link] = []
+        self.failed = 0
+        """Handshakes that failed and are not on record yet."""
 
     def admit(self, instance: str, key: str) -> bool:
         """Know an instance; False when its name or its key is known already."""
@@ -151,6 +153,10 @@ class Peers:
     def silent(self) -> tuple[str, ...]:
         """Return the keys that shook hands and have not sent a whole message yet."""
         return tuple(peer.key for peer in self._by_key.values() if peer.shaken and not peer.ended)
+
+    def announced(self) -> tuple[str, ...]:
+        """Return the instances whose connection was announced and has not shaken hands."""
+        return tuple(peer.instance for peer in self._by_key.values() if peer.announced)
 
     def instance_of(self, key: str) -> str | None:
         """Return whose key that is."""

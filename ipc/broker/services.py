@@ -46,8 +46,9 @@ from ipc.struct import Struct, replace
 
 READ: Final = "storage.read"
 WRITE: Final = "storage.write"
-STORING_MAX: Final = 256
-"""Storage calls of one instance that may be on their way; a worker waits for each, so more are no working worker's."""
+STORING_MAX: Final = 16
+"""Storage calls of one instance that may be on their way; a worker waits for each, so more are no working worker's.
+Each may bring a payload of the largest size into memory."""
 PROVIDING_MAX: Final = 64
 """Calls of providers, likewise; each holds a payload."""
 HEALTHS: Final = frozenset(("healthy", "degraded", "unhealthy", "unknown"))
@@ -278,6 +279,9 @@ class Services:
         if message.health not in HEALTHS:
             self._board.violated(session, "a health that there isn't")
         elif message.health != session.health:
+            if session.news.take(now_ns):
+                self._board.violated(session, "it changes its health without end")
+                return
             if (session.health, message.health) != ("unknown", "healthy"):
                 self._board.ledger.changed(session, message.health, now_ns)
             session.health = message.health

@@ -107,6 +107,10 @@ REFUSALS_PER_S: Final = 50
 """Distinct refusals that get a record of their own, a second and at once; beyond, they are counted by kind. A component
 that asks for ever new names must fill neither the log nor the table of what is folded."""
 
+NEWS_PER_S: Final = 20
+"""Greetings, and changes of its health, of one instance: the supervisor is told of each. A working worker's are seconds
+apart."""
+
 Handlers = Mapping[type, Callable[["Session", Any, int], None]]
 
 
@@ -135,6 +139,7 @@ class Session:
         "mailbox",
         "max_payload_bytes",
         "name",
+        "news",
         "out",
         "pending",
         "phase",
@@ -200,6 +205,7 @@ class Session:
         self.first_use: object = None
         """That use whose record opened a count: it isn't counted into it again."""
         self.refusals = Rate(REFUSALS_PER_S, now_ns)
+        self.news = Rate(NEWS_PER_S, now_ns)
         self.stalled_for = 0
         """The ticket of the record that it waits for, 0 for none."""
         self.backlog: deque[FromWorker] = deque()

@@ -12,7 +12,7 @@ import os
 import select
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 import zmq
@@ -65,7 +65,7 @@ from ipc.broker.orders import (
     UseWarden,
 )
 from ipc.broker.outbox import RETRY_NS, Outbox
-from ipc.broker.peers import Peers
+from ipc.broker.peers import Connection, Peers
 from ipc.broker.sockets import Sockets
 from ipc.broker.store import Store as StoreFile
 from ipc.broker.store_thread import StoreThread
@@ -78,10 +78,14 @@ from ipc.warden.asking import POLICY_MAX_BYTES, read_document
 
 BROKE_PROTOCOL: Final = "A1806"
 NO_PROVIDER: Final = "no provider is registered for this capability"
+SILENT_READER: Final = "it doesn't read what it is sent"
 _ORDERS: Final = (AreYouThere, Admit, Dismiss, UseWarden, CallActor, ForgetCall, RemoveNamespace, ReadQuotas)
 _MAIL_MAX: Final = 10_000
+_HANDSHAKES_NS: Final = 1_000_000_000
+"""Handshakes that fail have one record in so long a time, with their number."""
 _READS_BEFORE_ANSWER: Final = 4
 """How often what waits is read before a warden is answered, so that a neighbour's flood doesn't delay that."""
+_ANNOUNCED_SHOWN_MAX: Final = 8
 _RECORD_TIMEOUT_S: Final = 60.0
 """For the first record. While the log can't be written the supervisor starts one broker after the other, each of which
 waits for it; so it goes on by itself."""
@@ -162,6 +166,7 @@ class Broker:
         self._look_ns = 0
         self._due_ns: int | None = None
         self._told_broken = False
+        self._handshakes_ns = 0
         self._closing = False
 
     # -- the loop ------------------------------------------------------------------------------------------------------
@@ -200,6 +205,8 @@ class Broker:
         if self._mail.waiting:
             self._mail.flush()
         self._hold_back()
+        if self._peers.failed and now_ns >= self._handshakes_ns:
+            self._record_handshakes(now_ns)
         if now_ns >= self._look_ns:
             self._look(now_ns)
 
@@ -210,6 +217,8 @@ class Broker:
         for due_ns in (self._due_ns, self._holding.next_due_ns()):
             if due_ns is not None and due_ns < until_ns:
                 until_ns = due_ns
+        if self._peers.failed:
+            until_ns = min(until_ns, self._handshakes_ns)
         if self._outbox.waits() or self._mail.waiting:
             until_ns = min(until_ns, now_ns + RETRY_NS)
         return max(0, -((now_ns - until_ns) // 1_000_000))
@@ -247,14 +256,14 @@ class Broker:
             for route in slow:
                 connection = self._peers.connection_of(route)
                 if connection is not None:
-                    self._handle(Malformed(connection.key, route, "it doesn't read what it is sent", 0))
+                    self._handle(Malformed(connection.key, route, SILENT_READER, 0))
                     memory.cut(connection.link.descriptor)
             for route in gone:
                 outbox.forget(route)
             outbox.flush()
 
     def _look(self, now_ns: int) -> None:
-        """See whether a message without end fills the memory."""
+        """See whether a message without end fills the memory, or what somebody doesn't read."""
         if not self._watch.is_high():
             self._look_ns = now_ns + memory.IDLE_NS
             return
@@ -263,6 +272,7 @@ class Broker:
         frames = {d: -1 if connection is None else connection.frames for d, connection in open_links.items()}
         worst = self._watch.look(frames)
         if worst is None:
+            self._look_unread(open_links)
             return
         connection = open_links[worst]
         memory.cut(worst)
@@ -273,6 +283,13 @@ class Broker:
             keys = [(key, b"") for key in silent] if len(silent) == 1 else []
         for key, route in keys:
             self._handle(Malformed(key, route, "a message without end", 0))
+
+    def _look_unread(self, open_links: Mapping[int, Connection | None]) -> None:
+        stuck = self._watch.look_unread(d for d, connection in open_links.items() if connection is not None)
+        connection = None if stuck is None else open_links[stuck]
+        if stuck is not None and connection is not None:
+            memory.cut(stuck)
+            self._handle(Malformed(connection.key, connection.route, SILENT_READER, 0))
 
     # -- what the core orders ------------------------------------------------------------------------------------------
 
@@ -320,6 +337,22 @@ class Broker:
             detail=detail or None,
         )
         self._holding.record(event, record.ticket, time.monotonic_ns())
+
+    def _record_handshakes(self, now_ns: int) -> None:
+        """Put on record that handshakes failed: whose can't be known, but who was about to make one can."""
+        announced = self._peers.announced()
+        event = AuditEvent(
+            "handshake_failed",
+            action="messaging.protocol",
+            decision="denied",
+            code=BROKE_PROTOCOL,
+            reason="connections to the broker were none: their handshake failed",
+            count=self._peers.failed,
+            detail={"announced": list(announced[:_ANNOUNCED_SHOWN_MAX])} if announced else None,
+        )
+        self._peers.failed = 0
+        self._handshakes_ns = now_ns + _HANDSHAKES_NS
+        self._holding.record(event, 0, now_ns)
 
     def _take_stored(self) -> None:
         for stored in self._store.take_stored():

@@ -20,8 +20,10 @@ from ipc.broker.peers import Peers
 ZAP_DOMAIN: Final = b"airssys.broker"
 _CURVE_OVERHEAD_BYTES: Final = 64
 """Encryption makes a frame longer by less than this; what is in it is measured exactly after decryption."""
-_FRAMES_QUEUED: Final = 64
-"""Frames that libzmq keeps for one peer, in each direction; their bytes are bounded by what is put into one frame."""
+_FRAMES_OUT: Final = 32
+"""Frames that libzmq keeps for one peer: as many as there are messages that a receiver may be given at once."""
+_FRAMES_IN: Final = 16
+"""Frames that it reads ahead of one peer's, each of which may have the largest size."""
 _HANDSHAKE_MS: Final = 3_000
 """A connection that hasn't shaken hands by then is closed."""
 _BACKLOG: Final = 256
@@ -30,7 +32,10 @@ _MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 """As integers: pyzmq's enumerations cost microseconds for each `|` and `&`."""
 _USER_ID: Final = b"User-Id"
 """The property of a message that ZAP has given its connection (RFC 27)."""
-_EVENT: Final = struct.Struct("=hi")
+_FAILED: Final = int(
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+)
+_EVENT: Final = struct.Struct("=Hi")
 """A number and a value: zmq_socket_monitor(3)."""
 
 
@@ -52,11 +57,11 @@ class Sockets:
         # An error for a peer that is gone or reads nothing, instead of dropping what is for it.
         router.router_mandatory = True
         router.maxmsgsize = MAX_FRAME_BYTES + _CURVE_OVERHEAD_BYTES
-        router.rcvhwm = router.sndhwm = _FRAMES_QUEUED
+        router.rcvhwm, router.sndhwm = _FRAMES_IN, _FRAMES_OUT
         router.handshake_ivl = _HANDSHAKE_MS
         router.backlog = _BACKLOG
         router.linger = 0
-        self.monitor = router.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
+        self.monitor = router.get_monitor_socket(int(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED) | _FAILED)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)  # of a broker that was killed: libzmq would do the same without a word
         # Nobody else can connect: the directory is private, and the umask takes the rights of others.
@@ -112,12 +117,14 @@ class Sockets:
                 self.zap.send_multipart([b"1.0", request[1] if len(request) > 1 else b"", *verdict, b""])
 
     def watch(self, peers: Peers) -> None:
-        """Note which connections were made and closed since the last time."""
+        """Note which connections were made and closed, and how many were none, since the last time."""
         with contextlib.suppress(zmq.Again):
             while True:
                 event, descriptor = _EVENT.unpack(self.monitor.recv_multipart(zmq.NOBLOCK)[0])
                 if event == zmq.EVENT_ACCEPTED:
                     peers.accepted(descriptor)
+                elif event & _FAILED:
+                    peers.failed += 1
                 else:
                     peers.closed(descriptor)
 

@@ -91,9 +91,11 @@ HOSTILE = (
 """Attacks of examples/hostile that can succeed or fail at once."""
 
 
-def documented() -> dict[str, dict[str, str]]:
-    """Read the table: place → column → what it says of this user."""
-    lines = (ROOT / "docs/reference/degraded.md").read_text(encoding="utf-8").splitlines()
+def documented(section: str = "Kernels and hosts that lack something") -> dict[str, dict[str, str]]:
+    """Read the table of a section: place → column → what it says of this user."""
+    sections = (ROOT / "docs/reference/degraded.md").read_text(encoding="utf-8").split("# ")
+    (text,) = [text for text in sections if text.startswith(section)]
+    lines = text.replace("\n#", "\n").splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split(" |")] for line in lines if line.startswith("| ")]
     head, *body = rows
     mine = 0 if AS_ROOT else -1

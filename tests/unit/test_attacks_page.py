@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/explanation/attacks.md"
 ROWS_LEAST = 40
+MESSAGES_LEAST = 30
 _NAMED = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)(?:\[([^`]+)\])?`")
 
 
@@ -35,6 +36,18 @@ def test_there_are_as_many_attacks_as_promised() -> None:
     assert len(rows()) >= ROWS_LEAST
     assert all(len(cells) == 4 and all(cells) for cells in rows())
     assert len({cells[0] for cells in rows()}) == len(rows())
+
+
+def test_there_are_as_many_attacks_on_messages_as_promised() -> None:
+    """At least thirty in the sections of their own, most of them from inside a worker that was broken into."""
+    sections = PAGE.read_text(encoding="utf-8").split("\n## ")
+    counts = {
+        section.partition("\n")[0]: section.count("\n| ") - 1
+        for section in sections
+        if section.startswith("Messages: ")
+    }
+    assert sum(counts.values()) >= MESSAGES_LEAST
+    assert counts["Messages: from inside a worker that was broken into"] >= MESSAGES_LEAST
 
 
 @pytest.mark.parametrize("cells", rows(), ids=lambda cells: str(cells[0])[:40])

@@ -115,21 +115,23 @@ class Stage(Struct):
         *grants: tuple[str, str],
         storage_bytes: int | None = 100_000,
         document: PolicyDocument | None = None,
+        generation: int = 1,
     ) -> tuple[bytes, bytes]:
         """Admit an instance of a component of this name; returns its keys."""
+        instance = f"{name}-{generation}"
         keys = zmq.curve_keypair()
         bounds = Bounds(storage_bytes, 1_000_000, 1_000_000, 1_000, 8_000_000, 1_000)
         document = document or PolicyDocument(
-            name, f"{name}-1", tuple(Grant(*grant, "Component.toml") for grant in grants)
+            name, instance, tuple(Grant(*grant, "Component.toml") for grant in grants)
         )
-        order = Admit(f"{name}-1", name, keys[0], bounds, "d" * 64, "unknown", "p" * 64)
+        order = Admit(instance, name, keys[0], bounds, "d" * 64, "unknown", "p" * 64)
         self.client.admit(order, document)
         return keys
 
-    def announce(self, name: str) -> bool:
+    def announce(self, name: str, generation: int = 1) -> bool:
         """Be the warden: announce a connection of this component."""
         warden = self.wardens[-1]
-        warden.send(Connecting(f"{name}-1"))
+        warden.send(Connecting(f"{name}-{generation}"))
         message, _ = warden.receive((Expected,), GUARD_S)
         assert isinstance(message, Expected)
         return message.allowed
@@ -145,9 +147,9 @@ class Stage(Struct):
         keys = self.admit(name, *grants, storage_bytes=storage_bytes)
         return self.hello(name, keys)
 
-    def hello(self, name: str, keys: tuple[bytes, bytes]) -> Client:
+    def hello(self, name: str, keys: tuple[bytes, bytes], generation: int = 1) -> Client:
         """Announce, connect and say hello."""
-        assert self.announce(name)
+        assert self.announce(name, generation)
         client = self.connect(keys)
         client.send(m.Hello(m.PROTOCOL))
         assert isinstance(client.receive(), m.Welcome)

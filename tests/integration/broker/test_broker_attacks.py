@@ -32,6 +32,12 @@ def memory_bytes(pid: int | None) -> int:
     return int(line.split()[1]) * 1024
 
 
+def resident_bytes(pid: int | None) -> int:
+    """Return what it has in memory (VmRSS)."""
+    (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS")]
+    return int(line.split()[1]) * 1024
+
+
 def still_works(stage: Stage, witness: Client) -> None:
     """A neighbour's message goes through, and the broker is the one it was."""
     assert witness.ask(m.Exists(1_000_000, "k")) == m.Accepted(1_000_000, 0)
@@ -155,34 +161,6 @@ def test_a_recorded_connection_is_no_connection(stage: Stage) -> None:
     assert client.ask(m.Get(1, "k")) == m.Value(1, None)
 
 
-@pytest.mark.any_user
-def test_ten_thousand_malformed_frames(stage: Stage) -> None:
-    """The first ends the peer, by one record; no crash, no growth, and the neighbour doesn't notice."""
-    witness = stage.actor("witness")
-    chosen = random.Random(4)
-    before = memory_bytes(stage.client.pid)
-    for name in ("one", "two"):
-        attacker = stage.actor(name)
-        valid = m.pack([m.Set(1, "k", b"v" * 100), m.Send(2, "witness", b"")])
-        for number in range(5_000):
-            frame = bytearray(valid)
-            match number % 4:
-                case 0:
-                    frame = bytearray(chosen.randbytes(chosen.randrange(200)))
-                case 1:
-                    frame[chosen.randrange(len(frame))] ^= 1 << chosen.randrange(8)
-                    frame += b"\xc1"
-                case 2:
-                    frame = bytearray(b"\x91" * 50_000)
-                case 3:
-                    frame = frame[: chosen.randrange(len(frame))]
-            attacker.socket.send(bytes(frame))
-        stage.wait_ended(name)
-        still_works(stage, witness)
-    assert memory_bytes(stage.client.pid) - before < 16 * MIB
-    assert len(stage.events("peer_ended")) == 2
-
-
 def test_a_frame_that_is_too_long(stage: Stage) -> None:
     """A little too long: the peer is ended by name. Much too long: libzmq closes the connection, unread."""
     witness = stage.actor("witness")
@@ -283,6 +261,45 @@ def test_who_reads_nothing_is_ended(stage: Stage) -> None:
 
 
 @pytest.mark.any_user
+def test_several_that_read_nothing_do_not_fill_the_memory_together(new_stage: Callable[..., Stage]) -> None:
+    """Each holds less than what ends one alone: while memory is high, those that read nothing are ended and named."""
+    stage = new_stage(code=None, memory_bytes=320 * MIB)
+    may = (("storage.read", "**"), ("storage.write", "**"))
+    witness = stage.actor("witness", *may)
+    names = [f"silent-{number}" for number in range(8)]
+    stuck: list[zmq.Socket[bytes]] = []
+    for name in names:
+        keys = stage.admit(name, *may, storage_bytes=None)
+        stage.wait_for(lambda name=name: stage.announce(name), "it is admitted")  # type: ignore[misc]
+        dealer = stage.context.socket(zmq.DEALER)
+        stuck.append(dealer)
+        dealer.linger, dealer.rcvhwm = 0, 1
+        dealer.curve_serverkey = stage.client.server_public_key
+        dealer.curve_publickey, dealer.curve_secretkey = keys
+        dealer.connect(stage.client.endpoint)
+        dealer.send(m.pack([m.Hello(m.PROTOCOL), m.Set(1, "large", bytes(900_000))]))
+        for _ in range(2):
+            assert dealer.poll(GUARD_S * 1000)
+            dealer.recv()
+    for _ in range(3):
+        for dealer in stuck:
+            dealer.send(m.pack([m.Get(number, "large") for number in range(10)]))
+        assert witness.ask(m.Exists(1_000_000, "k")) == m.Accepted(1_000_000, 0)
+
+    def ended() -> list[object]:
+        return [each for each in stage.heard if "doesn't read" in repr(each)]
+
+    stage.wait_for(ended, "somebody is ended")
+    for _ in range(30):
+        assert witness.ask(m.Exists(1_000_000, "k")) == m.Accepted(1_000_000, 0)
+        stage.listen(0.02)
+    still_works(stage, witness)
+    assert memory_bytes(stage.client.pid) < 320 * MIB
+    assert {str(record["component"]) for record in stage.events("violation")} <= set(names)
+    for dealer in stuck:
+        dealer.close(0)
+
+
 def test_a_thousand_raw_connections(stage: Stage) -> None:
     """Sockets that say nothing: neighbours go on, handshakes too, and all of them are closed after a while."""
     witness = stage.actor("witness")
@@ -305,9 +322,13 @@ def test_a_thousand_raw_connections(stage: Stage) -> None:
 
 @pytest.mark.any_user
 def test_ten_thousand_malformed_handshakes(stage: Stage) -> None:
-    """Greetings and mechanisms that are none, cut short, or half open: no crash, no growth, neighbours go on."""
+    """Greetings and mechanisms that are none, cut short, or half open: no crash, no growth, neighbours go on.
+
+    They are on record with their number, once a second.
+    """
     witness = stage.actor("witness")
-    before = memory_bytes(stage.client.pid)
+    before, resident_before = memory_bytes(stage.client.pid), resident_bytes(stage.client.pid)
+    begun_s = time.monotonic()
     chosen = random.Random(5)
     greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00"
     curve, null = b"CURVE".ljust(20, b"\0"), b"NULL".ljust(20, b"\0")
@@ -335,6 +356,14 @@ def test_ten_thousand_malformed_handshakes(stage: Stage) -> None:
     assert newcomer.ask(m.Exists(1, "k")) == m.Accepted(1, 0)
     still_works(stage, witness)
     assert memory_bytes(stage.client.pid) - before < 16 * MIB
+    assert resident_bytes(stage.client.pid) - resident_before < 16 * MIB
+
+    def recorded() -> int:
+        return sum(int(str(record["count"])) for record in stage.events("handshake_failed"))
+
+    # Not all: of a connection that is closed before it is accepted libzmq says nothing.
+    stage.wait_for(lambda: recorded() > 5_000, "they are on record")
+    assert len(stage.events("handshake_failed")) <= time.monotonic() - begun_s + 2
 
 
 def greets(stage: Stage) -> bool:
@@ -418,6 +447,28 @@ def test_who_breaks_the_broker_is_named(stage: Stage) -> None:
 
 
 @pytest.mark.any_user
+def test_two_instances_of_a_component_share_one_quota(new_stage: Callable[..., Stage]) -> None:
+    """The second one writes while what the first one has said still waits: together they keep no more than one may."""
+    stage = new_stage(code=None)
+    may, limit_bytes = (("storage.write", "**"), ("storage.read", "**")), 20_000
+    first = stage.hello("one", stage.admit("one", *may, storage_bytes=limit_bytes))
+    first.send(m.Set(1, "first", b""))
+    assert first.receive() == m.Accepted(1, 1)
+    first.send(*(m.Set(number, f"first:{number}", bytes(1_000)) for number in range(16)))
+    second = stage.hello("one", stage.admit("one", *may, storage_bytes=limit_bytes, generation=2), generation=2)
+    words: list[str] = []
+    for turn in range(4):
+        second.send(*(m.Set(number, f"second:{turn}{number}", bytes(1_000)) for number in range(16)))
+        for _ in range(16):
+            words.append(type(second.receive()).__name__)
+    assert set(words) == {"Accepted", "Refused"}
+    usage = second.ask(m.Usage(99))
+    assert isinstance(usage, m.Numbers)
+    assert limit_bytes - 1_100 < usage.numbers[0] <= limit_bytes
+    first.send(m.Set(100, "first", b"late"))
+    assert second.ask(m.Get(100, "first")) == m.Value(100, b""), "of the first one nothing is taken any more"
+
+
 def test_kill_9_under_storage_writes_loses_nothing_acknowledged(stage: Stage) -> None:
     """Killed eight times while three components write: each value that was acknowledged is there, or a later one."""
     names = ("one", "two", "three")

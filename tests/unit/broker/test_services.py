@@ -42,6 +42,7 @@ from ipc.broker.messages import (
     Usage,
     Value,
 )
+from ipc.broker.services import STORING_MAX
 from ipc.policy.quotas import NEVER_MS
 
 KEYS = {"storage.read": ("r:*", "rw:*"), "storage.write": ("w:*", "rw:*")}
@@ -163,11 +164,11 @@ def test_storage_calls_under_way_are_bounded() -> None:
     """More than any working worker has are refused until the store has done some."""
     driver = keeper()
     answers = driver.say("a-1", *(Get(n, "k") for n in range(300)))
-    assert len(driver.stores) == 256
+    assert len(driver.stores) == STORING_MAX
     assert {each.kind for each in answers if isinstance(each, Refused)} == {"unavailable"}
     driver.handle(Stored(driver.stores[0].ticket, StoreResult()))
     driver.say("a-1", Get(1, "k"))
-    assert len(driver.stores) == 257
+    assert len(driver.stores) == STORING_MAX + 1
 
 
 def test_who_is_there_is_who_may_be_sent_to() -> None:

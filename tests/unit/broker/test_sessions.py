@@ -39,7 +39,7 @@ from ipc.broker.messages import (
     Usage,
     Welcome,
 )
-from ipc.broker.sessions import ALLOWED, AT_ONCE, ENDED, HAPPENINGS, LEAVING, NEXT, ORDERED, PHASES, READY
+from ipc.broker.sessions import ALLOWED, AT_ONCE, ENDED, HAPPENINGS, LEAVING, NEWS_PER_S, NEXT, ORDERED, PHASES, READY
 
 MESSAGES: tuple[FromWorker, ...] = (
     Hello(1),
@@ -268,3 +268,25 @@ def test_a_name_has_one_live_instance() -> None:
     assert driver.say("a-1", Send(1, "b", b"x")) == [Accepted(1)]
     assert len(driver.take("b-2", Deliver)) == 1
     assert driver.take("b-1") == []
+
+
+def test_what_the_supervisor_is_told_of_one_instance_is_bounded() -> None:
+    """Another health with each message, and connecting again and again, end an instance; now and then neither does."""
+    for flood in ("health", "connecting"):
+        driver = Driver()
+        driver.ready(admission("a"))
+        for turn in range(2 * NEWS_PER_S):
+            driver.pass_time(10**9)
+            driver.say("a-1", Health(("degraded", "healthy")[turn % 2]))
+        assert not driver.ended
+        told = len(driver.phases)
+        for turn in range(2 * NEWS_PER_S):
+            if driver.ended:
+                break
+            if flood == "health":
+                driver.say("a-1", Health(("degraded", "healthy")[turn % 2]))
+            else:
+                driver.lose("a-1")
+                driver.connect("a-1")
+        assert [end.code for end in driver.ended] == ["A1806"]
+        assert len(driver.phases) - told <= 2 * NEWS_PER_S
