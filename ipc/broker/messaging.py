@@ -10,7 +10,7 @@ from typing import Final
 
 from ipc.broker.board import Board
 from ipc.broker.ledger import Refusal
-from ipc.broker.mailbox import WINDOW
+from ipc.broker.mailbox import SMALL_WINDOW
 from ipc.broker.messages import (
     MAX_NAME_BYTES,
     Accepted,
@@ -304,7 +304,7 @@ class Messaging:
         self._board.ledger.refuse(session, seq, action, resource, refusal, now_ns)
 
 
-FORGIVEN_ANSWERS: Final = WINDOW
+FORGIVEN_ANSWERS: Final = SMALL_WINDOW
 """How many answers to deliveries of its last connection a worker may still give: as many as could be with it."""
 
 
