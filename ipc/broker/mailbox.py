@@ -110,17 +110,19 @@ class Mailbox:
 
     def put(self, sender: str, payload: bytes, correlation: int = 0, topic: str = "") -> Deliver | bool:
         """Accept a message: what is to be delivered now, True when it waits, False when there is no room."""
-        size = len(payload)
-        if self.is_open and not self._letters and self._takes(size, correlation):
+        size, letters = len(payload), self._letters
+        if not letters and self.is_open and self._takes(size, correlation):
             number = self._next
             self._next = number + 1
             self.unhandled[number] = correlation
             return Deliver(number, sender, payload, correlation != 0, topic)
-        if len(self._letters) >= self.max_messages or self.size_bytes + size > self.max_bytes:
+        waiting = len(letters)
+        if waiting >= self.max_messages or self.size_bytes + size > self.max_bytes:
             return False
-        if not self._pool.take(size + LETTER_BYTES, self.held_bytes):
+        # As `held_bytes` says; asking it costs as much as all of this.
+        if not self._pool.take(size + LETTER_BYTES, self.size_bytes + LETTER_BYTES * waiting):
             return False
-        self._letters.append(Letter(sender, payload, correlation, topic))
+        letters.append(Letter(sender, payload, correlation, topic))
         self.size_bytes += size
         return True
 
@@ -141,15 +143,15 @@ class Mailbox:
     def refill(self, is_wanted: Callable[[int], bool]) -> list[Deliver]:
         """What is to be delivered now that there is room; `is_wanted` says whether anybody waits for a request."""
         ready: list[Deliver] = []
-        letters = self._letters
-        while self.is_open and letters:
+        letters, taken_bytes = self._letters, 0
+        while letters and self.is_open:
             letter = letters[0]
             size, correlation = len(letter.payload), letter.correlation
             if not self._takes(size, correlation):
                 break
             letters.popleft()
             self.size_bytes -= size
-            self._pool.give_back(size + LETTER_BYTES)
+            taken_bytes += size + LETTER_BYTES
             if correlation and not is_wanted(correlation):
                 self.dead -= 1
                 continue
@@ -157,6 +159,7 @@ class Mailbox:
             self._next = number + 1
             self.unhandled[number] = correlation
             ready.append(Deliver(number, letter.sender, letter.payload, correlation != 0, letter.topic))
+        self._pool.give_back(taken_bytes)
         return ready
 
     def bury(self, is_wanted: Callable[[int], bool]) -> bool:

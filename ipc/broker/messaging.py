@@ -151,15 +151,13 @@ class Messaging:
         self._board.tell(session, Accepted(message.seq, reached))
 
     def handled(self, session: Session, message: Handled, _now_ns: int) -> None:
-        """A delivery is done with: there is room for the next one."""
+        """A delivery is done with; the room for another one is filled when the whole batch was taken."""
         correlation = session.mailbox.handled(message.delivery)
         if correlation:
             if correlation < 0:
                 self._unknown_delivery(session)
                 return
             self._finish(correlation, None, message.failure)
-        if session.mailbox:
-            self.refill(session)
 
     def answer(self, session: Session, message: Answer, now_ns: int) -> None:
         """A delivery is done with, and who asked gets the result."""
@@ -173,8 +171,6 @@ class Messaging:
             self._board.ledger.note_refusal(session, SEND, "", too_large(session.max_payload_bytes), now_ns)
         if correlation:
             self._finish(correlation, payload, failure)
-        if session.mailbox:
-            self.refill(session)
 
     def refill(self, session: Session) -> None:
         """Deliver what waited, as far as there is room."""
