@@ -5,12 +5,8 @@ Idle is: started, connected, healthy, and nobody says anything. Read from the sc
 
 from __future__ import annotations
 
-import contextlib
 import os
-import select
-import signal
 import statistics
-import subprocess
 import tempfile
 import time
 from collections import Counter
@@ -19,54 +15,13 @@ from pathlib import Path
 
 import psutil
 import wasmtime
+from bench_areas._fleet import GUESTS, up
 
-ROOT = Path(__file__).resolve().parents[2]
-AIRSSYS = ROOT / ".venv" / "bin" / "airssys"
-GUEST = ROOT / "tests" / "guests" / "wat" / "actor.wat"
 ACTORS = 200
 BUDGET_PERCENT = 2.0
 WINDOWS, WINDOW_S = 5, 5.0
 SETTLE_S = 5.0
-START_S = 120.0
 KINDS = ("supervisor", "broker", "warden", "zygote", "keepers", "workers")
-
-
-@contextlib.contextmanager
-def _up(directory: Path) -> Iterator[int]:
-    """Start them, and give the supervisor's process once all are running."""
-    wasm = wasmtime.wat2wasm(GUEST.read_text(encoding="utf-8"))
-    names = [f"idle{number}" for number in range(ACTORS)]
-    for name in names:
-        place = directory / name
-        place.mkdir()
-        (place / "actor.wasm").write_bytes(wasm)
-        manifest = f'schema = 1\n[component]\nname = "{name}"\nversion = "1.0.0"\nwasm = "actor.wasm"\n'
-        (place / "Component.toml").write_text(manifest, encoding="utf-8")
-    process = subprocess.Popen(
-        [str(AIRSSYS), "up", *(f"./{name}" for name in names), "--grant", "asked"],
-        cwd=directory,
-        env=os.environ | {"AIRSSYS_STATE": str(directory / "state")},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    try:
-        assert process.stdout is not None
-        said, until_s = b"", time.monotonic() + START_S
-        while said.count(b": running") < ACTORS:
-            ready = select.select([process.stdout], [], [], max(0.0, until_s - time.monotonic()))[0]
-            data = os.read(process.stdout.fileno(), 1 << 16) if ready else b""
-            if not data:
-                raise RuntimeError(f"not all actors came: {said[-300:].decode('utf-8', 'replace')}")
-            said += data
-        yield process.pid
-    finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.communicate(timeout=30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
 
 
 def _kinds(supervisor: int) -> dict[int, str]:
@@ -106,9 +61,11 @@ def _windows(supervisor: int) -> Iterator[Counter[str]]:
 
 def measure() -> Iterator[dict[str, object]]:
     """Yield one row for all together, and one for each kind of process."""
+    wasm = wasmtime.wat2wasm((GUESTS / "wat" / "actor.wat").read_text(encoding="utf-8"))
+    names = [f"idle{number}" for number in range(ACTORS)]
     with (
         tempfile.TemporaryDirectory(prefix="airssys-bench-", ignore_cleanup_errors=True) as directory,
-        _up(Path(directory)) as supervisor,
+        up(Path(directory), dict.fromkeys(names, ""), wasm) as supervisor,
     ):
         windows = list(_windows(supervisor))
     together = [sum(window.values()) for window in windows]
