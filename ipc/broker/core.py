@@ -179,6 +179,9 @@ class Core:
                     self._board.violated(session, f"{what} while it is {session.phase}")
                 break
             handler(session, message, now_ns)
+        if session.mailbox:
+            # Once for all that was handled: where much waits, that is most of what a message costs.
+            self._messaging.refill(session)
         if now_ns >= session.look_ns:
             self._look(session, now_ns)
 

@@ -1,8 +1,9 @@
 """The mailbox of one receiver: what was accepted for it and is not handled yet. Pure.
 
-At most `WINDOW` messages are with the receiver at a time, so that a slow one doesn't fill its own memory and a dead one
-takes few along; the rest waits here in the order of arrival, bounded by number, by bytes, and by the room that all
-mailboxes share. While there is room in the window nothing waits.
+At most `WINDOW` messages are with the receiver at a time, and more only of small ones that nobody waits for: so a slow
+one doesn't fill its own memory, a request that has ended isn't begun, and a dead one takes few along. The rest waits
+here in the order of arrival, bounded by number, by bytes, and by the room that all mailboxes share. While there is room
+in the window nothing waits.
 """
 
 from __future__ import annotations
@@ -16,6 +17,11 @@ from ipc.struct import Struct
 
 WINDOW: Final = 32
 """Deliveries that a receiver has not handled yet. Enough to keep one busy through a batch; few to lose with it."""
+SMALL_WINDOW: Final = 256
+"""As many where the next one is small. At a window's end each side waits for the other, and what such a turn costs is
+shared by the messages in it: of small ones that is most of what they cost."""
+SMALL_BYTES: Final = 1_024
+"""What is small has at most so many bytes, and nobody waits for its answer."""
 NUMBERS: Final = 2**53
 """Ids are below this, so that every language can hold them in a float."""
 
@@ -104,19 +110,26 @@ class Mailbox:
 
     def put(self, sender: str, payload: bytes, correlation: int = 0, topic: str = "") -> Deliver | bool:
         """Accept a message: what is to be delivered now, True when it waits, False when there is no room."""
-        if self.is_open and not self._letters and len(self.unhandled) < WINDOW:
+        size, letters = len(payload), self._letters
+        if not letters and self.is_open and self._takes(size, correlation):
             number = self._next
             self._next = number + 1
             self.unhandled[number] = correlation
             return Deliver(number, sender, payload, correlation != 0, topic)
-        size = len(payload)
-        if len(self._letters) >= self.max_messages or self.size_bytes + size > self.max_bytes:
+        waiting = len(letters)
+        if waiting >= self.max_messages or self.size_bytes + size > self.max_bytes:
             return False
-        if not self._pool.take(size + LETTER_BYTES, self.held_bytes):
+        # As `held_bytes` says; asking it costs as much as all of this.
+        if not self._pool.take(size + LETTER_BYTES, self.size_bytes + LETTER_BYTES * waiting):
             return False
-        self._letters.append(Letter(sender, payload, correlation, topic))
+        letters.append(Letter(sender, payload, correlation, topic))
         self.size_bytes += size
         return True
+
+    def _takes(self, size_bytes: int, correlation: int) -> bool:
+        """Whether the receiver may be given one more, of that size."""
+        given = len(self.unhandled)
+        return given < WINDOW or (given < SMALL_WINDOW and not correlation and size_bytes <= SMALL_BYTES)
 
     @property
     def held_bytes(self) -> int:
@@ -130,12 +143,15 @@ class Mailbox:
     def refill(self, is_wanted: Callable[[int], bool]) -> list[Deliver]:
         """What is to be delivered now that there is room; `is_wanted` says whether anybody waits for a request."""
         ready: list[Deliver] = []
-        letters = self._letters
-        while self.is_open and letters and len(self.unhandled) < WINDOW:
-            letter = letters.popleft()
-            self.size_bytes -= len(letter.payload)
-            self._pool.give_back(len(letter.payload) + LETTER_BYTES)
-            correlation = letter.correlation
+        letters, taken_bytes = self._letters, 0
+        while letters and self.is_open:
+            letter = letters[0]
+            size, correlation = len(letter.payload), letter.correlation
+            if not self._takes(size, correlation):
+                break
+            letters.popleft()
+            self.size_bytes -= size
+            taken_bytes += size + LETTER_BYTES
             if correlation and not is_wanted(correlation):
                 self.dead -= 1
                 continue
@@ -143,6 +159,7 @@ class Mailbox:
             self._next = number + 1
             self.unhandled[number] = correlation
             ready.append(Deliver(number, letter.sender, letter.payload, correlation != 0, letter.topic))
+        self._pool.give_back(taken_bytes)
         return ready
 
     def bury(self, is_wanted: Callable[[int], bool]) -> bool:

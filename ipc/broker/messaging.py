@@ -10,7 +10,7 @@ from typing import Final
 
 from ipc.broker.board import Board
 from ipc.broker.ledger import Refusal
-from ipc.broker.mailbox import WINDOW
+from ipc.broker.mailbox import SMALL_WINDOW
 from ipc.broker.messages import (
     MAX_NAME_BYTES,
     Accepted,
@@ -151,15 +151,13 @@ class Messaging:
         self._board.tell(session, Accepted(message.seq, reached))
 
     def handled(self, session: Session, message: Handled, _now_ns: int) -> None:
-        """A delivery is done with: there is room for the next one."""
+        """A delivery is done with; the room for another one is filled when the whole batch was taken."""
         correlation = session.mailbox.handled(message.delivery)
         if correlation:
             if correlation < 0:
                 self._unknown_delivery(session)
                 return
             self._finish(correlation, None, message.failure)
-        if session.mailbox:
-            self.refill(session)
 
     def answer(self, session: Session, message: Answer, now_ns: int) -> None:
         """A delivery is done with, and who asked gets the result."""
@@ -173,8 +171,6 @@ class Messaging:
             self._board.ledger.note_refusal(session, SEND, "", too_large(session.max_payload_bytes), now_ns)
         if correlation:
             self._finish(correlation, payload, failure)
-        if session.mailbox:
-            self.refill(session)
 
     def refill(self, session: Session) -> None:
         """Deliver what waited, as far as there is room."""
@@ -304,7 +300,7 @@ class Messaging:
         self._board.ledger.refuse(session, seq, action, resource, refusal, now_ns)
 
 
-FORGIVEN_ANSWERS: Final = WINDOW
+FORGIVEN_ANSWERS: Final = SMALL_WINDOW
 """How many answers to deliveries of its last connection a worker may still give: as many as could be with it."""
 
 

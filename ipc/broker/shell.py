@@ -10,6 +10,7 @@ import contextlib
 import gc
 import os
 import select
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -86,6 +87,7 @@ _HANDSHAKES_NS: Final = 1_000_000_000
 _READS_BEFORE_ANSWER: Final = 4
 """How often what waits is read before a warden is answered, so that a neighbour's flood doesn't delay that."""
 _ANNOUNCED_SHOWN_MAX: Final = 8
+_SWITCH_S: Final = 0.0002
 _RECORD_TIMEOUT_S: Final = 60.0
 """For the first record. While the log can't be written the supervisor starts one broker after the other, each of which
 waits for it; so it goes on by itself."""
@@ -474,6 +476,8 @@ def serve(
         ),
         _RECORD_TIMEOUT_S,
     )
+    # The store's thread and the stream's compute now and then; nobody's message waits for them longer than this.
+    sys.setswitchinterval(_SWITCH_S)
     gc.freeze()
     gc.enable()
     channel.send(BrokerReady(tuple(layers)))

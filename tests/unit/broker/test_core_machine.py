@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import pytest
 from driving import Driver, admission
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from ipc.broker import mailbox as mailboxes
 from ipc.broker.board import BACKLOG_MESSAGES
 from ipc.broker.events import Bounds, Disconnected, Due, Malformed, Received, Recorded, Stored, StoreResult
 from ipc.broker.ledger import HELD_MAX
-from ipc.broker.mailbox import WINDOW
 from ipc.broker.messages import (
     Accepted,
     Answer,
@@ -44,6 +45,7 @@ from ipc.broker.messages import (
 )
 from ipc.broker.sessions import READY
 
+SMALL_WINDOW, SMALL_BYTES = 9, 50
 NAMES = ("a", "b", "c", "d")
 TOPICS = ("t", "u.v", "w")
 SENDS = {"a": ("b", "c", "d"), "b": ("a", "b"), "c": ("a", "d"), "d": ()}
@@ -67,6 +69,11 @@ counts = st.integers(1, 60)
 def payload_of(number: int, padding: int) -> bytes:
     """A payload that says which message it is."""
     return number.to_bytes(8, "big") + bytes(padding)
+
+
+def is_large(letter: mailboxes.Letter) -> bool:
+    """Whether only a narrow window takes it."""
+    return bool(letter.correlation) or len(letter.payload) > SMALL_BYTES
 
 
 class Network(RuleBasedStateMachine):
@@ -369,7 +376,7 @@ class Network(RuleBasedStateMachine):
         assert set(board.by_name.values()) <= set(board.by_instance.values())
         for session in board.by_instance.values():
             bounds, mailbox = session.admission.bounds, session.mailbox
-            assert len(mailbox.unhandled) <= WINDOW
+            assert len(mailbox.unhandled) <= SMALL_WINDOW
             assert len(mailbox) <= bounds.mailbox_messages
             assert 0 <= mailbox.size_bytes <= bounds.mailbox_bytes
             assert 0 <= mailbox.dead <= len(mailbox)
@@ -379,7 +386,9 @@ class Network(RuleBasedStateMachine):
             assert bool(session.stalled_for) or not session.backlog
             assert not session.out
             # While there is room nothing waits.
-            assert session.phase != READY or len(mailbox.unhandled) == WINDOW or not len(mailbox)
+            if session.phase == READY and len(mailbox):
+                first = mailbox._letters[0]
+                assert len(mailbox.unhandled) >= (mailboxes.WINDOW if is_large(first) else SMALL_WINDOW)
         for instance in self.live.values():
             for correlation in self.open[instance]:
                 waited = board.requests._open[correlation]  # neither side forgets what the other waits for
@@ -411,6 +420,14 @@ class Network(RuleBasedStateMachine):
                 assert not self.open[instance], f"requests of {name} that never ended"
         assert all(count == 1 for count in self.ended_requests.values())
         self.everything_is_bounded()
+
+
+@pytest.fixture(autouse=True)
+def narrow_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows that a few steps fill, and messages of both sizes."""
+    monkeypatch.setattr(mailboxes, "WINDOW", 4)
+    monkeypatch.setattr(mailboxes, "SMALL_WINDOW", SMALL_WINDOW)
+    monkeypatch.setattr(mailboxes, "SMALL_BYTES", SMALL_BYTES)
 
 
 TestNetwork = Network.TestCase

@@ -6,7 +6,7 @@ import pytest
 from driving import Driver, admission
 
 from ipc.broker.events import Bounds, Received
-from ipc.broker.mailbox import WINDOW
+from ipc.broker.mailbox import SMALL_BYTES, SMALL_WINDOW, WINDOW
 from ipc.broker.messages import (
     Accepted,
     Answer,
@@ -162,13 +162,13 @@ def test_a_full_mailbox_is_an_error_to_the_sender() -> None:
     """By number and by bytes; the receiver gets what was accepted, in order, when it goes on."""
     driver = Driver()
     pair(driver, b_bounds=Bounds(mailbox_messages=3, mailbox_bytes=100))
-    sent = [Send(n, "b", bytes([n])) for n in range(WINDOW + 4)]
+    sent = [Send(n, "b", n.to_bytes(2, "big")) for n in range(SMALL_WINDOW + 4)]
     answers = driver.say("a-1", *sent)
-    assert answers[:-1] == [Accepted(n) for n in range(WINDOW + 3)]
+    assert answers[:-1] == [Accepted(n) for n in range(SMALL_WINDOW + 3)]
     assert isinstance(answers[-1], Refused)
     assert (answers[-1].kind, answers[-1].code) == ("mailbox-full", "A1802")
     got = deliveries(driver, "b-1")
-    assert len(got) == WINDOW
+    assert len(got) == SMALL_WINDOW
     driver.say("b-1", Handled(got[0].delivery))
     (too_many_bytes, too_many) = driver.say("a-1", Send(99, "b", b"x" * 99), Request(98, "b", b"x" * 99, 1))
     assert isinstance(too_many, Refused)
@@ -177,7 +177,25 @@ def test_a_full_mailbox_is_an_error_to_the_sender() -> None:
     got += deliveries(driver, "b-1")
     driver.say("b-1", *(Handled(each.delivery) for each in got[1:]))
     got += deliveries(driver, "b-1")
-    assert [each.payload for each in got] == [bytes([n]) for n in range(WINDOW + 3)]
+    assert [each.payload for each in got] == [message.payload for message in sent[:-1]]
+
+
+@pytest.mark.parametrize("wants_answer", [False, True])
+def test_few_large_or_awaited_messages_are_with_a_receiver(wants_answer: bool) -> None:
+    """Of small ones that nobody waits for more; in any mixture they come in their order."""
+    driver = Driver()
+    pair(driver)
+
+    def heavy(n: int) -> FromWorker:
+        return Request(n, "b", b"", 10**6) if wants_answer else Send(n, "b", bytes(SMALL_BYTES + 1))
+
+    driver.say("a-1", *(heavy(n) for n in range(WINDOW + 1)), Send(0, "b", b"small"))
+    got = deliveries(driver, "b-1")
+    assert len(got) == WINDOW
+    driver.say("b-1", Answer(got[0].delivery, b"") if wants_answer else Handled(got[0].delivery))
+    assert [each.payload for each in deliveries(driver, "b-1")][-1] == b"small"
+    driver.say("a-1", *(Send(n, "b", bytes(SMALL_BYTES)) for n in range(SMALL_WINDOW)))
+    assert len(deliveries(driver, "b-1")) == SMALL_WINDOW - WINDOW - 1
 
 
 def test_a_component_that_starts_gets_what_was_sent_to_it() -> None:
@@ -305,7 +323,7 @@ def test_a_request_that_ended_leaves_room_in_the_mailbox() -> None:
     """What waits for a stuck receiver and is awaited by nobody is dropped when room is needed, never delivered."""
     driver = Driver()
     pair(driver, b_bounds=Bounds(mailbox_messages=4))
-    driver.say("a-1", *(Send(n, "b", b"") for n in range(WINDOW)))
+    driver.say("a-1", *(Send(n, "b", b"") for n in range(SMALL_WINDOW)))
     for _ in range(3):
         ask(driver, timeout_ms=10, payload=b"dead")
     driver.pass_time(10**9)
@@ -321,7 +339,7 @@ def test_the_end_of_a_receiver_ends_its_requests(end: str) -> None:
     driver = Driver()
     pair(driver)
     with_it = ask(driver, 10**6)
-    driver.say("a-1", *(Send(n, "b", b"") for n in range(WINDOW)))
+    driver.say("a-1", *(Send(n, "b", b"") for n in range(SMALL_WINDOW)))
     waiting = ask(driver, 10**6)
     match end:
         case "dismissed":
@@ -341,13 +359,13 @@ def test_the_end_of_a_receiver_ends_its_requests(end: str) -> None:
         assert [each.wants_answer for each in got] == [False, True]
         driver.say("b-1", Answer(got[1].delivery, b"!"))
         assert driver.take("a-1", Callback) == [Callback(waiting, b"!")]
-        lost = {"unhandled": WINDOW - 1, "unread": 0, "requests": 1}
+        lost = {"unhandled": SMALL_WINDOW - 1, "unread": 0, "requests": 1}
     else:
         assert callbacks == {with_it: "target-gone", waiting: "target-gone"}
         (refused,) = driver.say("a-1", Send(1, "b", b""))
         assert isinstance(refused, Refused)
         assert refused.kind == "unknown-target"
-        lost = {"unhandled": WINDOW - 1, "unread": 1, "requests": 2}
+        lost = {"unhandled": SMALL_WINDOW - 1, "unread": 1, "requests": 2}
     (record,) = driver.events("messages_lost")
     assert (record.instance, dict(record.detail)) == ("b-1", lost)
 
@@ -361,7 +379,7 @@ def test_answers_to_an_earlier_connection_are_forgiven_a_few() -> None:
     driver.lose("b-1")
     driver.connect("b-1", since=77)
     driver.say("b-1", Answer(old, b"!"))
-    driver.say("b-1", *(Handled(n) for n in range(WINDOW - 1)))
+    driver.say("b-1", *(Handled(n) for n in range(SMALL_WINDOW - 1)))
     assert driver.ended == []
     driver.say("b-1", Handled(5))
     assert len(driver.ended) == 1
@@ -482,7 +500,7 @@ def test_a_subscriber_whose_mailbox_is_full_is_left_out() -> None:
     driver = Driver()
     may = {"messaging.send": ("**",), "messaging.publish": ("**",)}
     driver.ready(admission("a", may), admission("b", bounds=Bounds(mailbox_messages=0)))
-    driver.say("a-1", *(Send(n, "b", b"") for n in range(WINDOW)))
+    driver.say("a-1", *(Send(n, "b", b"") for n in range(SMALL_WINDOW)))
     assert driver.say("a-1", Publish(1, "t", b"")) == [Accepted(1, 0)]
     assert driver.say("a-1", Broadcast(2, b"")) == [Accepted(2, 0)]
     denied = driver.events("denied")
@@ -494,14 +512,14 @@ def test_order_is_kept_for_each_sender_and_receiver() -> None:
     driver = Driver()
     pair(driver)
     sent: list[bytes] = []
-    for n in range(WINDOW + 20):
+    for n in range(SMALL_WINDOW + 20):
         payload = n.to_bytes(2, "big")
         sent.append(payload)
         message: FromWorker = [Send(n, "b", payload), Publish(n, "t", payload), Broadcast(n, payload)][n % 3]
         driver.say("a-1", message)
     got = deliveries(driver, "b-1")
     while len(got) < len(sent):
-        driver.say("b-1", Handled(got[-WINDOW].delivery))
+        driver.say("b-1", Handled(got[-SMALL_WINDOW].delivery))
         new = deliveries(driver, "b-1")
         assert new
         got += new

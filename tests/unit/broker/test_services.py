@@ -16,6 +16,7 @@ from ipc.broker.events import (
     Stored,
     StoreResult,
 )
+from ipc.broker.mailbox import SMALL_WINDOW
 from ipc.broker.messages import (
     MAX_DESCRIPTION_BYTES,
     Accepted,
@@ -305,7 +306,7 @@ def test_every_end_of_a_persons_call(case: str, kind: str) -> None:
     driver = Driver()
     driver.ready(admission("a", bounds=Bounds(mailbox_messages=0)), admission("b"))
     if case.startswith("full"):
-        driver.say("b-1", *(Send(n, "a", b"") for n in range(32)))
+        driver.say("b-1", *(Send(n, "a", b"") for n in range(SMALL_WINDOW)))
     driver.log_works = case != "log"
     called(
         driver,
