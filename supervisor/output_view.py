@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import time
@@ -15,6 +16,8 @@ _LINE = re.compile(
     re.DOTALL,
 )
 _CHUNK_BYTES = 1 << 16
+LEVELS = ("trace", "debug", "info", "warn", "error")
+_BARE = re.compile(r"[^\s\"=\[]+")
 
 
 class OutputLine(Struct, frozen=True):
@@ -29,6 +32,20 @@ class OutputLine(Struct, frozen=True):
         """Return the text as one harmless line: control characters escaped, tabs left as they are."""
         return "\t".join(visible(part) for part in self.text.decode("utf-8", "surrogateescape").split("\t"))
 
+    def logged(self) -> tuple[str, str] | None:
+        """Return level and text of what an actor wrote to its log (`worker.host.services`); None for anything else."""
+        if self.stream != "stderr" or not self.whole or not self.text.startswith(b'{"level": '):
+            return None
+        try:
+            entry = json.loads(self.text)
+        except (ValueError, RecursionError):
+            return None
+        level, message, fields = entry.get("level"), entry.get("message"), entry.get("fields", {})
+        if level not in LEVELS or not isinstance(message, str) or not isinstance(fields, dict):
+            return None
+        shown = [f"{name}={_field(value)}" for name, value in fields.items()]
+        return level, visible("  ".join([message, *shown]))
+
     def to_json(self) -> dict[str, object]:
         """Return the stable keys of a line of `--json`; what isn't UTF-8 is shown escaped."""
         try:
@@ -36,6 +53,12 @@ class OutputLine(Struct, frozen=True):
         except UnicodeDecodeError:
             text = self.shown()
         return {"time": self.time, "stream": self.stream, "text": text, "whole": self.whole}
+
+
+def _field(value: object) -> str:
+    """A field's value: as it stands where it is a word, else as JSON; of several of one name a list."""
+    bare = isinstance(value, str) and _BARE.fullmatch(value)
+    return str(value) if bare else json.dumps(value, ensure_ascii=False)
 
 
 def parse_output_line(line: bytes) -> OutputLine | None:

@@ -95,10 +95,13 @@ _TYPES_MAX: Final = 10_000
 
 
 def signature_of(kind: Any, left: Iterator[int] | None = None) -> Signature:
-    """Read a function's type (`wasmtime.component.FuncType`), once; raises TypeError for types without values here.
+    """Read a function's type (`wasmtime.component.FuncType`), once.
 
+    Raises TypeError for one that is async or has types without values here.
     `left` counts down the types that may still be read, where several functions share a bound.
     """
+    if bindings.wasmtime_component_func_type_async(kind.ptr()):
+        raise TypeError("it is async, and a function is called to its end here")
     parameters = kind.params
     result = kind.result
     left = left or itertools.count(_TYPES_MAX, -1)

@@ -48,6 +48,7 @@ from ipc.broker.sessions import ENDED, READY, Session
 from ipc.policy.quotas import MESSAGE_RATE, rate_level
 
 WAITING_BYTES: Final = 64 * 1024 * 1024
+"""What may wait in all mailboxes and for the log before everyone has a share only: an eighth of the broker's memory."""
 HEARTBEAT_NS: Final = 10_000_000_000
 """An idle worker is asked whether it lives about this often."""
 BEATS: Final = 10

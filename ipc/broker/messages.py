@@ -26,8 +26,8 @@ MAX_KEY_BYTES: Final = 1024
 """A storage key, in UTF-8."""
 MAX_NAME_BYTES: Final = 256
 """A component's name, a topic, the type or action of a custom capability, in UTF-8."""
-MAX_DESCRIPTION_BYTES: Final = 4 * 1024
-"""What a component says that it is, in UTF-8."""
+MAX_DESCRIPTION_BYTES: Final = 1024
+"""Each text of what a component says that it is, in UTF-8."""
 MAX_LISTED: Final = 1000
 """Keys or components in one answer."""
 

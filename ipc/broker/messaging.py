@@ -41,8 +41,6 @@ REASON_MAX_CHARS: Final = 1_024
 
 UNKNOWN: Final = Refusal(ErrorKind.UNKNOWN_TARGET, "A1801", "no component of this name is running")
 FULL: Final = Refusal(ErrorKind.MAILBOX_FULL, "A1802", "the receiver's mailbox is full")
-ANSWER_TOO_LARGE: Final = "the answer is larger than the component may send"
-MORE_THAN_IT_TAKES: Final = "the answer is larger than the one who asked may take"
 
 
 class Messaging:
@@ -167,7 +165,8 @@ class Messaging:
             return
         payload, failure = message.payload, message.failure
         if payload is not None and len(payload) > session.max_payload_bytes:
-            payload, failure = None, ANSWER_TOO_LARGE
+            failure = f"its answer has {len(payload)} bytes, and it may send {session.max_payload_bytes}"
+            payload = None
             self._board.ledger.note_refusal(session, SEND, "", too_large(session.max_payload_bytes), now_ns)
         if correlation:
             self._finish(correlation, payload, failure)
@@ -285,8 +284,9 @@ class Messaging:
             return
         if failure:
             self._board.call_back(pending, None, ErrorKind.FAILED, failure[:REASON_MAX_CHARS])
-        elif pending.requester is not None and len(payload or b"") > pending.requester.max_payload_bytes:
-            self._board.call_back(pending, None, ErrorKind.FAILED, MORE_THAN_IT_TAKES)
+        elif (asker := pending.requester) is not None and len(payload or b"") > asker.max_payload_bytes:
+            reason = f"the answer has {len(payload or b'')} bytes, and who asked may take {asker.max_payload_bytes}"
+            self._board.call_back(pending, None, ErrorKind.FAILED, reason)
         else:
             self._board.call_back(pending, payload)
 

@@ -155,5 +155,6 @@ def _print(args: argparse.Namespace, line: OutputLine) -> None:
             print(line.shown(), end="\n" if line.whole else "")
     else:
         marks = {"stdout": "out", "stderr": "err", "system": "-- "}
-        text = f"{line.time[:23].replace('T', ' ')} {marks[line.stream]} {line.shown()}{'' if line.whole else ' …'}"
+        mark, shown = line.logged() or (marks[line.stream], line.shown())
+        text = f"{line.time[:23].replace('T', ' ')} {mark} {shown}{'' if line.whole else ' …'}"
         print(paint(text, "2", sys.stdout) if line.stream == SYSTEM else text)

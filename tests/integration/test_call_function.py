@@ -107,6 +107,7 @@ def test_the_root_comes_first_and_two_are_too_many(call: Callable[..., Any]) -> 
         ("add", (1, 2**31), "b: expected a whole number from -2147483648 to 2147483647 (s32), found 2147483648"),
         ("same-record", ([{"x": 1}, *PADDING],), 'value[0]: the field "y" is missing'),
         ("take-handle", (1,), "a resource, which is a handle and no value"),
+        ("later", (), "it is async"),
     ],
 )
 def test_what_is_wrong_is_told(call: Callable[..., Any], function: str, arguments: tuple[Any, ...], words: str) -> None:

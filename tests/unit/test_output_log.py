@@ -10,6 +10,7 @@ import pytest
 from supervisor import output_log
 from supervisor.output_log import STDERR, STDOUT, OutputLog, log_files, make_log_directory, open_log_files
 from supervisor.output_view import OutputLine, OutputReader, parse_output_line, read_lines, since_text
+from worker.host.services import log_line
 
 
 @pytest.fixture
@@ -73,6 +74,30 @@ def test_nothing_that_is_printed_passes_for_our_own_words(place: str) -> None:
     assert [line.stream for line in lines] == ["stdout", "stdout"]
     assert [line.text for line in lines] == [forged, b"\r" + forged]
     assert "\r" not in lines[1].shown()
+
+
+def test_what_an_actor_logs_reads_as_a_line() -> None:
+    """Level, message and fields, harmlessly; only what is exactly that, on standard error and whole."""
+    fields = [("to", "b"), ("why", "no room"), ("what", "1"), ("what", "2"), ("bad\n", "\x1b[2J")]
+    text = log_line("warn", "it\x07 failed", fields).removesuffix(b"\n")
+    line = OutputLine("", "stderr", True, text)
+    logged = line.logged()
+    assert logged is not None
+    assert logged[0] == "warn"
+    assert logged[1].isprintable()
+    assert logged[1].endswith(' failed  to=b  why="no room"  what=["1", "2"]  ' + logged[1].rpartition("  ")[2])
+    others = (
+        OutputLine("", "stdout", True, text),
+        OutputLine("", "system", True, text),
+        OutputLine("", "stderr", False, text),
+        OutputLine("", "stderr", True, text[:-1]),
+        OutputLine("", "stderr", True, b'{"level": "loud", "message": ""}'),
+        OutputLine("", "stderr", True, b'{"level": ["info"], "message": ""}'),
+        OutputLine("", "stderr", True, b'{"level": "info", "message": 5}'),
+        OutputLine("", "stderr", True, b'{"level": "info", "message": "", "fields": []}'),
+        OutputLine("", "stderr", True, b'{"level": ' + b"[" * 100_000),
+    )
+    assert [each.logged() for each in others] == [None] * len(others)
 
 
 def test_the_files_of_a_log_stay_within_bounds(place: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,6 +100,7 @@
   (func (export "spin") (canon lift (core func $i "spin")))
   (func (export "grow") (canon lift (core func $i "grow")))
   (func (export "take-handle") (param "one" (own $handle)) (canon lift (core func $i "drop")))
+  (func (export "later") async (canon lift (core func $i "nothing")))
   (instance $ops (export "plus" (func $add)) (export "add" (func $add)) (export "twice" (func $nothing)))
   (export "docs:calc/ops@0.1.0" (instance $ops))
   (instance $more (export "twice" (func $nothing)))

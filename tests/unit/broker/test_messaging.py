@@ -232,7 +232,7 @@ def test_a_request_is_answered_once() -> None:
         (lambda d: Handled(d, "trapped"), None, "failed", "trapped"),
         (lambda d: Answer(d, b"x", "half done"), None, "failed", "half done"),
         (lambda d: Answer(d, None, "x" * 5000), None, "failed", "x" * 1024),
-        (lambda d: Answer(d, b"x" * 2000), None, "failed", "the answer is larger than the component may send"),
+        (lambda d: Answer(d, b"x" * 2000), None, "failed", "its answer has 2000 bytes, and it may send 1000"),
     ],
 )
 def test_the_ends_that_a_receiver_can_give(answer, payload: bytes | None, kind: str, reason: str) -> None:
