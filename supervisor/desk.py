@@ -34,7 +34,7 @@ from supervisor.control_roles import Peer
 from supervisor.fleet import Fleet
 from supervisor.lifecycle import Phase
 from supervisor.manifest.checks import check_name
-from supervisor.member import ACTOR, Member
+from supervisor.member import COMMAND, Member
 from supervisor.output_log import open_log_files
 from supervisor.terminal import visible
 
@@ -216,12 +216,14 @@ class FleetDesk:
             return
         (member,) = members
         broker = self._fleet.broker
-        if member.plan.kind != ACTOR or broker is None:
+        if member.plan.kind == COMMAND:
             client.not_done("invalid", f"{member.name} is a command, and takes no messages", "only actors take them")
             return
-        if member.phase not in (Phase.RUNNING, Phase.RECONNECTING):
+        if member.phase not in (Phase.RUNNING, Phase.RECONNECTING) or broker is None:
             why = f" ({member.ended})" if member.ended else ""
-            client.not_done("unavailable", f"{member.name} is {member.phase}{why}", f"airssys logs {member.name}")
+            coming = member.phase in (Phase.DOWN, Phase.COMPILING, Phase.QUEUED, Phase.STARTING)
+            hint = f"wait until it runs: airssys status {member.name}" if coming else f"airssys logs {member.name}"
+            client.not_done("unavailable", f"{member.name} is {member.phase}{why}", hint)
             return
         try:
             payload = _sealed_bytes(descriptors)

@@ -50,11 +50,13 @@ class Fleet:
     """The components of one supervisor by their names."""
 
     def __init__(self, host: Host, plans: Sequence[Plan], log_directory: str, audience: Audience) -> None:
-        """Take them in; nothing is started before `start`. Where there are actors, `broker` is to be set before."""
+        """Take them in; nothing is started before `start`: then they are compiled, and `broker` is set for actors."""
         self.host = host
         self.loop = EventLoop()
         self.members = {plan.name: Member(plan, OutputLog(log_directory, plan.name), self.happen) for plan in plans}
         self.stopping = False
+        self.ended_by = 0
+        """The signal that came first, where one did."""
         self.broker: FleetBroker | None = None
         self._audience = audience
         self._runs: dict[str, RunLoop] = {}
@@ -89,8 +91,9 @@ class Fleet:
 
     # -- what comes from outside ---------------------------------------------------------------------------------------
 
-    def on_signal(self, _number: int) -> None:
+    def on_signal(self, number: int) -> None:
         """End in order; at the second one at once."""
+        self.ended_by = self.ended_by or number
         self.stop()
 
     def stop(self) -> None:
@@ -174,6 +177,7 @@ class Fleet:
 
         self._audience.moved(member, "")
         plan, actor = member.plan, None
+        assert plan.artifact is not None, "what is not compiled is not wanted"
         try:
             if plan.actor is not None:
                 assert self.broker is not None, "whoever has actors has a broker"

@@ -119,15 +119,16 @@ class FleetBroker:
 
     def admit(self, plan: Plan, instance: str) -> ActorJob:
         """Let an instance of an actor connect, by a key that is made for it; return what the instance is told."""
-        actor, document = plan.actor, plan.request.document
+        actor, artifact, document = plan.actor, plan.artifact, plan.request.document
         assert actor is not None, "only an actor speaks to the broker"
+        assert artifact is not None, "what is known to be an actor is compiled"
         public, secret = zmq.curve_keypair()
         order = Admit(
             instance=instance,
             name=plan.name,
             key=public,
             bounds=actor.bounds,
-            component_digest=plan.artifact.record.wasm_sha256,
+            component_digest=artifact.record.wasm_sha256,
             trust=plan.request.trust,
             policy_digest=document.digest(),
             version=plan.request.version,

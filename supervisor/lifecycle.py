@@ -14,6 +14,7 @@ class Phase(StrEnum):
     """Where a component is; `status` shows these words."""
 
     DOWN = "down"
+    COMPILING = "compiling"
     QUEUED = "queued"
     STARTING = "starting"
     RUNNING = "running"
@@ -28,6 +29,8 @@ class Phase(StrEnum):
 class Event(StrEnum):
     """What the shell saw."""
 
+    COMPILES = "compiles"
+    COMPILED = "compiled"
     WANTED = "wanted"
     TURN_CAME = "turn_came"
     NOT_LAUNCHED = "not_launched"
@@ -58,6 +61,9 @@ LIVING = (Phase.STARTING, Phase.RUNNING, Phase.RECONNECTING, Phase.STOPPING, Pha
 """It has a run, and so processes."""
 
 _STEPS = {
+    (Phase.DOWN, Event.COMPILES): (Phase.COMPILING, Command.WAIT),
+    (Phase.COMPILING, Event.COMPILED): (Phase.DOWN, Command.WAIT),
+    (Phase.COMPILING, Event.STOP_ASKED): (Phase.STOPPED, Command.WAIT),
     (Phase.QUEUED, Event.TURN_CAME): (Phase.STARTING, Command.LAUNCH),
     (Phase.QUEUED, Event.STOP_ASKED): (Phase.STOPPED, Command.WAIT),
     (Phase.STARTING, Event.NOT_LAUNCHED): (Phase.FAILED, Command.TELL_FAILED),

@@ -35,14 +35,17 @@ class Plan(Struct, frozen=True):
     """What is to be kept up: a request with its compiled code; a command, which runs and ends, or an actor."""
 
     request: RunRequest
-    artifact: Artifact
+    artifact: Artifact | None
+    """None while it isn't compiled: until then it isn't known what it is."""
     directory: str
     description: str
     actor: ActorPlan | None = None
 
     @property
     def kind(self) -> str:
-        """Actor or command."""
+        """Actor or command; empty where that isn't known yet."""
+        if self.artifact is None:
+            return ""
         return COMMAND if self.actor is None else ACTOR
 
     @property

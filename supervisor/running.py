@@ -87,25 +87,33 @@ def obtain_artifact(
     host: Host, request: RunRequest, compile_limits: CompileLimits, on_progress: Callable[[float], None]
 ) -> Artifact:
     """Return the compiled code of a request; its descriptor is the caller's. Raises ConfigError or CompileError."""
-    cache = ArtifactCache(os.path.join(host.options.state_directory, "cache"))
+    with contextlib.closing(open_program(request)) as program:
+        return compile_request(host, request, program, compile_limits, on_progress, host.interrupted)
+
+
+def open_program(request: RunRequest) -> Program:
+    """Return the sealed bytes of a request's program; raises ConfigError where they aren't those that were granted."""
     program = Program.open(request.wasm_path)
-    try:
-        if request.granted_sha256 not in ("", program.sha256):
-            raise ConfigError(f"{visible(request.wasm_path)}: changed after it was granted what it asks; run it again")
-        with host.compiler_confinement() as plan:
-            return obtain(
-                program,
-                request.engine,
-                cache,
-                host.zygote,
-                plan,
-                host.origin,
-                compile_limits,
-                on_progress,
-                host.interrupted,
-            )
-    finally:
+    if request.granted_sha256 not in ("", program.sha256):
         program.close()
+        raise ConfigError(f"{visible(request.wasm_path)}: changed after it was granted what it asks; run it again")
+    return program
+
+
+def compile_request(
+    host: Host,
+    request: RunRequest,
+    program: Program,
+    compile_limits: CompileLimits,
+    on_progress: Callable[[float], None],
+    interrupted: Callable[[], bool],
+) -> Artifact:
+    """Return the compiled code of a request's program, which stays the caller's. Raises CompileError."""
+    cache = ArtifactCache(os.path.join(host.options.state_directory, "cache"))
+    with host.compiler_confinement() as plan:
+        return obtain(
+            program, request.engine, cache, host.zygote, plan, host.origin, compile_limits, on_progress, interrupted
+        )
 
 
 def _run(

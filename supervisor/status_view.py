@@ -82,7 +82,7 @@ def component_json(status: ComponentStatus) -> dict[str, object]:
     return {
         "name": status.name,
         "version": status.version,
-        "kind": status.kind,
+        "kind": status.kind or None,
         "phase": status.phase,
         "instance": status.instance or None,
         "directory": status.directory,

@@ -15,13 +15,15 @@ from typing import Final
 from ipc.audit.event import AuditEvent
 from ipc.broker.events import Bounds
 from ipc.broker.messages import MAX_PAYLOAD_BYTES
-from ipc.errors import ConfigError
+from ipc.errors import AuditError, ConfigError
 from ipc.struct import replace
 from supervisor.cli.main import EX_NOPERM
 from supervisor.cli.run_component import GrantedComponent, granted_component
 from supervisor.cli.run_setup import host_options, read_settings
 from supervisor.cli.up_view import Lines, LiveTable, new_view
-from supervisor.compilation import CompileLimits
+from supervisor.compilation import Artifact, CompileLimits
+from supervisor.compiling import KEY as COMPILING_KEY
+from supervisor.compiling import Compilations
 from supervisor.component_directories import make_data_directory
 from supervisor.control import SOCKET_NAME, Control, bind_control_socket
 from supervisor.control_client import DIRECTORY
@@ -37,7 +39,6 @@ from supervisor.member import ACTOR, ActorPlan, Plan
 from supervisor.output_log import make_log_directory
 from supervisor.processes import Processes
 from supervisor.run_request import RunRequest, require_text
-from supervisor.running import obtain_artifact
 from supervisor.settings import Settings
 from supervisor.terminal import visible
 from supervisor.units import UNLIMITED, format_size
@@ -65,17 +66,10 @@ def bring_up(args: argparse.Namespace, processes: Processes) -> int:
         if granted is None:
             return EX_NOPERM
         logs = make_log_directory(os.path.join(options.state_directory, "logs"))
-        plans = _plans(args, host, granted, view, stack)
+        plans = [_plan(each) for each in granted]
         fleet = Fleet(host, plans, logs, view)
         stack.callback(fleet.close)
         desk = FleetDesk(fleet, logs)
-        actors = sum(1 for plan in plans if plan.actor is not None)
-        if actors:
-            broker = FleetBroker(host, actors, fleet, desk)
-            stack.callback(broker.close)
-            broker.start()
-            broker.wait_ready()
-            fleet.broker = broker
         listener = bind_control_socket(options.state_directory, roles)
         stack.callback(_unlink, os.path.join(options.state_directory, SOCKET_NAME))
         control = Control(listener, roles, desk, fleet.loop, time.monotonic_ns)
@@ -83,7 +77,16 @@ def bring_up(args: argparse.Namespace, processes: Processes) -> int:
         names = [plan.name for plan in plans]
         host.record(AuditEvent("supervisor_started", actor=actor(), detail={"components": names}))
         control.start()
-        _turns(args, fleet, view)
+        try:
+            compiled = _compile(args, host, fleet, view, granted, stack)
+            if compiled:
+                _start_broker(host, fleet, desk, stack)
+                _turns(args, fleet, view)
+        except BaseException:
+            view.leave()
+            with contextlib.suppress(AuditError):
+                host.record(AuditEvent("supervisor_ended", actor=actor(), detail={"components": names}))
+            raise
         desk.finish()
         # Those who wait for the end hear of it before their connections close.
         until_ns = time.monotonic_ns() + 200_000_000
@@ -91,8 +94,51 @@ def bring_up(args: argparse.Namespace, processes: Processes) -> int:
             fleet.loop.turn(until_ns)
         host.record(AuditEvent("supervisor_ended", actor=actor(), detail={"components": names}))
         view.finish(fleet)
+        if not compiled and fleet.ended_by:
+            return 128 + fleet.ended_by
         failed = any(member.phase is Phase.FAILED for member in fleet.members.values())
         return 1 if args.until_done and failed else 0
+
+
+def _compile(
+    args: argparse.Namespace,
+    host: Host,
+    fleet: Fleet,
+    view: Lines | LiveTable,
+    granted: Sequence[GrantedComponent],
+    stack: contextlib.ExitStack,
+) -> bool:
+    """Compile what isn't yet, and make whole plans of it; False where that was ended before all were compiled."""
+    limits = CompileLimits(timeout_s=args.compile_timeout / 1e9, memory_bytes=args.compile_memory)
+    compilations = Compilations(host, tuple(fleet.members.values()), limits, fleet.happen, view.compiles_long)
+    stack.callback(compilations.close)
+    compilations.start()
+    fleet.loop.add(COMPILING_KEY, compilations)
+    while not compilations.is_over:
+        fleet.turn(view.next_ns())
+        view.turn(fleet)
+        if fleet.stopping:
+            compilations.cancel()
+    fleet.loop.remove(COMPILING_KEY)
+    if compilations.failure is not None:
+        raise compilations.failure
+    if fleet.stopping:
+        return False
+    for component in granted:
+        member = fleet.members[component.request.component]
+        member.plan = _plan(component, compilations.artifacts[member.name])
+    return True
+
+
+def _start_broker(host: Host, fleet: Fleet, desk: FleetDesk, stack: contextlib.ExitStack) -> None:
+    """Start a broker where there are actors."""
+    actors = sum(1 for member in fleet.members.values() if member.plan.actor is not None)
+    if actors:
+        broker = FleetBroker(host, actors, fleet, desk)
+        stack.callback(broker.close)
+        broker.start()
+        broker.wait_ready()
+        fleet.broker = broker
 
 
 def _turns(args: argparse.Namespace, fleet: Fleet, view: Lines | LiveTable) -> None:
@@ -225,22 +271,11 @@ def _run_arguments(
     )
 
 
-def _plans(
-    args: argparse.Namespace,
-    host: Host,
-    granted: Sequence[GrantedComponent],
-    view: Lines | LiveTable,
-    stack: contextlib.ExitStack,
-) -> list[Plan]:
-    """Compile what isn't yet; the code is held by `stack` until a fleet holds it."""
-    limits = CompileLimits(timeout_s=args.compile_timeout / 1e9, memory_bytes=args.compile_memory)
-    plans: list[Plan] = []
-    for component in granted:
-        request = component.request
-        artifact = obtain_artifact(host, request, limits, view.compiling(request.component))
-        stack.callback(os.close, artifact.descriptor)
-        manifest = component.bound.manifest
-        actor = None
+def _plan(component: GrantedComponent, artifact: Artifact | None = None) -> Plan:
+    """Return what is to be kept up, as far as that is known without its code; raises ConfigError for what can't be."""
+    request, manifest = component.request, component.bound.manifest
+    actor = None
+    if artifact is not None:
         if any(name.startswith(_ACTOR_EXPORT) for name in artifact.record.exports):
             actor = _actor_plan(component)
             request = _actor_request(request, component, actor.bounds.max_payload_bytes)
@@ -249,8 +284,7 @@ def _plans(
                 f"{manifest.file}: {', '.join(wanted)}: it is a command, and only an actor speaks to the broker",
                 hint="remove it, or build the component for the world airssys:core/actor",
             )
-        plans.append(Plan(request, artifact, manifest.directory, manifest.component.description, actor))
-    return plans
+    return Plan(request, artifact, manifest.directory, manifest.component.description, actor)
 
 
 def _actor_request(request: RunRequest, component: GrantedComponent, payload_bytes: int) -> RunRequest:

@@ -7,7 +7,6 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
 from typing import Final
 
 from ipc.audit.errors import AuditLogError
@@ -41,17 +40,9 @@ class Lines:
         if not self._quiet and not self._json:
             print(line, flush=True)
 
-    def compiling(self, name: str) -> Callable[[float], None]:
-        """Return what is to be called while a component is being compiled."""
-        told = False
-
-        def tell(_elapsed_s: float) -> None:
-            nonlocal told
-            if not told:
-                told = True
-                self.say(f"{name}: compiling; the result is kept")
-
-        return tell
+    def compiles_long(self, member: Member) -> None:
+        """Tell that a component is still being compiled."""
+        self.say(f"{member.name}: compiling; the result is kept")
 
     def trouble(self, trouble: AuditLogError | None) -> None:
         """Tell, from another thread, that nothing is allowed at the moment; and that it is again."""
@@ -69,6 +60,8 @@ class Lines:
 
     def moved(self, member: Member, said: str) -> None:
         """Tell of another phase of a component."""
+        if member.phase is Phase.DOWN:
+            return  # compiled, and waits for the others to be
         if self._json:
             status = component_status(member)
             document: dict[str, object] = {
@@ -83,7 +76,7 @@ class Lines:
                 document |= {"outcome": status.outcome, "exit_code": status.exit_code, "code": status.code or None}
             print(json.dumps(document), flush=True)
             return
-        if member.phase is Phase.QUEUED:
+        if member.phase in (Phase.QUEUED, Phase.COMPILING):
             return  # for a moment, and nobody's news
         line = f"{member.name}: {member.phase}" + (f" {visible(said)}" if said else "")
         if member.phase is Phase.FAILED and self._quiet:
@@ -111,6 +104,9 @@ class Lines:
     def rests(self) -> None:
         """Say that nothing runs any more, and what that means."""
         self.say("airssys: nothing runs any more; Ctrl-C or airssys down ends this, --until-done would have")
+
+    def leave(self) -> None:
+        """Make room for what has stopped the start."""
 
     def next_ns(self) -> int:
         """Return when there is something to be drawn."""
@@ -142,18 +138,20 @@ class LiveTable(Lines):
         super().say(line)
         self._changed = True
 
-    def compiling(self, name: str) -> Callable[[float], None]:
-        """Return what is to be called while a component is being compiled."""
-
-        def tell(elapsed_s: float) -> None:
-            print(f"\r{name}: compiling (once) … {elapsed_s:.0f} s\x1b[K", end="\r", flush=True)
-
-        return tell
+    def compiles_long(self, member: Member) -> None:
+        """Say so, and show the table from now on: who is being compiled, and since when."""
+        super().compiles_long(member)
+        self._shows = True
 
     def begin(self, fleet: Fleet) -> None:
         """Show the table from now on."""
         super().begin(fleet)
         self._shows = True
+
+    def leave(self) -> None:
+        """Take the table away: what stopped the start is told in its place."""
+        self._erase()
+        self._shows = False
 
     def next_ns(self) -> int:
         """Return when the table is to be drawn."""
@@ -170,7 +168,8 @@ class LiveTable(Lines):
     def finish(self, fleet: Fleet) -> None:
         """Leave the last state of the table, and say that all is over."""
         self._erase()
-        self._draw(fleet)
+        if self._shows:
+            self._draw(fleet)
         self._drawn = 0
         self._shows = False
         Lines.say(self, "airssys: ended")

@@ -9,6 +9,8 @@ import pytest
 from supervisor.lifecycle import ENDS, LIVING, TABLE, Command, Event, Phase, advance, diagram
 
 GOES_ON = (
+    (Phase.DOWN, Event.COMPILES, Phase.COMPILING, Command.WAIT),
+    (Phase.COMPILING, Event.COMPILED, Phase.DOWN, Command.WAIT),
     (Phase.DOWN, Event.WANTED, Phase.QUEUED, Command.QUEUE),
     (Phase.QUEUED, Event.TURN_CAME, Phase.STARTING, Command.LAUNCH),
     (Phase.STARTING, Event.READY, Phase.RUNNING, Command.TELL_READY),
@@ -18,6 +20,8 @@ GOES_ON = (
     (Phase.STOPPING, Event.STOP_OVERDUE, Phase.KILLING, Command.KILL),
     (Phase.KILLING, Event.ENDED_BADLY, Phase.STOPPED, Command.TELL_ENDED),
 )
+WAITING = (Phase.COMPILING, Phase.QUEUED)
+"""It is on its way to a run."""
 ENDED = (Event.ENDED_WELL, Event.ENDED_BADLY)
 PROCESSES = (Command.LAUNCH, Command.ASK_TO_END, Command.KILL)
 """What is done to processes."""
@@ -33,7 +37,7 @@ def test_the_table_is_total() -> None:
 
 def test_a_phase_is_an_end_or_waits_or_lives() -> None:
     """Each phase is exactly one of the three; what is done about processes follows from it."""
-    assert sorted((*ENDS, Phase.QUEUED, *LIVING)) == sorted(Phase)
+    assert sorted((*ENDS, *WAITING, *LIVING)) == sorted(Phase)
 
 
 @pytest.mark.parametrize(("before", "event", "after", "command"), GOES_ON)
@@ -42,7 +46,11 @@ def test_the_long_way_through(before: Phase, event: Event, after: Phase, command
     assert advance(before, event) == (after, command)
 
 
-@pytest.mark.parametrize(("phase", "event"), list(product(ENDS, Event)))
+AT_AN_END = [each for each in product(ENDS, Event) if each != (Phase.DOWN, Event.COMPILES)]
+"""What was never wanted is compiled first."""
+
+
+@pytest.mark.parametrize(("phase", "event"), AT_AN_END)
 def test_an_end_is_left_only_when_it_is_wanted_again(phase: Phase, event: Event) -> None:
     """What comes after an end changes nothing, but that it is wanted again, as a restart will want it."""
     assert advance(phase, event) == ((Phase.QUEUED, Command.QUEUE) if event is Event.WANTED else (phase, Command.WAIT))
@@ -61,7 +69,7 @@ def test_the_end_of_a_run_is_an_end_and_is_told(phase: Phase, event: Event) -> N
         assert command is (Command.TELL_FAILED if failed else Command.TELL_ENDED)
 
 
-@pytest.mark.parametrize(("phase", "event"), list(product((*ENDS, Phase.QUEUED), Event)))
+@pytest.mark.parametrize(("phase", "event"), list(product((*ENDS, *WAITING), Event)))
 def test_without_a_run_there_is_nothing_to_kill(phase: Phase, event: Event) -> None:
     """Nothing but a launch is ever done about the processes of a component that has none."""
     command = advance(phase, event)[1]
