@@ -360,7 +360,7 @@ def _loop(
         audit_lost=host.audit_lost,
         tally=tally,
         on_fresh_denials=on_denials,
-        facts=Facts(job.limits),
+        facts=Facts(job.limits if job.actor is None else replace(job.limits, timeout_ns=job.actor.call_timeout_ns)),
         # An actor's is that of one call, and kept inside.
         timeout_ns=None if job.actor is not None else request.limits.timeout_ns,
         questions=questions,

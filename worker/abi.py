@@ -62,6 +62,9 @@ def _forget(number: int | None) -> None:
 _drop: Final = _FINALIZER(_forget)
 
 
+TOO_MANY_VALUES: Final = "its values are more than can be passed at once (2,796,202 bytes of a list)"
+_TOO_MUCH_DATA: Final = "too much data is being copied between the host and the guest"
+"""What the engine says of it, which bounds what one call may pass."""
 _lender: Final = Lender()
 """One thread calls guests."""
 
@@ -180,7 +183,7 @@ class Function:
             _lender.take_back()
         if error:
             try:
-                api.check(error)
+                _raise(error)
             finally:
                 self._failures.raise_kept()
         if returns is None:
@@ -191,6 +194,17 @@ class Function:
             delete(self._result_address)
             # The engine drops what it finds where it puts the next one: a bool, of which nothing can be freed twice.
             self._result[0] = b"\0"
+
+
+def _raise(error: int) -> None:
+    """Raise what the engine says of a call; what is no trap is about values that can't be passed."""
+    try:
+        api.check(error)
+    except (api.ExitError, api.TrapError):
+        raise
+    except api.EngineError as failure:
+        text = str(failure)
+        raise api.CallError(TOO_MANY_VALUES if _TOO_MUCH_DATA in text else text) from None
 
 
 class Imports:

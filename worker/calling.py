@@ -21,8 +21,6 @@ from worker.value_types import Err
 
 _STDOUT: Final = 1
 _STDERR: Final = 2
-_TOO_MANY: Final = "too much data is being copied between the host and the guest"
-"""What the engine says of it, which bounds what one call may pass."""
 _MESSAGE_CHARACTERS: Final = 8_000
 """Names are the component's to choose, and a packet is bounded."""
 _OWN_INTERFACES: Final = "airssys:core/"
@@ -84,8 +82,6 @@ class Call:
         if asked is not None:
             message = f"it asked {asked[1]}, which answers under `airssys up` alone"
             return replace(finished, outcome="trapped", exit_code=134, message=message)
-        if finished.outcome == "host_error" and _TOO_MANY in finished.message:
-            return replace(finished, outcome="trapped", exit_code=134, message="its values are more than can be passed")
         return finished
 
     def _run(self) -> int:

@@ -44,7 +44,7 @@ _TRAP_WORDS = (
     "realloc return",
     "unknown handle",
 )
-"""What it says of a trap, and of a value of the guest's that is none: for the canonical ABI a trap, too, for wasmtime an
+"""What it says of a trap, and of a value of the guest's that is none: for the canonical ABI a trap too, for wasmtime an
 error without a code (crates/wasmtime/src/runtime/component/func/)."""
 
 WASI_P2_VERSIONS = "0.2."
@@ -285,7 +285,8 @@ class Program(Struct):
         for words, limit in _LIMIT_OF_WORDS:
             if words in text:
                 return self._ended_early(_trim(text), limit)
-        if any(words in text for words in _TRAP_WORDS) or self.runner.memories.last_refused:
+        told = any(words in text for words in _TRAP_WORDS)
+        if told or isinstance(error, api.CallError) or self.runner.memories.last_refused:
             return self._ended_early(_trim(text), None)
         return self._finished("host_error", 70, _trim(text))
 

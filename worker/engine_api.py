@@ -265,6 +265,10 @@ class TrapError(EngineError):
         self.code = code
 
 
+class CallError(EngineError):
+    """A guest's function was called, and what it was given or gave can't be passed: the guest's own fault."""
+
+
 def check(error: int | None, trap: c_void_p | None = None) -> None:
     """Raise what a call returned: its error, or the trap that it put into `trap`; both are freed."""
     if error:

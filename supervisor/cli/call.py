@@ -188,7 +188,7 @@ def _failed(args: argparse.Namespace, answer: CallAnswer) -> CallFailedError:
     name = args.target
     words = {
         ErrorKind.TIMED_OUT: f"{name} did not answer in time",
-        ErrorKind.TARGET_GONE: f"{name} ended before it answered",
+        ErrorKind.TARGET_GONE: name,
         ErrorKind.UNKNOWN_TARGET: f"{name} takes no messages at the moment",
         ErrorKind.MAILBOX_FULL: f"{name} has not handled what lies in its mailbox, which is full",
         ErrorKind.FAILED: f"{name} answered with an error",
