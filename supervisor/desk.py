@@ -157,7 +157,7 @@ class FleetDesk:
             return list(members.values())
         if name in members:
             return [members[name]]
-        client.not_done("unknown", f"there is no component {visible(name)!r} here", f"there is: {', '.join(members)}")
+        client.not_done("unknown", f"there is no component '{visible(name)}' here", f"there is: {', '.join(members)}")
         return None
 
     def _status(self, name: str, client: Client) -> None:
@@ -211,6 +211,9 @@ class FleetDesk:
         client.done()
 
     def _call(self, request: CallComponent, descriptors: Sequence[int], client: Client) -> None:
+        if not request.name:  # where nothing is changed, that is all of them
+            client.not_done("invalid", "no component is named")
+            return
         members = self._named(request.name, client)
         if members is None:
             return

@@ -182,7 +182,7 @@ def open_host(
             workers.start_ahead(ahead)
         stack.callback(workers.close)
         signals = _signal_socket(stack)
-        with _needed_for_records():
+        with needed_for_records():
             session = _session_directory(options, stack)
             tmp = _tmp_directory(options, stack)
         # Made before the writer, so that it is closed after it: the writer's thread writes to it until it ends.
@@ -290,7 +290,7 @@ def _tmp_directory(options: HostOptions, stack: contextlib.ExitStack) -> str:
 
 
 @contextlib.contextmanager
-def _needed_for_records() -> Iterator[None]:
+def needed_for_records() -> Iterator[None]:
     """Tell what an OSError about a directory of the host's own means: nothing could be recorded, so nothing runs."""
     try:
         yield
@@ -304,7 +304,7 @@ def _needed_for_records() -> Iterator[None]:
 
 def _own_directory(path: str) -> None:
     """Make a directory of the host's own if it isn't there."""
-    with _needed_for_records():
+    with needed_for_records():
         os.makedirs(path, mode=0o700, exist_ok=True)
 
 

@@ -46,6 +46,8 @@ arguments, or what was sent can't be; 69 gone, or nobody answers; 75 over a limi
 not; 134 it trapped.
 """
 _MESSAGE_TIMEOUT_NS = 30 * 10**9
+_TIMEOUT_MAX_MS = 2_000_000_000
+"""Three weeks: poll(2) takes no longer times."""
 _CODES = {
     ErrorKind.NOT_PERMITTED: EX_NOPERM,
     ErrorKind.TIMED_OUT: EX_LIMIT,
@@ -161,7 +163,7 @@ def _send_message(args: argparse.Namespace, words: list[str]) -> int:
                 hint=f"a file or directory of this name: ./{visible(args.target)}",
             )
     payload = _payload(args, MAX_PAYLOAD_BYTES, "a message has")
-    timeout_ms = max(1, (args.timeout or _MESSAGE_TIMEOUT_NS) // 10**6)
+    timeout_ms = min(max(1, (args.timeout or _MESSAGE_TIMEOUT_NS) // 10**6), _TIMEOUT_MAX_MS)
     request = CallComponent(args.target, not args.no_wait, timeout_ms)
     answer: CallAnswer | None = None
     body: bytes | None = None
@@ -198,6 +200,7 @@ def _failed(args: argparse.Namespace, answer: CallAnswer) -> CallFailedError:
     hints = {
         ErrorKind.TIMED_OUT: "give it longer with --timeout, or see what it does: airssys logs " + name,
         ErrorKind.FAILED: None,
+        ErrorKind.TOO_LARGE: "it takes what [limits] max_payload in its Component.toml says",
     }
     return CallFailedError(head + reason, answer.kind, hints.get(answer.kind, f"airssys status {name}"))
 
@@ -207,10 +210,12 @@ def _payload(args: argparse.Namespace, bytes_max: int, what: str) -> bytes:
         raise UsageError("- and --json or --file exclude each other: each is what is sent")
     if args.json_text is not None:
         try:
-            json.loads(args.json_text)
+            json.loads(args.json_text, parse_constant=_refuse_constant)
+            return str(args.json_text).encode()
+        except UnicodeEncodeError:
+            raise UsageError("--json: is not UTF-8", hint="bytes of any kind: --file FILE, or -") from None
         except ValueError as error:
             raise UsageError(f"--json: {error}", hint="quote it for the shell: --json '{\"key\": 1}'") from None
-        return str(args.json_text).encode("utf-8", "surrogateescape")
     if args.source is None and args.file is None:
         return b""
     try:
@@ -224,6 +229,10 @@ def _payload(args: argparse.Namespace, bytes_max: int, what: str) -> bytes:
     if len(data) > bytes_max:
         raise ConfigError(f"{what} at most {bytes_max} bytes")
     return data
+
+
+def _refuse_constant(text: str) -> None:
+    raise ValueError(f"{text} is not JSON")
 
 
 def _write(body: bytes) -> None:

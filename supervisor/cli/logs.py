@@ -53,7 +53,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     """Print what is there, and with --follow what comes."""
     if check_name(args.name) is not None:
-        raise ConfigError(f"{visible(args.name)} can't be a component's name", hint="which there are: airssys status")
+        raise ConfigError(f"'{visible(args.name)}' can't be a component's name", hint="which there are: airssys status")
     since = _since(args.since)
     address = address_of(args)
     try:

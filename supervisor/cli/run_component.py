@@ -12,6 +12,7 @@ from ipc.errors import ConfigError
 from ipc.messages import EngineSettings
 from ipc.policy.capability import Grant
 from ipc.struct import Struct, replace
+from supervisor.cli.main import EX_NOPERM
 from supervisor.cli.run_setup import dev_directories, memory_bytes, refuse_broad, storage_bytes, worker_limits
 from supervisor.compilation import Program
 from supervisor.component_directories import make_data_directory
@@ -30,6 +31,7 @@ from supervisor.identity import actor
 from supervisor.manifest import BoundManifest, ParameterValue, Variables, bind, load_manifest, not_enforced
 from supervisor.manifest.parse import ManifestErrors
 from supervisor.manifest_asks import describe_asks
+from supervisor.report import print_error
 from supervisor.run_request import RunRequest, environment_pairs, merge_mounts, read_secret, split_assignment
 from supervisor.settings import ComponentSettings, Settings
 from supervisor.surroundings import home_directories, path_directories
@@ -139,6 +141,14 @@ def granted_component(
         own_directories=(data, tmp),
     )
     return GrantedComponent(request, bound, resolution.quota)
+
+
+def tell_not_granted(args: argparse.Namespace) -> int:
+    """Say on standard output, where it is JSON, what was said in words already; return the exit code."""
+    if args.json:
+        hint = "grant what it asks with --grant asked, or less with --grant FILE"
+        print_error(ConfigError("nobody granted what it asks for", hint=hint), "not_granted", EX_NOPERM, args)
+    return EX_NOPERM
 
 
 def _first_name_in(here: str | None) -> tuple[str, ...]:

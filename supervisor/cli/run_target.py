@@ -56,17 +56,11 @@ def run_target(args: argparse.Namespace, processes: Processes, call: FunctionCal
         tell = None if args.quiet else functools.partial(_tell_trouble, stderr)
         host = stack.enter_context(open_host(options, processes, tell, "run" if call is None else "call"))
         if directory:
-            from supervisor.cli.run_component import component_request
+            from supervisor.cli.run_component import component_request, tell_not_granted
 
             request = component_request(args, host, settings, called=call is not None)
             if request is None:
-                if args.json:
-                    nobody = ConfigError(
-                        "nobody granted what it asks for",
-                        hint="grant what it asks with --grant asked, or less with --grant FILE",
-                    )
-                    print_error(nobody, "not_granted", EX_NOPERM, args)
-                return EX_NOPERM
+                return tell_not_granted(args)
         else:
             request = bare_request(args, host, settings)
         if call is not None:

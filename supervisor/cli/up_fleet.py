@@ -17,8 +17,7 @@ from ipc.broker.events import Bounds
 from ipc.broker.messages import MAX_PAYLOAD_BYTES
 from ipc.errors import AuditError, ConfigError
 from ipc.struct import replace
-from supervisor.cli.main import EX_NOPERM
-from supervisor.cli.run_component import GrantedComponent, granted_component
+from supervisor.cli.run_component import GrantedComponent, granted_component, tell_not_granted
 from supervisor.cli.run_setup import host_options, read_settings
 from supervisor.cli.up_view import Lines, LiveTable, new_view
 from supervisor.compilation import Artifact, CompileLimits
@@ -31,7 +30,7 @@ from supervisor.control_roles import read_roles
 from supervisor.desk import FleetDesk
 from supervisor.fleet import Fleet
 from supervisor.fleet_broker import FleetBroker
-from supervisor.host import Host, open_host
+from supervisor.host import Host, needed_for_records, open_host
 from supervisor.identity import actor
 from supervisor.lifecycle import Phase
 from supervisor.manifest import load_manifest, only_brokered
@@ -64,7 +63,7 @@ def bring_up(args: argparse.Namespace, processes: Processes) -> int:
         host = stack.enter_context(open_host(options, processes, view.trouble, ahead=None))
         granted = _grant(args, host, settings)
         if granted is None:
-            return EX_NOPERM
+            return tell_not_granted(args)
         logs = make_log_directory(os.path.join(options.state_directory, "logs"))
         plans = [_plan(each) for each in granted]
         fleet = Fleet(host, plans, logs, view)
@@ -177,8 +176,9 @@ def _own_directory(cwd: str) -> str:
 @contextlib.contextmanager
 def _only_one(state: str) -> Iterator[None]:
     """Hold the state directory's lock; raises ConfigError where a supervisor holds it."""
-    os.makedirs(state, mode=0o700, exist_ok=True)
-    held = os.open(os.path.join(state, _LOCK), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with needed_for_records():
+        os.makedirs(state, mode=0o700, exist_ok=True)
+        held = os.open(os.path.join(state, _LOCK), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -238,7 +238,9 @@ def _grant(args: argparse.Namespace, host: Host, settings: Settings) -> list[Gra
 def _sorted_out(flag: str, given: Sequence[str], declared: Sequence[tuple[str, set[str]]]) -> dict[str, list[str]]:
     """Return for each component the `NAME=VALUE` whose names it declares; raises UsageError for one that none has."""
     for text in given:
-        name = text.partition("=")[0]
+        name, equals, _ = text.partition("=")
+        if not equals or not name:
+            raise UsageError(f"{flag} {visible(text)}: expected {'NAME=FILE' if flag == '--secret' else 'NAME=VALUE'}")
         if not any(name in names for _, names in declared):
             raise UsageError(f"{flag} {visible(name)}: none of these components asks for it")
     return {component: [text for text in given if text.partition("=")[0] in names] for component, names in declared}

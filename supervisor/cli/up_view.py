@@ -34,6 +34,7 @@ class Lines:
         self._quiet = quiet
         self._json = as_json
         self._denials: dict[str, int] = {}
+        self._state = ""
 
     def say(self, line: str) -> None:
         """Print one line of our own."""
@@ -56,7 +57,8 @@ class Lines:
         """Say how to look at it, and how to end it."""
         count = len(fleet.members)
         what = f"{count} component{'s' * (count != 1)}"
-        self.say(f"airssys: {what}, state in {visible(fleet.host.options.state_directory)}")
+        self._state = fleet.host.options.state_directory
+        self.say(f"airssys: {what}, state in {visible(self._state)}")
 
     def moved(self, member: Member, said: str) -> None:
         """Tell of another phase of a component."""
@@ -99,7 +101,8 @@ class Lines:
                 self.say(f"{member.name}: {told}")
                 self.say(why)
             elif self._denials[member.name] == DENIALS_MAX + 1:
-                self.say(f"{member.name}: more denials: airssys audit query --component {member.name}")
+                place = f"--state-dir {visible(self._state)}"
+                self.say(f"{member.name}: more denials: airssys audit query --component {member.name} {place}")
 
     def rests(self) -> None:
         """Say that nothing runs any more, and what that means."""

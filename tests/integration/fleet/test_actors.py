@@ -65,6 +65,7 @@ def test_a_call_brings_the_answer(airssys, both) -> None:
         assert (process.returncode, answer) == (0, data), errors
     assert airssys("call", "one", "--json", '"e"').stdout == ""
     assert airssys("call", "one").stdout == ""
+    assert airssys("call", "one", "--timeout", "20s", "-", stdin=b"e!").stdout == "e!"
     calls = _records(airssys, "operator_call")
     assert {record["actor"] for record in calls} == {f"uid {os.getuid()}"}
     assert {record["resource"] for record in calls} == {"one"}
@@ -100,6 +101,11 @@ def test_what_can_not_be_called_says_so(airssys, up, actor, hello: Path) -> None
         wrong = airssys("call", "one", "--json", "{")
         assert (wrong.code, wrong.stdout) == (64, "")
         assert airssys("call", "one", "-", stdin=b"e" * (4 << 20)).code == 65
+        nameless = airssys("call", "")
+        assert (nameless.code, nameless.stderr) == (65, "airssys: no component is named\n")
+        odd = airssys("call", "x\x1b[31m")
+        assert (odd.code, "there is no component 'x\\x1b[31m' here" in odd.stderr) == (65, True)
+        assert airssys("call", "one", "--timeout", "99999h", "-", stdin=b"e!").stdout == "e!"
 
 
 def test_without_waiting_the_message_is_only_left(airssys, both) -> None:

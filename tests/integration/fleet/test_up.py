@@ -212,6 +212,14 @@ def test_nothing_starts_where_one_is_not_granted_what_it_asks(airssys, component
     assert "reader: done (exited 0)" in fleet.said
 
 
+def test_a_state_directory_that_can_not_be_is_told(airssys, hello: Path) -> None:
+    """A file in its place, or a place where nothing can be made: 73 and what to do, as under `airssys run`."""
+    for place in (hello / "program.wasm", Path("/proc/airssys")):
+        outcome = airssys("up", hello, "--state-dir", place)
+        assert (outcome.code, len(outcome.stderr.splitlines())) == (73, 2), outcome.stderr
+        assert "--state-dir DIR" in outcome.stderr
+
+
 def test_what_nobody_enforces_is_refused(airssys, hello: Path) -> None:
     """A manifest that asks for what this version doesn't enforce is refused before anything starts."""
     with (hello / "Component.toml").open("a") as manifest:
