@@ -177,12 +177,7 @@ def main(arguments: list[str], processes: Processes | None = None) -> int:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         return _usage(f"no command {command!r}{hint}", "", "see: airssys --help", _Parser.as_json)
     parser = _parser(command)
-    args, more = parser.parse_known_args(arguments[:cut])
-    if more and command == "call" and not any(word.startswith("-") and word != "-" for word in more):
-        # Words behind options: argparse gives those to nobody where there were none before the options.
-        args.words, more = [*args.words, *more], []
-    if more:
-        parser.error(f"unrecognized arguments: {' '.join(more)}")
+    args = parser.parse_args(arguments[:cut])
     args.guest_arguments = tuple(arguments[cut + 1 :])
     args.processes = processes
     if args.guest_arguments and args.command != "run":
