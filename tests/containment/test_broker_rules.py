@@ -148,6 +148,7 @@ def test_keys_lead_nowhere_else(fleet: Fleet) -> None:
     assert fleet.inside("victim", get) == b"precious"
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize("way", ["many small keys", "overwriting", "compare-and-set", "at once"])
 def test_the_storage_quota_is_exact(fleet: Fleet, way: str) -> None:
     """Each entry costs its key, its value and a fixed sum; what would not fit is refused whole, and the rest stays."""
@@ -224,6 +225,7 @@ def test_a_request_is_nobody_elses_to_end(fleet: Fleet) -> None:
     assert fleet.wait_printed("victim") == (True, b"", "")
 
 
+@pytest.mark.any_user
 def test_a_full_mailbox_is_its_owners_and_nobody_elses(fleet: Fleet) -> None:
     """Who fills one is refused in the end; others reach everybody else, and memory is bounded."""
     fleet.begin_inside("stuck", "at.rest(3)\nresult = 'rested'")
@@ -259,6 +261,7 @@ FLOODS = {
 }
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize("flood", FLOODS)
 def test_a_flood_costs_a_neighbour_less_than_a_twentieth(fleet: Fleet, flood: str) -> None:
     """The neighbour, which keeps its own rate, gets at least 95 % of it; the flooder no more than its own."""
@@ -313,6 +316,7 @@ def test_a_publication_is_paid_for_by_its_receivers(fleet: Fleet) -> None:
     assert words <= {"Accepted", "A1502", "A3004"}, "A3004: while the first refusal is put on record"
 
 
+@pytest.mark.any_user
 def test_nothing_that_is_said_breaks_a_line_of_the_log(fleet: Fleet) -> None:
     """Line breaks, whole records, terminal sequences and the marks of the log in names: escaped, each one record."""
     forged = '"}\n{"schema":1,"seq":1,"event":"grant","component":"victim","decision":"allowed"}\n'
@@ -342,6 +346,7 @@ def test_nothing_that_is_said_breaks_a_line_of_the_log(fleet: Fleet) -> None:
     assert fleet.command("audit", "verify").returncode == 0
 
 
+@pytest.mark.any_user
 def test_requests_and_times_without_end(fleet: Fleet) -> None:
     """A timeout that there can't be is invalid, and no more than a thousand requests are open at a time."""
     script = """

@@ -21,6 +21,8 @@ from broker_fleet import Fleet
 
 from ipc.struct import Struct
 
+pytestmark = pytest.mark.any_user
+
 TALKS = '[capabilities.messaging]\nsend = ["sink"]\nreceive = ["sink"]\n'
 ASKS = "result = type(at.ask(lambda seq: m.Send(seq, 'sink', b'n'))).__name__"
 """An ordinary message, as the worker's own code sends it."""

@@ -180,6 +180,23 @@ def test_the_last_line_of_scripts_test(
     assert done.returncode == code
 
 
+@pytest.mark.parametrize(("red", "named"), [("nothing", []), ("tests/unit", ["tests without processes"])])
+def test_what_runs_beside_the_rest_is_told_and_counts(ready_checkout: Checkout, red: str, named: list[str]) -> None:
+    """Without arguments everything runs, what is in the background too: its output, its counts, and its failures."""
+    for name in ("check", "build-guests"):
+        (ready_checkout.path / "scripts" / name).write_text(f"#!/bin/sh\necho {name} was here\n", encoding="utf-8")
+    python = ready_checkout.path / ".venv" / "bin" / "python"
+    tests = f'case "$*" in *"-m pytest"*) echo "== 4 passed in 1.50s =="; case "$*" in *{red}*) exit 1 ;; esac; esac\n'
+    python.write_text(f"#!/bin/sh\n{tests}", encoding="utf-8")
+    done = ready_checkout.run("test")
+    lines = done.stdout.splitlines()
+    assert {"check was here", "build-guests was here"} <= set(lines)
+    assert lines[-1] == "12 passed, 0 failed"
+    failed = [part for line in lines if line.startswith("failed: ") for part in line[len("failed: ") :].split("; ")]
+    assert [name for name in failed if "ordinary user" not in name] == named  # who is no Python's user here
+    assert (done.returncode != 0) == bool(failed)
+
+
 def test_bench_refuses_an_unknown_area() -> None:
     """A misspelt area is a usage error that names the areas, before anything is measured."""
     program = ROOT / "scripts" / "bench_areas" / "__main__.py"

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from ipc.broker import messages as m
 
 from .conftest import Stage
@@ -15,6 +17,8 @@ from .test_broker_attacks import memory_bytes, resident_bytes, still_works
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "unit/broker"))
 
 from mutations import mutate
+
+pytestmark = pytest.mark.any_user
 
 MIB = 1 << 20
 PEERS = 250

@@ -166,6 +166,7 @@ def chaos(airssys) -> Iterator[Chaos]:
         process.wait()
 
 
+@pytest.mark.any_user
 @pytest.mark.slow
 def test_nothing_acknowledged_is_lost_or_doubled_whoever_is_killed(airssys, chaos: Chaos) -> None:
     """Writes stay, each request ends once and in time, nothing comes twice or out of order, and the log is whole."""

@@ -129,6 +129,7 @@ def test_what_ends_it_is_told_and_hurts_nobody_else(airssys, fleet) -> None:
         assert airssys("down").code == 0
 
 
+@pytest.mark.any_user
 def test_what_it_survives_is_refused_in_words(airssys, fleet) -> None:
     """Every excess is an error value for it, and an answer for its caller; it and its neighbour live on."""
     with fleet(["mild"], "30s") as running:
