@@ -345,10 +345,8 @@ class Broker:
         announced = self._peers.announced()
         event = AuditEvent(
             "handshake_failed",
-            action="messaging.protocol",
-            decision="denied",
-            code=BROKE_PROTOCOL,
-            reason="connections to the broker were none: their handshake failed",
+            decision="info",
+            reason="connections to the broker came to nothing: their handshake failed, or who made it ended meanwhile",
             count=self._peers.failed,
             detail={"announced": list(announced[:_ANNOUNCED_SHOWN_MAX])} if announced else None,
         )

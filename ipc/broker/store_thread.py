@@ -14,17 +14,20 @@ from typing import Final
 
 from ipc.broker.events import Store as StoreOrder
 from ipc.broker.events import Stored, StoreResult
-from ipc.broker.messages import CompareAndSet, Set
+from ipc.broker.messages import MAX_PAYLOAD_BYTES, CompareAndSet, Get, Set
 from ipc.broker.store import Job, Listing, Store
 
 CALLS_MAX: Final = 256
 """How many calls share a transaction."""
 BATCH_BYTES: Final = 8 << 20
-"""How many bytes of values they write."""
+"""How many bytes of values they write or read."""
 TURN_CALLS: Final = 32
 """How many of them are of one namespace, while others wait."""
 TURN_BYTES: Final = 4 << 20
-"""How many bytes of values one namespace writes in a transaction, at least one call."""
+"""How many bytes of values one namespace writes or reads in a transaction, at least one call."""
+STORED_BYTES: Final = 8 << 20
+"""Values that were read and not taken yet; beyond, nothing more is read: many who ask for large ones at a time must not
+fill the memory with them."""
 WAITING_CALLS: Final = 1_024
 WAITING_BYTES: Final = 8 << 20
 """How much of one namespace may wait; a call beyond that is answered with a failure at once."""
@@ -65,6 +68,7 @@ class StoreThread:
         self._waiting: dict[str, _Waiting] = {}
         self._removals: deque[Removed] = deque()
         self._stored: list[Stored] = []
+        self._stored_bytes = 0
         self._removed: list[Removed] = []
         self._stopping = False
         self._done_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -102,6 +106,9 @@ class StoreThread:
             os.eventfd_read(self._done_fd)
         with self._changed:
             stored, self._stored = self._stored, []
+            if self._stored_bytes:
+                self._stored_bytes = 0
+                self._changed.notify()
         return stored
 
     def take_removed(self) -> list[Removed]:
@@ -133,7 +140,7 @@ class StoreThread:
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not (self._waiting or self._removals or self._stopping):
+                while not (self._waiting or self._removals or self._stopping) or self._is_full():
                     self._changed.wait()
                 removals = [removal for removal in self._removals if removal.namespace not in self._waiting]
                 for removal in removals:
@@ -149,6 +156,15 @@ class StoreThread:
                     self._removed.append(removal)
                     self._tell()
 
+    def _is_full(self) -> bool:
+        return self._stored_bytes >= STORED_BYTES and not self._stopping
+
+    def _cost_bytes(self, order: StoreOrder) -> int:
+        """What a call writes, or at most brings into memory."""
+        if isinstance(order.call, Get):
+            return min(MAX_PAYLOAD_BYTES, self._store.account(order.namespace).usage_bytes)
+        return _size_bytes(order)
+
     def _take(self) -> list[Job]:
         """Take a turn of each namespace that waits, until there is enough for one transaction."""
         taken: list[Job] = []
@@ -159,12 +175,13 @@ class StoreThread:
             waiting = self._waiting.pop(name)
             size_bytes = 0
             for _ in range(min(TURN_CALLS, len(waiting.jobs))):
-                job_bytes = _size_bytes(waiting.jobs[0][0])
+                order = waiting.jobs[0][0]
+                job_bytes = self._cost_bytes(order)
                 if size_bytes and size_bytes + job_bytes > TURN_BYTES:
                     break
                 size_bytes += job_bytes
                 taken.append(waiting.jobs.popleft())
-            waiting.size_bytes -= size_bytes
+                waiting.size_bytes -= _size_bytes(order)
             batch_bytes += size_bytes
             if waiting.jobs:
                 self._waiting[name] = waiting  # behind the others
@@ -175,6 +192,7 @@ class StoreThread:
             for (order, _), result in zip(jobs, results, strict=True):
                 if isinstance(result, StoreResult):
                     self._stored.append(Stored(order.ticket, result))
+                    self._stored_bytes += len(result.value or b"")
                 else:
                     waiting = self._waiting.setdefault(order.namespace, _Waiting())
                     waiting.jobs.append((order, result))

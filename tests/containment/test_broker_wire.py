@@ -269,7 +269,6 @@ def test_handshakes_that_are_none_are_on_record_folded(fleet: Fleet) -> None:
     records = fleet.records(event="handshake_failed")
     first, last = (datetime.fromisoformat(str(records[n]["time"])[:26]) for n in (0, -1))
     assert len(records) <= (last - first).total_seconds() + 2
-    assert {record["code"] for record in records} == {"A1806"}
     announced = [name for record in records for name in (record["detail"] or {}).get("announced", ())]
     assert any(name.startswith("silent-") for name in announced), "who was about to connect is named"
 
