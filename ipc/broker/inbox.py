@@ -88,15 +88,16 @@ class Inbox:
                 continue
             key, route, _, size_bytes, _ = incoming
             messages, why = _decode(incoming)
-            if gathered is not None and not why and gathered.takes(key, route, len(messages)):
+            if gathered is not None and (why or not gathered.takes(key, route, len(messages))):
+                events.append(gathered.event())
+                gathered = None
+            if why:
+                events.append(Malformed(key, route, why, size_bytes))
+            elif gathered is None:
+                gathered = _Gathered(key, route, messages, size_bytes)
+            else:
                 gathered.messages += messages
                 gathered.size_bytes += size_bytes
-            else:
-                if gathered is not None:
-                    events.append(gathered.event())
-                gathered = None if why else _Gathered(key, route, messages, size_bytes)
-                if why:
-                    events.append(Malformed(key, route, why, size_bytes))
             read_bytes += size_bytes
             if read_bytes >= READ_BYTES:
                 break

@@ -88,6 +88,8 @@ _READS_BEFORE_ANSWER: Final = 4
 """How often what waits is read before a warden is answered, so that a neighbour's flood doesn't delay that."""
 _ANNOUNCED_SHOWN_MAX: Final = 8
 _SWITCH_S: Final = 0.0002
+"""How long another thread of this process, the store's or the audit stream's, may compute while the loop waits for it:
+Python's own 5 ms are many times what a message takes."""
 _RECORD_TIMEOUT_S: Final = 60.0
 """For the first record. While the log can't be written the supervisor starts one broker after the other, each of which
 waits for it; so it goes on by itself."""
@@ -474,7 +476,6 @@ def serve(
         ),
         _RECORD_TIMEOUT_S,
     )
-    # The store's thread and the stream's compute now and then; nobody's message waits for them longer than this.
     sys.setswitchinterval(_SWITCH_S)
     gc.freeze()
     gc.enable()

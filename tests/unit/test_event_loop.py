@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -127,6 +128,62 @@ def test_a_number_that_was_given_out_again_is_waited_for(pipe: tuple[int, int]) 
         assert probe.handled == [READ]
     finally:
         os.close(writer)
+
+
+def test_a_number_that_was_given_out_again_is_waited_for_in_a_long_wait_too(pipe: tuple[int, int]) -> None:
+    """Also where its source wasn't asked since."""
+    loop, probe = EventLoop(), Probe([(pipe[0], READ)])
+    loop.add("probe", probe)
+    loop.turn(_now())
+    os.close(pipe[0])
+    again, writer = os.pipe()
+    try:
+        assert again == pipe[0], "open(2) gives the lowest free number"
+        os.write(writer, b"x")
+        until_ns = _now() + 20 * 10**9
+        while not probe.handled and _now() < until_ns:
+            loop.turn(until_ns)
+        assert probe.handled == [READ]
+    finally:
+        os.close(writer)
+
+
+def test_a_file_is_ready_at_once(tmp_path: Path) -> None:
+    """A file of a disk is always ready, and what is beside it is heard nevertheless."""
+    with (tmp_path / "file").open("wb+") as file:
+        loop, probe = EventLoop(), Probe([(file.fileno(), READ)])
+        loop.add("probe", probe)
+        loop.turn()
+        assert probe.handled == [READ]
+        reader, writer = os.pipe()
+        beside = Probe([(reader, READ)])
+        loop.add("beside", beside)
+        os.write(writer, b"x")
+        loop.turn()
+        assert beside.handled == [READ]
+        os.close(reader)
+        os.close(writer)
+
+
+def test_what_is_closed_here_and_open_elsewhere_keeps_nobody_awake(pipe: tuple[int, int]) -> None:
+    """A descriptor of which there is a duplicate is forgotten when it is closed, and others are waited for."""
+    loop, probe = EventLoop(), Probe([(pipe[0], READ)])
+    loop.add("probe", probe)
+    loop.turn(_now())
+    duplicate = os.dup(pipe[0])
+    try:
+        os.close(pipe[0])
+        probe.wanted = [(pipe[1], READ)]
+        os.write(pipe[1], b"x")
+        loop.touch("probe")
+        turns, until_ns = 0, _now() + 100_000_000
+        while _now() < until_ns:
+            loop.turn(until_ns)
+            turns += 1
+        assert turns < 10
+        assert probe.handled == []
+    finally:
+        os.close(duplicate)
 
 
 def test_who_has_left_is_not_called(pipe: tuple[int, int]) -> None:
