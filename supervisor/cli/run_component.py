@@ -13,7 +13,15 @@ from ipc.messages import EngineSettings
 from ipc.policy.capability import Grant
 from ipc.struct import Struct, replace
 from supervisor.cli.main import EX_NOPERM
-from supervisor.cli.run_setup import dev_directories, memory_bytes, refuse_broad, storage_bytes, worker_limits
+from supervisor.cli.run_setup import (
+    cpu_time_ns_per_s,
+    dev_directories,
+    memory_bytes,
+    quota_limits,
+    refuse_broad,
+    storage_bytes,
+    worker_limits,
+)
 from supervisor.compilation import Program
 from supervisor.component_directories import make_data_directory
 from supervisor.component_view import parse_assignments
@@ -133,6 +141,9 @@ def granted_component(
         mounts=merge_mounts(mounts, granted, None, _first_name_in(dict(mounts).get("."))),
         document=document,
         limits=limits,
+        quota=quota_limits(
+            resolution.quota.limits(), limits, cpu_time_ns_per_s(settings, resolution.quota.cpu_time_ns_per_s)
+        ),
         engine=EngineSettings(fuel=limits.fuel is not None),
         approval=approval,
         granted_sha256=granted_sha256,
