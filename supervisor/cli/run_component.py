@@ -14,7 +14,6 @@ from ipc.policy.capability import Grant
 from ipc.struct import Struct, replace
 from supervisor.cli.main import EX_NOPERM
 from supervisor.cli.run_setup import (
-    cpu_time_ns_per_s,
     dev_directories,
     memory_bytes,
     quota_limits,
@@ -141,9 +140,7 @@ def granted_component(
         mounts=merge_mounts(mounts, granted, None, _first_name_in(dict(mounts).get("."))),
         document=document,
         limits=limits,
-        quota=quota_limits(
-            resolution.quota.limits(), limits, cpu_time_ns_per_s(settings, resolution.quota.cpu_time_ns_per_s)
-        ),
+        quota=quota_limits(resolution.quota.limits(), limits),
         engine=EngineSettings(fuel=limits.fuel is not None),
         approval=approval,
         granted_sha256=granted_sha256,

@@ -13,7 +13,7 @@ from ipc.errors import ConfigError
 from ipc.messages import EngineSettings, WorkerLimits
 from ipc.policy.capability import Grant
 from ipc.policy.document import PolicyDocument
-from ipc.policy.quotas import DEFAULT_LIMITS, QuotaLimits
+from ipc.policy.quotas import QuotaLimits
 from ipc.policy.storage import largest_file_bytes
 from ipc.struct import replace
 from supervisor import places, units
@@ -135,12 +135,12 @@ def memory_bytes(args: argparse.Namespace, settings: Settings, decided: int | No
 
 
 def cpu_time_ns_per_s(settings: Settings, decided: int | None) -> int:
-    """Return the CPU time a second, `units.UNLIMITED` only where the host allows it; `decided` is the manifest's.
+    """Return the CPU time a second of a bare program; `decided` is what the host says of it.
 
-    Raises ConfigError for so little that a component couldn't even answer.
+    Raises ConfigError for so little that it couldn't even start.
     """
-    maximum = settings.quota_maxima.cpu_time_ns_per_s
     asked = settings.quota_defaults.cpu_time_ns_per_s or 0 if decided is None else decided
+    maximum = settings.quota_maxima.cpu_time_ns_per_s
     if maximum is not None and asked > maximum:
         raise ConfigError(
             f"cpu_time {units.format_cpu(asked)}: the host allows at most {units.format_cpu(maximum)}",
@@ -149,19 +149,14 @@ def cpu_time_ns_per_s(settings: Settings, decided: int | None) -> int:
     if asked < LEAST_NS:
         raise ConfigError(
             f"cpu_time {units.format_cpu(asked)}: a component needs at least {units.format_cpu(LEAST_NS)} to answer",
-            hint="raise cpu_time in [quota]",
+            hint="raise cpu_time in airssys.toml",
         )
     return asked
 
 
-def quota_limits(quota: QuotaLimits, limits: WorkerLimits, cpu_ns_per_s: int) -> QuotaLimits:
+def quota_limits(quota: QuotaLimits, limits: WorkerLimits) -> QuotaLimits:
     """Return a component's quotas with what flags have decided in `limits`."""
-    return replace(
-        quota,
-        memory=limits.memory_bytes,
-        storage=limits.storage_bytes,
-        cpu_time=None if cpu_ns_per_s == units.UNLIMITED else cpu_ns_per_s,
-    )
+    return replace(quota, memory=limits.memory_bytes, storage=limits.storage_bytes)
 
 
 def storage_bytes(args: argparse.Namespace, settings: Settings, decided: int | None) -> int:
@@ -218,6 +213,7 @@ def bare_request(args: argparse.Namespace, host: Host, settings: Settings) -> Ru
         by_name = named_top_directories((*args.guest_arguments, *args.env))
     storage = storage_bytes(args, settings, own.quota.storage_bytes)
     limits = worker_limits(args, memory_bytes(args, settings, None), storage, None)
+    cpu_time = cpu_time_ns_per_s(settings, own.quota.cpu_time_ns_per_s)
     return RunRequest(
         component=name,
         version="",
@@ -228,7 +224,7 @@ def bare_request(args: argparse.Namespace, host: Host, settings: Settings) -> Ru
         mounts=merge_mounts(tuple(flag_mount(text, cwd) for text in args.dir), grants, cwd, _names_in(cwd), by_name),
         document=document,
         limits=limits,
-        quota=quota_limits(DEFAULT_LIMITS, limits, cpu_time_ns_per_s(settings, own.quota.cpu_time_ns_per_s)),
+        quota=quota_limits(QuotaLimits(cpu_time=None if cpu_time == units.UNLIMITED else cpu_time), limits),
         engine=EngineSettings(fuel=args.fuel is not None),
         approval="--dev" if args.dev else "flags",
         ask=args.ask,

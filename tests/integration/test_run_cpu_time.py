@@ -48,7 +48,7 @@ def test_what_is_too_little_to_answer_is_refused(run) -> None:
         few = _component(run, f"few-{amount[0]}", GUESTS / "hello.wasm", f'[quota]\ncpu_time = "{amount}"\n')
         result = run(few, "--grant", "asked")
         assert result.code == 65
-        assert f"cpu_time {amount}: a component needs at least 10ms/s" in result.stderr
+        assert f"quota.cpu_time: expected at least 10ms/s, got {amount}" in result.stderr
 
 
 def test_a_held_command_makes_each_of_its_calls_once(run) -> None:

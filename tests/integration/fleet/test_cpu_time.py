@@ -51,7 +51,8 @@ def test_an_actor_gets_its_cpu_time_and_answers_while_its_twin_is_free(airssys, 
     with up(actor("slow", "", '[quota]\ncpu_time = "100ms/s"\n'), actor("free", ""), "--grant", "asked") as fleet:
         fleet.until("slow: running")
         fleet.until("free: running")
-        with ControlClient(Address(str(airssys.state / "control.sock"), "", trusted=True)) as client:
+        watching = airssys.start("quota", "slow", "--watch", "--json")
+        with watching, ControlClient(Address(str(airssys.state / "control.sock"), "", trusted=True)) as client:
             for name in ("free", "slow"):
                 pid = _pid(airssys, name)
                 begin_ns = read_cpu_ns(pid)
@@ -66,6 +67,10 @@ def test_an_actor_gets_its_cpu_time_and_answers_while_its_twin_is_free(airssys, 
             assert full["cpu_time"].limit == 100_000_000
             assert full["cpu_time"].usage > 50_000_000
             assert (full["memory"].peak or 0) >= full["memory"].usage > 0
+            watched = [json.loads(watching.stdout.readline()) for _ in range(2)]
+            assert [[each["name"] for each in document["quotas"]] for document in watched] == [list(full)] * 2
+            assert watched[0]["time"] < watched[1]["time"]
+            watching.kill()
             _call(client, "slow", b"s", wants_answer=False)
         _until_held(_pid(airssys, "slow"))
         begin_s = time.monotonic()
