@@ -62,6 +62,8 @@ class RunLoop(Struct):
     _deadlines: Deadlines = field(default_factory=Deadlines)
     _closed: bool = False
     _watched: bool = False
+    _rests_at_ns: int = -1
+    """What its process has computed where nothing is to be seen of it until that is more; of idle ones most."""
     _leaderless: bool = False
     _draining: bool = False
     _drain_until_ns: int = 0
@@ -244,8 +246,10 @@ class RunLoop(Struct):
         """
         if not self._watched or self.phase is Phase.ENDED:
             return False
-        due_ns, happened = self.quotas.next_ns, None
         cpu_ns = self.worker.read_cpu_ns()
+        if cpu_ns == self._rests_at_ns:
+            return False
+        due_ns, happened = self.quotas.next_ns, None
         if cpu_ns is not None:
             self.quotas.look(now_ns, cpu_ns)
         to_be_seen = self._leaderless or self.worker.is_to_be_seen(now_ns, cpu_ns)
@@ -254,6 +258,8 @@ class RunLoop(Struct):
         if to_be_seen or not self.quotas.quotas.is_calm:
             self.quotas.tell_crossings(now_ns)
         self._happen(happened)
+        rests = not (self.quotas.next_ns or self._leaderless) and self.quotas.quotas.is_calm
+        self._rests_at_ns = cpu_ns if rests and cpu_ns is not None and self.worker.was_seen(cpu_ns) else -1
         return happened is not None or self.quotas.next_ns != due_ns
 
     def _look_at_memory(self) -> Happened | None:

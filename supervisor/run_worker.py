@@ -145,6 +145,10 @@ class RunWorker(Struct):
         self._seldom_ns = now_ns + watch.SELDOM_NS
         return True
 
+    def was_seen(self, cpu_ns: int) -> bool:
+        """Whether it was to be seen when it had computed so much, and so isn't before it computes more."""
+        return cpu_ns == self._seen_cpu_ns
+
     def hold(self) -> None:
         """Stop it where it is; a call that the warden has in hand comes to its end first (WAIT_KILLABLE_RECV)."""
         self._signal(signal.SIGSTOP)
