@@ -109,7 +109,10 @@ class ComponentStatus(Message, frozen=True):
 
 
 class QuotaStatus(Message, frozen=True):
-    """One quota of one component; `limit` None is unlimited. `part`: of what, where parts are counted by themselves."""
+    """One quota of one component; `limit` None is unlimited, `peak` None where nobody watches it.
+
+    `part`: of what, where parts are counted by themselves.
+    """
 
     component: str
     quota: str
@@ -117,6 +120,7 @@ class QuotaStatus(Message, frozen=True):
     limit: int | None
     unit: str
     part: str = ""
+    peak: int | None = None
 
 
 class LogFiles(Message, frozen=True):

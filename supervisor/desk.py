@@ -15,7 +15,7 @@ from ipc.audit.folding import Folder
 from ipc.broker.messages import MAX_PAYLOAD_BYTES
 from ipc.broker.orders import QuotaState
 from ipc.errors import AuditError
-from ipc.policy.quotas import STORAGE
+from ipc.policy.quotas import MEMORY, QUOTAS, STORAGE
 from supervisor.control import SOCKET_NAME, Client
 from supervisor.control_messages import (
     CallAnswer,
@@ -39,6 +39,8 @@ from supervisor.output_log import open_log_files
 from supervisor.terminal import visible
 
 REFUSED_CODE = "A3009"
+_VALUES = "values"
+_ORDER = tuple(kind.name for kind in QUOTAS)
 _SEALED = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
@@ -203,10 +205,14 @@ class FleetDesk:
 
     def _tell_quotas(self, client: Client, names: Sequence[str], states: Sequence[QuotaState]) -> None:
         for name in names:
-            for state in (state for state in states if state.component == name):
-                part = "values" if state.quota == STORAGE.name else ""
-                client.part(QuotaStatus(name, state.quota, state.usage, state.limit, state.unit, part))
-            for quota in own_quotas(self._fleet.members[name]):
+            brokered = [state for state in states if state.component == name]
+            told = {state.quota for state in brokered}
+            own = own_quotas(self._fleet.members[name], time.monotonic_ns())
+            found = [quota for quota in own if quota.part or quota.quota not in told]
+            for state in brokered:
+                part = _VALUES if state.quota == STORAGE.name else ""
+                found.append(QuotaStatus(name, state.quota, state.usage, state.limit, state.unit, part))
+            for quota in sorted(found, key=lambda quota: (_ORDER.index(quota.quota), quota.part != _VALUES)):
                 client.part(quota)
         client.done()
 
@@ -288,12 +294,13 @@ def component_status(member: Member) -> ComponentStatus:
     )
 
 
-def own_quotas(member: Member) -> list[QuotaStatus]:
-    """Return the quotas of a component that the supervisor itself sees to."""
-    limits = member.plan.request.limits
-    found = [QuotaStatus(member.name, "memory", member.memory_bytes, limits.memory_bytes, "bytes")]
-    if member.stored_bytes is not None:
-        found.append(
-            QuotaStatus(member.name, STORAGE.name, member.stored_bytes, limits.storage_bytes, "bytes", "files")
-        )
+def own_quotas(member: Member, now_ns: int) -> list[QuotaStatus]:
+    """Return the quotas of a component as the supervisor knows them; of an actor the broker knows some better."""
+    found = []
+    for level in member.quotas.states(now_ns):
+        usage, part = level.usage, ""
+        if level.name == STORAGE.name and member.stored_bytes is not None:
+            usage, part = member.stored_bytes, "files"
+        peak = level.peak if level.name == MEMORY.name else None
+        found.append(QuotaStatus(member.name, level.name, usage, level.limit, level.unit, part, peak))
     return found

@@ -136,10 +136,16 @@ class EventLoop:
                 self._handle(key, descriptor, mask)
         now_ns = time.monotonic_ns()
         self._touched.update(key for key, ns in self._due_ns.items() if 0 < ns <= now_ns)
-        for key in tuple(self._touched):
-            source = self._sources.get(key)
-            if source is not None:
-                source.tick(now_ns)
+        called: set[str] = set()
+        # What one of them does when it is called can concern another, which was called already or wasn't to be.
+        while self._touched:
+            touched, self._touched = self._touched, set()
+            called |= touched
+            for key in touched:
+                source = self._sources.get(key)
+                if source is not None:
+                    source.tick(now_ns)
+        self._touched = called
 
     def _handle(self, key: str, descriptor: int, mask: int) -> None:
         self._touched.add(key)

@@ -182,7 +182,16 @@ class Fleet:
             if plan.actor is not None:
                 assert self.broker is not None, "whoever has actors has a broker"
                 actor = self.broker.admit(plan, instance)
-            begun = begin_run(self.host, plan.request, plan.artifact, instance, streams, on_denials, actor=actor)
+            begun = begin_run(
+                self.host,
+                plan.request,
+                plan.artifact,
+                instance,
+                streams,
+                on_denials,
+                actor=actor,
+                quotas=member.quotas,
+            )
         except (AirssysError, OSError) as error:
             if actor is not None and self.broker is not None:
                 self.broker.dismiss(instance)
@@ -219,6 +228,7 @@ class Fleet:
             del self._runs[member.instance]
             if self.broker is not None and member.plan.kind == ACTOR:
                 self.broker.dismiss(member.instance)
+            member.quotas.measure_memory(0)
             report, event = begun.conclude(self.host.options.audit_directory)
             member.report = report
             stopped = member.phase is Phase.STOPPED

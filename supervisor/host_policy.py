@@ -10,6 +10,7 @@ from ipc.policy.document import PolicyDocument
 from ipc.policy.quotas import QuotaLimits
 from ipc.struct import Struct
 from supervisor import units
+from supervisor.governor import LEAST_NS
 from supervisor.settings import Settings
 from supervisor.toml_source import KeyPath, Origin, Problem, key_name
 
@@ -49,7 +50,8 @@ class QuotaResolution(Struct, frozen=True):
 def resolve_quota(manifest: Manifest, settings: Settings, instance: str = "") -> QuotaResolution:
     """Decide each quota: what the host says of this component, else what the manifest asks, else the host's default.
 
-    What exceeds the host's maximum is refused, not cut down: a component that says it needs more would fail later.
+    What exceeds the host's maximum is refused, not cut down: a component that says it needs more would fail later. So
+    is less CPU time than any component needs.
     """
     component = settings.component(manifest.component.name, instance)
     own = component.quota
@@ -64,15 +66,20 @@ def resolve_quota(manifest: Manifest, settings: Settings, instance: str = "") ->
         default: int | None,
         maximum: int | None,
         form: Callable[[int], str],
+        minimum: int = 0,
     ) -> int:
         amount = next(value for value in (host, manifest_asks, default, 0) if value is not None)
-        if maximum is not None and amount > maximum:
+        too_much = maximum is not None and amount > maximum
+        if too_much or amount < minimum:
             path: KeyPath = ("components", identity, "quota", key) if host is not None else ("quota", key)
             origin = (
                 settings.origins.get(path, Origin("airssys.toml", 0)) if host is not None else Origin(manifest.file, 0)
             )
-            hint = f"the host's limit is [quota.maxima] {key} in airssys.toml"
-            problem = Problem(origin.file, origin.line, key_name(path), f"at most {form(maximum)}", form(amount), hint)
+            if too_much and maximum is not None:
+                expected, hint = f"at most {form(maximum)}", f"the host's limit is [quota.maxima] {key} in airssys.toml"
+            else:
+                expected, hint = f"at least {form(minimum)}", "with less it could neither start nor answer"
+            problem = Problem(origin.file, origin.line, key_name(path), expected, form(amount), hint)
             refusals.append(problem)
         return amount
 
@@ -108,6 +115,7 @@ def resolve_quota(manifest: Manifest, settings: Settings, instance: str = "") ->
             defaults.cpu_time_ns_per_s,
             maxima.cpu_time_ns_per_s,
             units.format_cpu,
+            LEAST_NS,
         ),
         memory_bytes=decide(
             "memory",

@@ -46,7 +46,7 @@ class HostSource:
         return self._look_ns if self._runs else 0
 
     def tick(self, now_ns: int) -> None:
-        """Look at what each worker holds, when it is time."""
+        """Look at what each worker uses and holds, when it is time."""
         if now_ns < self._look_ns:
             return
         self._look_ns = now_ns + watch.INTERVAL_NS

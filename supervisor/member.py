@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from ipc.broker.events import Bounds
+from ipc.policy.quotas import Quotas
 from ipc.struct import Struct
 from supervisor.compilation import Artifact
 from supervisor.event_loop import Interest
@@ -67,6 +68,7 @@ class Member:
         "log",
         "phase",
         "plan",
+        "quotas",
         "report",
         "since_ns",
         "stop_due_ns",
@@ -80,6 +82,8 @@ class Member:
         self._happen = happen
         self.phase = Phase.DOWN
         self.instance = ""
+        self.quotas = Quotas(plan.request.quota, time.monotonic_ns())
+        """What it uses, from one run to the next: none gets a new second's worth by ending."""
         self.begun: BegunRun | None = None
         self.tally = DecisionTally("")
         self.report: RunReport | None = None

@@ -8,7 +8,8 @@ import os
 import sys
 from typing import TextIO
 
-from ipc.policy.quota import OK
+from ipc.policy.quota import OK, amount_words
+from ipc.policy.quotas import CPU_TIME
 from ipc.policy.rules import NOT_GRANTED
 from supervisor.run_report import DecisionTally, Denial, RunReport
 from supervisor.terminal import OwnLines, visible
@@ -50,9 +51,10 @@ def print_error(error: Exception, kind: str, exit_code: int, args: argparse.Name
 
 def denial_lines(denial: Denial, bare: bool) -> list[str]:
     """Return what a person reads of one refusal: what, why, and what would allow it."""
-    resource = visible(denial.resource)
     where = f", event {denial.seq}" if denial.seq else ""
-    lines = [f"airssys: denied {visible(denial.action)} {resource} [{visible(denial.code)}{where}]"]
+    # What is refused whatever it is about, as over a quota, names nothing.
+    what = " ".join(visible(text) for text in (denial.action, denial.resource) if text)
+    lines = [f"airssys: denied {what} [{visible(denial.code)}{where}]"]
     nearest = f"; nearest: {visible(denial.nearest)}" if denial.nearest else ""
     lines.append(f"  {visible(denial.reason)}{nearest}")
     verb = denial.action.removeprefix("filesystem.")
@@ -178,4 +180,8 @@ def summary_line(report: RunReport, name: str) -> str:
     counts = f"{report.tally.allowed} allowed, {report.tally.denied} denied"
     if report.storage is not None and report.storage.status != OK:
         counts += f" · storage {report.storage.words} ({report.storage.status})"
+    cpu = report.cpu
+    if cpu is not None and cpu.held_ns:
+        quota = amount_words(cpu.quota_ns_per_s or 0, CPU_TIME.unit)
+        counts += f" · held {cpu.held_ns / 1e9:.2f} s for its CPU time ({quota})"
     return f"airssys: {name} {ending} · {report.duration_s:.2f} s · {memory} peak · {counts} · {report.audit_log}"

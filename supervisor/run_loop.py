@@ -20,6 +20,7 @@ from supervisor.event_loop import READ, Interest
 from supervisor.run_deadlines import DRAIN_DEADLINE_NS, Deadlines, is_due
 from supervisor.run_events import Happened
 from supervisor.run_machine import Command, Event, Phase, advance
+from supervisor.run_quotas import RunQuotas
 from supervisor.run_report import DecisionTally
 from supervisor.run_warden import RunWarden
 from supervisor.run_worker import RunWorker
@@ -44,6 +45,7 @@ class RunLoop(Struct):
 
     worker: RunWorker
     warden: RunWarden
+    quotas: RunQuotas
     streams: GuestStreams
     base_event: AuditEvent
     record_durable: Record
@@ -60,6 +62,8 @@ class RunLoop(Struct):
     _deadlines: Deadlines = field(default_factory=Deadlines)
     _closed: bool = False
     _watched: bool = False
+    _rests_at_ns: int = -1
+    """What its process has computed where nothing is to be seen of it until that is more; of idle ones most."""
     _leaderless: bool = False
     _draining: bool = False
     _drain_until_ns: int = 0
@@ -74,6 +78,8 @@ class RunLoop(Struct):
         """Return the facts of a run that is over; every descriptor of it is closed on return."""
         if self.warden.hand_over_broke_off:
             self.facts = run_events.hand_over_broke_off(self.facts)
+        ended = self.facts.ended
+        self.quotas.finish(time.monotonic_ns(), 0 if ended is None else ended.user_cpu_ns + ended.system_cpu_ns)
         self.close()
         return self.facts
 
@@ -110,13 +116,15 @@ class RunLoop(Struct):
             return 0
         if self.phase is Phase.ENDED:
             return min((ns for ns in (self._drain_until_ns, self.streams.paused_until_ns) if ns), default=0)
-        return self._deadlines.next_ns(self.warden.due_ns, self.streams.paused_until_ns)
+        return self._deadlines.next_ns(self.warden.due_ns, self.streams.paused_until_ns, self.quotas.next_ns)
 
     def tick(self, now_ns: int) -> None:
         """Do what is due, and after the worker's end see whether everything was delivered."""
         self.streams.go_on(now_ns)
         if is_due(self.warden.due_ns, now_ns) and self.phase is not Phase.ENDED:
             self._happen(self.warden.give_up(self.phase, self.facts))
+        if is_due(self.quotas.next_ns, now_ns):
+            self.watch(now_ns)
         if is_due(self._deadlines.step_ns, now_ns) and self.phase is not Phase.ENDED:
             self._deadline_passed(now_ns)
         if self.phase is Phase.ENDED and not self.is_over:
@@ -130,7 +138,10 @@ class RunLoop(Struct):
             self._event(happened.event)
 
     def _event(self, event: Event) -> None:
-        self.phase, command = advance(self.phase, event)
+        before = self.phase
+        self.phase, command = advance(before, event)
+        if before is Phase.RUNNING and self.phase is not before:
+            self.quotas.let_go(time.monotonic_ns())
         match command:
             case Command.WAIT | Command.CONCLUDE:
                 return
@@ -199,6 +210,7 @@ class RunLoop(Struct):
 
     def ask_to_end(self) -> None:
         """Have an actor end in order; whoever asks keeps a deadline."""
+        self.quotas.let_go(time.monotonic_ns())
         self.worker.stop()
 
     def on_audit_lost(self) -> None:
@@ -228,29 +240,41 @@ class RunLoop(Struct):
         self._happen(run_events.deadline_passed(self.phase, self.facts, used_ns, self.timeout_ns, killed))
 
     def watch(self, now_ns: int) -> bool:
-        """Look at what the worker holds, if that can have grown; end it when that is more than its limits explain.
+        """Look at what the worker uses, and at what it holds if that can have grown: held, or ended, for too much.
 
         True where something has followed from it.
         """
         if not self._watched or self.phase is Phase.ENDED:
             return False
-        if not (self._leaderless or self.worker.is_to_be_seen(now_ns)):
+        cpu_ns = self.worker.read_cpu_ns()
+        if cpu_ns == self._rests_at_ns:
             return False
+        due_ns, happened = self.quotas.next_ns, None
+        if cpu_ns is not None:
+            self.quotas.look(now_ns, cpu_ns)
+        to_be_seen = self._leaderless or self.worker.is_to_be_seen(now_ns, cpu_ns)
+        if to_be_seen and self.worker.is_bounded:
+            happened = self._look_at_memory()
+        if to_be_seen or not self.quotas.quotas.is_calm:
+            self.quotas.tell_crossings(now_ns)
+        self._happen(happened)
+        rests = not (self.quotas.next_ns or self._leaderless) and self.quotas.quotas.is_calm
+        self._rests_at_ns = cpu_ns if rests and cpu_ns is not None and self.worker.was_seen(cpu_ns) else -1
+        return happened is not None or self.quotas.next_ns != due_ns
+
+    def _look_at_memory(self) -> Happened | None:
         usage = self.worker.look()
         if usage is None:
             self._watched = False
-            return False
+            return None
         if not usage.has_leader:
             # Seen twice: so is one that was killed, while its threads are being reaped.
             before, self._leaderless = self._leaderless, True
-            if before:
-                self._happen(run_events.seen_leaderless(self.facts))
-            return before
+            return run_events.seen_leaderless(self.facts) if before else None
         self.held_bytes = usage.memory_bytes
+        self.quotas.holds_memory(usage.memory_bytes)
         bound_bytes, limits = self.worker.memory_bound_bytes, self.worker.job.limits
-        happened = run_events.seen_holding(self.facts, usage, bound_bytes, limits)
-        self._happen(happened)
-        return happened is not None
+        return run_events.seen_holding(self.facts, usage, bound_bytes, limits)
 
     # -- questions -----------------------------------------------------------------------------------------------------
 
@@ -299,7 +323,8 @@ class RunLoop(Struct):
             return
         now_ns = time.monotonic_ns()
         self._deadlines.go(now_ns, self.timeout_ns)
-        self._watched = self.worker.is_bounded
+        self._watched = True
+        self.quotas.go(now_ns)
         self.worker.go()
 
     def _kill(self) -> None:

@@ -13,6 +13,7 @@ from ipc.audit.text import unescape
 from ipc.messages import LayerReport
 from ipc.policy.quota import QuotaLevel
 from ipc.struct import Struct, field
+from supervisor.run_quotas import CpuUse
 from supervisor.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ class RunReport(Struct, frozen=True):
     notes: tuple[str, ...] = ()
     warden_restarts: int = 0
     storage: QuotaLevel | None = None
+    cpu: CpuUse | None = None
     output_lost: str = ""
     """Which output could not be written to where it was to go, and why; a reader that went away is none."""
 
@@ -137,6 +139,13 @@ class RunReport(Struct, frozen=True):
                 "used_bytes": self.storage.usage,
                 "limit_bytes": self.storage.limit,
                 "status": self.storage.status,
+            },
+            "cpu": None
+            if self.cpu is None
+            else {
+                "used_ns": self.cpu.used_ns,
+                "quota_ns_per_s": self.cpu.quota_ns_per_s,
+                "held_ns": self.cpu.held_ns,
             },
             "decisions": {"allowed": self.tally.allowed, "denied": self.tally.denied},
             "denials": [denial.to_json() for denial in self.tally.denials.values()],

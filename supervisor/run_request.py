@@ -13,6 +13,7 @@ from ipc.messages import EngineSettings, FunctionCall, StorageBounds, WorkerLimi
 from ipc.policy.capability import Grant
 from ipc.policy.document import PolicyDocument
 from ipc.policy.patterns import Form, has_wildcards, literal_pattern_text, parse_pattern
+from ipc.policy.quotas import DEFAULT_LIMITS, QuotaLimits
 from ipc.struct import Struct
 from supervisor.terminal import visible
 
@@ -40,6 +41,8 @@ class RunRequest(Struct, frozen=True):
     approval: str
     granted_sha256: str = ""
     """The program's bytes that a person said yes to; empty where nobody was asked."""
+    quota: QuotaLimits = DEFAULT_LIMITS
+    """What it may use of each of the five; of what `limits` bounds too, the same."""
     own_directories: tuple[str, ...] = ()
     """`${data}` and `${tmp}`: what lies there counts against the storage quota, whoever put it there."""
     kind: str = "run"

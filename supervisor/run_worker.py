@@ -45,6 +45,8 @@ class RunWorker(Struct):
     claimed_peak_bytes: int = 0
     memory_bound_bytes: int = 0
     """What it may hold once it runs, as `watch.read_usage` counts."""
+    own_memory_bytes: int = 0
+    """What it held before its component ran, counted likewise."""
     _said_go: bool = False
     _seen_cpu_ns: int = -watch.IDLE_CPU_NS
     _seldom_ns: int = 0
@@ -104,6 +106,7 @@ class RunWorker(Struct):
         look = verify_and_bound(self.pid, self.expected, self.job.limits)
         self.layers += look.reports
         self.memory_bound_bytes = look.memory_bytes
+        self.own_memory_bytes = look.own_memory_bytes
         return look.problems
 
     def go(self) -> None:
@@ -124,11 +127,16 @@ class RunWorker(Struct):
         """Whether what it holds is looked at; False where a test has switched that layer off."""
         return "rlimits" not in self.plan.off
 
-    def is_to_be_seen(self, now_ns: int) -> bool:
-        """Whether it has computed since this was last so, and for how long: only then can it hold more than before."""
+    def read_cpu_ns(self) -> int | None:
+        """Return how long its process has computed; None when it has ended."""
         try:
-            cpu_ns = watch.read_cpu_ns(self.pid)
+            return watch.read_cpu_ns(self.pid)
         except OSError:
+            return None
+
+    def is_to_be_seen(self, now_ns: int, cpu_ns: int | None) -> bool:
+        """Whether it has computed since this was last so, and for how long: only then can it hold more than before."""
+        if cpu_ns is None:
             return True  # it has ended, as the look will tell
         computed_ns = abs(cpu_ns - self._seen_cpu_ns)
         if not computed_ns or (computed_ns < watch.IDLE_CPU_NS and now_ns < self._seldom_ns):
@@ -137,6 +145,23 @@ class RunWorker(Struct):
         self._seldom_ns = now_ns + watch.SELDOM_NS
         return True
 
+    def was_seen(self, cpu_ns: int) -> bool:
+        """Whether it was to be seen when it had computed so much, and so isn't before it computes more."""
+        return cpu_ns == self._seen_cpu_ns
+
+    def hold(self) -> None:
+        """Stop it where it is; a call that the warden has in hand comes to its end first (WAIT_KILLABLE_RECV)."""
+        self._signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let it go on that was held."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        if self.pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, number)
+
     def look(self) -> watch.Usage | None:
         """Look at what it holds; None when it has ended, or has been made to."""
         return None if self.kill_sent else watch.read_usage(self.pid, self.pidfd)
@@ -144,8 +169,7 @@ class RunWorker(Struct):
     def kill(self) -> bool:
         """Kill it; False when that had been done before."""
         if self.pidfd >= 0:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            self._signal(signal.SIGKILL)
         else:
             self.launched.abandon()
         first, self.kill_sent = not self.kill_sent, True

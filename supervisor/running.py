@@ -16,6 +16,7 @@ from ipc.hand_over import make_mark
 from ipc.messages import ActorJob, PreparePolicy, WorkerJob
 from ipc.policy.decision import compile_policy
 from ipc.policy.quota import QuotaLevel
+from ipc.policy.quotas import Quotas
 from ipc.struct import Struct, replace
 from supervisor.artifacts import ArtifactCache
 from supervisor.compilation import Artifact, CompileLimits, Program, obtain
@@ -26,6 +27,7 @@ from supervisor.host_source import HostSource
 from supervisor.output_log import STDERR, STDOUT, OutputLog
 from supervisor.policy_archive import keep_policy
 from supervisor.run_loop import RunLoop
+from supervisor.run_quotas import CpuUse, RunQuotas
 from supervisor.run_report import DecisionTally, RunReport
 from supervisor.run_request import RunRequest
 from supervisor.run_warden import RunWarden
@@ -187,11 +189,10 @@ class BegunRun(Struct):
         loop, facts = self.loop, self.loop.facts
         verdict = self.verdict()
         duration_s = (self.ended_s or time.monotonic()) - self.started_s
-        peak = _peak_memory_bytes(loop, facts)
         report = RunReport(
             verdict=verdict,
             duration_s=duration_s,
-            peak_memory_bytes=peak,
+            peak_memory_bytes=_peak_memory_bytes(loop, facts),
             tally=self.tally,
             confinement=loop.worker.layers,
             audit_log=audit_log,
@@ -200,9 +201,10 @@ class BegunRun(Struct):
             notes=loop.warden.notes + self.recovery.notes(),
             warden_restarts=self.recovery.restarts,
             storage=_storage_level(loop, self.request),
+            cpu=_cpu_use(loop, facts),
             output_lost=_output_lost(loop.streams),
         )
-        return report, _ended_event(self.base_event, verdict, facts, duration_s, peak)
+        return report, _ended_event(self.base_event, verdict, facts, duration_s, report)
 
 
 def begin_run(
@@ -214,8 +216,12 @@ def begin_run(
     on_denials: Callable[[DecisionTally], None],
     terminal: int = -1,
     actor: ActorJob | None = None,
+    quotas: Quotas | None = None,
 ) -> BegunRun:
-    """Have a worker started for `request`, and the warden told of it; its loop is to be stepped from now on."""
+    """Have a worker started for `request`, and the warden told of it; its loop is to be stepped from now on.
+
+    `quotas` are the component's from an earlier run of it, None where this is its only one.
+    """
     digest = request.document.digest()
     base = AuditEvent(
         event="",
@@ -283,10 +289,23 @@ def begin_run(
     started_s = time.monotonic()
     recovery = Recovery(host.supply, policy, instance, artifact.descriptor, base, host.record)
     worker = host.workers.take(request.kind, request.engine)
+    quotas = quotas or Quotas(request.quota, time.monotonic_ns())
     try:
         questions = _questions(host, request, base, terminal) if request.ask else None
         loop = _loop(
-            host, request, job, questions, worker, prepared, recovery, artifact, streams, base, tally, on_denials
+            host,
+            request,
+            job,
+            questions,
+            worker,
+            quotas,
+            prepared,
+            recovery,
+            artifact,
+            streams,
+            base,
+            tally,
+            on_denials,
         )
     except BaseException:
         worker.release()
@@ -342,6 +361,7 @@ def _loop(
     job: WorkerJob,
     questions: Questions | None,
     worker: Worker,
+    quotas: Quotas,
     prepared: bool,
     recovery: Recovery,
     artifact: Artifact,
@@ -351,9 +371,11 @@ def _loop(
     on_denials: Callable[[DecisionTally], None],
 ) -> RunLoop:
     plan = worker.plan.confinement
+    of_run = RunWorker(job, plan, worker.launched, artifact.descriptor, Expected.of(plan, len(job.mounts)))
     return RunLoop(
-        worker=RunWorker(job, plan, worker.launched, artifact.descriptor, Expected.of(plan, len(job.mounts))),
+        worker=of_run,
         warden=RunWarden(job.worker_id, host.mail, prepared, recovery, make_mark()),
+        quotas=RunQuotas(quotas, of_run, base, host.writer.local),
         streams=_guest_streams(streams, worker, job.limits.output_bytes),
         base_event=base,
         record_durable=host.record,
@@ -410,15 +432,24 @@ def _storage_level(loop: RunLoop, request: RunRequest) -> QuotaLevel | None:
     )
 
 
-def _ended_event(base: AuditEvent, verdict: Verdict, facts: Facts, duration_s: float, peak: int) -> AuditEvent:
+def _cpu_use(loop: RunLoop, facts: Facts) -> CpuUse:
+    """Return what it computed, by the kernel's word, and how long it was held for its quota."""
+    used_ns = 0 if facts.ended is None else facts.ended.user_cpu_ns + facts.ended.system_cpu_ns
+    quotas = loop.quotas
+    return CpuUse(used_ns, quotas.quotas.cpu_time.per_s, quotas.held_ns(time.monotonic_ns()))
+
+
+def _ended_event(base: AuditEvent, verdict: Verdict, facts: Facts, duration_s: float, report: RunReport) -> AuditEvent:
     detail: dict[str, object] = {
         "outcome": verdict.outcome,
         "exit_code": verdict.exit_code,
         "duration_ms": round(duration_s * 1000),
-        "peak_memory_bytes": peak,
+        "peak_memory_bytes": report.peak_memory_bytes,
     }
-    if facts.ended is not None:
-        detail["cpu_ms"] = (facts.ended.user_cpu_ns + facts.ended.system_cpu_ns) // 10**6
+    if facts.ended is not None and report.cpu is not None:
+        detail["cpu_ms"] = report.cpu.used_ns // 10**6
+        if report.cpu.held_ns:
+            detail["held_ms"] = report.cpu.held_ns // 10**6
     quota = None
     if verdict.limit is not None:
         limit = verdict.limit

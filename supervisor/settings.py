@@ -39,7 +39,7 @@ LAYERS: Final = (
 )
 """The layers of confinement that can be required, in the order in which a worker puts them on."""
 REQUIRED_LAYERS: Final = ("rlimits", "no_new_privs", "landlock", "seccomp")
-ENFORCED_QUOTAS: Final = ("memory", "storage", "message_rate")
+ENFORCED_QUOTAS: Final = ("memory", "storage", "message_rate", "cpu_time")
 NO_QUOTA: Final = Quota()
 DEFAULT_QUOTA: Final = Quota(
     storage_bytes=quotas.STORAGE.default,
@@ -220,11 +220,8 @@ def settings_not_enforced(settings: Settings) -> tuple[str, ...]:
     }
     keys = [key for key, value in written.items() if value]
     for table in ("defaults", "maxima"):
-        keys += [
-            f"quota.{table}.{key}"
-            for key in ("network_bandwidth", "cpu_time")
-            if ("quota", table, key) in settings.origins
-        ]
+        if ("quota", table, "network_bandwidth") in settings.origins:
+            keys.append(f"quota.{table}.network_bandwidth")
     keys += [f'components."{each.name}".enabled' for each in settings.components if not each.enabled]
     for path in settings.origins:
         if len(path) == 3 and path[0] == "components" and path[2] in ("version", "run_as"):

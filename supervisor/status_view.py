@@ -117,4 +117,4 @@ def supervisor_json(status: SupervisorStatus, found_by: str) -> dict[str, object
 def quota_level(status: QuotaStatus) -> QuotaLevel:
     """Return a quota as a level, with its status and its words."""
     unlimited = status.limit is None or status.limit >= UNLIMITED
-    return QuotaLevel(status.quota, status.usage, None if unlimited else status.limit, status.unit)
+    return QuotaLevel(status.quota, status.usage, None if unlimited else status.limit, status.unit, status.peak)

@@ -71,12 +71,14 @@ def verify(pid: int, expected: Expected) -> tuple[tuple[LayerReport, ...], tuple
 class Look(Struct, frozen=True):
     """What was seen of a sealed worker, what is wrong with it, and what it may hold from now on.
 
-    `memory_bytes` is counted as in `watch.read_usage`; 0 for one with problems, which may not go.
+    `memory_bytes` is counted as in `watch.read_usage`, and so is what it holds now, `own_memory_bytes`; both are 0 for
+    one with problems, which may not go.
     """
 
     reports: tuple[LayerReport, ...]
     problems: tuple[str, ...]
     memory_bytes: int = 0
+    own_memory_bytes: int = 0
 
 
 def verify_and_bound(pid: int, expected: Expected, limits: WorkerLimits) -> Look:
@@ -99,7 +101,8 @@ def verify_and_bound(pid: int, expected: Expected, limits: WorkerLimits) -> Look
     else:
         bound = LayerReport("memory_bound", "enforced", f"RLIMIT_DATA {bound_bytes} bytes")
     # From the same look: until its go the worker only waits.
-    return Look((*reports, bound), (), bound_bytes + watch.UNCOUNTED_BYTES)
+    own_bytes = watch.usage_of(observed.status).memory_bytes
+    return Look((*reports, bound), (), bound_bytes + watch.UNCOUNTED_BYTES, own_bytes)
 
 
 def data_bound_bytes(status: Mapping[str, str], limits: WorkerLimits) -> int:

@@ -128,10 +128,11 @@ class Services:
             self._refuse_storage(session, call, action, key, failed, now_ns)
         elif result.over_limit:
             limit = session.admission.bounds.storage_bytes or 0
+            level = QuotaLevel(STORAGE.name, result.usage_bytes, limit)
             full = Refusal(
                 ErrorKind.OVER_QUOTA,
                 "A1501",
-                "no room is left",
+                f"no room is left in the storage quota: {level.words} are used",
                 retry_after_ms=NEVER_MS,
                 usage=result.usage_bytes,
                 limit=limit,

@@ -16,12 +16,16 @@ CRITICAL_PERCENT: Final = 95
 
 
 class QuotaLevel(Struct, frozen=True):
-    """What is used of a quota, in `unit`s. A limit of zero allows nothing, None is unlimited."""
+    """What is used of a quota, in `unit`s. A limit of zero allows nothing, None is unlimited.
+
+    `peak` is the most that was held at once, where somebody watches that.
+    """
 
     name: str
     usage: int
     limit: int | None
     unit: str = "bytes"
+    peak: int | None = None
 
     @property
     def percent(self) -> int:
@@ -50,8 +54,8 @@ class QuotaLevel(Struct, frozen=True):
         return f"{amount_words(self.usage, self.unit)} of {limit}"
 
     def to_json(self) -> dict[str, object]:
-        """Return the stable keys of `quota` in an audit event."""
-        return {
+        """Return the stable keys of `quota` in an audit event; `peak` where it is watched."""
+        found: dict[str, object] = {
             "name": self.name,
             "limit": self.limit,
             "usage": self.usage,
@@ -59,6 +63,7 @@ class QuotaLevel(Struct, frozen=True):
             "percent": self.percent,
             "status": self.status,
         }
+        return found if self.peak is None else {**found, "peak": self.peak}
 
 
 def amount_words(amount: int, unit: str = "bytes") -> str:
@@ -68,11 +73,12 @@ def amount_words(amount: int, unit: str = "bytes") -> str:
     for size, shown in scale:
         if amount >= size:
             return f"{amount / size:.4g} {shown}{per and '/' + per}"
-    return f"{amount} {_SMALLEST.get(base, base)}{per and '/' + per}"
+    return f"{amount} {_SMALLEST.get(base, base) if amount else _NOTHING.get(base, base)}{per and '/' + per}"
 
 
 _SCALES: Final = {"bytes": ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")), "ns": ((10**6, "ms"),)}
 _SMALLEST: Final = {"bytes": "B"}
+_NOTHING: Final = {"bytes": "B", "ns": "ms"}
 
 
 class Crossings:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from ipc.policy.pacing import Pace, pace
 from ipc.policy.quota import OK, QuotaLevel
-from ipc.policy.rate import NEVER, Rate, RateState
+from ipc.policy.rate import NEVER, Rate, RateState, SpentRate
 from ipc.struct import Struct
 
 LEVEL: Final = "level"
@@ -118,7 +119,7 @@ class Quotas:
         before = NOTHING_BEFORE if state is None else state
         self.message_rate = Rate(limits.message_rate, now_ns, before.message_rate)
         self.network_bandwidth = Rate(limits.network_bandwidth, now_ns, before.network_bandwidth)
-        self.cpu_time = Rate(limits.cpu_time, now_ns, before.cpu_time)
+        self.cpu_time = SpentRate(limits.cpu_time, now_ns, before.cpu_time)
         self._statuses = _ALL_OK
 
     def take_messages(self, now_ns: int, count: int = 1) -> OverQuota | None:
@@ -132,14 +133,45 @@ class Quotas:
         assert self.storage.limit is not None
         return OverQuota(STORAGE.name, self.storage.usage, self.storage.limit)
 
+    def measure_memory(self, usage_bytes: int) -> OverQuota | None:
+        """Note what is really held; what it is more than allowed, or None."""
+        memory = self.memory
+        memory.measured(usage_bytes)
+        if memory.limit is None or memory.usage <= memory.limit:
+            return None
+        return OverQuota(MEMORY.name, memory.usage, memory.limit)
+
+    def spend_cpu_time(self, now_ns: int, used_ns: int) -> OverQuota | None:
+        """Count what was computed; where something is owed, how long it is to be kept from computing, or None."""
+        rate = self.cpu_time
+        rate.spend(now_ns, used_ns)
+        owed_ns = rate.owed_ns(now_ns)
+        if not owed_ns:
+            return None
+        assert rate.per_s is not None
+        return OverQuota(CPU_TIME.name, rate.usage(now_ns), rate.per_s, owed_ns)
+
+    def take_bandwidth(self, now_ns: int, amount_bytes: int) -> OverQuota | None:
+        """Count bytes that go in either direction, all or none; the refusal, or None."""
+        return take(self.network_bandwidth, NETWORK_BANDWIDTH, now_ns, amount_bytes)
+
+    def pace_bandwidth(self, now_ns: int, wanted_bytes: int) -> Pace:
+        """Count as many bytes of a stream as may go now, in either direction; else say how long to wait."""
+        return pace(self.network_bandwidth, now_ns, wanted_bytes)
+
     def states(self, now_ns: int) -> tuple[QuotaLevel, ...]:
         """How full each is, in the order of `QUOTAS`."""
         return tuple(
-            QuotaLevel(kind.name, used.usage, used.limit, kind.unit)
+            QuotaLevel(kind.name, used.usage, used.limit, kind.unit, used.peak)
             if isinstance(used, Level)
             else rate_level(used, kind, now_ns)
             for kind, used in zip(QUOTAS, self._all(), strict=True)
         )
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether each was ok when `crossings` was last asked."""
+        return self._statuses is _ALL_OK
 
     def crossings(self, now_ns: int) -> tuple[QuotaLevel, ...]:
         """Those whose status is another one than when this was last asked: each crossing once."""

@@ -129,3 +129,52 @@ class Rate:
         self._asked_before = self._asked if second == self._second + 1 else 0
         self._second = second
         self._asked = count
+
+
+class SpentRate(Rate):
+    """A rate of what can only be counted after it was used, such as computing: what goes beyond the burst is owed.
+
+    Who uses it is to be kept from it while something is owed. Then of any stretch of t seconds at most
+    `per_s * t + per_s` is used, and what was used between two counts: that is owed, so it is the same over the next
+    stretch. When the clock steps back, the time between counts as none.
+    """
+
+    __slots__ = ("_then_ns",)
+
+    def __init__(self, per_s: int | None, now_ns: int = 0, state: RateState | None = None) -> None:
+        """Start with nothing used, or where `state` was, with what was owed then: the time between counts as none."""
+        super().__init__(per_s, now_ns, state)
+        self._then_ns = now_ns
+        if state is not None and per_s is not None:
+            self._reach = now_ns * per_s + state.ahead
+
+    def spend(self, now_ns: int, count: int) -> None:
+        """Count what was used, whether there was room for it or not."""
+        per_s = self.per_s
+        if per_s is not None:
+            if now_ns < self._then_ns:
+                self._reach -= (self._then_ns - now_ns) * per_s
+            self._reach = max(self._reach, now_ns * per_s) + count * SECOND_NS
+        self._then_ns = now_ns
+        second = now_ns // SECOND_NS
+        if second == self._second:
+            self._asked += count
+        else:
+            self._turn(second, count)
+
+    def owed_ns(self, now_ns: int) -> int:
+        """How long until nothing is owed if nothing is used meanwhile: 0 for now, NEVER where nothing is given back."""
+        per_s = self.per_s
+        if per_s is None:
+            return 0
+        excess = self._ahead(now_ns, per_s) - per_s * SECOND_NS
+        if excess <= 0:
+            return 0
+        return -(-excess // per_s) if per_s else NEVER
+
+    def available(self, now_ns: int) -> int:
+        """How much may be used now; 0 while something is owed."""
+        return max(0, super().available(now_ns))
+
+    def _ahead(self, now_ns: int, per_s: int) -> int:
+        return max(0, self._reach - now_ns * per_s)

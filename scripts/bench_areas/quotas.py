@@ -1,4 +1,4 @@
-"""The quotas: one check-and-consume of a rate, of a level, a refusal; and how many bytes a component's five take.
+"""The quotas: one check-and-consume of each kind, a governor's look; and how many bytes a component's five take.
 
 The baseline of a check is what it replaces: a bucket of tokens in floating point, filled at each look. Rounds are
 interleaved; each sample is the mean of a batch, without which the clock would cost as much as what is measured.
@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from time import perf_counter_ns
 
 from ipc.policy.quotas import QuotaLimits, Quotas
+from ipc.policy.rate import SpentRate
+from supervisor.governor import Governor
 
 ROUNDS = 400
 BATCH = 50
@@ -36,13 +38,20 @@ class Bucket:
 
 def measure() -> Iterator[dict[str, object]]:
     """One row for each measurement."""
-    many, few = Quotas(QuotaLimits(message_rate=10**7)), Quotas(QuotaLimits(message_rate=0))
+    many, few = Quotas(QuotaLimits(10**12, 10**7, 10**10)), Quotas(QuotaLimits(message_rate=0))
     bucket = Bucket(10**7)
+    idle, busy = Governor(SpentRate(10**9, START_NS), START_NS, 0), Governor(SpentRate(10**8, START_NS), START_NS, 0)
     cases: dict[str, Callable[[int], object]] = {
         "accepted message": many.message_rate.take,
         "accepted message, as a value": many.take_messages,
         "refused message, with its numbers": few.take_messages,
         "accepted bytes of storage": lambda _: many.take_storage(1),
+        "accepted bytes of bandwidth": lambda now_ns: many.take_bandwidth(now_ns, 1),
+        "piece of a paced stream": lambda now_ns: many.pace_bandwidth(now_ns, 1),
+        "spent CPU time": lambda now_ns: many.spend_cpu_time(now_ns, 100),
+        "measured memory": many.measure_memory,
+        "governor's look at an idle worker": lambda now_ns: idle.look(now_ns, 0),
+        "governor's look at a busy worker": lambda now_ns: busy.look(now_ns, (now_ns - START_NS) // 10),
         "how full all five are": many.crossings,
     }
     baseline: list[float] = []
@@ -71,9 +80,9 @@ def _used_quotas(number: int) -> object:
     now_ns = START_NS + number * 1_000_003
     quotas.take_messages(now_ns, 300 + number % 700)
     quotas.network_bandwidth.take(now_ns, 100_000 + number)
-    quotas.cpu_time.take(now_ns, 1_000_000 + number)
+    quotas.spend_cpu_time(now_ns, 1_000_000 + number)
     quotas.take_storage(10_000 + number)
-    quotas.memory.measured(250_000_000 + number)
+    quotas.measure_memory(250_000_000 + number)
     quotas.crossings(now_ns)
     return quotas
 

@@ -7,6 +7,7 @@ import json
 import sys
 import time
 
+from ipc.policy.quota import amount_words
 from supervisor.cli.asking import add_socket_options, address_of
 from supervisor.control_client import ControlClient
 from supervisor.control_messages import GetQuotas, QuotaStatus
@@ -47,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
 def _print(args: argparse.Namespace, found: list[QuotaStatus]) -> None:
     if args.json:
         quotas = [
-            {"component": each.component, **quota_level(each).to_json(), "part": each.part or None} for each in found
+            {"component": each.component, **quota_level(each).to_json(), "part": each.part or None, "peak": each.peak}
+            for each in found
         ]
         document: dict[str, object] = {"quotas": quotas}
         if args.watch:
@@ -60,7 +62,8 @@ def _print(args: argparse.Namespace, found: list[QuotaStatus]) -> None:
     for each in found:
         level = quota_level(each)
         share = "" if level.limit is None else f"{level.percent:3} %"
+        peak = "" if level.peak is None else f"  (at most {amount_words(level.peak, level.unit)})"
         name = f"{each.quota} {each.part}".rstrip()
-        line = f"{each.component:<{width}}  {name:<17}  {level.words:<28}  {share:>5}  {level.status}"
+        line = f"{each.component:<{width}}  {name:<17}  {level.words:<34}  {share:>5}  {level.status}{peak}"
         print(paint(line.rstrip(), _COLOURS[level.status], sys.stdout) if level.status in _COLOURS else line.rstrip())
     sys.stdout.flush()

@@ -13,7 +13,14 @@ from ipc.messages import EngineSettings
 from ipc.policy.capability import Grant
 from ipc.struct import Struct, replace
 from supervisor.cli.main import EX_NOPERM
-from supervisor.cli.run_setup import dev_directories, memory_bytes, refuse_broad, storage_bytes, worker_limits
+from supervisor.cli.run_setup import (
+    dev_directories,
+    memory_bytes,
+    quota_limits,
+    refuse_broad,
+    storage_bytes,
+    worker_limits,
+)
 from supervisor.compilation import Program
 from supervisor.component_directories import make_data_directory
 from supervisor.component_view import parse_assignments
@@ -133,6 +140,7 @@ def granted_component(
         mounts=merge_mounts(mounts, granted, None, _first_name_in(dict(mounts).get("."))),
         document=document,
         limits=limits,
+        quota=quota_limits(resolution.quota.limits(), limits),
         engine=EngineSettings(fuel=limits.fuel is not None),
         approval=approval,
         granted_sha256=granted_sha256,

@@ -13,10 +13,13 @@ from ipc.errors import ConfigError
 from ipc.messages import EngineSettings, WorkerLimits
 from ipc.policy.capability import Grant
 from ipc.policy.document import PolicyDocument
+from ipc.policy.quotas import QuotaLimits
 from ipc.policy.storage import largest_file_bytes
+from ipc.struct import replace
 from supervisor import places, units
 from supervisor.broad_grants import is_broad_allowed, is_too_broad_grant
 from supervisor.dev_grants import dev_grants, hidden_denials
+from supervisor.governor import LEAST_NS
 from supervisor.host import Host, HostOptions
 from supervisor.host_policy import host_paths
 from supervisor.identity import resolve_run_as
@@ -131,6 +134,31 @@ def memory_bytes(args: argparse.Namespace, settings: Settings, decided: int | No
     return asked
 
 
+def cpu_time_ns_per_s(settings: Settings, decided: int | None) -> int:
+    """Return the CPU time a second of a bare program; `decided` is what the host says of it.
+
+    Raises ConfigError for so little that it couldn't even start.
+    """
+    asked = settings.quota_defaults.cpu_time_ns_per_s or 0 if decided is None else decided
+    maximum = settings.quota_maxima.cpu_time_ns_per_s
+    if maximum is not None and asked > maximum:
+        raise ConfigError(
+            f"cpu_time {units.format_cpu(asked)}: the host allows at most {units.format_cpu(maximum)}",
+            hint="[quota.maxima] cpu_time in airssys.toml",
+        )
+    if asked < LEAST_NS:
+        raise ConfigError(
+            f"cpu_time {units.format_cpu(asked)}: a component needs at least {units.format_cpu(LEAST_NS)} to answer",
+            hint="raise cpu_time in airssys.toml",
+        )
+    return asked
+
+
+def quota_limits(quota: QuotaLimits, limits: WorkerLimits) -> QuotaLimits:
+    """Return a component's quotas with what flags have decided in `limits`."""
+    return replace(quota, memory=limits.memory_bytes, storage=limits.storage_bytes)
+
+
 def storage_bytes(args: argparse.Namespace, settings: Settings, decided: int | None) -> int:
     """Return the storage quota, `units.UNLIMITED` only where the host allows it; `decided` is the manifest's."""
     choices = (args.storage, decided, settings.quota_defaults.storage_bytes, 0)
@@ -184,6 +212,8 @@ def bare_request(args: argparse.Namespace, host: Host, settings: Settings) -> Ru
     else:
         by_name = named_top_directories((*args.guest_arguments, *args.env))
     storage = storage_bytes(args, settings, own.quota.storage_bytes)
+    limits = worker_limits(args, memory_bytes(args, settings, None), storage, None)
+    cpu_time = cpu_time_ns_per_s(settings, own.quota.cpu_time_ns_per_s)
     return RunRequest(
         component=name,
         version="",
@@ -193,7 +223,8 @@ def bare_request(args: argparse.Namespace, host: Host, settings: Settings) -> Ru
         environment=environment_pairs(args.env, args.secret, dict(os.environ)),
         mounts=merge_mounts(tuple(flag_mount(text, cwd) for text in args.dir), grants, cwd, _names_in(cwd), by_name),
         document=document,
-        limits=worker_limits(args, memory_bytes(args, settings, None), storage, None),
+        limits=limits,
+        quota=quota_limits(QuotaLimits(cpu_time=None if cpu_time == units.UNLIMITED else cpu_time), limits),
         engine=EngineSettings(fuel=args.fuel is not None),
         approval="--dev" if args.dev else "flags",
         ask=args.ask,

@@ -12,7 +12,6 @@ def not_enforced(manifest: Manifest, brokered: bool = False) -> tuple[str, ...]:
     quota, limits, supervision = manifest.quota, manifest.limits, manifest.supervision
     values = {
         "quota.network_bandwidth": quota.network_bandwidth_bytes_per_s,
-        "quota.cpu_time": quota.cpu_time_ns_per_s,
         "limits.max_payload": None if brokered else limits.max_payload_bytes,
         "supervision.restart": supervision.restart,
         "supervision.shutdown": supervision.shutdown_ns,

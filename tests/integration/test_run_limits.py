@@ -7,9 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import wasmtime
 
 GUESTS = Path(__file__).resolve().parents[1] / "guests"
 TOOL = GUESTS / "tool.wasm"
+
+FULL = """(module (memory 940)
+  (func (export "_start") (local $page i32)
+    (loop $next
+      (i32.store (i32.shl (local.get $page) (i32.const 12)) (i32.const 1))
+      (local.set $page (i32.add (local.get $page) (i32.const 1)))
+      (br_if $next (i32.lt_u (local.get $page) (i32.const 15040))))
+    (loop $spin (br $spin))))
+"""
 
 Wat = Callable[[str], Path]
 
@@ -177,3 +187,17 @@ def test_a_memory_limit_below_what_an_engine_needs_is_refused(run) -> None:
     assert result.code == 65
     assert "at least" in result.stderr
     assert b"RAN" not in result.stdout
+
+
+def test_memory_tells_when_it_gets_near_its_limit(run) -> None:
+    """96 percent of --memory, each page touched: on record as critical, with the peak, and nothing is ended for it."""
+    program = run.file("full.wasm", wasmtime.wat2wasm(FULL))
+    _, ended = _ended(run, program, "--memory", "64MB", "--timeout", "700ms")
+    crossed = [
+        record["quota"]
+        for record in run.records()
+        if record["event"] == "quota_crossed" and record["instance"] == ended["instance"]
+    ]
+    (memory,) = [quota for quota in crossed if quota["name"] == "memory" and quota["status"] == "critical"]
+    assert 940 << 16 <= memory["usage"] == memory["peak"] <= memory["limit"] == 64_000_000
+    assert ended["code"] == "A2002"

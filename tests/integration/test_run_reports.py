@@ -28,6 +28,7 @@ KEYS = {
     "warden_restarts",
     "notes",
     "storage",
+    "cpu",
 }
 
 

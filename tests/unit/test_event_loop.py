@@ -203,3 +203,33 @@ def test_who_has_left_is_not_called(pipe: tuple[int, int]) -> None:
     assert len(later.handled) <= 1
     loop.add("later", Probe())
     loop.turn(_now())
+
+
+class Touching(Probe, eq=False):
+    """A source whose tick concerns another one."""
+
+    loop: EventLoop | None = None
+    concerns: str = ""
+
+    def tick(self, now_ns: int) -> None:
+        """Touch the other, once."""
+        super().tick(now_ns)
+        if self.loop is not None and self.ticks == 1:
+            self.loop.touch(self.concerns)
+
+
+@pytest.mark.parametrize("names", [("other", "due"), ("due", "other")])
+def test_what_a_tick_touches_is_called_in_the_same_turn(names: tuple[str, str]) -> None:
+    """Whichever comes first, and though it was called before: nothing else would call it again."""
+    loop = EventLoop()
+    sources = {"other": Probe(), "due": Touching(due_ns=1, loop=loop, concerns="other")}
+    for name in names:
+        loop.add(name, sources[name])
+    loop.turn(_now())
+    assert sources["due"].ticks == 1
+    assert sources["other"].ticks == 1
+    loop.touch("other")
+    sources["due"].ticks = 0
+    loop.touch("due")
+    loop.turn(_now())
+    assert sources["other"].ticks >= 1

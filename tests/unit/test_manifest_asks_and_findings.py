@@ -243,6 +243,18 @@ def test_a_quota_is_over_the_defaults_and_under_the_maxima() -> None:
     ]
 
 
+@pytest.mark.parametrize("amount", ["0ms/s", "9ms/s"])
+def test_less_cpu_time_than_any_component_needs_is_refused(amount: str) -> None:
+    """It could neither start nor answer; ten milliseconds a second are enough, in a manifest or by the host's word."""
+    few = resolve_quota(parse(f'[quota]\ncpu_time = "{amount}"\n'), settings_of(""))
+    assert [(each.key, each.expected, each.got) for each in few.refusals] == [
+        ("quota.cpu_time", "at least 10ms/s", amount)
+    ]
+    assert resolve_quota(parse('[quota]\ncpu_time = "10ms/s"\n'), settings_of("")).refusals == ()
+    host = settings_of(f'[components.tool.quota]\ncpu_time = "{amount}"\n')
+    assert [each.got for each in resolve_quota(parse(""), host).refusals] == [amount]
+
+
 def test_only_a_host_grants_unlimited() -> None:
     """`unlimited` is refused unless the host's maximum is unlimited too."""
     manifest = parse('[quota]\nmemory = "unlimited"\n')

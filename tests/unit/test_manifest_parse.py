@@ -140,7 +140,6 @@ restart = "permanent"
     assert not_enforced(manifest) == (
         "capabilities.network.connect",
         "capabilities.optional.storage.read",
-        "quota.cpu_time",
         "limits.max_payload",
         "supervision.restart",
     )

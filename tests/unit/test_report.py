@@ -22,6 +22,7 @@ from supervisor.report import (
     summary_line,
     use_colour,
 )
+from supervisor.run_quotas import CpuUse
 from supervisor.run_report import DecisionTally, Denial, RunReport
 from supervisor.terminal import visible
 from supervisor.verdict import LIMIT_CODES, LimitReached, Verdict
@@ -68,6 +69,15 @@ def test_a_denial_of_a_bare_program() -> None:
         "airssys: denied filesystem.read /home/me/data/x.csv [A1203, event 48211]",
         '  no grant covers it; nearest: read "/home/me/in/**"',
         "  to allow: --read /home/me/data/x.csv   or [capabilities.filesystem] read in Component.toml",
+    ]
+
+
+def test_a_denial_that_is_about_nothing_in_particular() -> None:
+    """Over a quota everything is refused alike: no name is shown, and no gap where one would be."""
+    denial = _denial(action="storage.write", resource="", code="A1501", reason="no room is left", nearest="")
+    assert denial_lines(denial, bare=False)[:2] == [
+        "airssys: denied storage.write [A1501, event 48211]",
+        "  no room is left",
     ]
 
 
@@ -134,6 +144,16 @@ def _tally(count: int) -> DecisionTally:
     tally = DecisionTally("i")
     tally.fresh = [_denial(resource=f"/{n}") for n in range(count)]
     return tally
+
+
+def test_the_summary_says_how_long_a_run_was_held() -> None:
+    """With the quota that it was held for; without a word where it was not."""
+    held = RunReport(
+        Verdict("exited", 0), 1.0, 10**6, DecisionTally("i"), (), "/log", cpu=CpuUse(2 * 10**8, 2 * 10**8, 81 * 10**7)
+    )
+    assert "held 0.81 s for its CPU time (200 ms/s)" in summary_line(held, "a")
+    free = RunReport(Verdict("exited", 0), 1.0, 10**6, DecisionTally("i"), (), "/log", cpu=CpuUse(7, None, 0))
+    assert "held" not in summary_line(free, "a")
 
 
 def test_at_most_so_many_denials_are_shown() -> None:

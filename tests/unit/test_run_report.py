@@ -108,8 +108,8 @@ def test_the_documents_keys_are_stable() -> None:
     """Programs rely on these keys, in the document and in each denial."""
     document = _report().to_json()
     assert list(document) == [
-        *("exit_code", "outcome", "message", "code", "duration_s", "peak_memory_bytes", "storage", "decisions"),
-        *("denials", "limit", "confinement", "audit_log", "warden_restarts", "notes", "stdout", "stderr"),
+        *("exit_code", "outcome", "message", "code", "duration_s", "peak_memory_bytes", "storage", "cpu"),
+        *("decisions", "denials", "limit", "confinement", "audit_log", "warden_restarts", "notes", "stdout", "stderr"),
     ]
     assert document["decisions"] == {"allowed": 0, "denied": 1}
     assert document["denials"] == [

@@ -1,5 +1,5 @@
 ;; An actor (wit/airssys-core.wit) by hand: the first byte of a message says what it does, the rest is what with.
-;;   e echo   n nothing   x fails   t traps   s spins   z sleeps   l logs   h turns unhealthy
+;;   e echo   n nothing   x fails   t traps   s spins   b spins for a moment   z sleeps   l logs   h turns unhealthy
 ;;   g gets the key   p sets the key "k"   m sends to "other"   r requests of "other"   a asks whether it may read a key
 ;; A callback's payload goes to "other"; so does the number of its error's case.
 (component
@@ -120,7 +120,7 @@
     (func (export "handle-message")
       (param $sender i32) (param i32) (param $at i32) (param $length i32) (param i32 i32 i32) (param $wants i32)
       (result i32)
-      (local $what i32) (local $rest i32) (local $left i32)
+      (local $what i32) (local $rest i32) (local $left i32) (local $turns i32)
       (if (i32.eqz (local.get $length)) (then (return (call $none))))
       (local.set $what (i32.load8_u (local.get $at)))
       (local.set $rest (i32.add (local.get $at) (i32.const 1)))
@@ -129,6 +129,9 @@
       (if (i32.eq (local.get $what) (i32.const 0x78)) (then (return (call $failed))))
       (if (i32.eq (local.get $what) (i32.const 0x74)) (then unreachable))
       (if (i32.eq (local.get $what) (i32.const 0x73)) (then (loop $spin (br $spin))))
+      (if (i32.eq (local.get $what) (i32.const 0x62)) (then
+        (local.set $turns (i32.const 20000000))
+        (loop $turn (br_if $turn (local.tee $turns (i32.sub (local.get $turns) (i32.const 1)))))))
       (if (i32.eq (local.get $what) (i32.const 0x7a)) (then (call $sleep (i32.const 600000))))
       (if (i32.eq (local.get $what) (i32.const 0x68)) (then (global.set $health (i32.const 2))))
       (if (i32.eq (local.get $what) (i32.const 0x6c)) (then

@@ -16,6 +16,7 @@ import pytest
 
 from ipc import memory_file
 from ipc.channel import Channel
+from ipc.policy.quotas import QUOTAS
 from supervisor.control_messages import ANSWERS, CallAnswer, CallComponent, NotDone
 
 SILENT = ""
@@ -146,7 +147,7 @@ def test_what_is_kept_is_there_after_everything_has_ended(airssys, up, actor) ->
         assert airssys("call", "one", "-", stdin=b"pprecious").code == 0
         quotas = {each["name"]: each for each in airssys("quota", "one", "--json").json()["quotas"]}
         assert quotas["storage"]["usage"] == len("k") + len("precious") + 64
-        assert set(quotas) == {"storage", "message_rate", "memory"}
+        assert list(quotas) == [kind.name for kind in QUOTAS]
         assert airssys("call", "other", "-", stdin=b"gk").stdout == ""
         os.killpg(fleet.process.pid, signal.SIGKILL)
         fleet.process.wait()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipc.messages import Detach, Detached, Question, Reply, StorageBounds, StorageExceeded
+from ipc.messages import Detach, Detached, Question, Reply, StorageBounds, StorageExceeded, StorageMeasured
 
 if TYPE_CHECKING:
     from conftest import Stage
@@ -46,5 +46,10 @@ def test_a_quota_holds_while_a_question_is_open(stage: Stage, tree: Path, size: 
     assert stage.events(event="file_access", resource=str(tree / "out/new"))
     stage.channel.send(Reply(actor.worker_id, last=True))
     stage.channel.send(Detach(actor.worker_id))
-    message, _ = stage.channel.receive((Detached, StorageExceeded), 20)
+    message, _ = stage.channel.receive((Detached, StorageExceeded, StorageMeasured), 20)
+    if isinstance(message, StorageMeasured):
+        assert message.usage_bytes >= size
+        message, _ = stage.channel.receive((Detached,), 20)
     assert isinstance(message, Detached)
+    assert message.storage_bytes is not None
+    assert message.storage_bytes >= size
