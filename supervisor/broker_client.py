@@ -34,6 +34,7 @@ from ipc.broker.orders import (
     NamespaceRemoved,
     PeerPhased,
     ProviderAway,
+    ProviderEnded,
     ProviderUses,
     Quotas,
     ReadProviders,
@@ -343,6 +344,11 @@ class BrokerClient:
         """Let calls be given to a process over `channel`, which stays the caller's."""
         if self._ready:
             self._send(order, channel)
+
+    def provider_ended(self, order: ProviderEnded) -> None:
+        """Say that a process of a provider has ended."""
+        if self._ready:
+            self._send(order)
 
     def provider_away(self, order: ProviderAway) -> None:
         """Say that a provider takes no calls for a while."""

@@ -13,7 +13,7 @@ from itertools import count
 from typing import Final
 
 from ipc.audit.event import AuditEvent
-from ipc.broker.orders import EndProvider, ProviderAway, ProviderTerms, SetProviders, UseProvider
+from ipc.broker.orders import EndProvider, ProviderAway, ProviderEnded, ProviderTerms, SetProviders, UseProvider
 from ipc.errors import AirssysError, AuditError, PeerProtocolError
 from ipc.provider.protocol import REASON_MAX
 from ipc.struct import replace
@@ -214,12 +214,13 @@ class FleetProviders:
         if slot.life.phase is Phase.STARTING:
             self._greet(slot)  # it may have said why
         if slot.process is process:
-            process.kill()  # what it left behind
             self._lose(slot, process.ended() or "it ended")
 
     def _lose(self, slot: _Slot, reason: str, code: str = "") -> None:
         """One has ended, or is to end: it is named, and its place is free for another one, at once or later."""
         name, pid = slot.provider.name, 0 if slot.process is None else slot.process.pid
+        if slot.handed and self._client is not None:
+            self._client.provider_ended(ProviderEnded(slot.number))
         self._let_go(slot)
         slot.life = advance(slot.life, Event.ENDED, time.monotonic_ns(), reason[:REASON_MAX])
         event = AuditEvent("provider_lost", resource=name, code=code, reason=reason, detail={"pid": pid})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 from typing import Final
@@ -106,12 +107,18 @@ class ProviderProcess:
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until it has ended; False when the time was over first."""
-        return self._spawned.wait(timeout_s)
+        if self._spawned.wait_status is not None:
+            return True
+        poller = select.poll()
+        poller.register(self.pidfd, select.POLLIN)
+        return bool(poller.poll(timeout_s * 1000))
 
     def ended(self) -> str | None:
-        """Return how it ended, in words; None while it lives."""
-        if not self._spawned.wait(0):
+        """Return how it ended, in words; None while it lives. What it left behind is killed."""
+        if not self.wait(0):
             return None
+        self.kill()
+        self._spawned.wait(0)
         code = os.waitstatus_to_exitcode(self._spawned.wait_status or 0)
         words = self._spawned.last_words().splitlines()
         how = f"it was ended by signal {-code}" if code < 0 else f"it ended with {code}"

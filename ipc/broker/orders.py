@@ -141,6 +141,12 @@ class UseProvider(Message, frozen=True):
     process: int
 
 
+class ProviderEnded(Message, frozen=True):
+    """Supervisor → broker: this process has ended, whoever else may still hold its socket."""
+
+    process: int
+
+
 class ProviderAway(Message, frozen=True):
     """Supervisor → broker: no process of this provider will take calls soon, and why."""
 

@@ -12,6 +12,7 @@ from typing import Final
 import zmq
 
 from ipc.broker.events import Provide, Provided
+from ipc.broker.messages import MAX_PAYLOAD_BYTES
 from ipc.broker.orders import EndProvider, ProviderTerms, ProviderUse
 from ipc.broker.providing import Drop, HandOver, Providing, Step
 from ipc.errors import PeerProtocolError
@@ -59,6 +60,16 @@ class ProviderLinks:
         self._poller.register(descriptor, zmq.POLLIN)
         self._carry_out(self._providing.arrived(descriptor, name, now_ns))
 
+    def ended(self, process: int, now_ns: int) -> None:
+        """A process has ended; what it has started and left may hold its end of the socket."""
+        for descriptor in [number for number, wire in self._wires.items() if wire.process == process]:
+            self._providing.leaves(descriptor)
+            # What it had said before comes first: an answer in pieces at most.
+            for _ in range(MAX_PAYLOAD_BYTES // READ_BYTES + 2):
+                if not self._read(descriptor, now_ns):
+                    break
+            self._carry_out(self._providing.lost(descriptor))
+
     def away(self, name: str, reason: str) -> None:
         """None will come soon."""
         self._carry_out(self._providing.away(name, reason))
@@ -94,25 +105,28 @@ class ProviderLinks:
         if due_ns is not None and due_ns <= now_ns:
             self._carry_out(self._providing.due(now_ns))
 
-    def _read(self, descriptor: int, now_ns: int) -> None:
+    def _read(self, descriptor: int, now_ns: int) -> bool:
+        """Take what has come; whether there may be more."""
         wire = self._wires.get(descriptor)
         if wire is None:
-            return
+            return False
         providing = self._providing
         try:
             data = wire.socket.recv(READ_BYTES, socket.MSG_DONTWAIT)
         except BlockingIOError:
-            return
+            return False
         except OSError:
             data = b""
         if not data:
             self._carry_out(providing.lost(descriptor))
-            return
+            return False
         try:
             for body in wire.reader.feed(data):
                 self._carry_out(providing.answered(descriptor, read_answer(body), now_ns))
         except PeerProtocolError as error:
             self._carry_out(providing.broke(descriptor, str(error)))
+            return False
+        return True
 
     def _write(self, descriptor: int) -> None:
         wire = self._wires.get(descriptor)

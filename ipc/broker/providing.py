@@ -55,15 +55,16 @@ class _Waiting:
 
 
 class _Link:
-    """One process: the call that it has, if any, and until when."""
+    """One process: the call that it has, if any, and until when; whether it gets another one."""
 
-    __slots__ = ("due_ns", "number", "order", "provider")
+    __slots__ = ("due_ns", "leaves", "number", "order", "provider")
 
     def __init__(self, number: int, provider: _Provider) -> None:
         self.number = number
         self.provider = provider
         self.order: Provide | None = None
         self.due_ns = 0
+        self.leaves = False
 
 
 class _Provider:
@@ -183,6 +184,11 @@ class Providing:
             done = Provided(order.ticket, answer.payload)
         return [done, *self._next(known, now_ns)]
 
+    def leaves(self, link: int) -> None:
+        """A process has ended: what it still says counts, and it gets nothing more."""
+        if link in self._links:
+            self._links[link].leaves = True
+
     def broke(self, link: int, why: str) -> list[Step]:
         """A process sent what is no answer: it is of no use any more."""
         return self._drop(link, BROKE_PROTOCOL, why, ErrorKind.UNAVAILABLE, "the provider sent what is no answer")
@@ -236,7 +242,7 @@ class Providing:
     def _next(self, link: _Link, now_ns: int) -> list[Step]:
         """Give it what waits: of the instance whose turn it is, which then is the last."""
         waiting = link.provider.waiting
-        if not waiting:
+        if not waiting or link.leaves:
             return []
         instance = next(iter(waiting))
         queue = waiting.pop(instance)

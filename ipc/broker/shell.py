@@ -59,6 +59,7 @@ from ipc.broker.orders import (
     NamespaceRemoved,
     PeerPhased,
     ProviderAway,
+    ProviderEnded,
     ProviderUses,
     Quotas,
     QuotaState,
@@ -96,6 +97,7 @@ _ORDERS: Final = (
     SetProviders,
     UseProvider,
     ProviderAway,
+    ProviderEnded,
     ReadProviders,
 )
 _MAIL_MAX: Final = 10_000
@@ -420,6 +422,8 @@ class Broker:
                 self._providers.define(providers)
             case UseProvider(provider, process):
                 self._providers.add(provider, process, descriptors[0], time.monotonic_ns())
+            case ProviderEnded(process):
+                self._providers.ended(process, time.monotonic_ns())
             case ProviderAway(provider, reason):
                 self._providers.away(provider, reason)
             case ReadProviders():

@@ -102,6 +102,34 @@ def test_an_end_is_met_at_once_also_in_the_middle_of_an_answer(stage: Stage) -> 
     assert stage.ended == [EndProvider("rates", 4, "", "")]
 
 
+def test_a_process_that_left_its_socket_to_another_is_met_all_the_same(stage: Stage) -> None:
+    """The supervisor's word ends the call, though the socket stays open; said twice it is no news."""
+    stage.call(1)
+    with stage.theirs.dup():
+        stage.theirs.close()
+        stage.turn()
+        assert stage.finished == []
+        stage.links.ended(3, 0)
+        assert stage.finished == []
+        stage.links.ended(4, 0)
+        stage.links.ended(4, 0)
+    assert [(each.ticket, each.kind) for each in stage.finished] == [(1, "unavailable")]
+
+
+def test_what_a_process_said_before_its_end_counts(stage: Stage) -> None:
+    """Its last answer, also where the supervisor's word of its end is the first to be read."""
+    stage.call(1)
+    stage.receive(1)
+    stage.call(2)
+    payload = bytes(100_000)
+    stage.theirs.setblocking(True)
+    stage.theirs.sendall(pack_frame(Answer(1, payload)))
+    stage.links.ended(4, 0)
+    assert stage.finished == [Provided(1, payload)]
+    assert [each.process for each in stage.ended] == [4]
+    assert stage.links.uses()[0].waiting == 1, "the next one is for the next process"
+
+
 @pytest.mark.parametrize(
     "data",
     [
