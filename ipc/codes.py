@@ -274,6 +274,26 @@ _ENTRIES: Final = (
         "Its process was stopped, or is starved of CPU: see the load of the host and the component's cpu_time.",
     ),
     Code(
+        "A1811",
+        "provider too slow",
+        "The provider of a custom capability did not answer within its timeout, and was ended. Whether it did its work "
+        "is not known. Another one takes its place.",
+        "Raise timeout in its [providers] section of airssys.toml, or see what it did: `airssys logs provider.NAME`.",
+    ),
+    Code(
+        "A1812",
+        "refused by the provider",
+        "The grant allows the action, and the provider of the custom capability itself refused this one.",
+        "The reason is the provider's own. What it allows is its settings' and its program's to say.",
+    ),
+    Code(
+        "A1813",
+        "provider broke the protocol",
+        "The provider of a custom capability sent what is no answer to the call that it had, or more than it may. It "
+        "was ended, and another one takes its place.",
+        "Fix the provider: its standard output carries answers and nothing else (docs/reference/providers.md).",
+    ),
+    Code(
         "A2001",
         "out of memory",
         "The component needed more memory than its limit.",

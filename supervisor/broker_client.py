@@ -28,13 +28,20 @@ from ipc.broker.orders import (
     CallActor,
     Dismiss,
     EndPeerNow,
+    EndProvider,
     ForgetCall,
     HereIAm,
     NamespaceRemoved,
     PeerPhased,
+    ProviderAway,
+    ProviderEnded,
+    ProviderUses,
     Quotas,
+    ReadProviders,
     ReadQuotas,
     RemoveNamespace,
+    SetProviders,
+    UseProvider,
     UseWarden,
 )
 from ipc.channel import Channel
@@ -63,8 +70,10 @@ _OWN_ENDS = (69, 73)
 SOCKET_NAME = "broker.sock"
 DEFAULT_REQUIRED = ("rlimits", "no_new_privs", "landlock", "seccomp")
 
-BrokerMessage = BrokerReady | PeerPhased | EndPeerNow | ActorCalled | Quotas | NamespaceRemoved
-_MESSAGES = (BrokerReady, PeerPhased, EndPeerNow, ActorCalled, Quotas, NamespaceRemoved, HereIAm)
+BrokerMessage = (
+    BrokerReady | PeerPhased | EndPeerNow | ActorCalled | Quotas | NamespaceRemoved | EndProvider | ProviderUses
+)
+_MESSAGES = (*BrokerMessage.__args__, HereIAm)
 ASK_NS = 2 * 10**9
 """How often a broker is asked whether it is there."""
 ANSWER_WITHIN_NS = 10 * 10**9
@@ -124,6 +133,8 @@ class BrokerClient:
         self._admitted: dict[str, tuple[Admit, bytes]] = {}
         self.layers: tuple[LayerReport, ...] = ()
         self.restarts = 0
+        self.providers: SetProviders | None = None
+        """What serves custom capabilities, for each broker to know before anybody asks it."""
 
     def __enter__(self) -> BrokerClient:
         return self
@@ -223,6 +234,8 @@ class BrokerClient:
             for warden in self._warden_channels():
                 self._send(UseWarden(), warden)
                 os.close(warden)
+            if self.providers is not None:
+                self._send(self.providers)
             for admit, document in self._admitted.values():
                 self._send_admit(admit, document)
             if self.restarts:
@@ -326,6 +339,25 @@ class BrokerClient:
     def read_quotas(self) -> bool:
         """Ask for the quotas; False when there is no broker at the moment."""
         return self._ready and self._send(ReadQuotas())
+
+    def use_provider(self, order: UseProvider, channel: int) -> None:
+        """Let calls be given to a process over `channel`, which stays the caller's."""
+        if self._ready:
+            self._send(order, channel)
+
+    def provider_ended(self, order: ProviderEnded) -> None:
+        """Say that a process of a provider has ended."""
+        if self._ready:
+            self._send(order)
+
+    def provider_away(self, order: ProviderAway) -> None:
+        """Say that a provider takes no calls for a while."""
+        if self._ready:
+            self._send(order)
+
+    def read_providers(self) -> bool:
+        """Ask what was asked of the providers; False when there is no broker at the moment."""
+        return self._ready and self._send(ReadProviders())
 
     def remove_namespace(self, namespace: str) -> bool:
         """Have all removed that a component keeps; False when there is no broker at the moment."""

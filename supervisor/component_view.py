@@ -12,7 +12,7 @@ from supervisor import places
 from supervisor.host_policy import component_parameters, data_directory, host_paths, policy_document
 from supervisor.manifest import BoundManifest, Manifest, Variables, bind, load_manifest, stand_ins
 from supervisor.settings import ComponentSettings, Settings, load_settings
-from supervisor.surroundings import home_directories, path_directories
+from supervisor.surroundings import home_directories, path_directories, provider_directories
 from supervisor.usage_error import UsageError as UsageError
 
 TMP_STAND_IN: Final = "/<tmp>"
@@ -35,13 +35,16 @@ class ComponentView(Struct, frozen=True):
             self.bound,
             self.settings,
             instance=self.host.instance,
-            path_directories=path_directories(os.environ),
+            path_directories=self._program_directories(),
             home_directories=home_directories(),
         )
 
     def forbidden(self) -> ForbiddenPaths:
         """Return what no grant reaches on this host."""
-        return ForbiddenPaths(host_paths(self.settings), path_directories(os.environ), self.host.lift_guarded)
+        return ForbiddenPaths(host_paths(self.settings), self._program_directories(), self.host.lift_guarded)
+
+    def _program_directories(self) -> tuple[str, ...]:
+        return (*path_directories(os.environ), *provider_directories(self.settings.providers))
 
 
 def parse_assignments(texts: Sequence[str]) -> dict[str, str]:

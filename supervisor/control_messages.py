@@ -22,7 +22,8 @@ class Role(IntEnum):
 
 
 class GetStatus(Message, frozen=True):
-    """How is everything, or one component of this name? Parts: SupervisorStatus, then a ComponentStatus each."""
+    """How is everything, or one component of this name? Parts: SupervisorStatus, then a ComponentStatus each;
+    of everything also a ProviderStatus each."""
 
     name: str = ""
 
@@ -108,6 +109,24 @@ class ComponentStatus(Message, frozen=True):
     ended: str
 
 
+class ProviderStatus(Message, frozen=True):
+    """One provider of custom capabilities: how it is (`provider_life.state_of`), and what was asked of it.
+
+    `reason` says why a process of it died last. The counts are those since the broker began; -1: not known now.
+    """
+
+    name: str
+    capabilities: tuple[str, ...]
+    program: str
+    state: str
+    pids: tuple[int, ...]
+    calls: int
+    failed: int
+    busy: int
+    waiting: int
+    reason: str
+
+
 class QuotaStatus(Message, frozen=True):
     """One quota of one component; `limit` None is unlimited, `peak` None where nobody watches it.
 
@@ -149,11 +168,12 @@ class NotDone(Message, frozen=True):
     hint: str = ""
 
 
-Part = SupervisorStatus | ComponentStatus | QuotaStatus | LogFiles | CallAnswer
+Part = SupervisorStatus | ComponentStatus | ProviderStatus | QuotaStatus | LogFiles | CallAnswer
 Ending = Done | NotDone
 ANSWERS: Final[tuple[type, ...]] = (
     SupervisorStatus,
     ComponentStatus,
+    ProviderStatus,
     QuotaStatus,
     LogFiles,
     CallAnswer,

@@ -13,7 +13,7 @@ from ipc import memory_file
 from ipc.audit.event import AuditEvent
 from ipc.audit.folding import Folder
 from ipc.broker.messages import MAX_PAYLOAD_BYTES
-from ipc.broker.orders import QuotaState
+from ipc.broker.orders import ProviderUse, QuotaState
 from ipc.errors import AuditError
 from ipc.policy.quotas import MEMORY, QUOTAS, STORAGE
 from supervisor.control import SOCKET_NAME, Client
@@ -25,6 +25,7 @@ from supervisor.control_messages import (
     GetStatus,
     LogFiles,
     OpenLogs,
+    ProviderStatus,
     QuotaStatus,
     Request,
     ShutDown,
@@ -33,9 +34,10 @@ from supervisor.control_messages import (
 from supervisor.control_roles import Peer
 from supervisor.fleet import Fleet
 from supervisor.lifecycle import Phase
-from supervisor.manifest.checks import check_name
 from supervisor.member import COMMAND, Member
 from supervisor.output_log import open_log_files
+from supervisor.output_view import check_log_name
+from supervisor.provider_life import state_of
 from supervisor.terminal import visible
 
 REFUSED_CODE = "A3009"
@@ -56,6 +58,7 @@ class FleetDesk:
         self._leaving: list[Client] = []
         self._calls: dict[int, Client] = {}
         self._reading_quotas: list[tuple[Client, tuple[str, ...]]] = []
+        self._reading_providers: list[Client] = []
 
     # -- the desk of the control socket --------------------------------------------------------------------------------
 
@@ -78,6 +81,8 @@ class FleetDesk:
         with contextlib.suppress(ValueError):
             self._leaving.remove(client)
         self._reading_quotas = [waiting for waiting in self._reading_quotas if waiting[0] is not client]
+        with contextlib.suppress(ValueError):
+            self._reading_providers.remove(client)
         for call in [call for call, caller in self._calls.items() if caller is client]:
             del self._calls[call]
             if self._fleet.broker is not None:
@@ -100,6 +105,12 @@ class FleetDesk:
         for client, names in waiting:
             self._tell_quotas(client, names, states)
 
+    def on_provider_uses(self, uses: tuple[ProviderUse, ...]) -> None:
+        """Tell those who asked for the status what it ends with."""
+        waiting, self._reading_providers = self._reading_providers, []
+        for client in waiting:
+            self._tell_providers(client, uses)
+
     def on_nobody_answers(self) -> None:
         """Tell whoever waits for the broker that it has ended."""
         calls, self._calls = self._calls, {}
@@ -107,6 +118,7 @@ class FleetDesk:
             client.part(CallAnswer("unavailable", "the broker ended before it had an answer"))
             client.done()
         self.on_quotas(())
+        self.on_provider_uses(())
 
     def refused(self, what: str, peer: Peer) -> None:
         """Put on record that somebody asked for what they may not; what repeats is counted."""
@@ -182,11 +194,40 @@ class FleetDesk:
         )
         for member in members:
             client.part(component_status(member))
+        broker = self._fleet.broker
+        if name or self._fleet.providers is None:
+            client.done()
+        elif broker is not None and broker.read_providers():
+            self._reading_providers.append(client)
+            self._fleet.providers.wait_for_uses(lambda: self.on_provider_uses(()))
+        else:
+            self._tell_providers(client, ())
+
+    def _tell_providers(self, client: Client, uses: Sequence[ProviderUse]) -> None:
+        providers = self._fleet.providers
+        of_each = {use.provider: use for use in uses}
+        for provider in () if providers is None else providers.settings:
+            assert providers is not None
+            use = of_each.get(provider.name, ProviderUse(provider.name, -1, -1, -1, -1))
+            client.part(
+                ProviderStatus(
+                    name=provider.name,
+                    capabilities=provider.capabilities,
+                    program=provider.program,
+                    state=state_of(providers.lives(provider.name)),
+                    pids=tuple(providers.pids(provider.name)),
+                    calls=use.calls,
+                    failed=use.failed,
+                    busy=use.busy,
+                    waiting=use.waiting,
+                    reason=providers.reason(provider.name),
+                )
+            )
         client.done()
 
     def _logs(self, name: str, client: Client) -> None:
         # Of one that is not here any more there may still be files; a name that can't be one is never looked for.
-        files = [] if check_name(name) is not None else open_log_files(self._log_directory, name)
+        files = [] if check_log_name(name) is not None else open_log_files(self._log_directory, name)
         if not files and name not in self._fleet.members:
             self._named(name, client)
             return

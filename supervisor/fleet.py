@@ -17,6 +17,8 @@ from ipc.errors import AirssysError, AuditError
 from supervisor.event_loop import EventLoop
 from supervisor.fleet_broker import KEY as BROKER_KEY
 from supervisor.fleet_broker import FleetBroker
+from supervisor.fleet_providers import KEY as PROVIDERS_KEY
+from supervisor.fleet_providers import FleetProviders
 from supervisor.host import Host, new_worker_id
 from supervisor.host_source import KEY as HOST_KEY
 from supervisor.host_source import HostSource
@@ -58,6 +60,7 @@ class Fleet:
         self.ended_by = 0
         """The signal that came first, where one did."""
         self.broker: FleetBroker | None = None
+        self.providers: FleetProviders | None = None
         self._audience = audience
         self._runs: dict[str, RunLoop] = {}
         self._queue: deque[Member] = deque()
@@ -68,6 +71,8 @@ class Fleet:
         """Want all of them."""
         if self.broker is not None:
             self.loop.add(BROKER_KEY, self.broker)
+        if self.providers is not None:
+            self.loop.add(PROVIDERS_KEY, self.providers)
         for member in self.members.values():
             self.happen(member, Event.WANTED)
 

@@ -20,7 +20,10 @@ from ipc.broker.orders import (
     BrokerReady,
     CallActor,
     EndPeerNow,
+    EndProvider,
     PeerPhased,
+    ProviderUse,
+    ProviderUses,
     Quotas,
     QuotaState,
 )
@@ -31,6 +34,7 @@ from supervisor.broker_client import BrokerClient, BrokerOptions, Heard, Lost
 from supervisor.broker_restart import GiveUp
 from supervisor.component_directories import make_data_directory
 from supervisor.event_loop import READ, Interest
+from supervisor.fleet_providers import FleetProviders
 from supervisor.host import Host
 from supervisor.member import Plan
 from supervisor.warden_client import WardenClient
@@ -64,6 +68,9 @@ class Askers(Protocol):
     def on_quotas(self, states: tuple[QuotaState, ...]) -> None:
         """How full the quotas are that the broker sees to."""
 
+    def on_provider_uses(self, uses: tuple[ProviderUse, ...]) -> None:
+        """What was asked of the providers."""
+
     def on_nobody_answers(self) -> None:
         """The broker has ended; what it was asked it will not answer."""
 
@@ -71,8 +78,11 @@ class Askers(Protocol):
 class FleetBroker:
     """The broker of one fleet."""
 
-    def __init__(self, host: Host, workers: int, peers: Peers, askers: Askers) -> None:
+    def __init__(
+        self, host: Host, workers: int, peers: Peers, askers: Askers, providers: FleetProviders | None = None
+    ) -> None:
         """Prepare one for so many workers; raises ConfigError where its places can't be made."""
+        self._providers = providers
         self._host = host
         self._peers = peers
         self._askers = askers
@@ -98,12 +108,15 @@ class FleetBroker:
 
     def start(self) -> None:
         """Start it; it becomes ready by itself."""
+        if self._providers is not None:
+            self._client.providers = self._providers.terms()
         self._client.start()
         self._host.supply.on_started = self._introduce
 
     def wait_ready(self) -> None:
         """Wait until it takes connections; raises ConfinementError when it can't."""
         self._client.wait_ready()
+        self._has_begun()
 
     def close(self) -> None:
         """End it."""
@@ -161,6 +174,10 @@ class FleetBroker:
         """Say that nobody waits for a call any more."""
         self._client.forget_call(call)
 
+    def read_providers(self) -> bool:
+        """Ask what was asked of the providers; False when there is no broker at the moment."""
+        return self._client.read_providers()
+
     def read_quotas(self) -> bool:
         """Ask for the quotas; False when there is no broker at the moment."""
         return self._client.read_quotas()
@@ -185,6 +202,8 @@ class FleetBroker:
         heard = self._client.receive(0)
         if isinstance(heard, Lost):
             self._askers.on_nobody_answers()
+            if self._providers is not None:
+                self._providers.broker_lost()
             self._peers.on_broker_lost(heard.after.reason if isinstance(heard.after, GiveUp) else "")
         elif isinstance(heard, Heard):
             self._take(heard)
@@ -199,8 +218,17 @@ class FleetBroker:
                 self._askers.on_called(call, kind, reason, heard.payload)
             case Quotas(states):
                 self._askers.on_quotas(states)
+            case ProviderUses(uses):
+                self._askers.on_provider_uses(uses)
+            case EndProvider():
+                if self._providers is not None:
+                    self._providers.end(heard.message)
             case BrokerReady():
-                pass
+                self._has_begun()
+
+    def _has_begun(self) -> None:
+        if self._providers is not None:
+            self._providers.broker_ready(self._client)
 
     # -- broker and warden ---------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 
 from ipc.errors import ConfigError
 from ipc.policy.capability import Grant
+from ipc.struct import replace
 from supervisor.manifest import Manifest, ParameterValue, Variables, bind, parse_manifest
 from supervisor.terminal import visible
 from supervisor.toml_source import read_toml_bytes
@@ -35,7 +36,4 @@ def read_grant_file(
                 hint="a grant can only take away from what Component.toml asks for",
             )
     bound = bind(reviewed, parameters, variables, cwd=cwd, real_path=real_path)
-    return tuple(
-        Grant(grant.action, grant.pattern_text, f"{path} ({grant.source})", grant.required, grant.methods)
-        for grant in bound.grants
-    )
+    return tuple(replace(grant, source=f"{path} ({grant.source})") for grant in bound.grants)

@@ -1,12 +1,13 @@
 """What a manifest asks for, in words for a person, most dangerous first. Pure."""
 
+import json
 import re
 from collections.abc import Sequence
 from enum import IntEnum
 from itertools import takewhile
 from typing import Final
 
-from ipc.policy.capability import Grant, parse_grant_pattern, separator_of
+from ipc.policy.capability import Grant, Metadata, parse_grant_pattern, separator_of
 from ipc.policy.endpoints import EndpointPattern
 from ipc.policy.patterns import is_too_broad, parse_pattern
 from ipc.struct import Struct
@@ -172,7 +173,8 @@ def _sentence(request: Request, shown: str, place: str) -> str:
     methods = f" with {', '.join(request.methods)}" if request.methods else ""
     custom = re.fullmatch(r"custom\.([^.]+)\.([^.]+)", request.action)
     if custom:
-        return f'ask {custom[1]} to "{custom[2]}"'
+        told = f" with {', '.join(metadata_words(request.metadata))}" if request.metadata else ""
+        return f'ask {custom[1]} to "{custom[2]}"{told}'
     clause = {
         "network.connect": f"connect to {shown}{methods}",
         "network.listen": f"accept connections on {shown}",
@@ -185,6 +187,11 @@ def _sentence(request: Request, shown: str, place: str) -> str:
         "secrets.env": f"be given the secret {shown}",
     }
     return clause[request.action]
+
+
+def metadata_words(metadata: Metadata) -> list[str]:
+    """Return what stands beside a custom capability, as TOML writes it."""
+    return [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in metadata]
 
 
 def _files(request: Request, shown: str) -> str:

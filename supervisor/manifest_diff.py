@@ -15,6 +15,7 @@ from ipc.struct import Struct
 from supervisor import units
 from supervisor.host_policy import ResolvedQuota
 from supervisor.manifest import Manifest, Parameter, Request
+from supervisor.manifest_asks import metadata_words
 from supervisor.manifest_terms import Terms
 from supervisor.run_request import DEFAULT_OUTPUT_BYTES
 
@@ -84,9 +85,10 @@ def _compare_capabilities(found: _Found, old: Manifest, new: Manifest, terms: tu
     old_coverage = Coverage(grant for _, grant in before)
     new_coverage = Coverage(grant for _, grant in after)
     had = {_term(grant): request for request, grant in before}
+    old_told, new_told = ({(grant.action, grant.metadata) for _, grant in side} for side in (before, after))
     for request, grant in after:
         shown, line = _shown(request), request.line
-        if not old_coverage.covers(grant):
+        if not old_coverage.covers(grant) or (grant.metadata and (grant.action, grant.metadata) not in old_told):
             found.wider.append(Change("capability", request.action, None, shown, line, request))
             continue
         twin = had.get(_term(grant))
@@ -98,7 +100,7 @@ def _compare_capabilities(found: _Found, old: Manifest, new: Manifest, terms: tu
             what = f"{request.action} {shown}"
             found.changed.append(Change("capability", what, words[twin.required], words[request.required], line))
     for request, grant in before:
-        if not new_coverage.covers(grant):
+        if not new_coverage.covers(grant) or (grant.metadata and (grant.action, grant.metadata) not in new_told):
             found.narrower.append(Change("capability", request.action, _shown(request), None, request.line, request))
 
 
@@ -107,7 +109,7 @@ def _term(grant: Grant) -> tuple[str, str, tuple[str, ...]]:
 
 
 def _shown(request: Request) -> str:
-    return " ".join([request.resource, *request.methods])
+    return " ".join([request.resource, *request.methods, *metadata_words(request.metadata)])
 
 
 def _compare_limits(found: _Found, old: Version, new: Version) -> None:

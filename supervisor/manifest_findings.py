@@ -14,6 +14,7 @@ from supervisor.broad_grants import is_broad_allowed, is_too_broad_grant
 from supervisor.manifest import BoundManifest, Manifest, Request, only_brokered
 from supervisor.manifest.template import variables_in
 from supervisor.manifest_asks import HOME, HOMES, is_beneath, literal_prefix
+from supervisor.provider_settings import ProviderSettings
 from supervisor.settings import ComponentSettings
 from supervisor.socket_imports import is_habit, opening_sockets
 
@@ -177,6 +178,19 @@ def _unused_parameters(manifest: Manifest) -> list[Finding]:
         for each in manifest.parameters
         if each.name not in used
     ]
+
+
+def unserved_capabilities(manifest: Manifest, providers: Sequence[ProviderSettings]) -> tuple[Finding, ...]:
+    """Return the custom capabilities that are asked for and that no provider of this host serves."""
+    served = {capability for provider in providers for capability in provider.capabilities}
+    findings: dict[str, Finding] = {}
+    for request in manifest.requests():
+        family, _, rest = request.action.partition(".")
+        name = rest.rpartition(".")[0]
+        if family == "custom" and name not in served:
+            message = f"no provider serves {name} on this host: each call will be unavailable"
+            findings.setdefault(name, Finding("warning", "no_provider", message, request.key, request.line))
+    return tuple(findings.values())
 
 
 _IMPORT_ACTIONS: Final = (

@@ -34,7 +34,8 @@ class Terms:
         text = request.resource if request.action == "secrets.env" else self.text(request.resource)
         if request.action in FILE_ACTIONS and not text.startswith("/"):
             text = f"/{text}"  # a variable that holds an absolute path stands at the beginning
-        return Grant(request.action, text, f"{request.key}:{request.line}", request.required, request.methods)
+        source = f"{request.key}:{request.line}"
+        return Grant(request.action, text, source, request.required, request.methods, request.metadata)
 
     def _mark(self, variable: Variable) -> str:
         name = variable.name

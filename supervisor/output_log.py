@@ -31,6 +31,10 @@ BYTES_PER_S: Final = 2 << 20
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
+PROVIDER_PREFIX: Final = "provider."
+"""In front of a provider's name, where a component has its own: no component has a dot in its name."""
+
+
 def log_files(directory: str, name: str) -> list[str]:
     """Return the paths that a component's log may have, the oldest first."""
     current = os.path.join(directory, f"{name}.log")

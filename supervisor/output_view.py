@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator, Sequence
 
 from ipc.struct import Struct
+from supervisor.manifest.checks import check_name
+from supervisor.output_log import PROVIDER_PREFIX
 from supervisor.terminal import visible
 
 _LINE = re.compile(
@@ -101,3 +103,8 @@ def since_text(at_ns: int) -> str:
     """Return a time as lines have it."""
     second, nanosecond = divmod(at_ns, 10**9)
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)) + f".{nanosecond:09d}Z"
+
+
+def check_log_name(name: str) -> str | None:
+    """Say what was expected of a name whose log is asked for; None for one that can be a component's or provider's."""
+    return check_name(name.removeprefix(PROVIDER_PREFIX))

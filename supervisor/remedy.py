@@ -17,6 +17,8 @@ def what_would_allow(code: str, action: str, resource: str, rule: str, identity:
     if code in NOT_GRANTED and action in FILE_ACTIONS:
         pattern = json.dumps(literal_pattern_text(resource), ensure_ascii=False)
         return f"[capabilities.filesystem] {verb} = [{pattern}] in Component.toml, or --{verb} {shell_quoted(resource)}"
+    if code in NOT_GRANTED and place.startswith("custom."):
+        return f'"{verb}" in actions of [capabilities.{place}] in Component.toml'
     if code in NOT_GRANTED and place:
         return f"[capabilities.{place}] {verb} in Component.toml"
     if code == "A1102":

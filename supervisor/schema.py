@@ -216,6 +216,10 @@ class _SchemaSection(Section):
         self._note(key, dict(_SCALAR))
         return None
 
+    def free_table(self, key: str) -> Mapping[str, object]:
+        self._note(key, {"type": "object"})
+        return {}
+
     def raw(self, key: str) -> object:
         # Whoever reads it so reads it by its type elsewhere, or takes any scalar.
         if key not in self._table.keys:

@@ -21,6 +21,7 @@ from supervisor.toml_source import ConfigFileError, KeyPath, Origin, Problem, To
 
 if TYPE_CHECKING:
     from supervisor.manifest.values import ParameterValue
+    from supervisor.provider_settings import ProviderSettings
 
 CONFIG_VARIABLE: Final = "AIRSSYS_CONFIG"
 DROP_IN_DIRECTORY: Final = "airssys.d"
@@ -134,6 +135,7 @@ class Settings(Struct, frozen=True):
     acl: tuple[AclEntry, ...] = ()
     roles: tuple[Role, ...] = ()
     components: tuple[ComponentSettings, ...] = ()
+    providers: tuple[ProviderSettings, ...] = ()
     files: tuple[str, ...] = ()
     origins: Mapping[KeyPath, Origin] = field(default_factory=dict)
 

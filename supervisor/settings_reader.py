@@ -15,6 +15,7 @@ from supervisor.audit_retention import DEFAULT_MAX_SIZE_BYTES, MIN_KEEP_NS, MIN_
 from supervisor.manifest import checks
 from supervisor.manifest.parse import read_quota
 from supervisor.manifest.values import ParameterValue, Quota
+from supervisor.provider_settings import read_providers
 from supervisor.settings import (
     DEFAULT_MAXIMA,
     DEFAULT_QUOTA,
@@ -86,6 +87,7 @@ class _SettingsReader:
             acl=self._acl(root),
             roles=roles,
             components=self._components(root.section("components"), roles),
+            providers=read_providers(root.section("providers")),
             files=files,
             origins=self._document.source.origins,
         )

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from ipc.struct import Struct
 from supervisor import places, units
+from supervisor.provider_settings import ProviderSettings
 from supervisor.quota import Quota
 from supervisor.settings import ComponentSettings, HostDirectories, Settings, format_quota
 from supervisor.toml_source import KeyPath, key_name
@@ -50,6 +51,7 @@ def effective_settings(
         *view.control(),
         *view.rules(),
         *(each for component in settings.components for each in view.component(component)),
+        *(each for provider in settings.providers for each in view.provider(provider)),
     )
 
 
@@ -148,3 +150,28 @@ class _View:
             yield self.setting((*at, "secrets", secret.name, source), secret.file or secret.credential)
         for key, amount in format_quota(own.quota).items():
             yield self.setting((*at, "quota", key), amount)
+
+    def provider(self, own: ProviderSettings) -> Iterator[Setting]:
+        at: KeyPath = ("providers", own.name)
+        yield self.setting((*at, "capabilities"), list(own.capabilities))
+        if own.python:
+            yield self.setting((*at, "python"), own.python)
+            yield self.setting((*at, "path"), own.path or None)
+        else:
+            yield self.setting((*at, "command"), list(own.command))
+        yield self.setting((*at, "timeout"), units.format_duration(own.timeout_ns))
+        yield self.setting((*at, "max_payload"), units.format_size(own.max_payload_bytes))
+        yield self.setting((*at, "memory"), units.format_size(own.memory_bytes))
+        yield self.setting((*at, "parallel"), own.parallel)
+        for key, text in own.environment:
+            yield self.setting((*at, "env", key), text)
+        for key, value in own.settings:
+            yield from self._free((*at, "settings", key), value)
+
+    def _free(self, path: KeyPath, value: object) -> Iterator[Setting]:
+        """What a provider's own settings say: tables key by key."""
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                yield from self._free((*path, key), inner)
+        else:
+            yield self.setting(path, value)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from ipc.policy.quota import QuotaLevel
-from supervisor.control_messages import ComponentStatus, QuotaStatus, SupervisorStatus
+from supervisor.control_messages import ComponentStatus, ProviderStatus, QuotaStatus, SupervisorStatus
 from supervisor.lifecycle import Phase
 from supervisor.terminal import visible
 from supervisor.units import UNLIMITED
@@ -111,6 +111,35 @@ def supervisor_json(status: SupervisorStatus, found_by: str) -> dict[str, object
         "run_as": status.run_as,
         "stopping": status.stopping,
         "trouble": status.trouble or None,
+    }
+
+
+def provider_line(status: ProviderStatus) -> str:
+    """Return what is said of one provider."""
+    counts = ""
+    if status.calls >= 0:
+        failed = f" ({status.failed} with an error)" if status.failed else ""
+        counts = f", {status.calls} call{'s' * (status.calls != 1)}{failed}"
+        counts += f", {status.busy} under way" if status.busy else ""
+        counts += f", {status.waiting} waiting" if status.waiting else ""
+    why = f"; last it ended because: {visible(status.reason)}" if status.reason else ""
+    return f"provider {status.name} ({', '.join(status.capabilities)}): {status.state}{counts}{why}"
+
+
+def provider_json(status: ProviderStatus) -> dict[str, object]:
+    """Return a provider under stable keys; null where it isn't known at the moment."""
+    known = status.calls >= 0
+    return {
+        "name": status.name,
+        "capabilities": list(status.capabilities),
+        "program": status.program,
+        "state": status.state,
+        "pids": list(status.pids),
+        "calls": status.calls if known else None,
+        "failed": status.failed if known else None,
+        "busy": status.busy if known else None,
+        "waiting": status.waiting if known else None,
+        "reason": status.reason or None,
     }
 
 

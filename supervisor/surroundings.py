@@ -1,12 +1,18 @@
 """What of this host a policy depends on: the directories that programs are found in, and the home directories."""
 
+from __future__ import annotations
+
 import os
 import pwd
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import ipc
 import supervisor
+
+if TYPE_CHECKING:
+    from supervisor.provider_settings import ProviderSettings
 
 _FIRST_PERSON = 1000
 """The first uid that Debian, Fedora and others give to a person (login.defs(5), UID_MIN)."""
@@ -21,6 +27,17 @@ def path_directories(environment: Mapping[str, str]) -> tuple[str, ...]:
     written = [part for part in environment.get("PATH", "").split(":") if part.startswith("/")]
     written += _own_directories()
     return tuple(dict.fromkeys(path for part in written for path in (os.path.normpath(part), os.path.realpath(part))))
+
+
+def provider_directories(providers: Sequence[ProviderSettings]) -> tuple[str, ...]:
+    """Return where the programs are, by their real names too: whoever could write there would be the next provider."""
+    found: list[str] = []
+    for each in providers:
+        place = each.path if each.python else os.path.dirname(each.command[0])
+        if place:
+            real = os.path.realpath(place if each.python else each.command[0])
+            found += [os.path.normpath(place), real if each.python else os.path.dirname(real)]
+    return tuple(dict.fromkeys(found))
 
 
 def _own_directories() -> list[str]:

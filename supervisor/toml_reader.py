@@ -183,6 +183,13 @@ class Section:
         self.problem(key, "a string, an integer or a boolean", describe(value))
         return None
 
+    def free_table(self, key: str) -> Mapping[str, object]:
+        """Return a table whose keys and values are the author's own; an empty one where it is absent or wrong."""
+        value = self._take(key)
+        if value is not None and not isinstance(value, dict):
+            self.problem(key, "a table", describe(value))
+        return value if isinstance(value, dict) else {}
+
     def raw(self, key: str) -> object:
         """Return whatever stands at the key, None where it is absent; the caller judges it."""
         return self._take(key)

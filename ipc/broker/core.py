@@ -133,8 +133,8 @@ class Core:
                 self._dismissed(instance)
             case Malformed():
                 self._malformed(event)
-            case Provided(ticket, payload, failure):
-                self._services.provided(ticket, payload, failure, now_ns)
+            case Provided():
+                self._services.provided(event, now_ns)
             case OperatorCalled():
                 self._operators.called(event)
             case OperatorGone(call):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from ipc.broker.messages import FromWorker, StorageCall, ToWorker
+from ipc.policy.capability import Metadata
 from ipc.policy.decision import Allow, Deny
 from ipc.policy.quotas import MESSAGE_RATE, STORAGE
 from ipc.struct import Struct
@@ -18,6 +19,9 @@ class Rights(Protocol):
 
     def granted(self, action: str) -> tuple[str, ...]:
         """Return the patterns of the grants of an action, whatever else may forbid."""
+
+    def metadata(self, rule: str) -> Metadata:
+        """Return what stands beside the grant that a decision names."""
 
 
 class Bounds(Struct, frozen=True, forbid_unknown_fields=True):
@@ -104,11 +108,16 @@ class Recorded(Struct, frozen=True):
 
 
 class Provided(Struct, frozen=True):
-    """A provider has answered the Provide command with this ticket; `failure` where it could not."""
+    """The Provide command with this ticket has ended: a payload, or an error of this `kind` (`ErrorKind`).
+
+    `limit` are the bytes of a payload that is too large.
+    """
 
     ticket: int
     payload: bytes | None
-    failure: str = ""
+    kind: str = ""
+    reason: str = ""
+    limit: int = 0
 
 
 class OperatorCalled(Struct, frozen=True):
@@ -193,13 +202,19 @@ class Record(Struct, frozen=True):
 
 
 class Provide(Struct, frozen=True):
-    """Call the provider of a custom capability for this instance; answer with Provided."""
+    """Call the provider of a custom capability for this instance; answer with Provided.
+
+    `metadata` is the grant's. An answer may have `answer_bytes` at most.
+    """
 
     ticket: int
+    component: str
     instance: str
     capability: str
     action: str
+    metadata: Metadata
     payload: bytes
+    answer_bytes: int
 
 
 class EndPeer(Struct, frozen=True):

@@ -119,6 +119,70 @@ class NamespaceRemoved(Message, frozen=True):
     failure: str = ""
 
 
+class ProviderTerms(Message, frozen=True):
+    """One provider: what it serves, how long a call may take, how many bytes a payload may have."""
+
+    name: str
+    capabilities: tuple[str, ...]
+    timeout_ns: int
+    max_payload_bytes: int
+
+
+class SetProviders(Message, frozen=True):
+    """Supervisor → broker, once: the providers that there are."""
+
+    providers: tuple[ProviderTerms, ...]
+
+
+class UseProvider(Message, frozen=True):
+    """Supervisor → broker, with [socket]: a process of this provider, numbered by the supervisor, takes calls there."""
+
+    provider: str
+    process: int
+
+
+class ProviderEnded(Message, frozen=True):
+    """Supervisor → broker: this process has ended, whoever else may still hold its socket."""
+
+    process: int
+
+
+class ProviderAway(Message, frozen=True):
+    """Supervisor → broker: no process of this provider will take calls soon, and why."""
+
+    provider: str
+    reason: str
+
+
+class EndProvider(Message, frozen=True):
+    """Broker → supervisor: this process has nothing to do any more and must end. `code` "" where it ended itself."""
+
+    provider: str
+    process: int
+    code: str
+    reason: str
+
+
+class ReadProviders(Message, frozen=True):
+    """Supervisor → broker: what was asked of the providers? Answer: ProviderUses."""
+
+
+class ProviderUse(Message, frozen=True):
+    """What was asked of one provider since this broker began, how much of it failed, is with it, and waits."""
+
+    provider: str
+    calls: int
+    failed: int
+    busy: int
+    waiting: int
+
+
+class ProviderUses(Message, frozen=True):
+    """Broker → supervisor: answer to ReadProviders."""
+
+    uses: tuple[ProviderUse, ...]
+
+
 class ReadQuotas(Message, frozen=True):
     """Supervisor → broker: how full are the quotas? Answer: Quotas."""
 

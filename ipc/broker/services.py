@@ -9,7 +9,7 @@ from itertools import count
 from typing import Final
 
 from ipc.broker.board import Board
-from ipc.broker.events import Provide, Store, StoreResult
+from ipc.broker.events import Provide, Provided, Store, StoreResult
 from ipc.broker.ledger import Refusal
 from ipc.broker.messages import (
     MAX_DESCRIPTION_BYTES,
@@ -30,6 +30,7 @@ from ipc.broker.messages import (
     ListKeys,
     Names,
     Numbers,
+    Refused,
     Set,
     StorageCall,
     Usage,
@@ -253,25 +254,40 @@ class Services:
         # Not its payload: the provider has it.
         self._asked[ticket] = _Asked(session, session.route, replace(message, payload=b""))
         self._board.commands.append(
-            Provide(ticket, session.instance, message.capability, message.action, message.payload)
+            Provide(
+                ticket,
+                session.name,
+                session.instance,
+                message.capability,
+                message.action,
+                session.rights.metadata(decision.rule),
+                message.payload,
+                session.max_payload_bytes,
+            )
         )
 
-    def provided(self, ticket: int, payload: bytes | None, failure: str, now_ns: int) -> None:
-        """A provider is done: answer it."""
-        asked = self._asked.get(ticket)
+    def provided(self, done: Provided, now_ns: int) -> None:
+        """A provider is done, or nobody does it: answer it."""
+        asked = self._asked.get(done.ticket)
         if asked is None or not isinstance(asked.call, Invoke):
             return
-        del self._asked[ticket]
+        del self._asked[done.ticket]
         session, call = asked.session, asked.call
         session.providing -= 1
         if session.route is None or session.route is not asked.route:
             return
-        if failure:
-            failed = Refusal(ErrorKind.UNAVAILABLE, "A1807", failure)
-            action = f"custom.{call.capability}.{call.action}"
-            self._board.ledger.refuse(session, call.seq, action, call.capability, failed, now_ns)
-        else:
-            self._board.tell(session, Value(call.seq, payload))
+        tell = self._board.tell
+        if not done.kind and len(done.payload or b"") <= session.max_payload_bytes:
+            tell(session, Value(call.seq, done.payload))
+            return
+        if not done.kind:
+            done = Provided(done.ticket, None, ErrorKind.TOO_LARGE, "", session.max_payload_bytes)
+        if done.kind in (ErrorKind.FAILED, ErrorKind.INVALID):
+            # Its own words about what it was asked: nothing was refused, and the call is on record.
+            tell(session, Refused(call.seq, done.kind, "", done.reason))
+            return
+        action = f"custom.{call.capability}.{call.action}"
+        self._board.ledger.refuse(session, call.seq, action, call.capability, _refusal_of(done), now_ns)
 
     # -- how it is -----------------------------------------------------------------------------------------------------
 
@@ -295,6 +311,19 @@ class Services:
             self._board.violated(session, f"a description of more than {MAX_DESCRIPTION_BYTES} bytes")
         else:
             session.described = described
+
+
+_PROVIDER_CODES: Final = {
+    ErrorKind.NOT_PERMITTED: "A1812",
+    ErrorKind.TIMED_OUT: "A1811",
+    ErrorKind.UNAVAILABLE: "A1807",
+}
+
+
+def _refusal_of(done: Provided) -> Refusal:
+    if done.kind == ErrorKind.TOO_LARGE:
+        return too_large(done.limit)
+    return Refusal(done.kind, _PROVIDER_CODES[done.kind], done.reason)
 
 
 _INVALID_KEY: Final = Refusal(

@@ -38,7 +38,6 @@ from ipc.broker.events import (
     OperatorGone,
     Phased,
     Provide,
-    Provided,
     Record,
     Store,
     Transmit,
@@ -59,14 +58,21 @@ from ipc.broker.orders import (
     HereIAm,
     NamespaceRemoved,
     PeerPhased,
+    ProviderAway,
+    ProviderEnded,
+    ProviderUses,
     Quotas,
     QuotaState,
+    ReadProviders,
     ReadQuotas,
     RemoveNamespace,
+    SetProviders,
+    UseProvider,
     UseWarden,
 )
 from ipc.broker.outbox import RETRY_NS, Outbox
 from ipc.broker.peers import Connection, Peers
+from ipc.broker.provider_links import ProviderLinks
 from ipc.broker.sockets import Sockets
 from ipc.broker.store import Store as StoreFile
 from ipc.broker.store_thread import StoreThread
@@ -78,9 +84,22 @@ from ipc.struct import replace
 from ipc.warden.asking import POLICY_MAX_BYTES, read_document
 
 BROKE_PROTOCOL: Final = "A1806"
-NO_PROVIDER: Final = "no provider is registered for this capability"
 SILENT_READER: Final = "it doesn't read what it is sent"
-_ORDERS: Final = (AreYouThere, Admit, Dismiss, UseWarden, CallActor, ForgetCall, RemoveNamespace, ReadQuotas)
+_ORDERS: Final = (
+    AreYouThere,
+    Admit,
+    Dismiss,
+    UseWarden,
+    CallActor,
+    ForgetCall,
+    RemoveNamespace,
+    ReadQuotas,
+    SetProviders,
+    UseProvider,
+    ProviderAway,
+    ProviderEnded,
+    ReadProviders,
+)
 _MAIL_MAX: Final = 10_000
 _HANDSHAKES_NS: Final = 1_000_000_000
 """Handshakes that fail have one record in so long a time, with their number."""
@@ -166,6 +185,7 @@ class Broker:
             holding.fileno(),
         ):
             self._poller.register(readable, zmq.POLLIN)
+        self._providers = ProviderLinks(self._poller, self._handle, self._mail.send)
         self._reads = True
         self._look_ns = 0
         self._due_ns: int | None = None
@@ -203,6 +223,7 @@ class Broker:
             for lost in self._peers.take_lost():
                 self._outbox.forget(lost.route)
                 self._handle(Disconnected(lost.key, lost.route))
+        self._providers.turn(ready, now_ns)
         if self._due_ns is not None and self._due_ns <= now_ns:
             self._handle(Due())
         self._flush()
@@ -218,7 +239,7 @@ class Broker:
         now_ns = time.monotonic_ns()
         until_ns = self._look_ns
         self._due_ns = self._core.next_due_ns()
-        for due_ns in (self._due_ns, self._holding.next_due_ns()):
+        for due_ns in (self._due_ns, self._holding.next_due_ns(), self._providers.next_due_ns()):
             if due_ns is not None and due_ns < until_ns:
                 until_ns = due_ns
         if self._peers.failed:
@@ -314,8 +335,8 @@ class Broker:
                 self._mail.send(EndPeerNow(instance, code, reason[:1024]))
             case Phased(instance, phase, health):
                 self._mail.send(PeerPhased(instance, phase, health))
-            case Provide(ticket):
-                self._handle(Provided(ticket, None, NO_PROVIDER))
+            case Provide():
+                self._providers.call(command, time.monotonic_ns())
             case OperatorAnswered(call, payload, kind, reason):
                 payload_file = -1 if payload is None else memory_file.from_bytes("payload", payload, sealed=False)
                 self._mail.send(ActorCalled(call, kind, reason[:1024]), payload_file)
@@ -374,7 +395,7 @@ class Broker:
         except (EOFError, ConnectionResetError):
             self._closing = True
             return
-        expected = 1 if isinstance(message, Admit | UseWarden | CallActor) else 0
+        expected = 1 if isinstance(message, Admit | UseWarden | CallActor | UseProvider) else 0
         if len(descriptors) != expected:
             raise LocalProtocolError(f"{type(message).__name__} with {len(descriptors)} descriptors")
         match message:
@@ -384,6 +405,7 @@ class Broker:
                 self._handle(Dismissed(instance))
                 self._peers.dismiss(instance)
                 self._stamps.pop(instance, None)
+                self._providers.forget(instance)
             case UseWarden():
                 self._wardens[descriptors[0]] = Channel.from_descriptor(descriptors[0])
                 self._poller.register(descriptors[0], zmq.POLLIN)
@@ -396,6 +418,16 @@ class Broker:
                 self._store.remove(namespace, 0)
             case AreYouThere():
                 self._mail.send(HereIAm())
+            case SetProviders(providers):
+                self._providers.define(providers)
+            case UseProvider(provider, process):
+                self._providers.add(provider, process, descriptors[0], time.monotonic_ns())
+            case ProviderEnded(process):
+                self._providers.ended(process, time.monotonic_ns())
+            case ProviderAway(provider, reason):
+                self._providers.away(provider, reason)
+            case ReadProviders():
+                self._mail.send(ProviderUses(self._providers.uses()))
             case ReadQuotas():
                 self._mail.send(Quotas(tuple(map(self._with_usage, self._core.quota_states(time.monotonic_ns())))))
 

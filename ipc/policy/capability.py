@@ -1,12 +1,13 @@
 """Actions, the names of what they act on, and grants: what one component was given."""
 
 import re
+from collections.abc import Mapping
 from typing import Final
 
 from ipc.errors import LocalProtocolError
 from ipc.policy.endpoints import EndpointPattern, parse_endpoint_pattern
 from ipc.policy.patterns import Form, Malformed, Pattern, PatternError, SegmentGlob, Separator, parse_pattern
-from ipc.policy.wire import require_bool, require_map, require_text, require_texts, wire_text
+from ipc.policy.wire import require_bool, require_map, require_scalars, require_text, require_texts, wire_text
 from ipc.struct import Struct
 
 FILE_ACTIONS: Final = ("filesystem.read", "filesystem.write", "filesystem.list")
@@ -35,6 +36,10 @@ ABNORMAL_SEGMENTS: Final = frozenset(("", ".", ".."))
 """Segments that no path in normal form has."""
 
 
+Metadata = tuple[tuple[str, str | int | bool], ...]
+"""What stands beside a custom capability, by name: for whoever provides it."""
+
+
 class Grant(Struct, frozen=True):
     """One thing that one component was given: an action on what a pattern covers."""
 
@@ -46,6 +51,8 @@ class Grant(Struct, frozen=True):
     """Whether the component does not start without it; no difference once it is granted."""
     methods: tuple[str, ...] = ()
     """For `network.connect` to a URL: the HTTP methods it is limited to; empty means all."""
+    metadata: Metadata = ()
+    """For custom actions: what their provider is told of the grant."""
 
     @property
     def rule(self) -> str:
@@ -55,24 +62,31 @@ class Grant(Struct, frozen=True):
 
     def to_wire(self) -> dict[str, object]:
         """A map of plain values that msgpack can pack."""
-        return {
+        fields: dict[str, object] = {
             "action": self.action,
             "pattern": wire_text(self.pattern_text),
             "source": wire_text(self.source),
             "required": self.required,
             "methods": list(self.methods),
         }
+        # Only where there is some: policies that were kept before there was any keep their hash.
+        if self.metadata:
+            fields["metadata"] = dict(self.metadata)
+        return fields
 
     @classmethod
     def from_wire(cls, value: object) -> "Grant":
         """The grant of such a map; raises LocalProtocolError on any other shape."""
-        fields = require_map(value, "grant", ("action", "pattern", "source", "required", "methods"))
+        known = ("action", "pattern", "source", "required", "methods")
+        has_metadata = isinstance(value, Mapping) and "metadata" in value
+        fields = require_map(value, "grant", (*known, "metadata") if has_metadata else known)
         grant = cls(
             require_text(fields, "action"),
             require_text(fields, "pattern"),
             require_text(fields, "source"),
             require_bool(fields, "required"),
             require_texts(fields, "methods"),
+            require_scalars(fields, "metadata") if has_metadata else (),
         )
         if not is_action(grant.action):
             raise LocalProtocolError(f"unknown action {grant.action!r} in a grant")

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from itertools import product
 from typing import Final, TypeVar
 
-from ipc.policy.capability import FILE_ACTIONS, is_endpoint_action, path_segments
+from ipc.policy.capability import FILE_ACTIONS, Metadata, is_endpoint_action, path_segments
 from ipc.policy.compiler import RuleCompiler
 from ipc.policy.deciders import (
     CACHED_DECISIONS_MAX,
@@ -128,6 +128,10 @@ class Policy:
     def granted(self, action: str) -> tuple[str, ...]:
         """The patterns of the component's grants of this action; what the host's rules take away is not left out."""
         return tuple(dict.fromkeys(grant.pattern_text for grant in self.document.grants if grant.action == action))
+
+    def metadata(self, rule: str) -> Metadata:
+        """What stands beside the grant that a decision names by its rule."""
+        return next((grant.metadata for grant in self.document.grants if grant.rule == rule), ())
 
     def rights(self, resource: str, is_directory: bool = False) -> frozenset[str]:
         """Which of "read", "write" and "list" the component has on a file or directory.

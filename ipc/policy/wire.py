@@ -67,3 +67,16 @@ def require_list(fields: Mapping[str, object], key: str) -> list[object]:
 def require_texts(fields: Mapping[str, object], key: str) -> tuple[str, ...]:
     """The texts in the list under a key."""
     return tuple(text_of(item, key) for item in require_list(fields, key))
+
+
+def require_scalars(fields: Mapping[str, object], key: str) -> tuple[tuple[str, str | int | bool], ...]:
+    """The texts, integers and booleans in the map under a key, by their names."""
+    value = fields[key]
+    if not isinstance(value, Mapping):
+        refuse(key, "a map", value)
+    found: list[tuple[str, str | int | bool]] = []
+    for name, item in value.items():
+        if not isinstance(item, str | int | bool):
+            refuse(f"{key}.{name}", "text, an integer or a boolean", item)
+        found.append((str(name), item))
+    return tuple(found)

@@ -71,6 +71,7 @@ def find_all(view: ComponentView) -> tuple[Finding, ...]:
         message = f"{problem.key} is {problem.got}, and this host allows {problem.expected}"
         findings.append(Finding("error", "quota", message, problem.key, problem.line))
     findings += _import_findings(view)
+    findings += manifest_findings.unserved_capabilities(view.manifest, view.settings.providers)
     findings += _symbolic_links(view)
     order = ("error", "warning", "note")
     return tuple(sorted(findings, key=lambda finding: (order.index(finding.severity), finding.line)))

@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 
+from ipc.struct import asdict
+from supervisor.cli.main import EX_DATAERR
 from supervisor.cli.problems import print_problems
 from supervisor.settings import Settings, load_settings, settings_not_enforced
 from supervisor.terminal import visible
@@ -45,10 +48,24 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(settings: Settings, args: argparse.Namespace) -> int:
+    from supervisor.provider_check import provider_problems
+
     unsupported = settings_not_enforced(settings)
+    problems = provider_problems(settings.providers)
     if args.json:
-        print(json.dumps({"files": list(settings.files), "not_enforced": list(unsupported)}, indent=2))
-        return 0
+        document = {
+            "files": list(settings.files),
+            "not_enforced": list(unsupported),
+            "providers": [asdict(problem) for problem in problems],
+        }
+        print(json.dumps(document, indent=2))
+        return EX_DATAERR if problems else 0
+    for problem in problems:
+        origin = settings.origins.get(("providers", problem.provider, problem.key), "airssys.toml")
+        print(visible(f"{origin}: providers.{problem.provider}.{problem.key}: {problem.problem}"), file=sys.stderr)
+        print(visible(f"    {problem.hint}"), file=sys.stderr)
+    if problems:
+        return EX_DATAERR
     if settings.files:
         print("\n".join(visible(f"{file}: right") for file in settings.files))
     else:

@@ -8,6 +8,8 @@ import os
 import platform
 import sys
 
+from supervisor.terminal import visible
+
 EX_UNAVAILABLE = 69
 
 _COLOURS = {"found": "\x1b[32m", "partial": "\x1b[33m", "not": "\x1b[31m"}
@@ -18,9 +20,11 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = subparsers.add_parser(
         "doctor",
         help="say what this machine offers for confinement, and how to mend what is missing",
-        description="Probe every kernel feature that confinement uses, in child processes; nothing is changed.",
+        description="Probe every kernel feature that confinement uses, in child processes, and look for the programs "
+        "of providers; nothing is changed.",
         epilog="example: airssys doctor --json\nexit code: 0 when every required layer can be had, else 69",
     )
+    parser.add_argument("--config", metavar="FILE", help="another airssys.toml, whose providers are looked for")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
@@ -32,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
     host = describe_host()
     findings = probe_all(host)
     usable = ready(findings)
+    providers = find_providers(args.config)
     rows = [
         {
             "name": feature.name,
@@ -54,6 +59,10 @@ def run(args: argparse.Namespace) -> int:
             "uid": host.uid,
             "container": host.container or None,
             "features": rows,
+            "providers": [
+                {"name": name, "program": program, "problem": problem or None, "mend": hint or None}
+                for name, program, problem, hint in providers
+            ],
         }
         print(json.dumps(document, indent=2))
         return 0 if usable else EX_UNAVAILABLE
@@ -72,10 +81,35 @@ def run(args: argparse.Namespace) -> int:
             print(f"{indent}{'required' if feature.required else 'optional'}; without it: {feature.cost}")
             if finding.mend:
                 print(f"{indent}to mend: {finding.mend}")
+    if providers:
+        print("\nproviders of custom capabilities, in airssys.toml:")
+    for name, program, problem, hint in providers:
+        print(visible(f"{'not' if problem else 'found':7}  {name}: {problem or program}"))
+        if problem:
+            print(visible(f"{'':9}to mend: {hint}"))
     print(
         f"\n{_conclusion(usable, [feature.title for feature in FEATURES if findings[feature.name].state != 'found'])}"
     )
     return 0 if usable else EX_UNAVAILABLE
+
+
+def find_providers(config: str | None) -> list[tuple[str, str, str, str]]:
+    """Return name, program, what is wrong with it and what mends that, of each provider that is configured."""
+    from supervisor.provider_check import provider_problems
+    from supervisor.settings import load_settings
+    from supervisor.toml_source import ConfigFileError
+
+    try:
+        settings = load_settings(config, os.environ, os.geteuid())
+    except ConfigFileError as error:
+        return [("airssys.toml", "", str(error).splitlines()[0], "airssys config check")]
+    first = {each.provider: each for each in reversed(provider_problems(settings.providers))}
+    found = []
+    for provider in settings.providers:
+        problem = first.get(provider.name)
+        wrong = ("", "") if problem is None else (problem.problem, problem.hint)
+        found.append((provider.name, provider.program, *wrong))
+    return found
 
 
 def _conclusion(usable: bool, lacking: list[str]) -> str:

@@ -15,6 +15,7 @@ from ipc.policy.decision import Allow, Decision, compile_policy
 from ipc.policy.rules import NOT_GRANTED
 from supervisor.component_view import ComponentView, UsageError, parse_assignments, view_component
 from supervisor.manifest import not_enforced
+from supervisor.remedy import what_would_allow
 from supervisor.terminal import visible
 
 EX_NOPERM = 77
@@ -111,6 +112,12 @@ def _notes(args: argparse.Namespace, view: ComponentView, resource: str) -> list
             f"  parameters without a value: {', '.join(view.unset)} (--set NAME=VALUE); their grants match nothing here"
         )
     family = args.action.rpartition(".")[0]
+    if family.startswith("custom."):
+        capability = family.removeprefix("custom.")
+        serving = [each for each in view.settings.providers if capability in each.capabilities]
+        does = f"the provider {serving[0].name} ({serving[0].program}) does it" if serving else "no provider serves it"
+        notes.append(f"  under `airssys up`, where {does} on this host")
+        return notes
     missing = [
         key for key in not_enforced(view.manifest) if key.startswith("capabilities.") and f".{family}." in f"{key}."
     ]
@@ -128,6 +135,8 @@ def _lines(action: str, resource: str, decision: Decision) -> list[str]:
     if decision.code in NOT_GRANTED and action in FILE_ACTIONS:
         table, verb = action.split(".")
         lines.append(f"  to allow: [capabilities.{table}] {verb} in Component.toml")
+    elif decision.code in NOT_GRANTED and action.startswith("custom."):
+        lines.append(f"  to allow: {what_would_allow(decision.code, action, resource, decision.rule, '')}")
     return lines
 
 

@@ -16,9 +16,8 @@ from ipc.errors import ConfigError
 from supervisor.cli.asking import add_socket_options, address_of
 from supervisor.control_client import Address, ControlClient, NobodyAnswersError
 from supervisor.control_messages import LogFiles, OpenLogs
-from supervisor.manifest.checks import check_name
 from supervisor.output_log import SYSTEM, open_log_files
-from supervisor.output_view import OutputLine, OutputReader, since_text
+from supervisor.output_view import OutputLine, OutputReader, check_log_name, since_text
 from supervisor.report import paint
 from supervisor.terminal import visible
 from supervisor.units import UnitError, parse_duration_ns
@@ -40,7 +39,7 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?)?Z?
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the `logs` command."""
     parser = subparsers.add_parser("logs", help="show what a component printed, also after its end", epilog=_EPILOG)
-    parser.add_argument("name", metavar="NAME", help="the component")
+    parser.add_argument("name", metavar="NAME", help="the component, or provider.NAME")
     parser.add_argument("-f", "--follow", action="store_true", help="go on with what comes")
     parser.add_argument(
         "--since", metavar="TIME", help="how long ago, such as 10min, or a time in UTC, such as 2026-11-26T14:00Z"
@@ -52,7 +51,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Print what is there, and with --follow what comes."""
-    if check_name(args.name) is not None:
+    if check_log_name(args.name) is not None:
         raise ConfigError(f"'{visible(args.name)}' can't be a component's name", hint="which there are: airssys status")
     since = _since(args.since)
     address = address_of(args)

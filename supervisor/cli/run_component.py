@@ -41,7 +41,7 @@ from supervisor.manifest_asks import describe_asks
 from supervisor.report import print_error
 from supervisor.run_request import RunRequest, environment_pairs, merge_mounts, read_secret, split_assignment
 from supervisor.settings import ComponentSettings, Settings
-from supervisor.surroundings import home_directories, path_directories
+from supervisor.surroundings import home_directories, path_directories, provider_directories
 from supervisor.terminal import visible
 
 
@@ -114,7 +114,7 @@ def granted_component(
         settings,
         granted=granted,
         more_host_paths=host.own_paths(),
-        path_directories=path_directories(os.environ),
+        path_directories=(*path_directories(os.environ), *provider_directories(settings.providers)),
         home_directories=homes,
     )
     document = replace(document, acl=(*document.acl, *hidden_denials(name, dev)))

@@ -9,12 +9,14 @@ import time
 
 from supervisor.cli.asking import add_socket_options, address_of
 from supervisor.control_client import ControlClient
-from supervisor.control_messages import ComponentStatus, GetStatus, SupervisorStatus
+from supervisor.control_messages import ComponentStatus, GetStatus, ProviderStatus, SupervisorStatus
 from supervisor.report import paint
 from supervisor.status_view import (
     COLOURS,
     component_details,
     component_json,
+    provider_json,
+    provider_line,
     status_row,
     supervisor_json,
     supervisor_lines,
@@ -43,17 +45,21 @@ def run(args: argparse.Namespace) -> int:
     address = address_of(args)
     about: SupervisorStatus | None = None
     components: list[ComponentStatus] = []
+    providers: list[ProviderStatus] = []
     with ControlClient(address) as client:
         for part, _ in client.ask(GetStatus(args.name)):
             if isinstance(part, SupervisorStatus):
                 about = part
             elif isinstance(part, ComponentStatus):
                 components.append(part)
+            elif isinstance(part, ProviderStatus):
+                providers.append(part)
     assert about is not None, "an answer begins with who answers"
     if args.json:
         document: dict[str, object] = {
             "supervisor": supervisor_json(about, address.found_by),
             "components": [component_json(each) for each in components],
+            "providers": [provider_json(each) for each in providers],
         }
         print(json.dumps(document, indent=2))
         return 0
@@ -66,4 +72,7 @@ def run(args: argparse.Namespace) -> int:
         print(paint(row, COLOURS[each.phase], sys.stdout) if each.phase in COLOURS else row)
         if args.name:
             print("\n".join(component_details(each)))
+    for provider in providers:
+        line = provider_line(provider)
+        print(paint(line, "31", sys.stdout) if provider.state == "failing" else line)
     return 0

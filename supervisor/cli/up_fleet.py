@@ -30,6 +30,7 @@ from supervisor.control_roles import read_roles
 from supervisor.desk import FleetDesk
 from supervisor.fleet import Fleet
 from supervisor.fleet_broker import FleetBroker
+from supervisor.fleet_providers import FleetProviders
 from supervisor.host import Host, needed_for_records, open_host
 from supervisor.identity import actor
 from supervisor.lifecycle import Phase
@@ -37,6 +38,8 @@ from supervisor.manifest import load_manifest, only_brokered
 from supervisor.member import ACTOR, ActorPlan, Plan
 from supervisor.output_log import make_log_directory
 from supervisor.processes import Processes
+from supervisor.provider_check import provider_problems
+from supervisor.provider_settings import ProviderSettings
 from supervisor.run_request import RunRequest, require_text
 from supervisor.settings import Settings
 from supervisor.terminal import visible
@@ -66,6 +69,7 @@ def bring_up(args: argparse.Namespace, processes: Processes) -> int:
             return tell_not_granted(args)
         logs = make_log_directory(os.path.join(options.state_directory, "logs"))
         plans = [_plan(each) for each in granted]
+        providers = _providers(settings, plans, view)
         fleet = Fleet(host, plans, logs, view)
         stack.callback(fleet.close)
         desk = FleetDesk(fleet, logs)
@@ -79,6 +83,9 @@ def bring_up(args: argparse.Namespace, processes: Processes) -> int:
         try:
             compiled = _compile(args, host, fleet, view, granted, stack)
             if compiled:
+                if providers:
+                    fleet.providers = FleetProviders(host, fleet.loop, providers, logs, view.warn)
+                    stack.callback(fleet.providers.close)
                 _start_broker(host, fleet, desk, stack)
                 _turns(args, fleet, view)
         except BaseException:
@@ -133,11 +140,29 @@ def _start_broker(host: Host, fleet: Fleet, desk: FleetDesk, stack: contextlib.E
     """Start a broker where there are actors."""
     actors = sum(1 for member in fleet.members.values() if member.plan.actor is not None)
     if actors:
-        broker = FleetBroker(host, actors, fleet, desk)
+        broker = FleetBroker(host, actors, fleet, desk, fleet.providers)
         stack.callback(broker.close)
         broker.start()
         broker.wait_ready()
         fleet.broker = broker
+
+
+def _providers(settings: Settings, plans: Sequence[Plan], view: Lines | LiveTable) -> list[ProviderSettings]:
+    """Return those that somebody here is granted; raises ConfigError for one whose program isn't as it must be."""
+    granted = {
+        grant.action.split(".")[1]
+        for plan in plans
+        for grant in plan.request.document.grants
+        if grant.action.startswith("custom.")
+    }
+    asked = [each for each in settings.providers if granted.intersection(each.capabilities)]
+    for problem in provider_problems(asked):
+        raise ConfigError(
+            f"providers.{problem.provider}.{problem.key}: {visible(problem.problem)}", hint=visible(problem.hint)
+        )
+    for capability in sorted(granted.difference(*(each.capabilities for each in asked))):
+        view.warn(f"no provider serves the custom capability {capability}: it is unavailable to who asks for it")
+    return asked
 
 
 def _turns(args: argparse.Namespace, fleet: Fleet, view: Lines | LiveTable) -> None:

@@ -45,6 +45,15 @@ class Lines:
         """Tell that a component is still being compiled."""
         self.say(f"{member.name}: compiling; the result is kept")
 
+    def warn(self, what: str) -> None:
+        """Tell of something that is not well and concerns no component alone."""
+        if self._json:
+            print(json.dumps({"time": time.time(), "event": "warning", "message": what}), flush=True)
+        elif self._quiet:
+            print(f"airssys: {visible(what)}", file=sys.stderr, flush=True)
+        else:
+            self.say(paint(f"airssys: {visible(what)}", "33", sys.stdout))
+
     def trouble(self, trouble: AuditLogError | None) -> None:
         """Tell, from another thread, that nothing is allowed at the moment; and that it is again."""
         if trouble is None:

@@ -169,7 +169,8 @@ class _Binder:
             self._problem(
                 request.key, request.line, f"a pattern once the variables are filled in ({reason})", describe(text)
             )
-        return Grant(request.action, text, f"{MANIFEST_NAME}:{request.line}", request.required, request.methods)
+        source = f"{MANIFEST_NAME}:{request.line}"
+        return Grant(request.action, text, source, request.required, request.methods, request.metadata)
 
     def _mount(self, guest: str, host: str, line: int) -> BoundMount:
         text = self._expand(host, f'component.mounts."{guest}"', line)

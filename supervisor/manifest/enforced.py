@@ -30,4 +30,4 @@ def only_brokered(manifest: Manifest) -> tuple[str, ...]:
 def _is_enforced(action: str, brokered: bool) -> bool:
     if action.startswith("filesystem.") or action == "secrets.env":
         return True
-    return brokered and action.startswith(("messaging.", "storage."))
+    return brokered and action.startswith(("messaging.", "storage.", "custom."))

@@ -329,11 +329,16 @@ class _ManifestReader:
         inner = section.section("metadata")
         for key in inner.values:
             value = inner.scalar(key)
-            if value is not None:
+            if isinstance(value, int) and abs(value) > MAX_INTEGER:
+                inner.problem(key, "an integer of 64 bits", describe(value))
+            elif value is not None:
                 metadata.append((key, value))
         section.finish()
         path = (*section.path, "actions")
-        requests = tuple(self._request(f"custom.{name}.{action}", "**", required, path) for action in actions)
+        requests = tuple(
+            replace(self._request(f"custom.{name}.{action}", "**", required, path), metadata=tuple(metadata))
+            for action in actions
+        )
         return CustomCapability(name, requests, tuple(metadata))
 
     def _limits(self, section: Section) -> Limits:

@@ -6,6 +6,7 @@ Texts of capabilities, mounts, arguments and environment still hold their `${…
 from collections.abc import Iterator
 from typing import Final
 
+from ipc.policy.capability import Metadata
 from ipc.struct import Struct
 from supervisor.quota import Quota as Quota
 
@@ -62,6 +63,7 @@ class Request(Struct, frozen=True):
     key: str
     line: int
     methods: tuple[str, ...] = ()
+    metadata: Metadata = ()
 
 
 class FilesystemCapability(Struct, frozen=True):

@@ -55,7 +55,8 @@ def test_a_right_configuration(airssys, config: Path) -> None:
     assert (result.code, result.stderr) == (0, "")
     assert result.stdout.splitlines() == [f"{config}: right", f"{config.parent}/airssys.d/a.toml: right"]
     document = airssys("config", "check", "--config", config, "--json").json()
-    assert document == {"files": [str(config), f"{config.parent}/airssys.d/a.toml"], "not_enforced": []}
+    files = [str(config), f"{config.parent}/airssys.d/a.toml"]
+    assert document == {"files": files, "not_enforced": [], "providers": []}
 
 
 def test_all_problems_are_told_at_once(airssys, config: Path) -> None:

@@ -490,6 +490,23 @@ def test_the_digest_names_the_rules_and_not_their_order() -> None:
     assert len(one.digest()) == 64
 
 
+def test_metadata_travel_with_their_grant_and_are_in_the_digest() -> None:
+    """Only where there are some: a policy that was kept before there were any has the hash that it had."""
+    plain = grant("custom.rates.read **")
+    assert set(plain.to_wire()) == {"action", "pattern", "source", "required", "methods"}
+    told = replace(plain, metadata=(("region", "eu"), ("most", 5), ("fast", True)))
+    assert Grant.from_wire(told.to_wire()) == told
+    documents = [
+        PolicyDocument("c", "", grants=(each,)) for each in (plain, told, replace(told, metadata=(("x", "y"),)))
+    ]
+    assert len({document.digest() for document in documents}) == 3
+    assert compile_policy(documents[1]).metadata(told.rule) == told.metadata
+    assert compile_policy(documents[1]).metadata("another rule") == ()
+    for broken in ([], {"a": 1.5}, {"a": None}, {"a": ["b"]}):
+        with pytest.raises(LocalProtocolError):
+            Grant.from_wire({**told.to_wire(), "metadata": broken})
+
+
 def test_the_wire_form_is_strict() -> None:
     """What has another shape than ours is refused, never guessed at."""
     document = PolicyDocument("c", "i", grants=(grant("filesystem.read /a"),), roles=(Role("r", ("storage.read:a",)),))

@@ -85,8 +85,9 @@ def test_every_section_of_the_page_is_compared() -> None:
     assert {mark for section, _, mark in marked() if section in ALWAYS[:2]} == {"✓"}
 
 
-def test_a_custom_capability_is_refused_as_the_page_says(tmp_path: Path) -> None:
-    """Its actions are its own keys; nobody provides any."""
-    manifest = written(tmp_path, '[capabilities.custom.sql]\nactions = ["query"]\n')
-    assert not_enforced(manifest, brokered=True) == ("capabilities.custom.sql.actions",)
-    assert {mark for section, _, mark in marked() if section == ALWAYS[2]} == {"no"}
+def test_a_custom_capability_is_accepted_where_the_page_says(tmp_path: Path) -> None:
+    """Its actions are its own keys; a broker hands them to a provider, and nobody else does."""
+    manifest = written(tmp_path, '[capabilities.custom.sql]\nactions = ["query"]\nmetadata = { region = "eu" }\n')
+    assert not_enforced(manifest, brokered=True) == ()
+    assert not_enforced(manifest) == ("capabilities.custom.sql.actions",)
+    assert {mark for section, _, mark in marked() if section == ALWAYS[2]} == {"up"}

@@ -86,6 +86,17 @@ def test_the_json_document_has_stable_keys(component: Path, capsys: pytest.Captu
     assert any("not enforced by this version" in note for note in document["notes"])
 
 
+def test_a_custom_capability_is_said_in_words(component: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who does it on this host; and of what isn't granted, the line that would grant it."""
+    manifest = component / "Component.toml"
+    manifest.write_text(MANIFEST + '[capabilities.custom.rates]\nactions = ["read"]\n')
+    assert ask(component, "custom.rates.read", "rates") == 0
+    assert "under `airssys up`, where no provider serves it on this host" in capsys.readouterr().out
+    assert ask(component, "custom.rates.write", "rates") == 77
+    out = capsys.readouterr().out
+    assert 'to allow: "write" in actions of [capabilities.custom.rates] in Component.toml' in out
+
+
 def test_wrong_usage_is_told_apart(component: Path) -> None:
     """An unknown action, an assignment without a value and a missing directory are usage errors (64)."""
     with pytest.raises(UsageError, match="no action") as caught:

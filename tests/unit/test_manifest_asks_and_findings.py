@@ -8,7 +8,8 @@ from supervisor.cli.show import grouped
 from supervisor.host_policy import component_parameters, policy_document, resolve_quota
 from supervisor.manifest import Manifest, ParameterValue, Variables, bind, parse_manifest, stand_ins
 from supervisor.manifest_asks import Ask, Danger, describe_asks, describe_limits
-from supervisor.manifest_findings import Finding, find_problems, uncovered_imports
+from supervisor.manifest_findings import Finding, find_problems, uncovered_imports, unserved_capabilities
+from supervisor.provider_settings import ProviderSettings
 from supervisor.settings import ComponentSettings, HostDirectories, Settings
 from supervisor.settings_reader import read_settings
 from supervisor.toml_source import parse_toml
@@ -102,6 +103,7 @@ connect = ["**:443", { url = "http://a.example/v1/**", methods = ["GET", "HEAD"]
 env = ["TOKEN"]
 [capabilities.custom.payment]
 actions = ["refund"]
+metadata = { region = "eu", most = 50 }
 [capabilities.optional.messaging]
 send = ["writer"]
 [capabilities.rationale]
@@ -112,7 +114,7 @@ send = ["writer"]
         (Danger.CRITICAL, "connect to **:443", True, ""),
         (Danger.HIGH, "connect to http://a.example/v1/** with GET, HEAD", True, ""),
         (Danger.HIGH, "be given the secret TOKEN", True, "to sign in"),
-        (Danger.MEDIUM, 'ask payment to "refund"', True, ""),
+        (Danger.MEDIUM, 'ask payment to "refund" with region = "eu", most = 50', True, ""),
         (Danger.MEDIUM, "send messages to writer", False, ""),
     ]
 
@@ -194,6 +196,17 @@ def test_a_host_can_allow_what_is_too_broad_by_name() -> None:
     other = ComponentSettings("tool", "", allow_broad=("filesystem.write:/**", "filesystem.read:/"))
     severities = [each.severity for each in findings_of(files(read="/**"), other) if each.kind == "too_broad"]
     assert severities == ["error"]
+
+
+def test_a_capability_that_nobody_serves_is_told_once() -> None:
+    """Each call would be unavailable: a warning, as it can be started."""
+    text = '[capabilities.custom.rates]\nactions = ["read", "write"]\n[capabilities.custom.taxes]\nactions = ["read"]\n'
+    manifest = parse(text)
+    rates = ProviderSettings("eu", ("rates",), "m:f")
+    (finding,) = unserved_capabilities(manifest, (rates,))
+    assert (finding.severity, finding.kind) == ("warning", "no_provider")
+    assert finding.message == "no provider serves taxes on this host: each call will be unavailable"
+    assert len(unserved_capabilities(manifest, ())) == 2
 
 
 def test_imports_that_no_capability_covers_are_named() -> None:

@@ -42,6 +42,16 @@ def difference(old_part: str, new_part: str) -> ManifestDiff:
     return compare(version(), version(BASE.replace(old_part, new_part)))
 
 
+def test_another_metadata_of_a_custom_capability_is_another_request() -> None:
+    """Its provider decides by them: neither is covered by the other, and both are shown."""
+    custom = '[capabilities.custom.rates]\nactions = ["read"]\nmetadata = { region = "eu" }\n'
+    old, new = version(BASE + custom), version(BASE + custom.replace('"eu"', '"us"'))
+    found = compare(old, new)
+    assert [(each.what, each.new) for each in found.wider] == [("custom.rates.read", '** region = "us"')]
+    assert [(each.what, each.old) for each in found.narrower] == [("custom.rates.read", '** region = "eu"')]
+    assert compare(old, old).wider == ()
+
+
 @pytest.mark.parametrize(
     ("old_part", "new_part", "what"),
     [

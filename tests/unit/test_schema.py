@@ -80,6 +80,18 @@ roles = ["r"]
 parameters = { in = "/srv", n = 1 }
 secrets = { TOKEN = { file = "/t" }, KEY = { credential = "k" } }
 quota = { memory = "1MB", storage = "1MB", message_rate = "1/s", network_bandwidth = "1MB/s", cpu_time = "1ms/s" }
+[providers.sql]
+capabilities = ["customers"]
+python = "sql_provider:Sql"
+path = "/srv/programs"
+timeout = "1s"
+settings = { database = "/srv/a.db", actions = { read = "select 1" }, writes = ["x"] }
+[providers.rates]
+command = ["/usr/bin/rates", "--eu"]
+max_payload = "1kB"
+memory = "64MB"
+parallel = 2
+env = { TZ = "UTC" }
 """
 
 
@@ -193,6 +205,9 @@ def test_what_the_reader_refuses_the_schema_refuses(old: str, new: str) -> None:
         ('roles = ["r"]', 'roles = "r"'),
         ("n = 1", "n = []"),
         ('file = "/t"', 'value = "secret"'),
+        ("parallel = 2", "parallel = 17"),
+        ("settings = {", "settings = 1 # {"),
+        ('path = "/srv/programs"', "place = 1"),
         ('git = "https://x/*"', ""),
     ],
 )
@@ -287,11 +302,11 @@ def test_config_show_shows_every_key() -> None:
 
     def general(path: tuple[str | int, ...]) -> tuple[str, ...]:
         named = [str(part) for part in path if isinstance(part, str)]
-        if named[0] in ("roles", "components"):
+        if named[0] in ("roles", "components", "providers"):
             named[1] = "NAME"
         if named[2:3] == ["secrets"]:
             named[3] = "NAME"
-        return tuple(named[:3] if named[2:3] == ["parameters"] else named)
+        return tuple(named[:3] if named[2:3] in (["parameters"], ["settings"], ["env"]) else named)
 
     shown = {general(each.path) for each in effective_settings(_read_host(HOST), {}, 0, None)}
     assert set(keys_of(host_schema())) - shown == {("schema",)}

@@ -5,8 +5,15 @@ from __future__ import annotations
 import pytest
 
 from ipc.struct import replace
-from supervisor.control_messages import ComponentStatus
-from supervisor.status_view import component_details, component_json, status_row, table_lines
+from supervisor.control_messages import ComponentStatus, ProviderStatus
+from supervisor.status_view import (
+    component_details,
+    component_json,
+    provider_json,
+    provider_line,
+    status_row,
+    table_lines,
+)
 
 ONE = ComponentStatus(
     name="one",
@@ -58,3 +65,24 @@ def test_the_table_has_a_column_for_each_thing() -> None:
         "one   running  degraded  3s     2M/256M  1",
     ]
     assert "  health     degraded" in component_details(ONE)
+
+
+def test_a_provider_reads_as_one_line() -> None:
+    """Its state, what was asked of it, and why a process of it died last; what isn't known is left out."""
+    one = ProviderStatus("sql", ("orders",), "m:f", "ready", (7,), 3, 1, 1, 2, "")
+    assert provider_line(one) == "provider sql (orders): ready, 3 calls (1 with an error), 1 under way, 2 waiting"
+    away = replace(one, state="failing", pids=(), calls=-1, failed=-1, busy=-1, waiting=-1, reason="no module \x1b[2J")
+    assert provider_line(away) == "provider sql (orders): failing; last it ended because: no module \\x1b[2J"
+    assert provider_json(away)["calls"] is None
+    assert provider_json(one) == {
+        "name": "sql",
+        "capabilities": ["orders"],
+        "program": "m:f",
+        "state": "ready",
+        "pids": [7],
+        "calls": 3,
+        "failed": 1,
+        "busy": 1,
+        "waiting": 2,
+        "reason": None,
+    }

@@ -7,6 +7,7 @@ from driving import Driver, admission
 
 from ipc.audit.folding import REPEATED_SUFFIX
 from ipc.broker.events import (
+    Admission,
     Bounds,
     OperatorAnswered,
     OperatorCalled,
@@ -44,6 +45,8 @@ from ipc.broker.messages import (
     Value,
 )
 from ipc.broker.services import STORING_MAX
+from ipc.policy.capability import Grant
+from ipc.policy.decision import PolicyDocument, compile_policy
 from ipc.policy.quotas import NEVER_MS
 
 KEYS = {"storage.read": ("r:*", "rw:*"), "storage.write": ("w:*", "rw:*")}
@@ -225,9 +228,10 @@ def test_a_custom_capability_is_called_where_its_action_is_granted() -> None:
     driver = keeper({"custom.sql.query": ("**",)})
     driver.say("a-1", Invoke(1, "sql", "query", b"select"), Invoke(2, "sql", "query", b"drop"))
     first, second = driver.provides
-    assert (first.instance, first.capability, first.action, first.payload) == ("a-1", "sql", "query", b"select")
+    assert (first.component, first.instance, first.capability) == ("a", "a-1", "sql")
+    assert (first.action, first.payload, first.answer_bytes) == ("query", b"select", Bounds().max_payload_bytes)
     driver.handle(Provided(first.ticket, b"rows"))
-    driver.handle(Provided(second.ticket, None, "the provider ended"))
+    driver.handle(Provided(second.ticket, None, "unavailable", "the provider ended"))
     value, refused = driver.take("a-1")
     assert value == Value(1, b"rows")
     assert isinstance(refused, Refused)
@@ -253,6 +257,68 @@ def test_providers_calls_are_bounded_and_answered_to_who_asked() -> None:
         driver.handle(Provided(order.ticket, b"late"))
         driver.handle(Provided(order.ticket, b"twice"))
     assert driver.take("a-1") == []
+
+
+def test_a_provider_is_told_what_stands_beside_the_grant() -> None:
+    """The metadata are those of the grant that allows the action, not of another one of the same capability."""
+    grants = (
+        Grant("custom.sql.query", "**", "test", metadata=(("region", "eu"), ("rows", 5))),
+        Grant("custom.sql.write", "**", "test"),
+    )
+    rights = compile_policy(PolicyDocument("a", "", grants=grants))
+    driver = Driver()
+    driver.ready(Admission("a-1", "a", "key of a-1", rights, Bounds()))
+    driver.say("a-1", Invoke(1, "sql", "query", b""), Invoke(2, "sql", "write", b""))
+    assert [order.metadata for order in driver.provides] == [(("region", "eu"), ("rows", 5)), ()]
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "on_record"),
+    [
+        ("failed", "", False),
+        ("invalid", "", False),
+        ("not-permitted", "A1812", True),
+        ("timed-out", "A1811", True),
+        ("unavailable", "A1807", True),
+        ("too-large", "A1803", True),
+    ],
+)
+def test_each_end_of_a_providers_call_is_an_error_of_its_kind(kind: str, code: str, on_record: bool) -> None:
+    """What was refused or could not be done is on record with its code; a provider's words about a request are not."""
+    driver = keeper({"custom.sql.query": ("**",)})
+    driver.say("a-1", Invoke(1, "sql", "query", b""))
+    driver.handle(Provided(driver.provides[0].ticket, None, kind, "why", 7))
+    (refused,) = driver.take("a-1", Refused)
+    assert isinstance(refused, Refused)
+    assert (refused.kind, refused.code) == (kind, code)
+    assert [(each.code, each.action, each.resource) for each in driver.events("denied")] == (
+        [(code, "custom.sql.query", "sql")] if on_record else []
+    )
+
+
+def test_nothing_is_asked_of_a_provider_before_it_is_on_record() -> None:
+    """The first use waits for its record; where that can't be, the provider hears nothing."""
+    driver = keeper({"custom.sql.query": ("**",)})
+    driver.log_answers = False
+    driver.say("a-1", Invoke(1, "sql", "query", b""))
+    assert driver.provides == []
+    driver.record_all("disk full")
+    (refused,) = driver.take("a-1", Refused)
+    assert isinstance(refused, Refused)
+    assert (refused.code, driver.provides) == ("A3004", [])
+    driver.say("a-1", Invoke(2, "sql", "query", b""))
+    driver.record_all()
+    assert [order.action for order in driver.provides] == ["query"]
+
+
+def test_an_answer_larger_than_the_component_takes_is_an_error() -> None:
+    """A component's own limit holds for answers, too."""
+    driver = keeper({"custom.sql.query": ("**",)}, Bounds(max_payload_bytes=10))
+    driver.say("a-1", Invoke(1, "sql", "query", b""))
+    driver.handle(Provided(driver.provides[0].ticket, bytes(11)))
+    (refused,) = driver.take("a-1", Refused)
+    assert isinstance(refused, Refused)
+    assert (refused.kind, refused.limit) == ("too-large", 10)
 
 
 def called(driver: Driver, call: int = 1, to: str = "a", payload: bytes = b"?", wants_answer: bool = True) -> None:
