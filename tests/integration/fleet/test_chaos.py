@@ -258,7 +258,7 @@ def check_deliveries(every: dict[str, list[Instance]], quiet_ms: int) -> None:
     missing = 0
     for one in by_instance.values():
         for number, (at_ms, _) in one.accepted.items():
-            if one.said[number] == "m" and quiet_ms + 200 < at_ms < one.last_ms - 500:
+            if one.said[number] == "m" and quiet_ms + 200 < at_ms < one.last_ms - 1_000:
                 missing += number not in arrived.get(one.instance, set())
     assert not missing, "accepted in quiet times, and not delivered"
 
