@@ -253,6 +253,8 @@ class Broker:
         for event in self._inbox.read():
             try:
                 self._handle(event)
+            except MemoryError:
+                raise  # whoever has filled it, it need not be who says something now
             except Exception as error:
                 # Our fault, and this process can't be trusted after it; but who has found it must not do it again.
                 instance = self._peers.instance_of(event.key)

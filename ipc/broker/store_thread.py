@@ -16,6 +16,7 @@ from ipc.broker.events import Store as StoreOrder
 from ipc.broker.events import Stored, StoreResult
 from ipc.broker.messages import MAX_PAYLOAD_BYTES, CompareAndSet, Get, Set
 from ipc.broker.store import Job, Listing, Store
+from ipc.errors import LocalProtocolError
 
 CALLS_MAX: Final = 256
 """How many calls share a transaction."""
@@ -71,6 +72,7 @@ class StoreThread:
         self._stored_bytes = 0
         self._removed: list[Removed] = []
         self._stopping = False
+        self._died = ""
         self._done_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._thread = threading.Thread(target=self._run, name="store", daemon=True)
         self._thread.start()
@@ -101,10 +103,15 @@ class StoreThread:
             self._changed.notify()
 
     def take_stored(self) -> list[Stored]:
-        """Return what was carried out since the last time, and clear the eventfd."""
+        """Return what was carried out since the last time, and clear the eventfd.
+
+        Raises LocalProtocolError when the thread has ended: nothing will be carried out any more.
+        """
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._done_fd)
         with self._changed:
+            if self._died:
+                raise LocalProtocolError(f"the store's thread has ended: {self._died}")
             stored, self._stored = self._stored, []
             if self._stored_bytes:
                 self._stored_bytes = 0
@@ -138,6 +145,14 @@ class StoreThread:
     # -- the thread ----------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        try:
+            self._carry_out()
+        except BaseException as error:  # noqa: BLE001,RUF100 # for want of memory, too: who waits must not wait for ever
+            with self._changed:
+                self._died = repr(error)
+                self._tell()
+
+    def _carry_out(self) -> None:
         while True:
             with self._changed:
                 while not (self._waiting or self._removals or self._stopping) or self._is_full():

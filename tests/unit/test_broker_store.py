@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import sqlite3
 import stat
 from collections.abc import Iterator
@@ -25,7 +26,8 @@ from ipc.broker.store import (
     entry_bytes,
     key_fault,
 )
-from ipc.broker.store_thread import CROWDED, WAITING_CALLS, StoreThread
+from ipc.broker.store_thread import BATCH_BYTES, CROWDED, STORED_BYTES, WAITING_CALLS, StoreThread
+from ipc.errors import LocalProtocolError
 from ipc.policy.decision import Allow, Deny
 
 
@@ -263,3 +265,40 @@ def test_one_component_can_not_crowd_the_others_out(tmp_path: Path) -> None:
     answered = [stored.ticket for stored in thread._stored]
     assert next(stored for stored in thread._stored if stored.ticket == -1).result == StoreResult(failure=CROWDED)
     assert answered.index(-2) < 100
+
+
+def test_values_that_nobody_takes_are_bounded(tmp_path: Path) -> None:
+    """Many who ask for large values at a time get them as fast as they are taken; what waits meanwhile is little."""
+    store = Store(str(tmp_path))
+    names = [f"component-{number}" for number in range(40)]
+    for name in names:
+        ask_store(store, m.Set(1, "k", bytes(1_000_000)), name=name, limit=None)
+    thread = StoreThread(store)
+    for ticket, name in enumerate(names):
+        thread.submit(Order(ticket, name, m.Get(ticket, "k"), None, Rights()))
+    taken: list[int] = []
+    while len(taken) < len(names):
+        assert select.select([thread], [], [], 20)[0]
+        stored = thread.take_stored()
+        assert sum(len(each.result.value or b"") for each in stored) <= STORED_BYTES + BATCH_BYTES
+        taken += [each.ticket for each in stored]
+    assert sorted(taken) == list(range(len(names)))
+    thread.close()
+
+
+def test_a_thread_that_ends_is_met(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it breaks on, want of memory for one, is told to who waits; with a store that works nothing is."""
+    thread = StoreThread(Store(str(tmp_path)))
+    thread.submit(Order(1, "one", m.Get(1, "k"), None, Rights()))
+    assert select.select([thread], [], [], 20)[0]
+    assert [each.ticket for each in thread.take_stored()] == [1]
+
+    def break_off(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Store, "execute", break_off)
+    thread.submit(Order(2, "one", m.Get(2, "k"), None, Rights()))
+    assert select.select([thread], [], [], 20)[0]
+    with pytest.raises(LocalProtocolError, match="MemoryError"):
+        thread.take_stored()
+    thread.close()
