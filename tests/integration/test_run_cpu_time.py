@@ -23,14 +23,14 @@ def _component(run, name: str, wasm: Path, more: str) -> Path:
 
 
 def test_a_spin_is_held_and_its_timeout_goes_on(run) -> None:
-    """A tenth of a core for a second and a half of wall time; the report, the summary and the log say so."""
+    """A fiftieth of a core for a second and a half of wall time; the report, the summary and the log say so."""
     spin = _component(
-        run, "spin", GUESTS / "wat/spin.wat", '[quota]\ncpu_time = "100ms/s"\n[limits]\ntimeout = "1500ms"\n'
+        run, "spin", GUESTS / "wat/spin.wat", '[quota]\ncpu_time = "20ms/s"\n[limits]\ntimeout = "1500ms"\n'
     )
     document = run(spin, "--grant", "asked", "--json").document()
     assert (document["outcome"], document["code"]) == ("limit", "A2002")
     cpu = document["cpu"]
-    assert cpu["quota_ns_per_s"] == 10**8
+    assert cpu["quota_ns_per_s"] == 2 * 10**7
     # What it takes to start is in it, a burst, and a look that comes late.
     assert cpu["used_ns"] < 9 * 10**8
     assert cpu["held_ns"] > 3 * 10**8
@@ -39,7 +39,7 @@ def test_a_spin_is_held_and_its_timeout_goes_on(run) -> None:
     ]
     assert "exceeded" in crossed
     result = run(spin, "--grant", "asked")
-    assert "s for its CPU time (100 ms/s)" in result.summary
+    assert "s for its CPU time (20 ms/s)" in result.summary
 
 
 def test_what_is_too_little_to_answer_is_refused(run) -> None:
