@@ -44,7 +44,7 @@ ENDS = {
 """Component → what it is told to do, how that ends, the code, and what status says of it."""
 LIVES = [
     ("memory 1000000", "", "ok 1048576"),
-    ("huge 1200000", "failed", "the answer is larger than the component may send"),
+    ("huge 1200000", "failed", "its answer has 1200000 bytes"),
     ("oversize 1200000 echo", "", "too-large: 1000000"),
     ("oversize 9000000 echo", "", "too-large: 2621440"),
     ("fill 1 9000000", "", "ok 0 too-large: 2621440"),
