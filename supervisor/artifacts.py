@@ -16,7 +16,7 @@ import stat
 
 from ipc import codec, memory_file, syscalls
 from ipc.errors import ConfigError, PeerProtocolError
-from ipc.messages import EngineSettings
+from ipc.messages import GUARDS, EngineSettings
 from ipc.struct import Struct, asdict
 from supervisor.terminal import visible
 
@@ -55,7 +55,8 @@ def wasmtime_version() -> str:
 
 def cache_key(wasm_sha256: str, version: str, engine: EngineSettings) -> str:
     """Return the file name of one combination; everything that changes the machine code is in it."""
-    fields = {"wasm": wasm_sha256, "wasmtime": version, "machine": syscalls.machine(), **asdict(engine)}
+    fields = {"wasm": wasm_sha256, "wasmtime": version, "machine": syscalls.machine(), "guards": GUARDS}
+    fields |= asdict(engine)
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 

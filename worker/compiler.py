@@ -19,6 +19,7 @@ from worker import confine
 from worker import engine_api as api
 from worker.engine import COMPONENT, MODULE, new_engine
 from worker.main import CHANNEL, PARENT_PIDFD
+from worker.payload_guard import guarded
 
 if TYPE_CHECKING:
     from worker.exported import Exported
@@ -99,7 +100,7 @@ def _compile(engine: int, functions_of: Callable[[int, int], list[Exported]] | N
     serialized = api.Bytes()
     functions: list[Exported] = []
     if kind == COMPONENT:
-        component = api.made(api.component_new, engine, wasm, len(wasm))
+        component = _new_component(engine, wasm)
         imports = tuple(api.component_imports(engine, component))
         exports = tuple(api.component_exports(engine, component))
         functions = [] if functions_of is None else functions_of(component, engine)
@@ -114,6 +115,15 @@ def _compile(engine: int, functions_of: Callable[[int, int], list[Exported]] | N
     while view:
         view = view[os.write(OUTPUT, view[:_CHUNK_BYTES]) :]
     return Compiled(kind, len(artifact), _bounded(imports), _bounded(exports), _bounded_functions(functions))
+
+
+def _new_component(engine: int, wasm: bytes) -> int:
+    """Compile a component with its guards, where it has any; without them where they don't fit."""
+    with_guards = guarded(wasm)
+    if with_guards is not wasm:
+        with contextlib.suppress(api.EngineError):
+            return api.made(api.component_new, engine, with_guards, len(with_guards))
+    return api.made(api.component_new, engine, wasm, len(wasm))
 
 
 def _read_all(size_bytes: int) -> bytes:

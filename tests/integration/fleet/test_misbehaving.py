@@ -40,14 +40,15 @@ ENDS = {
     "blocks": ("blocks 100000000", "limit", "A2001", "needed more memory than its limit of 64 MB"),
     "unaligned": ("unaligned", "trapped", "", "list pointer/length out of bounds of memory"),
     "bad-text": ("bad-text", "trapped", "", "invalid utf-8"),
-    "huge": ("huge 3000000", "trapped", "", "more than can be passed at once"),
-    "oversize": ("oversize 4000000 echo", "trapped", "", "more than can be passed at once"),
 }
 """Component → what it is told to do, how that ends, the code, and what status says of it."""
 LIVES = [
     ("memory 1000000", "", "ok 1048576"),
-    ("huge 1200000", "failed", "the answer is larger than the component may send"),
+    ("huge 1200000", "failed", "its answer has 1200000 bytes"),
     ("oversize 1200000 echo", "", "too-large: 1000000"),
+    ("oversize 9000000 echo", "", "too-large: 2621440"),
+    ("fill 1 9000000", "", "ok 0 too-large: 2621440"),
+    ("huge 9000000", "failed", "too-large: 2621440"),
     ("silent", "", ""),
     ("fail on purpose", "failed", "on purpose"),
     ("nonsense", "failed", "no such order"),

@@ -15,6 +15,8 @@ import pytest
 import wasmtime
 from wasmtime.component import Component, Func, Instance, Linker, Record, Variant
 
+from worker.payload_guard import guarded
+
 ROOT = Path(__file__).resolve().parents[3]
 ACTORS = {
     "echo": ROOT / "examples/echo/echo.wasm",
@@ -165,12 +167,13 @@ def compiled(engine: wasmtime.Engine) -> Callable[[str], Component]:
 def host(engine: wasmtime.Engine, compiled: Callable[[str], Component]) -> Callable[..., Host]:
     """Instantiate a guest by its name; those that are not committed are built first."""
 
-    def start(name: str, **options: Any) -> Host:
+    def start(name: str, with_guards: bool = False, **options: Any) -> Host:
         if name in ON_DEMAND:
             made = subprocess.run(
                 [ROOT / "scripts/build-guests", name], capture_output=True, text=True, check=False, timeout=500
             )
             assert made.returncode == 0, made.stdout + made.stderr
-        return Host(engine, compiled(name), **options)
+        component = Component(engine, guarded(ACTORS[name].read_bytes())) if with_guards else compiled(name)
+        return Host(engine, component, **options)
 
     return start

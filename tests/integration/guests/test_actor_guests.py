@@ -193,6 +193,26 @@ def test_many_of_everything(harm: Host) -> None:
     assert harm.ask(b"flood 10 echo") == b"ok 0 not-permitted: no rule covers it"
 
 
+def test_what_is_too_large_is_an_error_value_where_guards_are(host: Callable[..., Host]) -> None:
+    """With its guards a guest that hands over too much is refused before the engine looks; what fits passes."""
+    guest = host("misbehaving", with_guards=True)
+    for order in (b"oversize 2621441 echo", b"oversize 9000000 echo", b"fill 1 4000000"):
+        assert guest.ask(order).endswith(b"too-large: 2621440"), order
+    assert guest.ask(b"huge 3000000") == Variant("too-large", 2_621_440)
+    assert (guest.sent, guest.stored) == ([], {})
+    assert guest.ask(b"oversize 5000 echo") == b"ok"
+    assert guest.ask(b"cas a - " + b"x" * 5000) == b"ok true"
+    assert guest.ask(b"fill 2 100") == b"ok 2"
+    assert (len(guest.sent[0][1]), len(guest.stored)) == (5000, 3)
+    assert guest.ask(b"request echo 250 hello") == b"ok 4503599627370497"
+    assert guest.ask(b"broadcast x") == b"ok 3"
+    assert guest.ask(b"publish a.b x") == b"ok 2"
+    assert guest.ask(b"invoke sql query x") == b"ok sql.query:x"
+    assert guest.ask(b"silent") is None
+    assert guest.ask(b"fail on purpose") == Variant("failed", "on purpose")
+    assert len(guest.ask(b"huge 5000")) == 5000
+
+
 def test_keys_and_log_lines_that_mean_harm(harm: Host) -> None:
     """Control characters, escapes and long keys come through as they are; to refuse or escape is the host's."""
     harm.ask(b"log-control")

@@ -1,0 +1,76 @@
+"""Guards in a component: put where they belong, valid for the engine, and nowhere else."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import wasmtime
+from wasmtime.component import Component
+
+from worker.payload_guard import guarded
+
+ROOT = Path(__file__).resolve().parents[2]
+ACTORS = [
+    *(ROOT / "examples" / name / f"{name}.wasm" for name in ("echo", "publisher", "subscriber")),
+    *(ROOT / "tests/guests/actors" / f"{name}.wasm" for name in ("misbehaving", "bench")),
+]
+OTHERS = [
+    ROOT / "tests/guests/hello.component.wasm",
+    ROOT / "tests/guests/hello.wasm",
+    ROOT / "examples/hostile/hostile.wasm",
+]
+
+
+@pytest.fixture(scope="module")
+def engine() -> wasmtime.Engine:
+    """An engine that compiles."""
+    return wasmtime.Engine()
+
+
+def _ends(component: Component, engine: wasmtime.Engine) -> tuple[list[str], list[str]]:
+    with component.type as kind:
+        return sorted(kind.imports(engine)), sorted(kind.exports(engine))
+
+
+@pytest.mark.parametrize("path", ACTORS, ids=lambda path: path.stem)
+def test_an_actor_is_guarded_and_is_the_same_from_outside(engine: wasmtime.Engine, path: Path) -> None:
+    """What is made of it compiles, and imports and exports what it did."""
+    component = path.read_bytes()
+    changed = guarded(component)
+    assert changed != component
+    assert _ends(Component(engine, changed), engine) == _ends(Component(engine, component), engine)
+
+
+@pytest.mark.parametrize("path", OTHERS, ids=lambda path: path.stem)
+def test_what_is_no_actor_stays_as_it_is(path: Path) -> None:
+    """A command, a core module: nothing of them is touched."""
+    program = path.read_bytes()
+    assert guarded(program) is program
+
+
+@pytest.mark.parametrize("path", ACTORS[:2], ids=lambda path: path.stem)
+def test_damaged_bytes_are_left_to_the_engine(path: Path) -> None:
+    """Cut short or changed anywhere, it is given back or rewritten, and nothing is raised."""
+    component, chance = path.read_bytes(), random.Random(7)
+    for _ in range(300):
+        damaged = bytearray(component[: chance.randrange(len(component))] if chance.random() < 0.5 else component)
+        for _ in range(chance.randrange(4) if damaged else 0):
+            damaged[chance.randrange(len(damaged))] = chance.randrange(256)
+        guarded(bytes(damaged))
+
+
+def test_one_that_lies_within_another_is_guarded_there(engine: wasmtime.Engine) -> None:
+    """Some toolchains wrap what they make in a component; what stands around it stays as it is."""
+    within = ACTORS[0].read_bytes()
+
+    def around(component: bytes) -> bytes:
+        size, encoded = len(component), b""
+        while size > 0x7F:
+            encoded += bytes((size & 0x7F | 0x80,))
+            size >>= 7
+        return b"\0asm\x0d\0\x01\0\x04" + encoded + bytes((size,)) + component
+
+    assert guarded(around(within)) == around(guarded(within))
+    Component(engine, guarded(around(within)))
