@@ -69,16 +69,18 @@ class QuotaLevel(Struct, frozen=True):
 def amount_words(amount: int, unit: str = "bytes") -> str:
     """Say an amount of a quota for a person: `99.8 MB`, `5 MB/s`, `12 messages/s`, `250 ms/s`."""
     base, _, per = unit.partition("/")
-    scale = _SCALES.get(base, ())
-    for size, shown in scale:
-        if amount >= size:
+    for least, size, shown in _SCALES.get(base, ()):
+        if amount >= least:
             return f"{amount / size:.4g} {shown}{per and '/' + per}"
-    return f"{amount} {_SMALLEST.get(base, base) if amount else _NOTHING.get(base, base)}{per and '/' + per}"
+    return f"{amount} {_SMALLEST.get(base, base)}{per and '/' + per}"
 
 
-_SCALES: Final = {"bytes": ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")), "ns": ((10**6, "ms"),)}
+_SCALES: Final = {
+    "bytes": ((10**9, 10**9, "GB"), (10**6, 10**6, "MB"), (10**3, 10**3, "kB")),
+    "ns": ((0, 10**6, "ms"),),
+}
+"""Base unit → from which amount on, how many of it are one, and how that is called; the largest first."""
 _SMALLEST: Final = {"bytes": "B"}
-_NOTHING: Final = {"bytes": "B", "ns": "ms"}
 
 
 class Crossings:

@@ -462,6 +462,7 @@ def test_a_steady_rate_shows_as_what_it_is() -> None:
         (QuotaLevel("message_rate", 12, 1_000, "messages/s"), "12 messages/s of 1000 messages/s"),
         (QuotaLevel("network_bandwidth", 0, 10_000_000, "bytes/s"), "0 B/s of 10 MB/s"),
         (QuotaLevel("cpu_time", 0, 10**9, "ns/s"), "0 ms/s of 1000 ms/s"),
+        (QuotaLevel("cpu_time", 589_174, 10**7, "ns/s"), "0.5892 ms/s of 10 ms/s"),
         (QuotaLevel("cpu_time", 250_000_000, 10**9, "ns/s"), "250 ms/s of 1000 ms/s"),
     ],
 )
