@@ -197,6 +197,7 @@ class Board:
         with_it, unhandled = session.mailbox.withdraw()
         waiting, unread = session.mailbox.empty()
         self._end_requests([*with_it, *waiting], GONE)
+        session.mailbox.dead = 0  # those that have just ended lie there no more
         self._note_lost(session, len(with_it) + len(waiting), unhandled, unread)
         self._forget_own(session)
 

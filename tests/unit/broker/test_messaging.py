@@ -370,6 +370,19 @@ def test_the_end_of_a_receiver_ends_its_requests(end: str) -> None:
     assert (record.instance, dict(record.detail)) == ("b-1", lost)
 
 
+def test_a_mailbox_that_was_emptied_counts_none_of_its_requests() -> None:
+    """Also those that end after they were taken out of it: its receiver broke the protocol, and isn't dismissed yet."""
+    driver = Driver()
+    pair(driver)
+    for _ in range(WINDOW + 2):
+        ask(driver)
+    mailbox = driver.core._board.by_instance["b-1"].mailbox
+    assert len(mailbox) == 2
+    driver.say("b-1", Handled(2**53))
+    assert (len(mailbox), mailbox.dead) == (0, 0)
+    assert len(driver.take("a-1", Callback)) == WINDOW + 2
+
+
 def test_answers_to_an_earlier_connection_are_forgiven_a_few() -> None:
     """A worker that comes back may still be at what it had; more than that could be is a violation."""
     driver = Driver()
