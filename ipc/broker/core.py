@@ -144,11 +144,14 @@ class Core:
         return self._board.take_commands()
 
     def next_due_ns(self) -> int | None:
-        """When a `Due` will next have something to do; None when nothing waits for a time."""
-        times = [self._board.requests.next_due_ns(), self._board.ledger.next_due_ns()]
-        if self._checks:
-            times.append(self._checks[0][0])
-        return min((due_ns for due_ns in times if due_ns is not None), default=None)
+        """When a `Due` will next have something to do; None when nothing waits for a time. Asked in each turn."""
+        due_ns = self._board.requests.next_due_ns()
+        counted_ns = self._board.ledger.next_due_ns()
+        if due_ns is None or (counted_ns is not None and counted_ns < due_ns):
+            due_ns = counted_ns
+        if self._checks and (due_ns is None or self._checks[0][0] < due_ns):
+            due_ns = self._checks[0][0]
+        return due_ns
 
     def quota_states(self, now_ns: int) -> tuple[QuotaState, ...]:
         """How full the quotas are that the broker keeps, of each live component."""

@@ -244,8 +244,8 @@ class Ledger:
 
     def next_due_ns(self) -> int | None:
         """When `close_due` will next have something to record."""
-        times = [due_ns for folder in (self._allowed, self._refused) if (due_ns := folder.next_due_ns()) is not None]
-        return min(times, default=None)
+        due_ns, refused_ns = self._allowed.next_due_ns(), self._refused.next_due_ns()
+        return refused_ns if due_ns is None or (refused_ns is not None and refused_ns < due_ns) else due_ns
 
     def _put(self, event: AuditEvent) -> int:
         return self.ticketed(_to_record(event))

@@ -30,6 +30,8 @@ _BACKLOG: Final = 256
 _NOW: Final = int(zmq.NOBLOCK)
 _MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 """As integers: pyzmq's enumerations cost microseconds for each `|` and `&`."""
+_EVENTS: Final = int(zmq.EVENTS)
+_READABLE: Final = int(zmq.POLLIN)
 _USER_ID: Final = b"User-Id"
 """The property of a message that ZAP has given its connection (RFC 27)."""
 _FAILED: Final = int(
@@ -71,7 +73,6 @@ class Sockets:
         """Return the next message; None when none waits. What has too many frames is read to its end and forgotten."""
         router = self.router
         try:
-            # Tried until nothing is there: to ask before each message (ZMQ_EVENTS) costs as much as reading it.
             route = router.recv(_NOW)
         except zmq.Again:
             return None
@@ -86,6 +87,10 @@ class Sockets:
             last = router.recv(_NOW, copy=False)
             size_bytes += len(last)
         return Incoming(key, route, body, size_bytes, last is body)
+
+    def waits(self) -> bool:
+        """Whether a message waits: for less than a vain `receive` costs."""
+        return bool(int(self.router.get(_EVENTS)) & _READABLE)
 
     def descriptor_of(self, incoming: Incoming) -> int:
         """Return over which connection a message came, by libzmq's number for it; -1 where that isn't known."""

@@ -38,6 +38,10 @@ class Wire:
         """Give the next."""
         return self.waiting.popleft() if self.waiting else None
 
+    def waits(self) -> bool:
+        """Tell whether there is a next."""
+        return bool(self.waiting)
+
     def descriptor_of(self, incoming: Incoming) -> int:
         """Tell the number of its connection."""
         return DESCRIPTORS[incoming.key]
