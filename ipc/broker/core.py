@@ -49,11 +49,11 @@ from ipc.policy.quotas import MESSAGE_RATE, rate_level
 
 WAITING_BYTES: Final = 64 * 1024 * 1024
 """What may wait in all mailboxes and for the log before everyone has a share only: an eighth of the broker's memory."""
-HEARTBEAT_NS: Final = 10_000_000_000
+HEARTBEAT_NS: Final = 15_000_000_000
 """An idle worker is asked whether it lives about this often."""
-BEATS: Final = 10
+BEATS: Final = 15
 """The heartbeat in so many parts, at whose ends all are asked whose time has come in it: what is idle should stay
-asleep, and one wake-up for twenty workers costs little more than for one."""
+asleep, and one wake-up for many workers costs little more than for one."""
 SILENT_BEATS: Final = 3
 """An idle worker that lets so many Pings go unanswered, each for an interval, is ended. What counts is that it was
 asked, not that time has passed: the broker itself may have been stopped."""
