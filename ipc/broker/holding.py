@@ -74,6 +74,8 @@ class Holding:
         """Return when what is held will have failed."""
         if self._held:
             return self._held[0].deadline_ns
+        if not self._waiting:
+            return None  # as a rule, and in each turn
         return next((deadline_ns for _, ticket, deadline_ns in self._waiting if ticket), None)
 
     def is_full(self) -> bool:

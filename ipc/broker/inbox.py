@@ -113,10 +113,11 @@ class Inbox:
     def _is_taken(self, incoming: Incoming) -> bool:
         """Note a message; False if nothing is taken from who sent it."""
         peers, key, route = self._peers, incoming.key, incoming.route
-        if not peers.knows(key, route):
+        taken = peers.heard_again(key, route)
+        if taken is None:
             self._source.watch(peers)  # a connection was accepted before anything came over it
-            return peers.heard(key, route, self._source.descriptor_of(incoming))
-        return peers.heard(key, route)
+            taken = peers.heard(key, route, self._source.descriptor_of(incoming))
+        return taken
 
 
 def _decode(incoming: Incoming) -> tuple[list[FromWorker], str]:

@@ -108,12 +108,11 @@ class Peers:
         self._open.pop(descriptor, None)
         self._closed.append(Link(descriptor, self._generations.get(descriptor, 0)))
 
-    def heard(self, key: str, route: bytes, descriptor: int = -1) -> bool:
-        """Note a frame; False if nothing is taken from who sent it. `descriptor` is needed where it is the first."""
-        connection = self._by_route.get(route)
-        if connection is not None and connection.key == key:
-            connection.frames += 1
-            return not self._by_key[key].ended
+    def heard(self, key: str, route: bytes, descriptor: int) -> bool:
+        """Note a frame; False if nothing is taken from who sent it."""
+        known = self.heard_again(key, route)
+        if known is not None:
+            return known
         peer = self._by_key.get(key)
         if peer is None or peer.ended:
             return False
@@ -128,10 +127,13 @@ class Peers:
                 self._open[descriptor] = peer.connection
         return True
 
-    def knows(self, key: str, route: bytes) -> bool:
-        """Whether frames have come from the holder of `key` by this routing id before."""
+    def heard_again(self, key: str, route: bytes) -> bool | None:
+        """Note a frame of a connection that is known as that key's, as `heard` does; None where it isn't known."""
         connection = self._by_route.get(route)
-        return connection is not None and connection.key == key
+        if connection is None or connection.key != key:
+            return None
+        connection.frames += 1
+        return not self._by_key[key].ended
 
     def take_lost(self) -> list[Connection]:
         """Forget the connections that were closed, and return those that were somebody's."""

@@ -176,13 +176,14 @@ class Broker:
         self._wardens: dict[int, Channel] = {}
         self._stamps: dict[str, AuditEvent] = {}
         self._poller = zmq.Poller()
+        self._orders, self._stored, self._recorded = channel.fileno(), store.fileno(), holding.fileno()
         for readable in (
             sockets.router,
             sockets.zap,
             sockets.monitor,
-            channel.fileno(),
-            store.fileno(),
-            holding.fileno(),
+            self._orders,
+            self._stored,
+            self._recorded,
         ):
             self._poller.register(readable, zmq.POLLIN)
         self._providers = ProviderLinks(self._poller, self._handle, self._mail.send)
@@ -206,14 +207,14 @@ class Broker:
         sockets = self._sockets
         if sockets.zap in ready:
             sockets.authenticate(self._peers)
-        if self._channel.fileno() in ready:
+        if self._orders in ready:
             self._take_order()
         for descriptor in ready.keys() & self._wardens.keys():
             self._take_announcement(descriptor)
-        if self._store.fileno() in ready:
+        if self._stored in ready:
             self._take_stored()
         held_due_ns = self._holding.next_due_ns()
-        if self._holding.fileno() in ready or (held_due_ns is not None and held_due_ns <= now_ns):
+        if self._recorded in ready or (held_due_ns is not None and held_due_ns <= now_ns):
             for done in self._holding.take_recorded(now_ns):
                 self._handle(done)
         if sockets.monitor in ready:
