@@ -19,7 +19,8 @@ from bench_areas._fleet import GUESTS, up
 
 ACTORS = 200
 BUDGET_PERCENT = 2.0
-WINDOWS, WINDOW_S = 5, 5.0
+WINDOWS, WINDOW_S = 3, 15.0
+"""Each as long as a heartbeat: in a shorter one there are all of them, or none."""
 SETTLE_S = 5.0
 KINDS = ("supervisor", "broker", "warden", "zygote", "keepers", "workers")
 
