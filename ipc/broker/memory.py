@@ -5,7 +5,8 @@ that bytes wait in a connection's socket while no message comes out of it, and t
 that was seen several times since its last message is cut off, however slowly it sends: its bytes have to pass there.
 
 Who reads nothing fills it, too: libzmq keeps some frames for each peer, of which nobody is told. There it is seen that
-what waits in the socket for the peer doesn't change.
+the socket for the peer is full, and that what waits in it doesn't change. As long as it takes more nothing is kept for
+that peer: who computes, or is held for its CPU time, leaves a question or a few messages there and is not to blame.
 Should it be too fast for that, RLIMIT_DATA ends the process.
 """
 
@@ -39,6 +40,9 @@ class MemoryWatch:
     def __init__(self, limit_bytes: int) -> None:
         """`limit_bytes` is RLIMIT_DATA. Opens /proc/self/statm (proc(5)): make it before that is out of reach."""
         self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+        with socket.socket(socket.AF_UNIX) as ordinary:
+            # As large as that of each connection, which nobody changes; a send waits from there on (unix(7)).
+            self._full_bytes = ordinary.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
         self._high_bytes, self._critical_bytes = int(limit_bytes * _HIGH), int(limit_bytes * _CRITICAL)
         self._strikes: dict[int, int] = {}
         self._frames: dict[int, int] = {}
@@ -73,12 +77,12 @@ class MemoryWatch:
         return worst
 
     def look_unread(self, descriptors: Iterable[int]) -> int | None:
-        """Return the descriptor of a connection whose peer reads nothing, the one for which most waits."""
+        """Return the descriptor of a connection that is full and whose peer reads nothing, where most waits."""
         unread: dict[int, tuple[int, int]] = {}
         for descriptor in descriptors:
             size_bytes = _waiting_bytes(descriptor, termios.TIOCOUTQ)
             before_bytes, looks = self._unread.get(descriptor, (0, 0))
-            if size_bytes:
+            if size_bytes >= self._full_bytes:
                 unread[descriptor] = (size_bytes, looks + 1 if size_bytes == before_bytes else 0)
         self._unread = unread
         stuck = [descriptor for descriptor, (_, looks) in unread.items() if looks >= STUCK_LOOKS]
