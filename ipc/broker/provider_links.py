@@ -122,6 +122,9 @@ class ProviderLinks:
             return False
         try:
             for body in wire.reader.feed(data):
+                if wire.out:
+                    # What is left of that request would stand in front of the next one, and be read as part of it.
+                    raise PeerProtocolError("an answer before it has read the request")
                 self._carry_out(providing.answered(descriptor, read_answer(body), now_ns))
         except PeerProtocolError as error:
             self._carry_out(providing.broke(descriptor, str(error)))

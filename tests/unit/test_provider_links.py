@@ -159,3 +159,16 @@ def test_who_reads_nothing_holds_nobody_up(stage: Stage) -> None:
     stage.links.turn({}, time.monotonic_ns() + 31 * 10**9)
     assert [each.code for each in stage.ended] == ["A1811"]
     assert [(each.ticket, each.kind) for each in stage.finished] == [(1, "timed-out")]
+
+
+def test_an_answer_before_the_request_is_read_ends_it(stage: Stage) -> None:
+    """The rest of that request would be in front of another component's, which could write a request of its own there."""
+    stage.call(1, bytes(LARGE))
+    stage.call(2, b"another's")
+    stage.send(pack_frame(Answer(1, b"!")))
+    stage.turn()
+    assert [(each.process, each.code, each.reason) for each in stage.ended] == [
+        (4, "A1813", "an answer before it has read the request")
+    ]
+    assert [(each.ticket, each.kind) for each in stage.finished] == [(1, "unavailable")]
+    assert stage.links.uses()[0].waiting == 1, "the other one is for the next process"
