@@ -26,6 +26,9 @@ from supervisor.provider_process import ProviderProcess
 from supervisor.provider_settings import ProviderSettings
 
 KEY: Final = "providers"
+AWAY: Final = "the provider can't be started"
+"""What components are told. Why not is a text of the operator's program, about files and accounts that are not theirs
+to know: it is in the record `provider_lost`, the provider's log and `airssys status`."""
 _PAUSE_NS: Final = 100_000_000
 _LAST_READS: Final = 2
 """What a pipe holds at most (pipe(7)), and not what others go on to write into it."""
@@ -103,7 +106,7 @@ class FleetProviders:
         for slot in self._slots:
             self._hand_over(slot)
         for name in self._away:
-            client.provider_away(ProviderAway(name, self._reason(name)))
+            client.provider_away(ProviderAway(name, AWAY))
 
     def broker_lost(self) -> None:
         """Whom it knew can be asked by nobody any more."""
@@ -231,7 +234,7 @@ class FleetProviders:
         if is_away(self.lives(name)):
             self._away.add(name)
             if self._client is not None:
-                self._client.provider_away(ProviderAway(name, self._reason(name)))
+                self._client.provider_away(ProviderAway(name, AWAY))
 
     def _let_go(self, slot: _Slot) -> None:
         process, slot.process = slot.process, None
@@ -259,9 +262,6 @@ class FleetProviders:
         elif data == b"":
             # It closed it: there is nothing to wait for, and waiting would spin. Its own end is met by its pidfd.
             slot.paused_until_ns = now_ns + 10**9
-
-    def _reason(self, name: str) -> str:
-        return f"the provider can't be started: {self.reason(name)}"[:REASON_MAX]
 
     def reason(self, name: str) -> str:
         """Why the last of its processes died, "" for none."""

@@ -162,7 +162,7 @@ def test_who_reads_nothing_holds_nobody_up(stage: Stage) -> None:
 
 
 def test_an_answer_before_the_request_is_read_ends_it(stage: Stage) -> None:
-    """The rest of that request would be in front of another component's, which could write a request of its own there."""
+    """What is left of it would stand in front of the next one, whose component could write a request there."""
     stage.call(1, bytes(LARGE))
     stage.call(2, b"another's")
     stage.send(pack_frame(Answer(1, b"!")))
