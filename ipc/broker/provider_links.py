@@ -80,7 +80,7 @@ class ProviderLinks:
 
     def forget(self, instance: str) -> None:
         """An instance has ended."""
-        self._providing.forget(instance)
+        self._carry_out(self._providing.forget(instance))
 
     def uses(self) -> tuple[ProviderUse, ...]:
         """How much was asked of each."""

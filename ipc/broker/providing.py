@@ -21,6 +21,7 @@ WAITING_BYTES: Final = 32 * 1024 * 1024
 """All payloads that wait for a provider; of one instance a quarter at most."""
 SHARE: Final = 4
 NO_PROVIDER: Final = "no provider serves this capability here"
+ENDED: Final = "who asked has ended"
 TOO_SLOW: Final = "A1811"
 BROKE_PROTOCOL: Final = "A1813"
 
@@ -137,11 +138,14 @@ class Providing:
         self._total_bytes += size_bytes
         return []
 
-    def forget(self, instance: str) -> None:
-        """An instance has ended: what of it waits is not done."""
+    def forget(self, instance: str) -> list[Step]:
+        """An instance has ended: what of it waits is not done. Each ends all the same, for who keeps a note of it."""
+        steps: list[Step] = []
         for provider in self._providers.values():
             for each in provider.waiting.pop(instance, ()):
                 self._no_longer_waits(each.order)
+                steps.append(_unavailable(each.order, ENDED))
+        return steps
 
     # -- processes -----------------------------------------------------------------------------------------------------
 

@@ -164,9 +164,10 @@ def test_a_provider_that_does_not_come_back_answers_at_once() -> None:
 
 
 def test_an_instance_that_ended_has_nothing_done_any_more() -> None:
-    """What it had waiting is forgotten; what is under way ends like any other."""
+    """What it had waiting ends undone, or its note would be kept for ever; what is under way ends like any other."""
     table = pool(7)
     table.call(order(1), 0)
     table.call(order(2), 0)
-    table.forget("a-1")
+    assert ended(table.forget("a-1")) == [(2, "unavailable")]
+    assert table.forget("a-1") == []
     assert handed(table.answered(7, Answer(1, b"!"), 0)) == []
