@@ -20,6 +20,7 @@ from typing import Final, NoReturn, cast
 from ipc import codec, libc
 from ipc.errors import AirssysError, ConfinementError, PeerProtocolError
 from ipc.messages import Message
+from ipc.provider import lifeline
 from ipc.provider.launching import LAUNCH_BYTES_MAX, ProviderLaunch
 from ipc.provider.library import hold_library, use_library
 from ipc.provider.protocol import (
@@ -102,8 +103,13 @@ def _become(launch: ProviderLaunch) -> None:
         raise ConfinementError("identity", "getresuid", 0, f"the uids are {os.getresuid()}, not {launch.uid}")
     # After the change of uid, which clears it (prctl(2)).
     libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)
+    supervisor = os.pidfd_open(launch.parent_pid)
     if os.getppid() != launch.parent_pid:
         raise ConfinementError("lifeline", "getppid", 0, "the supervisor has ended")
+    if os.getpgrp() != os.getpid():
+        raise ConfinementError("lifeline", "getpgrp", 0, "it has no process group of its own")
+    lifeline.hold(supervisor)
+    os.close(supervisor)
 
 
 def _execute(channel: int, launch: ProviderLaunch) -> NoReturn:
