@@ -48,18 +48,23 @@ lists. That its type is this one is seen to when the component is loaded (`worke
 _LIFECYCLE: Final = "airssys:core/component-lifecycle@"
 _ANSWERS: Final = "#handle-message"
 _ANSWER_PARAMETERS: Final = 8
+_DEPTH_MAX: Final = 8
+"""So many components within each other are looked into: each has a copy of what is in it, and toolchains make two."""
 
 
 class _UnknownError(Exception):
     """Something of this component isn't understood here."""
 
 
-def guarded(component: bytes) -> bytes:
-    """Return the component with its guards; as it is, where it needs none or has what isn't understood here."""
-    if not component.startswith(_HEAD):
+def guarded(component: bytes, depth: int = 0) -> bytes:
+    """Return the component with its guards; as it is, where it needs none or has what isn't understood here.
+
+    `depth` is in how many others it lies.
+    """
+    if not component.startswith(_HEAD) or depth > _DEPTH_MAX:
         return component
     try:
-        return _Rewriting(component).rewritten()
+        return _Rewriting(component, depth).rewritten()
     except (_UnknownError, IndexError, UnicodeDecodeError):
         return component
 
@@ -152,8 +157,9 @@ class _Guard(NamedTuple):
 class _Rewriting:
     """One pass over a component's sections; what is numbered anew is known by its old number."""
 
-    def __init__(self, component: bytes) -> None:
+    def __init__(self, component: bytes, depth: int) -> None:
         self._input = component
+        self._depth = depth
         self._output: list[bytes] = [_HEAD]
         self._functions: list[int] = []
         """Core function → its number now, or that of its guard."""
@@ -182,7 +188,7 @@ class _Rewriting:
     def _section(self, number: int, section: _Reader) -> None:
         content = self._input[section.at : section.end]
         if number == _COMPONENT:
-            within = guarded(content)
+            within = guarded(content, self._depth + 1)
             self._changed_within = self._changed_within or within is not content
             content = within
         elif self._closed:
@@ -197,7 +203,10 @@ class _Rewriting:
         elif number == _IMPORT:
             self._read_imports(section)
         elif number == _INSTANCE:
-            self._imported += [""] * section.number()
+            count = section.number()
+            if count > section.end - section.at:
+                raise _UnknownError  # fewer bytes than instances
+            self._imported += [""] * count
         elif number in (_CORE_INSTANCE, _ALIAS, _CANON):
             read = {_CORE_INSTANCE: self._core_instance, _ALIAS: self._alias, _CANON: self._canon}[number]
             # A section for each: a guard's come right before what uses it.

@@ -61,16 +61,27 @@ def test_damaged_bytes_are_left_to_the_engine(path: Path) -> None:
         guarded(bytes(damaged))
 
 
+def around(content: bytes, section: int = 4) -> bytes:
+    """A component with one section: another component, unless something else is named."""
+    size, encoded = len(content), b""
+    while size > 0x7F:
+        encoded += bytes((size & 0x7F | 0x80,))
+        size >>= 7
+    return b"\0asm\x0d\0\x01\0" + bytes((section,)) + encoded + bytes((size,)) + content
+
+
+def test_what_is_deep_or_announces_much_costs_nothing() -> None:
+    """A thousand components within each other, or a section of a few bytes that tells of 2^34 instances."""
+    deep = ACTORS[0].read_bytes()
+    for _ in range(1_000):
+        deep = around(deep)
+    assert guarded(deep) is deep
+    many = around(b"\xff\xff\xff\xff\x3f", section=5)
+    assert guarded(many) is many
+
+
 def test_one_that_lies_within_another_is_guarded_there(engine: wasmtime.Engine) -> None:
     """Some toolchains wrap what they make in a component; what stands around it stays as it is."""
     within = ACTORS[0].read_bytes()
-
-    def around(component: bytes) -> bytes:
-        size, encoded = len(component), b""
-        while size > 0x7F:
-            encoded += bytes((size & 0x7F | 0x80,))
-            size >>= 7
-        return b"\0asm\x0d\0\x01\0\x04" + encoded + bytes((size,)) + component
-
     assert guarded(around(within)) == around(guarded(within))
     Component(engine, guarded(around(within)))
