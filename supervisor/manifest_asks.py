@@ -76,6 +76,7 @@ HOMES: Final = ("/home", "/root", "/Users")
 HOME: Final = re.compile(r"/(?:home|Users)/[^/]+|/root")
 """One person's home directory."""
 _SYMBOLIC: Final = ("data", "tmp")
+_BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def describe_asks(manifest: Manifest, bound: BoundManifest, unset: Sequence[str] = ()) -> tuple[Ask, ...]:
@@ -190,8 +191,12 @@ def _sentence(request: Request, shown: str, place: str) -> str:
 
 
 def metadata_words(metadata: Metadata) -> list[str]:
-    """Return what stands beside a custom capability, as TOML writes it."""
-    return [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in metadata]
+    """Return what stands beside a custom capability, as TOML writes it: no key looks like another one and its value."""
+    return [
+        f"{name if _BARE_KEY.fullmatch(name) else json.dumps(name, ensure_ascii=False)}"
+        f" = {json.dumps(value, ensure_ascii=False)}"
+        for name, value in metadata
+    ]
 
 
 def _files(request: Request, shown: str) -> str:

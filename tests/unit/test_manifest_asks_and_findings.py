@@ -119,6 +119,17 @@ send = ["writer"]
     ]
 
 
+def test_a_key_of_metadata_looks_like_no_other_key_and_its_value() -> None:
+    """Who says yes reads what the provider is told: a key that holds quotes and commas stands in quotes itself."""
+    (ask,) = asks_of(
+        """[capabilities.custom.payment]
+actions = ["refund"]
+metadata = { 'region = "eu", note' = "x", "" = true }
+"""
+    )
+    assert ask.sentence == r"""ask payment to "refund" with "region = \"eu\", note" = "x", "" = true"""
+
+
 def test_an_actors_parameters_are_used() -> None:
     """What it doesn't name in its manifest it is given at its start."""
     parameter = '[parameters]\np = { type = "string" }\n'
