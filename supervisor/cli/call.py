@@ -214,6 +214,8 @@ def _payload(args: argparse.Namespace, bytes_max: int, what: str) -> bytes:
             return str(args.json_text).encode()
         except UnicodeEncodeError:
             raise UsageError("--json: is not UTF-8", hint="bytes of any kind: --file FILE, or -") from None
+        except RecursionError:
+            raise UsageError("--json: its values are nested too deeply", hint="--file FILE, or -") from None
         except ValueError as error:
             raise UsageError(f"--json: {error}", hint="quote it for the shell: --json '{\"key\": 1}'") from None
     if args.source is None and args.file is None:

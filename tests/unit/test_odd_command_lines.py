@@ -23,10 +23,11 @@ def _given(text: str | None = None, source: str | None = None) -> argparse.Names
         ("[-Infinity]", "-Infinity is not JSON"),
         ('"\udcff"', "is not UTF-8"),
         ("", "line 1"),
+        ("[" * 100_000, "nested too deeply"),
     ],
 )
 def test_what_is_no_json_is_not_sent(text: str, words: str) -> None:
-    """Half a document, a number that JSON doesn't have, bytes that are no text."""
+    """Half a document, a number that JSON doesn't have, bytes that are no text, more levels than are read."""
     with pytest.raises(UsageError, match=words):
         _payload(_given(text), 1000, "a message has")
 
