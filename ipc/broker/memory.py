@@ -26,10 +26,13 @@ IDLE_NS: Final = 50_000_000
 """How often it is looked, while memory is high and while it isn't."""
 STRIKES: Final = 3
 """In so many looks bytes waited, and no message has come since the first of them."""
-STUCK_LOOKS: Final = 40
-"""In so many looks, a fifth of a second, a peer has read nothing of what waits for it."""
+STUCK_LOOKS: Final = 1_000
+"""In so many looks, five seconds, a peer has read nothing of what waits for it. One that is held for its CPU time reads
+nothing for four (`supervisor.governor`), and others may have sent it what waits."""
+STUCK_LOOKS_CRITICAL: Final = 40
+"""In so many, a fifth of a second, where there is no time to see who it is."""
 _HIGH, _CRITICAL = 0.6, 0.85
-"""Parts of the limit above which it is looked, and above which one strike is enough."""
+"""Parts of the limit above which it is looked, and above which one strike, or few looks, are enough."""
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _INT: Final = struct.Struct("i")
 
@@ -62,6 +65,10 @@ class MemoryWatch:
         self._unread.clear()
         return False
 
+    @property
+    def _is_critical(self) -> bool:
+        return self._data_bytes > self._critical_bytes
+
     def look(self, frames: Mapping[int, int]) -> int | None:
         """Return the descriptor of a connection to cut; `frames` has how many came over each that is open."""
         strikes: dict[int, int] = {}
@@ -69,7 +76,7 @@ class MemoryWatch:
             if count == self._frames.get(descriptor):
                 strikes[descriptor] = self._strikes.get(descriptor, 0) + (_waiting_bytes(descriptor) > 0)
         self._strikes, self._frames = strikes, dict(frames)
-        enough = 1 if self._data_bytes > self._critical_bytes else STRIKES
+        enough = 1 if self._is_critical else STRIKES
         worst = max(strikes, key=strikes.__getitem__, default=None)
         if worst is None or strikes[worst] < enough:
             return None
@@ -85,7 +92,8 @@ class MemoryWatch:
             if size_bytes >= self._full_bytes:
                 unread[descriptor] = (size_bytes, looks + 1 if size_bytes == before_bytes else 0)
         self._unread = unread
-        stuck = [descriptor for descriptor, (_, looks) in unread.items() if looks >= STUCK_LOOKS]
+        enough = STUCK_LOOKS_CRITICAL if self._is_critical else STUCK_LOOKS
+        stuck = [descriptor for descriptor, (_, looks) in unread.items() if looks >= enough]
         return max(stuck, key=unread.__getitem__, default=None)
 
     def close(self) -> None:
