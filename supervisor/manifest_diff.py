@@ -85,10 +85,10 @@ def _compare_capabilities(found: _Found, old: Manifest, new: Manifest, terms: tu
     old_coverage = Coverage(grant for _, grant in before)
     new_coverage = Coverage(grant for _, grant in after)
     had = {_term(grant): request for request, grant in before}
-    old_told, new_told = ({(grant.action, grant.metadata) for _, grant in side} for side in (before, after))
+    old_told, new_told = ({_told(grant) for _, grant in side} for side in (before, after))
     for request, grant in after:
         shown, line = _shown(request), request.line
-        if not old_coverage.covers(grant) or (grant.metadata and (grant.action, grant.metadata) not in old_told):
+        if not old_coverage.covers(grant) or _told(grant) not in old_told:
             found.wider.append(Change("capability", request.action, None, shown, line, request))
             continue
         twin = had.get(_term(grant))
@@ -100,8 +100,13 @@ def _compare_capabilities(found: _Found, old: Manifest, new: Manifest, terms: tu
             what = f"{request.action} {shown}"
             found.changed.append(Change("capability", what, words[twin.required], words[request.required], line))
     for request, grant in before:
-        if not new_coverage.covers(grant) or (grant.metadata and (grant.action, grant.metadata) not in new_told):
+        if not new_coverage.covers(grant) or _told(grant) not in new_told:
             found.narrower.append(Change("capability", request.action, _shown(request), None, request.line, request))
+
+
+def _told(grant: Grant) -> tuple[str, frozenset[str]]:
+    """Return what a provider is told of it, if there is one: what it makes of that, also of nothing, is its own."""
+    return grant.action if grant.action.startswith("custom.") else "", frozenset(metadata_words(grant.metadata))
 
 
 def _term(grant: Grant) -> tuple[str, str, tuple[str, ...]]:

@@ -53,6 +53,23 @@ def test_another_metadata_of_a_custom_capability_is_another_request() -> None:
 
 
 @pytest.mark.parametrize(
+    ("before", "after"), [('{ region = "eu" }', "{}"), ("{}", '{ region = "eu" }'), ("{ a = 1 }", "{ a = true }")]
+)
+def test_metadata_that_are_left_out_are_another_request_too(before: str, after: str) -> None:
+    """A provider may take no region for every region; what is equal in Python is not the same to it."""
+    custom = '[capabilities.custom.rates]\nactions = ["read"]\nmetadata = '
+    found = compare(version(f"{BASE}{custom}{before}\n"), version(f"{BASE}{custom}{after}\n"))
+    assert [each.what for each in found.wider] == [each.what for each in found.narrower] == ["custom.rates.read"]
+
+
+def test_the_order_of_metadata_says_nothing() -> None:
+    """The control: the same, written the other way round."""
+    custom = '[capabilities.custom.rates]\nactions = ["read"]\nmetadata = '
+    found = compare(version(f"{BASE}{custom}{{ a = 1, b = 2 }}\n"), version(f"{BASE}{custom}{{ b = 2, a = 1 }}\n"))
+    assert (found.wider, found.narrower) == ((), ())
+
+
+@pytest.mark.parametrize(
     ("old_part", "new_part", "what"),
     [
         ('"/srv/a/**"', '"/srv/a/"', "filesystem.read"),
