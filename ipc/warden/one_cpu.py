@@ -16,7 +16,7 @@ from ipc.hand_over import clear_cpus, note_cpus, noted_cpus
 from ipc.libc import current_cpu
 from ipc.warden.burst import Burst, Step
 from ipc.warden.notify import Call, CallGone, Listener
-from ipc.warden.reach import pid_of
+from ipc.warden.reach import has_ended, pid_of
 
 _CPU_CLOCK: Final = 2
 """Of a process's three clocks, in the low bits beside its number: CPUCLOCK_SCHED, include/linux/posix-timers.h."""
@@ -58,6 +58,9 @@ class OneCpu:
         self._clock = ~pid << 3 | _CPU_CLOCK
         with contextlib.suppress(OSError):  # it has ended, or /proc doesn't show it: nothing is done then
             self._tasks = os.open(f"/proc/{pid}/task", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        if self._tasks >= 0 and has_ended(pidfd):
+            os.close(self._tasks)  # looked at after it was opened: only while it lives is the number its own
+            self._tasks = -1
         self._may = len(self._own) > 1 and self._tasks >= 0
         left = noted_cpus(mark)
         if left is not None:

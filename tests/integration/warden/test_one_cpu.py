@@ -220,6 +220,20 @@ def test_a_process_that_has_ended_is_left_alone(sleeper: subprocess.Popen[bytes]
     in_a_thread(work)
 
 
+def test_a_process_that_had_ended_is_not_looked_into(sleeper: subprocess.Popen[bytes]) -> None:
+    """By then its number could have been another's: nothing that was found by it is kept."""
+    pidfd = os.pidfd_open(sleeper.pid)
+    try:
+        sleeper.kill()
+        assert os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT) is not None
+        assert os.listdir(f"/proc/{sleeper.pid}/task")  # it isn't waited for, so there is something to be found
+        held = os.listdir("/proc/self/fd")
+        OneCpu(pidfd, Waiting(False), bytearray(MARK_BYTES))
+        assert os.listdir("/proc/self/fd") == held
+    finally:
+        os.close(pidfd)
+
+
 def test_a_worker_with_very_many_threads_is_left_alone() -> None:
     """Each would cost the warden a few calls, again and again."""
 
