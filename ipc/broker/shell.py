@@ -9,10 +9,8 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import select
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
@@ -44,6 +42,7 @@ from ipc.broker.events import (
 )
 from ipc.broker.holding import Holding
 from ipc.broker.inbox import Inbox
+from ipc.broker.mail import Mail
 from ipc.broker.messages import MAX_PAYLOAD_BYTES
 from ipc.broker.orders import (
     ActorCalled,
@@ -73,6 +72,7 @@ from ipc.broker.orders import (
 from ipc.broker.outbox import RETRY_NS, Outbox
 from ipc.broker.peers import Connection, Peers
 from ipc.broker.provider_links import ProviderLinks
+from ipc.broker.recorder import Recorder
 from ipc.broker.sockets import Sockets
 from ipc.broker.store import Store as StoreFile
 from ipc.broker.store_thread import StoreThread
@@ -100,12 +100,10 @@ _ORDERS: Final = (
     ProviderEnded,
     ReadProviders,
 )
-_MAIL_MAX: Final = 10_000
 _HANDSHAKES_NS: Final = 1_000_000_000
 """Handshakes that fail have one record in so long a time, with their number."""
 _READS_BEFORE_ANSWER: Final = 4
 """How often what waits is read before a warden is answered, so that a neighbour's flood doesn't delay that."""
-_ANNOUNCED_SHOWN_MAX: Final = 8
 _SWITCH_S: Final = 0.0002
 """How long another thread of this process, the store's or the audit stream's, may compute while the loop waits for it:
 Python's own 5 ms are many times what a message takes."""
@@ -127,29 +125,6 @@ class CoreLike(Protocol):
         """Return how full the quotas are that it keeps."""
 
 
-class _Mail:
-    """What is said to the supervisor; it never waits for it."""
-
-    def __init__(self, channel: Channel) -> None:
-        self.channel = channel
-        self.waiting: deque[tuple[object, int]] = deque()
-
-    def send(self, message: object, descriptor: int = -1) -> None:
-        """Say something, with a descriptor that is closed afterwards."""
-        if len(self.waiting) >= _MAIL_MAX:
-            raise LocalProtocolError("the supervisor reads nothing any more")
-        self.waiting.append((message, descriptor))
-        self.flush()
-
-    def flush(self) -> None:
-        """Send what waits and fits in."""
-        while self.waiting and select.select([], [self.channel], [], 0)[1]:
-            message, descriptor = self.waiting.popleft()
-            self.channel.send(message, () if descriptor < 0 else (descriptor,))
-            if descriptor >= 0:
-                os.close(descriptor)
-
-
 class Broker:
     """The sockets, the core and its surroundings, bound together."""
 
@@ -168,13 +143,13 @@ class Broker:
         self._sockets = sockets
         self._store = store
         self._holding = holding
+        self._recorder = Recorder(holding)
         self._watch = watch
-        self._mail = _Mail(channel)
+        self._mail = Mail(channel)
         self._peers = Peers()
         self._inbox = Inbox(sockets, self._peers)
         self._outbox = Outbox(sockets.send)
         self._wardens: dict[int, Channel] = {}
-        self._stamps: dict[str, AuditEvent] = {}
         self._poller = zmq.Poller()
         self._orders, self._stored, self._recorded = channel.fileno(), store.fileno(), holding.fileno()
         for readable in (
@@ -332,7 +307,7 @@ class Broker:
             case Store():
                 self._store.submit(command)
             case Record():
-                self._record(command)
+                self._recorder.record(command, time.monotonic_ns())
             case EndPeer(instance, code, reason):
                 self._peers.end(instance)
                 self._mail.send(EndPeerNow(instance, code, reason[:1024]))
@@ -344,49 +319,17 @@ class Broker:
                 payload_file = -1 if payload is None else memory_file.from_bytes("payload", payload, sealed=False)
                 self._mail.send(ActorCalled(call, kind, reason[:1024]), payload_file)
 
-    def _record(self, record: Record) -> None:
-        stamp = self._stamps.get(record.instance) or AuditEvent("", instance=record.instance)
-        detail: dict[str, object] = dict(record.detail)
-        if record.nearest is not None:
-            detail["nearest"] = record.nearest
-        quota = {"name": record.quota, "usage": record.usage, "limit": record.limit} if record.quota else None
-        event = replace(
-            stamp,
-            event=record.event,
-            action=record.action,
-            resource=record.resource,
-            decision=record.decision,
-            code=record.code,
-            reason=record.reason,
-            rule=record.rule,
-            actor=record.actor,
-            quota=quota,
-            count=record.count,
-            detail=detail or None,
-        )
-        self._holding.record(event, record.ticket, time.monotonic_ns())
-
     def _record_handshakes(self, now_ns: int) -> None:
-        """Put on record that handshakes failed: whose can't be known, but who was about to make one can."""
-        announced = self._peers.announced()
-        event = AuditEvent(
-            "handshake_failed",
-            decision="info",
-            reason="connections to the broker came to nothing: their handshake failed, or who made it ended meanwhile",
-            count=self._peers.failed,
-            detail={"announced": list(announced[:_ANNOUNCED_SHOWN_MAX])} if announced else None,
-        )
+        self._recorder.record_handshakes(self._peers.failed, self._peers.announced(), now_ns)
         self._peers.failed = 0
         self._handshakes_ns = now_ns + _HANDSHAKES_NS
-        self._holding.record(event, 0, now_ns)
 
     def _take_stored(self) -> None:
         for stored in self._store.take_stored():
             self._handle(stored)
         if self._store.broken and not self._told_broken:
             self._told_broken = True
-            failed = AuditEvent("store_failed", reason=self._store.broken)
-            self._holding.record(failed, 0, time.monotonic_ns())
+            self._recorder.record_store_failed(self._store.broken, time.monotonic_ns())
         for removed in self._store.take_removed():
             self._mail.send(NamespaceRemoved(removed.namespace, removed.failure))
 
@@ -407,7 +350,7 @@ class Broker:
             case Dismiss(instance):
                 self._handle(Dismissed(instance))
                 self._peers.dismiss(instance)
-                self._stamps.pop(instance, None)
+                self._recorder.forget(instance)
                 self._providers.forget(instance)
             case UseWarden():
                 self._wardens[descriptors[0]] = Channel.from_descriptor(descriptors[0])
@@ -445,14 +388,7 @@ class Broker:
         key = order.key.decode("ascii")
         if not self._peers.admit(order.instance, key):
             raise LocalProtocolError(f"Admit of {order.instance}: it or its key is known already")
-        self._stamps[order.instance] = AuditEvent(
-            "",
-            component=order.name,
-            instance=order.instance,
-            component_digest=order.component_digest,
-            trust=order.trust,
-            policy=order.policy_digest,
-        )
+        self._recorder.admit(order)
         admission = Admission(
             order.instance,
             order.name,
