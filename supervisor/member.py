@@ -109,10 +109,9 @@ class Member:
 
     @property
     def memory_bytes(self) -> int:
-        """What it holds, as it was seen last; after its end the most that it held."""
-        if self.begun is not None:
-            return self.begun.loop.held_bytes
-        return 0 if self.report is None else self.report.peak_memory_bytes
+        """What counts against its quota, as it was seen last; after its end the most that did."""
+        memory = self.quotas.memory
+        return memory.peak if self.begun is None else memory.usage
 
     @property
     def stored_bytes(self) -> int | None:

@@ -57,8 +57,6 @@ class RunLoop(Struct):
     questions: Questions | None = None
     phase: Phase = Phase.LAUNCHING
     is_over: bool = False
-    held_bytes: int = 0
-    """The worker's memory, as it was seen last."""
     _deadlines: Deadlines = field(default_factory=Deadlines)
     _closed: bool = False
     _watched: bool = False
@@ -271,7 +269,6 @@ class RunLoop(Struct):
             # Seen twice: so is one that was killed, while its threads are being reaped.
             before, self._leaderless = self._leaderless, True
             return run_events.seen_leaderless(self.facts) if before else None
-        self.held_bytes = usage.memory_bytes
         self.quotas.holds_memory(usage.memory_bytes)
         bound_bytes, limits = self.worker.memory_bound_bytes, self.worker.job.limits
         return run_events.seen_holding(self.facts, usage, bound_bytes, limits)

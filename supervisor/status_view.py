@@ -6,13 +6,16 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from ipc.policy.quota import QuotaLevel
+from ipc.policy.quota import QuotaLevel, amount_words
 from supervisor.control_messages import ComponentStatus, ProviderStatus, QuotaStatus, SupervisorStatus
 from supervisor.lifecycle import Phase
 from supervisor.terminal import visible
 from supervisor.units import UNLIMITED
 
-HEADINGS: Final = ("NAME", "PHASE", "HEALTH", "SINCE", "MEMORY", "DENIED", "")
+_MEMORY: Final = "MEMORY".ljust(len("61.4k/256M"))
+"""As wide as most of what stands below it, so that the table stays where it is while the numbers change."""
+HEADINGS: Final = ("NAME", "PHASE", "HEALTH", "SINCE", _MEMORY, "DENIED", "")
+QUOTA_HEADINGS: Final = ("NAME", "QUOTA", "USAGE", "", "STATUS", "PEAK")
 COLOURS: Final[dict[str, str]] = {Phase.FAILED: "31", Phase.RECONNECTING: "33", Phase.RUNNING: "32"}
 """A phase → the colour in which it is shown (an SGR number)."""
 _SAYS_HEALTH: Final = (Phase.RUNNING, Phase.RECONNECTING)
@@ -23,15 +26,25 @@ def status_row(status: ComponentStatus, now_ns: int) -> tuple[str, ...]:
     # A command is never asked.
     health = visible(status.health) if status.kind == "actor" and status.phase in _SAYS_HEALTH else ""
     since = duration_words((now_ns - status.since_ns) / 1e9) if status.since_ns else ""
-    memory = f"{size_words(status.memory_bytes)}/{size_words(status.memory_limit_bytes)}" if status.memory_bytes else ""
+    memory = ""
+    if status.pid or status.memory_bytes:
+        memory = f"{size_words(status.memory_bytes)}/{size_words(status.memory_limit_bytes)}"
     denied = str(status.denied) if status.denied else ""
     return status.name, status.phase, health, since, memory, denied, visible(status.ended)
 
 
-def table_lines(rows: Sequence[tuple[str, ...]]) -> list[str]:
+def quota_row(status: QuotaStatus) -> tuple[str, ...]:
+    """Return the row of one quota of one component."""
+    level = quota_level(status)
+    share = "" if level.limit is None else f"{level.percent} %"
+    peak = "" if level.peak is None else amount_words(level.peak, level.unit)
+    return status.component, f"{status.quota} {status.part}".rstrip(), level.words, share, level.status, peak
+
+
+def table_lines(rows: Sequence[tuple[str, ...]], headings: tuple[str, ...] = HEADINGS) -> list[str]:
     """Return a table with its headings, each column as wide as its widest cell."""
-    cells = [HEADINGS, *rows]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(HEADINGS))]
+    cells = [headings, *rows]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(headings))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
 
 

@@ -7,12 +7,11 @@ import json
 import sys
 import time
 
-from ipc.policy.quota import amount_words
 from supervisor.cli.asking import add_socket_options, address_of
 from supervisor.control_client import ControlClient
 from supervisor.control_messages import GetQuotas, QuotaStatus
 from supervisor.report import paint
-from supervisor.status_view import quota_level
+from supervisor.status_view import QUOTA_HEADINGS, quota_level, quota_row, table_lines
 
 _EPILOG = """examples:
   airssys quota                      every quota of every component of the supervisor
@@ -58,12 +57,9 @@ def _print(args: argparse.Namespace, found: list[QuotaStatus]) -> None:
         return
     if args.watch and sys.stdout.isatty():
         print("\x1b[H\x1b[2J", end="")
-    width = max((len(each.component) for each in found), default=0)
-    for each in found:
-        level = quota_level(each)
-        share = "" if level.limit is None else f"{level.percent:3} %"
-        peak = "" if level.peak is None else f"  (at most {amount_words(level.peak, level.unit)})"
-        name = f"{each.quota} {each.part}".rstrip()
-        line = f"{each.component:<{width}}  {name:<17}  {level.words:<34}  {share:>5}  {level.status}{peak}"
-        print(paint(line.rstrip(), _COLOURS[level.status], sys.stdout) if level.status in _COLOURS else line.rstrip())
+    headings, *lines = table_lines([quota_row(each) for each in found], QUOTA_HEADINGS)
+    print(headings)
+    for each, line in zip(found, lines, strict=True):
+        colour = _COLOURS.get(quota_level(each).status)
+        print(line if colour is None else paint(line, colour, sys.stdout))
     sys.stdout.flush()

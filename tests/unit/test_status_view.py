@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from ipc.struct import replace
-from supervisor.control_messages import ComponentStatus, ProviderStatus
+from supervisor.control_messages import ComponentStatus, ProviderStatus, QuotaStatus
 from supervisor.status_view import (
     component_details,
     component_json,
     provider_json,
     provider_line,
+    quota_row,
     status_row,
     table_lines,
 )
@@ -61,8 +62,8 @@ def test_the_table_shows_what_an_actor_says_of_its_health(changes: dict[str, str
 def test_the_table_has_a_column_for_each_thing() -> None:
     """Headings and cells stand below each other, and a component in detail has its health too."""
     assert table_lines([status_row(ONE, 4 * 10**9)]) == [
-        "NAME  PHASE    HEALTH    SINCE  MEMORY   DENIED",
-        "one   running  degraded  3s     2M/256M  1",
+        "NAME  PHASE    HEALTH    SINCE  MEMORY      DENIED",
+        "one   running  degraded  3s     2M/256M     1",
     ]
     assert "  health     degraded" in component_details(ONE)
 
@@ -86,3 +87,11 @@ def test_a_provider_reads_as_one_line() -> None:
         "waiting": 2,
         "reason": None,
     }
+
+
+def test_a_quota_has_a_row() -> None:
+    """Whose, which, how much of how much, how many percent, the status, and the peak where one is watched."""
+    level = QuotaStatus("counter", "memory", 200 * 10**6, 256 * 10**6, "bytes", peak=250 * 10**6)
+    assert quota_row(level) == ("counter", "memory", "200 MB of 256 MB", "78 %", "ok", "250 MB")
+    files = QuotaStatus("counter", "storage", 0, None, "bytes", "files")
+    assert quota_row(files)[1:4] == ("storage files", "0 B of unlimited", "")
