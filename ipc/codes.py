@@ -294,6 +294,14 @@ _ENTRIES: Final = (
         "Fix the provider: its standard output carries answers and nothing else (docs/reference/providers.md).",
     ),
     Code(
+        "A1814",
+        "storage not shared",
+        "The key begins with @ and so is one of a storage that several components share. It takes both: the host names "
+        "the component in [storage.shared.NAME] of airssys.toml, and a grant of the component begins with @NAME: (`**` "
+        "is not enough).",
+        'Add the component to components there, or ask for a pattern such as "@NAME:**" in [capabilities.storage].',
+    ),
+    Code(
         "A2001",
         "out of memory",
         "The component needed more memory than its limit.",

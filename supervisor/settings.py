@@ -22,6 +22,7 @@ from supervisor.toml_source import ConfigFileError, KeyPath, Origin, Problem, To
 if TYPE_CHECKING:
     from supervisor.manifest.values import ParameterValue
     from supervisor.provider_settings import ProviderSettings
+    from supervisor.shared_storage import SharedStorageSettings
 
 CONFIG_VARIABLE: Final = "AIRSSYS_CONFIG"
 DROP_IN_DIRECTORY: Final = "airssys.d"
@@ -136,6 +137,7 @@ class Settings(Struct, frozen=True):
     roles: tuple[Role, ...] = ()
     components: tuple[ComponentSettings, ...] = ()
     providers: tuple[ProviderSettings, ...] = ()
+    shared_storage: tuple[SharedStorageSettings, ...] = ()
     files: tuple[str, ...] = ()
     origins: Mapping[KeyPath, Origin] = field(default_factory=dict)
 

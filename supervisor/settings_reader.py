@@ -30,6 +30,7 @@ from supervisor.settings import (
     SettingsError,
     TrustSource,
 )
+from supervisor.shared_storage import read_shared_storage
 from supervisor.toml_merge import merge_sources
 from supervisor.toml_reader import Document, Section, describe, one_of
 from supervisor.toml_source import TomlSource
@@ -88,6 +89,7 @@ class _SettingsReader:
             roles=roles,
             components=self._components(root.section("components"), roles),
             providers=read_providers(root.section("providers")),
+            shared_storage=read_shared_storage(root.section("storage")),
             files=files,
             origins=self._document.source.origins,
         )

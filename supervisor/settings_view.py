@@ -10,6 +10,7 @@ from supervisor import places, units
 from supervisor.provider_settings import ProviderSettings
 from supervisor.quota import Quota
 from supervisor.settings import ComponentSettings, HostDirectories, Settings, format_quota
+from supervisor.shared_storage import SharedStorageSettings
 from supervisor.toml_source import KeyPath, key_name
 
 QUOTA_KEYS = ("memory", "storage", "message_rate", "network_bandwidth", "cpu_time")
@@ -52,6 +53,7 @@ def effective_settings(
         *view.rules(),
         *(each for component in settings.components for each in view.component(component)),
         *(each for provider in settings.providers for each in view.provider(provider)),
+        *(each for shared in settings.shared_storage for each in view.shared_storage(shared)),
     )
 
 
@@ -167,6 +169,11 @@ class _View:
             yield self.setting((*at, "env", key), text)
         for key, value in own.settings:
             yield from self._free((*at, "settings", key), value)
+
+    def shared_storage(self, own: SharedStorageSettings) -> Iterator[Setting]:
+        at: KeyPath = ("storage", "shared", own.name)
+        yield self.setting((*at, "components"), list(own.components))
+        yield self.setting((*at, "quota"), units.format_size(own.limit_bytes))
 
     def _free(self, path: KeyPath, value: object) -> Iterator[Setting]:
         """What a provider's own settings say: tables key by key."""

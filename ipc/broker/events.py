@@ -24,6 +24,13 @@ class Rights(Protocol):
         """Return what stands beside the grant that a decision names."""
 
 
+class SharedStorage(Struct, frozen=True, forbid_unknown_fields=True):
+    """A namespace that the host shares with a component; all who have it may keep `limit_bytes` in it together."""
+
+    name: str
+    limit_bytes: int | None
+
+
 class Bounds(Struct, frozen=True, forbid_unknown_fields=True):
     """What one component may use; integers, None is unlimited (only a host policy grants that)."""
 
@@ -33,6 +40,7 @@ class Bounds(Struct, frozen=True, forbid_unknown_fields=True):
     mailbox_messages: int = 1_000
     mailbox_bytes: int = 8_000_000
     requests_in_flight: int = 1_000
+    shared_storage: tuple[SharedStorage, ...] = ()
 
 
 class Admission(Struct, frozen=True):

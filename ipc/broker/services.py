@@ -37,6 +37,7 @@ from ipc.broker.messages import (
     Value,
 )
 from ipc.broker.messaging import SEND, Messaging, to_refusal, too_large
+from ipc.broker.namespaces import Namespace
 from ipc.broker.sessions import Session
 from ipc.policy.capability import is_action, normalise_name
 from ipc.policy.decision import Deny
@@ -57,11 +58,15 @@ CROWDED: Final = Refusal(ErrorKind.UNAVAILABLE, "A1807", "too many such calls wa
 
 
 class _Asked(Struct, frozen=True):
-    """Who waits for a ticket, over which connection, for what. `call` None: nobody, it was our own question."""
+    """Who waits for a ticket, over which connection, for what. `call` None: nobody, it was our own question.
+
+    `namespace` is where a storage call went.
+    """
 
     session: Session
     route: bytes | None
     call: StorageCall | Invoke | None
+    namespace: Namespace | None = None
 
 
 class Services:
@@ -78,7 +83,7 @@ class Services:
 
     def measure(self, session: Session) -> None:
         """Ask the store how much a component keeps: that is counted from what is there."""
-        self._order(session, Usage(0), None)
+        self._order(session, Usage(0), None, session.namespaces.own)
 
     def get(self, session: Session, message: Get | Exists, now_ns: int) -> None:
         """Read one key, or see whether it is there."""
@@ -102,19 +107,24 @@ class Services:
             reason = f"a listing has 1 to {MAX_LISTED} keys"
             self._refuse_storage(session, message, READ, "", Refusal(ErrorKind.INVALID, "A1808", reason), now_ns)
             return
-        self._store(session, replace(message, limit=min(message.limit, MAX_LISTED)))
+        namespace = session.namespaces.of(message)
+        if namespace is None:
+            self._refuse_storage(session, message, READ, message.prefix, _NOT_SHARED, now_ns)
+            return
+        self._store(session, replace(message, limit=min(message.limit, MAX_LISTED)), namespace)
 
     def usage(self, session: Session, message: Usage, _now_ns: int) -> None:
-        """Say how full it is; that needs no grant."""
-        self._store(session, message)
+        """Say how full its own namespace is; that needs no grant."""
+        self._store(session, message, session.namespaces.own)
 
     def stored(self, ticket: int, result: StoreResult, now_ns: int) -> None:
         """The store is done with a call: answer it."""
         asked = self._asked.pop(ticket, None)
         if asked is None or isinstance(asked.call, Invoke):
             return
-        session, call = asked.session, asked.call
-        if not result.failure:
+        session, call, namespace = asked.session, asked.call, asked.namespace
+        assert namespace is not None
+        if not result.failure and namespace is session.namespaces.own:
             session.storage_bytes = result.usage_bytes
             self._look(session, now_ns)
         if call is None:
@@ -128,12 +138,14 @@ class Services:
             failed = Refusal(ErrorKind.UNAVAILABLE, "A1807", result.failure)
             self._refuse_storage(session, call, action, key, failed, now_ns)
         elif result.over_limit:
-            limit = session.admission.bounds.storage_bytes or 0
+            limit = namespace.limit_bytes or 0
             level = QuotaLevel(STORAGE.name, result.usage_bytes, limit)
+            is_own = namespace is session.namespaces.own
+            whose = "the storage quota" if is_own else f"the shared storage {namespace.name}"
             full = Refusal(
                 ErrorKind.OVER_QUOTA,
                 "A1501",
-                f"no room is left in the storage quota: {level.words} are used",
+                f"no room is left in {whose}: {level.words} are used",
                 retry_after_ms=NEVER_MS,
                 usage=result.usage_bytes,
                 limit=limit,
@@ -172,6 +184,10 @@ class Services:
             if isinstance(decision, Deny):
                 self._refuse_storage(session, message, action, key, to_refusal(decision), now_ns)
                 return
+        namespace = session.namespaces.of(message)
+        if namespace is None:
+            self._refuse_storage(session, message, last, key, _NOT_SHARED, now_ns)
+            return
         if isinstance(message, Set | CompareAndSet) and len(message.value or b"") > session.max_payload_bytes:
             self._refuse_storage(session, message, last, key, too_large(session.max_payload_bytes), now_ns)
             return
@@ -180,20 +196,19 @@ class Services:
         if self._board.ledger.use(session, last, key, decision.rule, now_ns, each=False) is None:
             self._board.stall(session, message)
             return
-        self._store(session, message)
+        self._store(session, message, namespace)
 
-    def _store(self, session: Session, call: StorageCall) -> None:
+    def _store(self, session: Session, call: StorageCall, namespace: Namespace) -> None:
         if session.storing >= STORING_MAX:
             self._board.tell(session, CROWDED.to_answer(call.seq))
             return
         session.storing += 1
-        self._order(session, call, call)
+        self._order(session, call, call, namespace)
 
-    def _order(self, session: Session, call: StorageCall, asked: StorageCall | None) -> None:
+    def _order(self, session: Session, call: StorageCall, asked: StorageCall | None, namespace: Namespace) -> None:
         ticket = next(self._tickets)
-        self._asked[ticket] = _Asked(session, session.route, asked)
-        limit = session.admission.bounds.storage_bytes
-        self._board.commands.append(Store(ticket, session.name, call, limit, session.rights))
+        self._asked[ticket] = _Asked(session, session.route, asked, namespace)
+        self._board.commands.append(Store(ticket, namespace.name, call, namespace.limit_bytes, session.rights))
 
     def _look(self, session: Session, now_ns: int) -> None:
         level = storage_level(session)
@@ -330,6 +345,13 @@ _INVALID_KEY: Final = Refusal(
     ErrorKind.INVALID,
     "A1808",
     f"a key is 1 to {MAX_KEY_BYTES} bytes of text without control characters, in parts between colons",
+)
+
+
+_NOT_SHARED: Final = Refusal(
+    ErrorKind.NOT_PERMITTED,
+    "A1814",
+    "the host shares no such storage with it, or none of its grants names it before the first colon",
 )
 
 

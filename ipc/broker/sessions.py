@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ipc.broker import messages as wire
 from ipc.broker.mailbox import Mailbox, Pool
+from ipc.broker.namespaces import Namespaces
 from ipc.policy.quota import Crossings
 from ipc.policy.rate import Rate
 
@@ -139,6 +140,7 @@ class Session:
         "mailbox",
         "max_payload_bytes",
         "name",
+        "namespaces",
         "news",
         "out",
         "pending",
@@ -192,6 +194,7 @@ class Session:
         self.pending: set[int] = set()
         self.routes: dict[str, Route] = {}
         self.reach: tuple[int, tuple[Route, ...]] = (-1, ())
+        self.namespaces = Namespaces(admission.name, admission.rights, bounds)
         self.storing = 0
         self.providing = 0
         # Its quotas.

@@ -41,6 +41,7 @@ from supervisor.manifest_asks import describe_asks
 from supervisor.report import print_error
 from supervisor.run_request import RunRequest, environment_pairs, merge_mounts, read_secret, split_assignment
 from supervisor.settings import ComponentSettings, Settings
+from supervisor.shared_storage import SharedStorageSettings
 from supervisor.surroundings import home_directories, path_directories, provider_directories
 from supervisor.terminal import visible
 
@@ -51,6 +52,8 @@ class GrantedComponent(Struct, frozen=True):
     request: RunRequest
     bound: BoundManifest
     quota: ResolvedQuota
+    shared_storage: tuple[SharedStorageSettings, ...]
+    """All that this host shares; the component need not be among those who have it."""
 
 
 def component_request(
@@ -148,7 +151,7 @@ def granted_component(
         learn=args.write_manifest is not None,
         own_directories=(data, tmp),
     )
-    return GrantedComponent(request, bound, resolution.quota)
+    return GrantedComponent(request, bound, resolution.quota, settings.shared_storage)
 
 
 def tell_not_granted(args: argparse.Namespace) -> int:

@@ -80,6 +80,9 @@ roles = ["r"]
 parameters = { in = "/srv", n = 1 }
 secrets = { TOKEN = { file = "/t" }, KEY = { credential = "k" } }
 quota = { memory = "1MB", storage = "1MB", message_rate = "1/s", network_bandwidth = "1MB/s", cpu_time = "1ms/s" }
+[storage.shared.prices]
+components = ["feed"]
+quota = "10MB"
 [providers.sql]
 capabilities = ["customers"]
 python = "sql_provider:Sql"
@@ -302,7 +305,9 @@ def test_config_show_shows_every_key() -> None:
 
     def general(path: tuple[str | int, ...]) -> tuple[str, ...]:
         named = [str(part) for part in path if isinstance(part, str)]
-        if named[0] in ("roles", "components", "providers"):
+        if named[:2] == ["storage", "shared"]:
+            named[2] = "NAME"
+        elif named[0] in ("roles", "components", "providers"):
             named[1] = "NAME"
         if named[2:3] == ["secrets"]:
             named[3] = "NAME"

@@ -1,0 +1,50 @@
+"""`[storage.shared.NAME]` of airssys.toml: what several components keep together. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from ipc.broker.events import SharedStorage
+from ipc.policy.quotas import STORAGE
+from ipc.struct import Struct
+from supervisor import units
+from supervisor.manifest import checks
+from supervisor.toml_reader import Section
+
+_DEFAULT_BYTES: Final = STORAGE.default
+
+
+class SharedStorageSettings(Struct, frozen=True):
+    """One storage, who may have it, and how much may lie there in all; `units.UNLIMITED` for `"unlimited"`."""
+
+    name: str
+    components: tuple[str, ...]
+    limit_bytes: int
+
+
+def read_shared_storage(section: Section) -> tuple[SharedStorageSettings, ...]:
+    """Read `[storage]`; what is wrong is noted in the document."""
+    shared = section.section("shared")
+    found = tuple(_read_one(name, inner, shared) for name, inner in shared.sections())
+    section.finish()
+    return found
+
+
+def shared_with(component: str, settings: Iterable[SharedStorageSettings]) -> tuple[SharedStorage, ...]:
+    """Return what the host shares with a component."""
+    return tuple(
+        SharedStorage(each.name, None if each.limit_bytes == units.UNLIMITED else each.limit_bytes)
+        for each in settings
+        if component in each.components
+    )
+
+
+def _read_one(name: str, section: Section, outer: Section) -> SharedStorageSettings:
+    expected = checks.check_name(name)
+    if expected is not None:
+        outer.problem(name, expected, f'the key "{name}"')
+    components = section.texts("components", checks.check_name, needed="who may have it")
+    limit_bytes = section.quantity("quota", units.parse_size_bytes)
+    section.finish()
+    return SharedStorageSettings(name, components, _DEFAULT_BYTES if limit_bytes is None else limit_bytes)

@@ -1,0 +1,59 @@
+"""`[storage.shared.NAME]`: who may have it, how much it holds, and what is wrong with it."""
+
+from __future__ import annotations
+
+import pytest
+
+from ipc.broker.events import SharedStorage
+from supervisor.settings import HostDirectories, Settings, SettingsError
+from supervisor.settings_reader import read_settings
+from supervisor.shared_storage import shared_with
+from supervisor.toml_source import parse_toml
+
+DIRECTORIES = HostDirectories("/s", "/d", "/r", "/l")
+
+
+def settings_of(text: str) -> Settings:
+    """Read the text as airssys.toml."""
+    return read_settings([parse_toml(f"schema = 1\n{text}".encode(), "airssys.toml")], DIRECTORIES)
+
+
+def test_a_component_has_what_it_is_named_in() -> None:
+    """With the limit that is written, the quota's default, or none."""
+    shared = settings_of(
+        """[storage.shared.prices]
+components = ["feed", "shop"]
+quota = "10MB"
+[storage.shared.notes]
+components = ["shop"]
+[storage.shared.archive]
+components = ["shop"]
+quota = "unlimited"
+"""
+    ).shared_storage
+    assert shared_with("feed", shared) == (SharedStorage("prices", 10_000_000),)
+    assert shared_with("shop", shared) == (
+        SharedStorage("prices", 10_000_000),
+        SharedStorage("notes", 100_000_000),
+        SharedStorage("archive", None),
+    )
+    assert shared_with("other", shared) == ()
+    assert settings_of("").shared_storage == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[storage.shared.Prices]\ncomponents = ["a"]', "a name of lower-case letters"),
+        ("[storage.shared.prices]", "who may have it"),
+        ('[storage.shared.prices]\ncomponents = ["*"]', "a name of lower-case letters"),
+        ('[storage.shared.prices]\ncomponents = ["a"]\nquota = "many"', "size"),
+        ('[storage.shared.prices]\ncomponents = ["a"]\nkeys = ["x"]', "keys"),
+        ('[storage.own]\ncomponents = ["a"]', "own"),
+    ],
+)
+def test_what_is_wrong_is_told(text: str, words: str) -> None:
+    """Names, an empty list, a pattern in place of a name, a size, keys that there aren't."""
+    with pytest.raises(SettingsError) as raised:
+        settings_of(text)
+    assert words in str(raised.value)
