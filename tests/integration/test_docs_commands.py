@@ -4,7 +4,8 @@ A block to be tried has a mark in front, which readers don't see: `<!-- run -->`
 exit code of each command; `<!-- run: tools, else COMMAND -->` needs compilers, and COMMAND stands for it without them
 (a page without that ends there). `<!-- file: NAME -->` makes a file; `<!-- setup: COMMAND -->` is run unseen.
 
-Numbers, hashes and the directory are not compared; `…` stands for more text in a line, and for more lines in a block.
+Numbers, hashes, the directory and the widths of columns are not compared; `…` stands for more text in a line, and for
+more lines in a block.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ def _commands(block: list[str], rest: str) -> list[Step]:
 def plain(line: str, directory: str) -> str:
     """Return a printed line without what is different each time."""
     line = re.sub(r"\b[0-9a-f]{64}\b", "HASH", line.replace(directory, HOME))
-    return re.sub(r"\d+(\.\d+)?", "N", line).rstrip()
+    return re.sub(r" {2,}", "  ", re.sub(r"\d+(\.\d+)?", "N", line)).rstrip()
 
 
 def compare(step: Step, printed: str, directory: str) -> str:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,6 +58,8 @@ def test_a_link_that_is_swapped_in_a_loop_never_gives_the_secret(stage: Stage, t
     swapper = threading.Thread(target=swap)
     (swapped).symlink_to("a.txt")
     swapper.start()
+    seen: dict[str, int] = {}
+    until_s = time.monotonic() + 60
     try:
         source = """
 seen = {}
@@ -70,11 +73,14 @@ for _ in range(400):
     seen[text] = seen.get(text, 0) + 1
 result = seen
 """
-        seen = actor.run(source, p=str(swapped))
+        # On a busy machine the one or the other may not get to run while the other does.
+        while not ("alpha" in seen and "EACCES" in seen) and time.monotonic() < until_s:
+            found = actor.run(source, p=str(swapped))
+            assert isinstance(found, dict)
+            seen |= found
     finally:
         done.set()
         swapper.join()
-    assert isinstance(seen, dict)
     assert set(seen) <= {"alpha", "EACCES", "ENOENT", "EAGAIN"}
     assert seen.get("alpha"), "the control never read the granted file"
     assert seen.get("EACCES"), "the swap never happened"
