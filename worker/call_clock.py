@@ -79,6 +79,14 @@ class CallClock:
             self._runs = False
             self.deadline_ns = _NEVER_NS
 
+    def expire(self) -> None:
+        """End the call that runs if its time is over: for the guest's thread, which has waited that long in the host.
+
+        Without this it could be back, and its call have returned, before the clock's own thread comes to it.
+        """
+        with self._changed:
+            self._end_overdue()
+
     @property
     def host_deadline_ns(self) -> int:
         """When a host function must have returned, for its guest to be told that it has waited in vain."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import cast
 
 from ipc.messages import EngineSettings
 from worker import engine_api as api
 from worker.call_clock import CallClock
 from worker.engine import Runner
+from worker.host.services import Services
+from worker.host.types import Asking
 
 LONG_S = 20.0
 
@@ -27,12 +30,13 @@ class Seen:
         self.interrupts += 1
         self.interrupted.set()
 
-    def clock(self, timeout_ns: int | None) -> CallClock:
-        """Return a clock on a store of its own."""
+    def clock(self, timeout_ns: int | None, starts: bool = True) -> CallClock:
+        """Return a clock on a store of its own; one that doesn't start has a thread that never gets to run."""
         clock = CallClock(self.interrupt, timeout_ns, self.attended.set, self.given_up.set)
         runner = Runner.new(EngineSettings())
         clock.context = api.store_context(api.store_new(runner.engine, None, None))
-        clock.start()
+        if starts:
+            clock.start()
         return clock
 
 
@@ -87,3 +91,17 @@ def test_without_a_limit_only_the_link_is_attended_to() -> None:
     assert seen.attended.wait(LONG_S)
     assert not seen.interrupted.is_set()
     clock.end()
+
+
+def test_who_has_slept_through_its_time_is_interrupted_before_it_is_back() -> None:
+    """Also where the clock's own thread comes too late: the guest's thread does it, once; one that is in time isn't."""
+    for timeout_ns, millis, interrupts in ((60_000_000_000, 1, 0), (20_000_000, 600_000, 1)):
+        seen = Seen()
+        clock = seen.clock(timeout_ns, starts=False)
+        sleep = Services(cast("Asking", None), clock).functions()["sleep-millis"][1]
+        clock.begin()
+        sleep(millis)
+        sleep(millis)
+        clock.end()
+        sleep(1)
+        assert seen.interrupts == interrupts

@@ -57,6 +57,7 @@ class Services:
         # Not longer than its call may take: it is ended then. By poll(2), as that is what the filter has.
         left_ms = -(-self._clock.left_ns() // 1_000_000)
         select.poll().poll(min(millis, left_ms, (1 << 31) - 1))
+        self._clock.expire()
 
     def _list(self) -> Any:
         answer = self._ask(ListComponents)
