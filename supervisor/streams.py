@@ -120,6 +120,12 @@ class InputStream(Struct):
     def read(self) -> None:
         """Take one chunk; at the end of input the worker's pipe is closed."""
         assert self.source is not None
+        # Asked again: what was there when the loop looked may be gone, as typed lines are when a question is put
+        # (tcflush(3)), and a read would then wait, and take the answer.
+        poll = select.poll()
+        poll.register(self.source, select.POLLIN)
+        if not poll.poll(0):
+            return
         try:
             self.pending = os.read(self.source, _CHUNK_BYTES)
         except BlockingIOError:

@@ -348,3 +348,17 @@ def test_a_file_that_cannot_be_written_is_no_reader_that_went_away(pipes: tuple[
     assert lost == [errno.EIO, 0, 0]
     os.close(broken)
     os.close(hung_up)
+
+
+def test_input_that_is_gone_is_not_waited_for(pipes: tuple[Pipe, Pipe]) -> None:
+    """What was there when the loop looked was thrown away since, as a question does: the loop goes on."""
+    guest, user = pipes
+    stream = InputStream(user.reader, guest.writer)
+    os.write(user.writer, b"f\n")
+    assert select.select([user.reader], [], [], 0)[0]
+    os.read(user.reader, 10)
+    stream.read()
+    assert (stream.open, stream.pending) == (True, b"")
+    os.write(user.writer, b"more")
+    stream.read()
+    assert stream.pending == b"more"
