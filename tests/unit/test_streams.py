@@ -353,6 +353,7 @@ def test_a_file_that_cannot_be_written_is_no_reader_that_went_away(pipes: tuple[
 def test_input_that_is_gone_is_not_waited_for(pipes: tuple[Pipe, Pipe]) -> None:
     """What was there when the loop looked was thrown away since, as a question does: the loop goes on."""
     guest, user = pipes
+    os.set_blocking(user.reader, True)  # as a terminal is: to read in vain would wait
     stream = InputStream(user.reader, guest.writer)
     os.write(user.writer, b"f\n")
     assert select.select([user.reader], [], [], 0)[0]
