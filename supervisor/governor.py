@@ -22,7 +22,8 @@ LEAST_TURN_NS: Final = 5 * 10**6
 TURNS_PER_S: Final = 10
 """One that is held goes on when so much of a second's worth is there again, and no less than `LEAST_TURN_NS` of it."""
 HELD_MAX_NS: Final = 4 * SECOND_NS
-"""However much is owed: by then it may answer. Who is silent for 15 s (the broker's heartbeat) counts as stuck."""
+"""However much is owed: by then it may answer. Who leaves three of the broker's heartbeats unanswered, 15 s apart,
+counts as stuck; where the broker's memory is high, who reads nothing for five seconds is to blame."""
 ANSWER_NS: Final = 10 * 10**6
 """How long it may then run, before it is held again for what it still owes."""
 

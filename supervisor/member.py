@@ -9,6 +9,7 @@ from typing import Final
 from ipc.broker.events import Bounds
 from ipc.policy.quotas import Quotas
 from ipc.struct import Struct
+from supervisor.begun_run import BegunRun
 from supervisor.compilation import Artifact
 from supervisor.event_loop import Interest
 from supervisor.lifecycle import Event, Phase
@@ -17,7 +18,6 @@ from supervisor.run_deadlines import is_due
 from supervisor.run_machine import Phase as RunPhase
 from supervisor.run_report import DecisionTally, RunReport
 from supervisor.run_request import RunRequest
-from supervisor.running import BegunRun
 
 COMMAND: Final = "command"
 ACTOR: Final = "actor"

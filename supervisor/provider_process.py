@@ -106,7 +106,7 @@ class ProviderProcess:
                 os.killpg(self._spawned.pid, signal.SIGKILL)
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until it has ended; False when the time was over first."""
+        """Wait until it has ended; False when the time was over first. It isn't reaped: its group keeps its number."""
         if self._spawned.wait_status is not None:
             return True
         poller = select.poll()

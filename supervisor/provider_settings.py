@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from ipc.broker.messages import MAX_PAYLOAD_BYTES
-from ipc.provider.protocol import settings_problem
 from ipc.struct import Struct
 from supervisor import units
 from supervisor.manifest import checks
@@ -67,6 +65,8 @@ def read_providers(section: Section) -> tuple[ProviderSettings, ...]:
 
 
 def _read_provider(name: str, section: Section) -> ProviderSettings:
+    from ipc.provider.protocol import settings_problem  # only where there is a provider: every command starts faster
+
     python = section.text("python", _check_entry_point)
     path = section.text("path", checks.check_absolute_path)
     command = section.texts("command", checks.check_no_nul, distinct=False)
@@ -114,6 +114,8 @@ def _positive_duration(text: str) -> int:
 
 
 def _payload(text: str) -> int:
+    from ipc.broker.messages import MAX_PAYLOAD_BYTES  # as above
+
     size_bytes = units.parse_size_bytes(text)
     if not 1 <= size_bytes <= MAX_PAYLOAD_BYTES:
         raise units.UnitError(text, f"a size of at most {units.format_size(MAX_PAYLOAD_BYTES)}")

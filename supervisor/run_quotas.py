@@ -20,14 +20,6 @@ if TYPE_CHECKING:
     from ipc.audit.folding import Folder
 
 
-class CpuUse(Struct, frozen=True):
-    """What a run computed, what its component may a second (None: without bound), and how long it was held for that."""
-
-    used_ns: int
-    quota_ns_per_s: int | None
-    held_ns: int
-
-
 class RunQuotas(Struct):
     """`quotas` are the component's and outlive the run; `note` puts an event on record and waits for nothing."""
 

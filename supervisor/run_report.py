@@ -13,7 +13,6 @@ from ipc.audit.text import unescape
 from ipc.messages import LayerReport
 from ipc.policy.quota import QuotaLevel
 from ipc.struct import Struct, field
-from supervisor.run_quotas import CpuUse
 from supervisor.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -103,6 +102,14 @@ class DecisionTally(Struct):
             self.denials[key] = denial
             self.fresh.append(denial)
         denial.count += count
+
+
+class CpuUse(Struct, frozen=True):
+    """What a run computed, what its component may a second (None: without bound), and how long it was held for that."""
+
+    used_ns: int
+    quota_ns_per_s: int | None
+    held_ns: int
 
 
 class RunReport(Struct, frozen=True):

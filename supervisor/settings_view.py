@@ -173,7 +173,7 @@ class _View:
     def shared_storage(self, own: SharedStorageSettings) -> Iterator[Setting]:
         at: KeyPath = ("storage", "shared", own.name)
         yield self.setting((*at, "components"), list(own.components))
-        yield self.setting((*at, "quota"), units.format_size(own.limit_bytes))
+        yield self.setting((*at, "quota"), units.format_size(own.quota_bytes))
 
     def _free(self, path: KeyPath, value: object) -> Iterator[Setting]:
         """What a provider's own settings say: tables key by key."""

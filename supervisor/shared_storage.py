@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from ipc.broker.events import SharedStorage
 from ipc.policy.quotas import STORAGE
 from ipc.struct import Struct
 from supervisor import units
@@ -20,7 +19,12 @@ class SharedStorageSettings(Struct, frozen=True):
 
     name: str
     components: tuple[str, ...]
-    limit_bytes: int
+    quota_bytes: int
+
+    @property
+    def limit_bytes(self) -> int | None:
+        """The same for the broker: None is unlimited."""
+        return None if self.quota_bytes == units.UNLIMITED else self.quota_bytes
 
 
 def read_shared_storage(section: Section) -> tuple[SharedStorageSettings, ...]:
@@ -31,13 +35,9 @@ def read_shared_storage(section: Section) -> tuple[SharedStorageSettings, ...]:
     return found
 
 
-def shared_with(component: str, settings: Iterable[SharedStorageSettings]) -> tuple[SharedStorage, ...]:
+def shared_with(component: str, settings: Iterable[SharedStorageSettings]) -> tuple[SharedStorageSettings, ...]:
     """Return what the host shares with a component."""
-    return tuple(
-        SharedStorage(each.name, None if each.limit_bytes == units.UNLIMITED else each.limit_bytes)
-        for each in settings
-        if component in each.components
-    )
+    return tuple(each for each in settings if component in each.components)
 
 
 def _read_one(name: str, section: Section, outer: Section) -> SharedStorageSettings:
@@ -45,6 +45,6 @@ def _read_one(name: str, section: Section, outer: Section) -> SharedStorageSetti
     if expected is not None:
         outer.problem(name, expected, f'the key "{name}"')
     components = section.texts("components", checks.check_name, needed="who may have it")
-    limit_bytes = section.quantity("quota", units.parse_size_bytes)
+    quota_bytes = section.quantity("quota", units.parse_size_bytes)
     section.finish()
-    return SharedStorageSettings(name, components, _DEFAULT_BYTES if limit_bytes is None else limit_bytes)
+    return SharedStorageSettings(name, components, _DEFAULT_BYTES if quota_bytes is None else quota_bytes)

@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 import uuid
@@ -24,6 +25,7 @@ import pytest
 from ipc.struct import Struct
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "tests"))  # for what several directories share: `ending`
 AIRSSYS = ROOT / ".venv" / "bin" / "airssys"
 TEST_LIMIT_S = 120
 SLOW_TEST_LIMIT_S = 600

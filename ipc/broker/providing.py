@@ -124,7 +124,7 @@ class Providing:
         if size_bytes > terms.max_payload_bytes:
             provider.failed += 1
             return [Provided(order.ticket, None, ErrorKind.TOO_LARGE, "", terms.max_payload_bytes)]
-        link = next((link for link in provider.links.values() if link.order is None), None)
+        link = next((link for link in provider.links.values() if link.order is None and not link.leaves), None)
         if link is not None:
             return [self._give(link, order, now_ns)]
         if provider.away and not provider.links:

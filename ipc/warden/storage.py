@@ -13,7 +13,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import select
 import stat
 import time
 from typing import Final, Protocol
@@ -25,6 +24,7 @@ from ipc.policy.storage import OBJECT_BYTES, OBJECTS_MAX, Extent, Identity, Stor
 from ipc.struct import Struct
 from ipc.warden.decide import WRITE, Refusal
 from ipc.warden.files import Found, raw, real_path, reopen
+from ipc.warden.reach import has_ended
 
 WRITABLE_MAX: Final = 64
 """Files that a worker may hold open for writing at a time: each can grow to RLIMIT_FSIZE between two measurements."""
@@ -261,7 +261,7 @@ class Storage:
             looked = self._look(now_ns)
             self._recount()
             # What one that is about to end had closed can't be seen any more: it isn't ended for it.
-            if self._is_over() and (looked or not self._ends()):
+            if self._is_over() and (looked or not has_ended(self._pidfd, _ENDS_WITHIN_MS)):
                 return self.level
         self._recount_when_due(now_ns)
         self._grew = self._grew and self._is_over()
@@ -316,12 +316,6 @@ class Storage:
         self._numbers = {number: identity for number, identity in numbers.items() if identity in self._written}
         self._account.closed(opened, self._written)
         return True
-
-    def _ends(self) -> bool:
-        """Whether the worker's process comes to its end now."""
-        poll = select.poll()
-        poll.register(self._pidfd, select.POLLIN)
-        return bool(poll.poll(_ENDS_WITHIN_MS))
 
     def _let_go(self, identity: Identity) -> None:
         """Measure a file a last time, that nobody can write to any more."""

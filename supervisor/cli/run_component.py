@@ -41,7 +41,7 @@ from supervisor.manifest_asks import describe_asks
 from supervisor.report import print_error
 from supervisor.run_request import RunRequest, environment_pairs, merge_mounts, read_secret, split_assignment
 from supervisor.settings import ComponentSettings, Settings
-from supervisor.shared_storage import SharedStorageSettings
+from supervisor.shared_storage import SharedStorageSettings, shared_with
 from supervisor.surroundings import home_directories, path_directories, provider_directories
 from supervisor.terminal import visible
 
@@ -53,7 +53,7 @@ class GrantedComponent(Struct, frozen=True):
     bound: BoundManifest
     quota: ResolvedQuota
     shared_storage: tuple[SharedStorageSettings, ...]
-    """All that this host shares; the component need not be among those who have it."""
+    """What the host shares with it."""
 
 
 def component_request(
@@ -151,7 +151,8 @@ def granted_component(
         learn=args.write_manifest is not None,
         own_directories=(data, tmp),
     )
-    return GrantedComponent(request, bound, resolution.quota, settings.shared_storage)
+    shared = shared_with(bound.manifest.component.name, settings.shared_storage)
+    return GrantedComponent(request, bound, resolution.quota, shared)
 
 
 def tell_not_granted(args: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from ipc.audit.event import AuditEvent
-from ipc.broker.events import Bounds
+from ipc.broker.events import Bounds, SharedStorage
 from ipc.broker.messages import MAX_PAYLOAD_BYTES
 from ipc.errors import AuditError, ConfigError
 from ipc.struct import replace
@@ -42,7 +42,6 @@ from supervisor.provider_check import provider_problems
 from supervisor.provider_settings import ProviderSettings
 from supervisor.run_request import RunRequest, require_text
 from supervisor.settings import Settings
-from supervisor.shared_storage import shared_with
 from supervisor.terminal import visible
 from supervisor.units import UNLIMITED, format_size
 from supervisor.usage_error import UsageError
@@ -336,7 +335,7 @@ def _actor_plan(component: GrantedComponent) -> ActorPlan:
             f"{manifest.file}: limits.max_payload: expected at most {format_size(MAX_PAYLOAD_BYTES)}, "
             f"found {format_size(payload_bytes)}"
         )
-    shared = shared_with(manifest.component.name, component.shared_storage)
+    shared = tuple(SharedStorage(each.name, each.limit_bytes) for each in component.shared_storage)
     bounds = Bounds(storage_bytes=quota.storage, messages_per_s=quota.message_rate, shared_storage=shared)
     if payload_bytes is not None:
         bounds = replace(bounds, max_payload_bytes=payload_bytes)

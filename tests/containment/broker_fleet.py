@@ -8,7 +8,6 @@ import json
 import os
 import select
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import psutil
 import wasmtime
+from ending import end
 
 from ipc import memory_file
 from ipc.channel import Channel
@@ -205,15 +205,7 @@ class Fleet(Struct):
 
     def close(self) -> None:
         """End it."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
-            try:
-                self.process.wait(20)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-        self.process.wait()
+        end(self.process)
         shutil.rmtree(self.directory)
 
 

@@ -22,8 +22,7 @@ from supervisor.report import (
     summary_line,
     use_colour,
 )
-from supervisor.run_quotas import CpuUse
-from supervisor.run_report import DecisionTally, Denial, RunReport
+from supervisor.run_report import CpuUse, DecisionTally, Denial, RunReport
 from supervisor.terminal import visible
 from supervisor.verdict import LIMIT_CODES, LimitReached, Verdict
 

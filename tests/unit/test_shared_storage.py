@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from ipc.broker.events import SharedStorage
 from supervisor.settings import HostDirectories, Settings, SettingsError
 from supervisor.settings_reader import read_settings
 from supervisor.shared_storage import shared_with
@@ -31,13 +30,15 @@ components = ["shop"]
 quota = "unlimited"
 """
     ).shared_storage
-    assert shared_with("feed", shared) == (SharedStorage("prices", 10_000_000),)
-    assert shared_with("shop", shared) == (
-        SharedStorage("prices", 10_000_000),
-        SharedStorage("notes", 100_000_000),
-        SharedStorage("archive", None),
-    )
-    assert shared_with("other", shared) == ()
+    limits = {
+        name: [(each.name, each.limit_bytes) for each in shared_with(name, shared)]
+        for name in ("feed", "shop", "other")
+    }
+    assert limits == {
+        "feed": [("prices", 10_000_000)],
+        "shop": [("prices", 10_000_000), ("notes", 100_000_000), ("archive", None)],
+        "other": [],
+    }
     assert settings_of("").shared_storage == ()
 
 

@@ -6,7 +6,6 @@ import contextlib
 import os
 import select
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 import wasmtime
+from ending import end
 
 from ipc.struct import Struct
 
@@ -86,16 +86,7 @@ def up(airssys) -> Starter:
         try:
             yield Up(process)
         finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGINT)
-                try:
-                    process.wait(20)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-            for stream in (process.stdin, process.stdout, process.stderr):
-                assert stream is not None
-                stream.close()
-            process.wait()
+            end(process)
 
     return start
 

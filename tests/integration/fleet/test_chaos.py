@@ -10,7 +10,6 @@ import json
 import os
 import random
 import select
-import signal
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 import psutil
 import pytest
 import wasmtime
+from ending import end
 
 from ipc.struct import Struct, field
 
@@ -155,15 +155,7 @@ def chaos(airssys) -> Iterator[Chaos]:
     try:
         yield chaos
     finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-        assert process.stdout is not None
-        process.stdout.close()
-        process.wait()
+        end(process)
 
 
 @pytest.mark.any_user

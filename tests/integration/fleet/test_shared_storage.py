@@ -26,7 +26,7 @@ def test_two_share_what_a_third_one_cannot_have(airssys, up, component) -> None:
     config.write_text(HOST)
     grants = {
         "feed": ('"@prices:**"', '"@prices:**"'),
-        "shop": ('"@prices:eu:*"', '"own:*"'),
+        "shop": ('"@prices:eu:*", "@prices:both:*"', '"@prices:both:*"'),
         "all": ('"**"', '"**"'),
         "stranger": ('"@prices:**"', '"@prices:**"'),
     }
@@ -46,12 +46,16 @@ def test_two_share_what_a_third_one_cannot_have(airssys, up, component) -> None:
         assert told("shop", "get @prices:eu:x") == "ok some 5"
         assert told("shop", "get @prices:us:x").startswith("not-permitted: no grant covers it")
         assert told("shop", "set @prices:eu:x 7").startswith("not-permitted: no grant covers it")
+        assert told("feed", "cas @prices:both:n - 1") == "ok true"
+        assert told("shop", "cas @prices:both:n - 2") == "ok false"
+        assert told("shop", "cas @prices:both:n 1 2") == "ok true"
+        assert told("feed", "get @prices:both:n") == "ok some 2"
         for name in ("all", "stranger"):
             assert told(name, "get @prices:eu:x").startswith("not-permitted: the host shares no such storage"), name
         assert told("all", "set prices:eu:x mine") == "ok"
         assert told("feed", "get @prices:eu:x") == "ok some 5"
         full = told("feed", "set @prices:eu:y " + "y" * 900)
-        assert full.startswith("over-quota: usage 154 limit 1000"), full
+        assert full.startswith("over-quota: usage 233 limit 1000"), full
     lines = airssys("audit", "query", "--json", "--decision", "denied").stdout.splitlines()
     denied = [json.loads(line)["code"] for line in lines]
     assert denied.count("A1814") == 2

@@ -171,3 +171,14 @@ def test_an_instance_that_ended_has_nothing_done_any_more() -> None:
     assert ended(table.forget("a-1")) == [(2, "unavailable")]
     assert table.forget("a-1") == []
     assert handed(table.answered(7, Answer(1, b"!"), 0)) == []
+
+
+def test_a_process_that_has_ended_gets_nothing_more() -> None:
+    """While what it said before is read it is free, and gone: what comes then waits for another one."""
+    table = pool(7)
+    assert handed(table.call(order(1), 0)) == [(7, 1)]
+    table.leaves(7)
+    assert ended(table.answered(7, Answer(1, b"!"), 0)) == [(1, "")]
+    assert table.call(order(2), 0) == []
+    assert ended(table.lost(7)) == []
+    assert handed(table.arrived(8, "rates", 0)) == [(8, 2)]
