@@ -10,7 +10,7 @@ import contextlib
 import ctypes
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ipc.channel import Channel
 from ipc.errors import ConfinementError
@@ -19,7 +19,6 @@ from worker import confine
 from worker import engine_api as api
 from worker.engine import COMPONENT, MODULE, new_engine
 from worker.main import CHANNEL, PARENT_PIDFD
-from worker.payload_guard import guarded
 
 if TYPE_CHECKING:
     from worker.exported import Exported
@@ -33,6 +32,13 @@ _MAX_NAME_CHARACTERS = 120
 _CHUNK_BYTES = 1 << 24
 _COMPONENT_HEAD = b"\0asm\x0d\0\x01\0"
 _MAX_MESSAGE_CHARACTERS = 4_000
+
+
+class _ForComponents(NamedTuple):
+    """What only a component needs."""
+
+    functions_of: Callable[[int, int], list[Exported]]
+    guarded: Callable[[bytes], bytes]
 
 
 class RefusedInputError(Exception):
@@ -49,7 +55,7 @@ def _live(plan: WorkerPlan, channel: Channel, in_pid_namespace: bool) -> int:
     try:
         engine = new_engine(plan.engine, None)
         assert plan.limits is not None
-        functions_of = _functions_of()
+        for_components = _for_components()
         confinement = confine.put_on_layers(plan.confinement, PARENT_PIDFD, in_pid_namespace)
         confinement.bound(plan.limits, slack_bytes=0)
         confine.confine_without_listener(confinement)
@@ -57,7 +63,7 @@ def _live(plan: WorkerPlan, channel: Channel, in_pid_namespace: bool) -> int:
         channel.write(StartFailed("confining", error.layer, error.syscall, error.errno, str(error)))
         return 69
     try:
-        channel.write(_compile(engine, functions_of))
+        channel.write(_compile(engine, for_components))
     except (RefusedInputError, api.EngineError) as error:
         channel.write(CompileFailed(str(error)[:_MAX_MESSAGE_CHARACTERS]))
     except MemoryError:
@@ -67,13 +73,17 @@ def _live(plan: WorkerPlan, channel: Channel, in_pid_namespace: bool) -> int:
     return 0
 
 
-def _functions_of() -> Callable[[int, int], list[Exported]] | None:
-    """Return what reads a component's functions, imported now, as nothing is behind the filter; None for a module."""
+def _for_components() -> _ForComponents | None:
+    """Return what a component needs, imported now, as nothing is behind the filter; None for a module.
+
+    Not in the zygote, of whose memory each worker has a part.
+    """
     if os.pread(WASM_BYTES, 8, 0) != _COMPONENT_HEAD:
         return None
     from worker.exported import functions_of
+    from worker.payload_guard import guarded
 
-    return functions_of
+    return _ForComponents(functions_of, guarded)
 
 
 def wasm_kind(head: bytes) -> str:
@@ -93,17 +103,18 @@ def wasm_kind(head: bytes) -> str:
     raise RefusedInputError(f"a WebAssembly binary of unknown version {head[4:8].hex()}")
 
 
-def _compile(engine: int, functions_of: Callable[[int, int], list[Exported]] | None) -> Compiled:
+def _compile(engine: int, for_components: _ForComponents | None) -> Compiled:
     size_bytes = os.lseek(WASM_BYTES, 0, os.SEEK_END)  # not fstat: its modern form is a call by path
     kind = wasm_kind(os.pread(WASM_BYTES, 8, 0))
     wasm = os.pread(WASM_BYTES, size_bytes, 0) if size_bytes <= _CHUNK_BYTES else _read_all(size_bytes)
     serialized = api.Bytes()
     functions: list[Exported] = []
     if kind == COMPONENT:
-        component = _new_component(engine, wasm)
+        assert for_components is not None
+        component = _new_component(engine, wasm, for_components.guarded(wasm))
         imports = tuple(api.component_imports(engine, component))
         exports = tuple(api.component_exports(engine, component))
-        functions = [] if functions_of is None else functions_of(component, engine)
+        functions = for_components.functions_of(component, engine)
         api.check(api.component_serialize(component, ctypes.byref(serialized)))
     else:
         module = api.made(api.module_new, engine, wasm, len(wasm))
@@ -117,9 +128,8 @@ def _compile(engine: int, functions_of: Callable[[int, int], list[Exported]] | N
     return Compiled(kind, len(artifact), _bounded(imports), _bounded(exports), _bounded_functions(functions))
 
 
-def _new_component(engine: int, wasm: bytes) -> int:
+def _new_component(engine: int, wasm: bytes, with_guards: bytes) -> int:
     """Compile a component with its guards, where it has any; without them where they don't fit."""
-    with_guards = guarded(wasm)
     if with_guards is not wasm:
         with contextlib.suppress(api.EngineError):
             return api.made(api.component_new, engine, with_guards, len(with_guards))
