@@ -30,6 +30,7 @@ AIRSSYS = ROOT / ".venv" / "bin" / "airssys"
 TEST_LIMIT_S = 120
 SLOW_TEST_LIMIT_S = 600
 LEFTOVER_GRACE_S = 10.0
+READS_OF_AN_ENVIRONMENT = 20
 TRIES = 5
 """How often a promise of time is tried on a machine that may be busy."""
 
@@ -94,9 +95,20 @@ def _runs(process: psutil.Process) -> bool:
         return False
 
 
+def _environment(process: psutil.Process) -> dict[str, str]:
+    """Return its environment; one that is empty is read again, as execve(2) takes away the old one a little earlier."""
+    for _ in range(READS_OF_AN_ENVIRONMENT):
+        if environment := process.environ():
+            return environment
+        time.sleep(0.005)
+    return {}
+
+
 def _is_ours(process: psutil.Process) -> bool:
     try:
-        return process.environ().get(_SESSION_MARK) == os.environ[_SESSION_MARK] and _runs(process)
+        if process.create_time() < psutil.Process().create_time():
+            return False
+        return _environment(process).get(_SESSION_MARK) == os.environ[_SESSION_MARK] and _runs(process)
     except psutil.Error:
         return False
 
