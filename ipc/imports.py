@@ -22,16 +22,21 @@ def import_without(name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def import_hollow(name: str) -> Iterator[None]:
-    """Make `import name` give an empty module within the context, unless it was imported before; later it works again.
+def import_hollow(*names: str, **attributes: object) -> Iterator[None]:
+    """Make `import name` give a module with these attributes only, within the context, unless it was imported before.
 
-    For a companion that can't be missing, and that nothing of ours ever makes the library call.
+    For a companion that can't be missing, and that nothing of ours ever makes the library use. Later it works again,
+    also as a part of its package.
     """
-    if name in sys.modules:
-        yield
-        return
-    sys.modules[name] = types.ModuleType(name)
+    hollow = {name: types.ModuleType(name) for name in names if name not in sys.modules}
+    for module in hollow.values():
+        vars(module).update(attributes)
+    sys.modules.update(hollow)
     try:
         yield
     finally:
-        del sys.modules[name]
+        for name, module in hollow.items():
+            del sys.modules[name]
+            package, _, part = name.rpartition(".")
+            if package and vars(sys.modules[package]).get(part) is module:
+                delattr(sys.modules[package], part)

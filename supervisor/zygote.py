@@ -32,15 +32,19 @@ _DYING_S = 0.1
 """How much longer than its socket a killed process may take to be gone."""
 _MAIN = """\
 import sys
+import _datetime
 from ipc.imports import import_hollow
 sys.modules["dill"] = None
-with import_hollow("tempfile"):
+sys.modules["datetime"] = _datetime
+with import_hollow("tempfile"), import_hollow("subprocess", _args_from_interpreter_flags=None):
     from multiprocess.forkserver import main
 import {preload}
 main({listener}, {alive}, [])
 """
 """multiprocess imports dill, when it is there, to pickle more than pickle can: 50 ms and 5 MB that nothing here needs;
-and tempfile, for listeners with names that it chooses: 3 ms and half a megabyte, with all that it imports in turn.
+and tempfile, for listeners with names that it chooses: 3 ms and half a megabyte, with all that it imports in turn; and
+subprocess, for programs that it starts. datetime is the interpreter's own module without its twin in Python, which
+would be loaded to be replaced. Whatever is loaded here is in the memory of each worker.
 The preload is imported here and not by `main`, which would pass over an ImportError in silence."""
 
 

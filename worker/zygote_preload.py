@@ -11,7 +11,6 @@ import gc
 import select  # noqa: F401
 import signal
 import sys
-import traceback  # noqa: F401 # the interpreter imports it for an error in a thread
 
 from ipc import codec, launch, messages  # noqa: F401 # the keeper is named by an `ipc.launch.ByName`
 from worker import compiler, empty_path, keeper, main, resident, seccomp, writable_code  # noqa: F401

@@ -1,4 +1,4 @@
-"""What an idle worker holds: the budget of 8 MiB, by its proportional set size (proc(5), smaps_rollup)."""
+"""What an idle worker holds: the budget, by its proportional set size (proc(5), smaps_rollup)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 GUESTS = Path(__file__).resolve().parents[1] / "guests"
-BUDGET_KIB = 8 * 1024
+BUDGET_KIB = 7 * 1024
 
 
 def _pss_kib(pid: int) -> int:
@@ -25,7 +25,7 @@ def _sealed(pid: int) -> bool:
 
 @pytest.mark.needs_root
 def test_an_idle_worker_keeps_to_its_budget(run, deadline) -> None:
-    """A sealed worker whose guest waits for input holds at most 8 MiB once its start is over, as its keeper does."""
+    """A sealed worker whose guest waits for input holds at most 7 MiB once its start is over, as its keeper does."""
     with run.start(GUESTS / "tool.wasm", "-q", guest=("print", "ready", ",", "wait-stdin")) as process:
         assert process.stdout is not None
         assert process.stdout.read(5) == b"ready"

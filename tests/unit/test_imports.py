@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 
@@ -32,6 +34,40 @@ def test_a_hollow_companion_has_nothing() -> None:
     with import_hollow(COMPANION):
         assert not hasattr(importlib.import_module(COMPANION), "rgb_to_hsv")
     assert importlib.import_module(COMPANION).rgb_to_hsv(0, 0, 0) == (0.0, 0.0, 0)
+
+
+def test_a_hollow_companion_has_what_it_is_given() -> None:
+    """Several can be hollow at once; each has the attributes that are named, and nothing else."""
+    with import_hollow(COMPANION, "json.tool", rgb_to_hsv=None):
+        assert importlib.import_module(COMPANION).rgb_to_hsv is None
+        assert not hasattr(importlib.import_module("json.tool"), "main")
+    assert importlib.import_module("json.tool").main
+
+
+def test_a_hollow_part_of_a_package_is_itself_afterwards() -> None:
+    """A part that somebody imported from its package meanwhile isn't left there."""
+    import json
+
+    sys.modules.pop("json.tool", None)
+    vars(json).pop("tool", None)
+    with import_hollow("json.tool"):
+        exec("from json import tool", {})
+    exec("from json import tool; tool.main", {})
+
+
+def test_a_process_of_ours_has_the_whole_library_when_it_wants_it() -> None:
+    """What `ipc.struct` leaves out of msgspec, and UUIDs, can be had later in the same process."""
+    script = """
+import sys
+import ipc.struct
+left_out = {"uuid", "platform", "msgspec.json", "msgspec.inspect", "typing_extensions"}
+assert not left_out & set(sys.modules), left_out & set(sys.modules)
+import uuid
+import msgspec.inspect, msgspec.json
+assert uuid.uuid4().version == 4
+assert msgspec.inspect.type_info(int) and msgspec.json.encode(ipc.struct.to_builtins({"a": 1})) == b'{"a":1}'
+"""
+    subprocess.run([sys.executable, "-S", "-c", script], env={"PYTHONPATH": os.pathsep.join(sys.path)}, check=True)
 
 
 def test_what_was_imported_before_stays() -> None:
