@@ -1,0 +1,152 @@
+"""Packages on disk: reading one, and copying one, so that what was hashed is what was written.
+
+Every name is opened beneath the directory above it and never through a link (openat(2), O_NOFOLLOW): whoever owns the
+source may swap anything at any time, and gets at most another package.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from ipc.errors import ConfigError
+from ipc.struct import Struct
+from supervisor.packages.contents import (
+    LEFT_OUT,
+    TOTAL_MAX_BYTES,
+    Contents,
+    PackageError,
+    PackageFile,
+    contents_of,
+    refuse_size,
+    why_not_path,
+)
+from supervisor.terminal import visible
+
+CHUNK_BYTES: Final = 1 << 20
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# Not blocked by a FIFO that somebody put there; a regular file doesn't care.
+_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_ENTRIES_MAX: Final = 20_000
+
+Sink = Callable[[bytes], object]
+
+
+class _Found(Struct, frozen=True):
+    """A regular file, open for reading, and where in the package it is."""
+
+    path: str
+    descriptor: int
+
+
+def read_directory(directory: str) -> Contents:
+    """Return what a component directory holds; raises PackageError for links, devices, odd names and too much."""
+    total = 0
+    files = []
+    for found in _walk(directory):
+        file = _digest(found, total, None)
+        total += file.size_bytes
+        files.append(file)
+    return contents_of(files)
+
+
+def copy_directory(source: str, destination: str) -> Contents:
+    """Copy a package into an empty directory, and return what was written there; each file and directory is durable.
+
+    Files get mode 0644 and directories 0755, less the umask: nothing else about them is kept.
+    """
+    total = 0
+    files = []
+    for found in _walk(source):
+        path = os.path.join(destination, found.path)
+        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        with open(descriptor, "wb", closefd=True) as sink:
+            file = _digest(found, total, sink.write)
+            sink.flush()
+            os.fsync(descriptor)
+        total += file.size_bytes
+        files.append(file)
+    make_directories_durable(destination)
+    return contents_of(files)
+
+
+def make_directories_durable(top: str) -> None:
+    """Have the kernel write down which names are in a directory, and in all beneath it (fsync(2))."""
+    for directory, _, _ in os.walk(top, topdown=False):
+        descriptor = os.open(directory, _DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _digest(found: _Found, total_bytes: int, sink: Sink | None) -> PackageFile:
+    """Read a file to its end and close it; `total_bytes` is what was read of others before."""
+    digest = hashlib.sha256()
+    size = 0
+    try:
+        while chunk := os.read(found.descriptor, CHUNK_BYTES):
+            size += len(chunk)
+            refuse_size(total_bytes + size)
+            digest.update(chunk)
+            if sink is not None:
+                sink(chunk)
+    finally:
+        os.close(found.descriptor)
+    return PackageFile(found.path, size, digest.hexdigest())
+
+
+def _walk(directory: str) -> Iterator[_Found]:
+    """Yield the files of a component directory, each open; whoever takes one closes it."""
+    try:
+        top = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)  # whoever names a link means it
+    except OSError as error:
+        raise ConfigError(f"{visible(directory)}: {os.strerror(error.errno or 0).lower()}") from None
+    count = 0
+    waiting: list[tuple[int, str]] = [(top, "")]
+    try:
+        while waiting:
+            descriptor, prefix = waiting.pop()
+            try:
+                for name in sorted(os.listdir(descriptor), reverse=True):
+                    if not prefix and name in LEFT_OUT:
+                        continue
+                    count += 1
+                    if count > _ENTRIES_MAX:
+                        raise PackageError(f"{visible(directory)}: more than {_ENTRIES_MAX} entries")
+                    path = f"{prefix}{name}"
+                    why = why_not_path(path)
+                    if why:
+                        raise PackageError(f"{visible(path[:200])}: {why}")
+                    opened, is_directory = _open(descriptor, name, path)
+                    if is_directory:
+                        waiting.append((opened, f"{path}/"))
+                    else:
+                        yield _Found(path, opened)
+            finally:
+                os.close(descriptor)
+    finally:
+        for descriptor, _ in waiting:
+            os.close(descriptor)
+
+
+def _open(directory: int, name: str, path: str) -> tuple[int, bool]:
+    """Return the open entry, and whether it is a directory."""
+    kind = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+        what = "a symbolic link" if stat.S_ISLNK(kind) else "no regular file"
+        raise PackageError(f"{visible(path[:200])}: {what}", hint="a package holds files and directories only")
+    try:
+        descriptor = os.open(name, _DIRECTORY if stat.S_ISDIR(kind) else _FILE, dir_fd=directory)
+    except OSError as error:
+        raise PackageError(f"{visible(path[:200])}: {os.strerror(error.errno or 0).lower()}") from None
+    opened = os.fstat(descriptor)
+    # What it is now counts, not what it was when it was looked at.
+    if not (stat.S_ISREG(opened.st_mode) or stat.S_ISDIR(opened.st_mode)) or opened.st_size > TOTAL_MAX_BYTES:
+        os.close(descriptor)
+        raise PackageError(f"{visible(path[:200])}: it changed while it was read, or is too large")
+    return descriptor, stat.S_ISDIR(opened.st_mode)
