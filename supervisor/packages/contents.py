@@ -23,6 +23,7 @@ SIGNATURE_FILE: Final = "Component.sig"
 LEFT_OUT: Final = frozenset({".git", ".airssys", SIGNATURE_FILE})
 """Names at the top of a component directory that are no part of its package."""
 STATEMENT_HEAD: Final = "airssys package, version 1"
+SIGNATURES_MAX_BYTES: Final = 1 << 20
 FILES_MAX: Final = 10_000
 TOTAL_MAX_BYTES: Final = 2 * 2**30
 PATH_MAX_BYTES: Final = 1_024

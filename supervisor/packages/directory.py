@@ -16,6 +16,8 @@ from ipc.errors import ConfigError
 from ipc.struct import Struct
 from supervisor.packages.contents import (
     LEFT_OUT,
+    SIGNATURE_FILE,
+    SIGNATURES_MAX_BYTES,
     TOTAL_MAX_BYTES,
     Contents,
     PackageError,
@@ -72,6 +74,24 @@ def copy_directory(source: str, destination: str) -> Contents:
         files.append(file)
     make_directories_durable(destination)
     return contents_of(files)
+
+
+def read_signatures(directory: str) -> bytes:
+    """Return what the `Component.sig` of a component directory holds, b"" where there is none; nothing is verified."""
+    path = os.path.join(directory, SIGNATURE_FILE)
+    try:
+        descriptor = os.open(path, _FILE)
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise PackageError(f"{SIGNATURE_FILE}: {os.strerror(error.errno or 0).lower()}") from None
+    with open(descriptor, "rb") as source:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise PackageError(f"{SIGNATURE_FILE}: no regular file")
+        data = source.read(SIGNATURES_MAX_BYTES + 1)
+    if len(data) > SIGNATURES_MAX_BYTES:
+        raise PackageError(f"{SIGNATURE_FILE}: larger than {SIGNATURES_MAX_BYTES >> 20} MiB")
+    return data
 
 
 def make_directories_durable(top: str) -> None:

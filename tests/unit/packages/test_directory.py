@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from ipc.errors import ConfigError
-from supervisor.packages.contents import PackageError
-from supervisor.packages.directory import copy_directory, read_directory
+from supervisor.packages.contents import SIGNATURES_MAX_BYTES, PackageError
+from supervisor.packages.directory import copy_directory, read_directory, read_signatures
 
 
 @pytest.fixture
@@ -102,3 +102,19 @@ def test_no_descriptor_stays_open(source: Path) -> None:
     with pytest.raises(PackageError):
         read_directory(str(source))
     assert os.listdir("/proc/self/fd") == before
+
+
+def test_signatures_are_read_with_care(source: Path) -> None:
+    """None there, a file, a link, a pipe and one that is too large: bytes, or an error that names the file."""
+    assert read_signatures(str(source)) == b""
+    signatures = source / "Component.sig"
+    signatures.write_bytes(b"x" * SIGNATURES_MAX_BYTES)
+    assert len(read_signatures(str(source))) == SIGNATURES_MAX_BYTES
+    signatures.write_bytes(b"x" * (SIGNATURES_MAX_BYTES + 1))
+    with pytest.raises(PackageError, match=r"Component\.sig: larger"):
+        read_signatures(str(source))
+    for make in (_link, _fifo):
+        signatures.unlink()
+        make(signatures)
+        with pytest.raises(PackageError, match=r"Component\.sig"):
+            read_signatures(str(source))
