@@ -41,6 +41,10 @@ _SMALL_ORDER: Final = frozenset(
 _SUPPORTED: Final = "ed25519, ecdsa (nistp256, nistp384, nistp521), rsa from 2048 bits on, and hardware keys"
 
 
+class UnsupportedKeyError(ConfigError):
+    """A public key of a kind, or with numbers, that nothing here verifies with."""
+
+
 class PublicKey(Struct, frozen=True):
     """A key that can verify. Two are the same if their bytes are: comments mean nothing.
 
@@ -63,7 +67,10 @@ class PublicKey(Struct, frozen=True):
 
 
 def read_public_key(text: str) -> PublicKey:
-    """Return the key of a line such as `ssh-ed25519 AAAA… comment`; raises ConfigError for what is none."""
+    """Return the key of a line such as `ssh-ed25519 AAAA… comment`.
+
+    Raises ConfigError for what is none, UnsupportedKeyError among them for what isn't supported.
+    """
     line = text.strip()
     if line.startswith("-----BEGIN ") and "PRIVATE KEY" in line.partition("\n")[0]:
         raise ConfigError("this is a private key", hint="its public half, with .pub behind its name, is meant")
@@ -83,7 +90,7 @@ def read_public_key(text: str) -> PublicKey:
 
 
 def public_key(blob: bytes) -> PublicKey:
-    """Return the key that these bytes are; raises ConfigError for what is none, is weak, or isn't supported."""
+    """Return the key that these bytes are; raises as `read_public_key`, and for what is too weak."""
     wire = Wire(blob)
     try:
         kind = wire.text()
@@ -96,10 +103,12 @@ def public_key(blob: bytes) -> PublicKey:
     return PublicKey(kind, blob)
 
 
-def _unsupported(kind: str) -> ConfigError:
+def _unsupported(kind: str) -> UnsupportedKeyError:
     if kind.endswith(("-cert-v01@openssh.com", "-cert-v00@openssh.com")):
-        return ConfigError("certificates are not supported", hint="name the key that the certificate is for")
-    return ConfigError(f"keys of the kind {visible(kind[:60])} are not supported", hint=f"what is: {_SUPPORTED}")
+        return UnsupportedKeyError("certificates are not supported", hint="name the key that the certificate is for")
+    return UnsupportedKeyError(
+        f"keys of the kind {visible(kind[:60])} are not supported", hint=f"what is: {_SUPPORTED}"
+    )
 
 
 def _check_ed25519(wire: Wire, _kind: str) -> None:
@@ -108,7 +117,7 @@ def _check_ed25519(wire: Wire, _kind: str) -> None:
         raise WireError("it has another length")
     y = int.from_bytes(point, "little") & (2**255 - 1)
     if y >= _PRIME or y in _SMALL_ORDER:
-        raise ConfigError("this key is none: anybody could sign with it", hint="ssh-keygen -t ed25519 makes one")
+        raise UnsupportedKeyError("to this key anybody could sign", hint="ssh-keygen -t ed25519 makes one")
 
 
 def _check_point(wire: Wire, bits: int) -> None:
@@ -127,11 +136,11 @@ def _check_rsa(wire: Wire, _kind: str) -> None:
     exponent, modulus = wire.positive(), wire.positive()
     bits = modulus.bit_length()
     if not RSA_MIN_BITS <= bits <= RSA_MAX_BITS:
-        raise ConfigError(
+        raise UnsupportedKeyError(
             f"an RSA key of {bits} bits is not taken", hint=f"from {RSA_MIN_BITS} to {RSA_MAX_BITS}; or ed25519"
         )
     if exponent < 3 or exponent % 2 == 0 or exponent.bit_length() > _EXPONENT_MAX_BITS or modulus % 2 == 0:
-        raise ConfigError("this RSA key is none: its numbers can't be a key's")
+        raise UnsupportedKeyError("this RSA key is none: its numbers can't be a key's")
 
 
 def _check_sk_ed25519(wire: Wire, kind: str) -> None:

@@ -12,6 +12,7 @@ from typing import Final
 
 from ipc.errors import ConfigError
 from ipc.struct import Struct
+from supervisor.packages.contents import SIGNATURES_MAX_BYTES
 from supervisor.signing.keys import PublicKey, public_key
 from supervisor.signing.primitives import why_not
 from supervisor.signing.wire import Wire, WireError, string
@@ -19,7 +20,6 @@ from supervisor.terminal import visible
 
 PACKAGE_NAMESPACE: Final = "airssys-package"
 """What a signature of a package says that it is for; one that was made for anything else is none of ours."""
-FILE_MAX_BYTES: Final = 256 * 1024
 SIGNATURES_MAX: Final = 64
 _BLOCK_MAX_BYTES: Final = 16 * 1024
 _BEGIN: Final = b"-----BEGIN SSH SIGNATURE-----"
@@ -51,10 +51,10 @@ class Unreadable(Struct, frozen=True):
 def read_signatures(data: bytes) -> tuple[Signature | Unreadable, ...]:
     """Return what a file of signatures holds, in order: a damaged one never hides another.
 
-    Raises ConfigError for a file of more than FILE_MAX_BYTES, or of more than SIGNATURES_MAX signatures.
+    Raises ConfigError for a file of more than SIGNATURES_MAX_BYTES, or of more than SIGNATURES_MAX signatures.
     """
-    if len(data) > FILE_MAX_BYTES:
-        raise ConfigError(f"a file of signatures of more than {FILE_MAX_BYTES >> 10} KiB is not read")
+    if len(data) > SIGNATURES_MAX_BYTES:
+        raise ConfigError(f"a file of signatures of more than {SIGNATURES_MAX_BYTES >> 20} MiB is not read")
     found: list[Signature | Unreadable] = []
     for block in _blocks(data):
         if len(found) == SIGNATURES_MAX:
