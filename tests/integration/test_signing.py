@@ -23,7 +23,7 @@ from supervisor.signing.sshsig import Signature, read_signatures, verify
 NAMESPACE = "airssys-package"
 REFERENCE = Path(__file__).resolve().parents[2] / "docs/reference/signatures.md"
 ALICE = "alice@example.com"
-pytestmark = pytest.mark.any_user
+pytestmark = pytest.mark.any_user  # and ssh-keygen runs for no user without an entry in /etc/passwd
 IN_FILES = signed.KINDS[:5]
 """The kinds of keys whose private half can lie in a file."""
 
