@@ -21,6 +21,7 @@ FILE_MAX_BYTES: Final = 1 << 20
 _KRL_MAGIC: Final = b"SSHKRL\n\0"
 _FIRST_WORD: Final = re.compile(r'"([^"]*)"(?=[ \t])|([^ \t"]+)(?=[ \t])')
 _OPTION: Final = re.compile(r'([A-Za-z-]+)(?:="((?:\\"|[^"])*)")?(,|(?=[ \t]))')
+_OPTIONS: Final = ("cert-authority", "namespaces", "valid-after", "valid-before")
 _TIME: Final = re.compile(r"(\d{8})(?:(\d{4})(\d{2})?)?(Z|UTC)?", re.IGNORECASE | re.ASCII)
 
 
@@ -136,7 +137,7 @@ def _read_line(number: int, line: str) -> AllowedSigner:
     if first is None:
         raise ConfigError("no identity and key", hint="such as: alice@example.com ssh-ed25519 AAAA…")
     identities, rest = first[1] or first[2] or "", line[first.end() :].lstrip(" \t")
-    if not identities:
+    if not identities or identities.lower() in _OPTIONS:
         raise ConfigError("no identity", hint="such as: alice@example.com ssh-ed25519 AAAA…")
     try:
         return AllowedSigner(number, identities, read_public_key(rest))
@@ -147,15 +148,10 @@ def _read_line(number: int, line: str) -> AllowedSigner:
     key = read_public_key(rest)
     if "cert-authority" in options:
         raise UnsupportedKeyError("cert-authority: certificates are not supported")
-    after, before = options.get("valid-after"), options.get("valid-before")
-    return AllowedSigner(
-        number,
-        identities,
-        key,
-        options.get("namespaces"),
-        None if after is None else parse_time(after),
-        None if before is None else parse_time(before),
-    )
+    after, before = (None if text is None else parse_time(text) for text in map(options.get, _OPTIONS[2:]))
+    if after is not None and before is not None and before <= after:
+        raise ConfigError("valid-before is no later than valid-after")
+    return AllowedSigner(number, identities, key, options.get("namespaces"), after, before)
 
 
 def _read_options(text: str) -> tuple[dict[str, str], str]:
@@ -169,7 +165,7 @@ def _read_options(text: str) -> tuple[dict[str, str], str]:
         name, value = match[1].lower(), match[2]
         if name in options:
             raise ConfigError(f"{name} stands there twice")
-        if name not in ("cert-authority", "namespaces", "valid-after", "valid-before"):
+        if name not in _OPTIONS:
             raise ConfigError(f"unknown option {visible(name[:40])}", hint="ssh-keygen(1) has those that there are")
         if (value is None) != (name == "cert-authority"):
             form = name if name == "cert-authority" else f'{name}="…"'

@@ -26,7 +26,8 @@ def sign(message: bytes, key_path: str, namespace: str) -> Signature:
     before it is believed. Raises ConfigError where there is no signature that holds, ProgramMissingError without it.
     """
     if not os.path.isfile(key_path):
-        raise ConfigError(f"{visible(key_path)}: no such file", hint="ssh-keygen -t ed25519 makes a key")
+        what = "not a file" if os.path.exists(key_path) else "no such file"
+        raise ConfigError(f"{visible(key_path)}: {what}", hint="ssh-keygen -t ed25519 makes a key")
     command = [PROGRAM, "-q", "-Y", "sign", "-n", namespace, "-f", key_path]
     try:
         made = subprocess.run(command, input=message, stdout=subprocess.PIPE, check=False)
@@ -48,7 +49,6 @@ def _checked(output: bytes, message: bytes, namespace: str) -> Signature:
     signature = found[0]
     why = verify(signature, message, namespace) if isinstance(signature, Signature) else signature.why
     if why or not isinstance(signature, Signature):
-        raise ConfigError(
-            f"what {PROGRAM} made is not taken: {why}", hint="sign with another key: ssh-keygen -t ed25519"
-        )
+        hint = "sign with a key as it is, of ed25519, ecdsa or rsa"
+        raise ConfigError(f"what {PROGRAM} made is not taken: {why}", hint=hint)
     return signature

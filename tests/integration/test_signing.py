@@ -11,10 +11,12 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 import signed
 
+from ipc.errors import ConfigError
 from supervisor.packages.directory import read_directory
 from supervisor.signing.allowed_signers import find_signer, parse_time, read_allowed_signers
 from supervisor.signing.keys import read_public_key
@@ -144,6 +146,46 @@ def test_a_list_of_signers_is_read_as_openssh_reads_it(run, options: str, namesp
         os.environ.pop("TZ") if before is None else os.environ.update(TZ=before)
         time.tzset()
     assert (signer is not None) is (theirs.returncode == 0), (why, theirs.stderr)
+
+
+_IDENTITIES = ("alice@x", "alice@x,bob@x", "*", "*@x", '"alice@x"', "al?ce@x", "!bob,*", 'alice@x"', '"alice@x')
+_OPTIONS = (
+    *('namespaces="airssys-package"', 'namespaces="a*"', 'namespaces="git"', 'namespaces="*,!git"', "namespaces=x"),
+    *('NAMESPACES="*"', 'namespaces="!airssys-package,*"', 'namespaces="a\\"b,airssys-package"', 'namespaces=""'),
+    *('valid-after="20230701Z"', 'valid-after="20230702Z"', 'valid-after="0"', 'valid-before="20230701z"'),
+    *('valid-before="202307010000UTC"', 'valid-before="20230630235959Z"', 'valid-before="99990101Z"'),
+    *("cert-authority", "verify-required"),
+)
+
+
+def test_no_list_of_signers_is_read_wider_than_by_openssh(run) -> None:
+    """Two hundred random lines: who counts here counts there; and there nobody more, but for what is an error here."""
+    random = Random(20230701)
+    line, other = signed.signer("ssh-ed25519").line, signed.signer("ecdsa-sha2-nistp256").line
+    key = read_public_key(line)
+    sig, signers = run.directory / "sig", run.directory / "signers"
+    sig.write_bytes(signed.sshsig(signed.signer("ssh-ed25519"), b"message"))
+    counts = {True: 0, False: 0}
+    for _ in range(200):
+        options = random.choice([",", ",", ",", ",,", ", "]).join(
+            random.choices(_OPTIONS, k=random.choice([0, 1, 1, 2]))
+        )
+        end = random.choice(["", " c", "\r", "\t# x"])
+        fields = [random.choice(_IDENTITIES), options, random.choice([line, line, line, other, line[:-1]]) + end]
+        text = random.choice([" ", "\t", "  "]).join(filter(None, fields))
+        signers.write_text(f"{text}\n")
+        theirs = _ssh_keygen(
+            *("verify", "-n", NAMESPACE, "-f", signers, "-I", "alice@x", "-s", sig, "-Overify-time=20230701Z"),
+            message=b"message",
+        )
+        try:
+            allowed = read_allowed_signers(f"{text}\n".encode(), "signers")
+        except ConfigError:
+            continue
+        signer, why = find_signer(allowed.signers, key, NAMESPACE, parse_time("20230701Z"))
+        assert (signer is not None) is (theirs.returncode == 0), (text, why, theirs.stderr)
+        counts[signer is not None] += 1
+    assert min(counts.values()) > 20, counts
 
 
 def test_an_agent_signs(run, package: Path, agent: dict[str, str]) -> None:

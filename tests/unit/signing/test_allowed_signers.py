@@ -128,6 +128,8 @@ def test_a_look_alike_comment_lists_nobody() -> None:
         (f'alice@x valid-after="19690101Z" {LINE}', "before 1970"),
         (f'alice@x valid-before="20230101+1" {LINE}', "no time"),
         ("alice@x cert-authority nonsense", "no public key"),
+        (f"cert-authority {LINE}", "no identity"),
+        (f'alice@x valid-before="20230101Z",valid-after="20230101Z" {LINE}', "no later than"),
     ],
 )
 def test_a_line_that_is_not_understood_is_an_error(line: str, why: str) -> None:
