@@ -17,6 +17,7 @@ from wasmtime.component import _types as binding_types
 from ipc.errors import LocalProtocolError
 from ipc.struct import Struct
 from worker import engine_api as api
+from worker.hatch import Hatch
 from worker.value_memory import VALUE_BYTES, Giver, Lender, delete, memory
 from worker.value_types import (
     Bool,
@@ -90,6 +91,8 @@ _PLAIN: Final[dict[str, Type]] = {
 }
 
 
+_LISTS: Final = (Bytes(), Option(Bytes()))
+"""Parameters that are bytes: a guard numbers them by their order (`worker.payload_guard`)."""
 _TYPES_MAX: Final = 10_000
 """Of one signature, each as often as it is named: a component of a few bytes can name one 2 to the n times."""
 
@@ -213,12 +216,16 @@ def _raise(error: int) -> None:
 class Imports:
     """Host functions on a `wasmtime.component.Linker`, which the engine keeps for as long as it can call them."""
 
-    __slots__ = ("_failures", "_giver")
+    __slots__ = ("_failures", "_giver", "_hatch")
 
-    def __init__(self, failures: Failures) -> None:
-        """Give the guest what no host function is meant to do as the end of its call; `failures` has the reason."""
+    def __init__(self, failures: Failures, hatch: Hatch) -> None:
+        """Give the guest what no host function is meant to do as the end of its call; `failures` has the reason.
+
+        Long lists of bytes come through the hatch.
+        """
         self._failures = failures
         self._giver = Giver()
+        self._hatch = hatch
 
     def define(self, linker: Any, interface: str, functions: dict[str, tuple[Signature, Callable[..., Any]]]) -> None:
         """Define one interface; the components' own types must have been compared with the signatures."""
@@ -235,7 +242,8 @@ class Imports:
     def _called(self, signature: Signature, function: Callable[..., Any]) -> Callable[..., int]:
         parameters, returns = signature.parameters, signature.result
         length = len(parameters) * VALUE_BYTES
-        failures, giver = self._failures, self._giver
+        failures, giver, hatch = self._failures, self._giver, self._hatch
+        lists = [i for i, kind in enumerate(parameters) if kind in _LISTS]
 
         def called(
             _data: int, _context: int, _kind: int, arguments: int, count: int, results: int, _results_count: int
@@ -244,7 +252,11 @@ class Imports:
                 if count * VALUE_BYTES != length:
                     raise LocalProtocolError("a host function of another type")
                 data = memory[arguments : arguments + length] if count else b""
-                value = function(*[kind.lift(data, i * VALUE_BYTES) for i, kind in enumerate(parameters)])
+                values = [kind.lift(data, i * VALUE_BYTES) for i, kind in enumerate(parameters)]
+                for number, handed_over in hatch.take().items():
+                    if number < len(lists) and values[lists[number]] == b"":
+                        values[lists[number]] = handed_over
+                value = function(*values)
                 if returns is not None:
                     ctypes.memmove(results, returns.lower(value, giver), VALUE_BYTES)
             except BaseException as failure:

@@ -24,6 +24,7 @@ from worker.abi import Failures, Function, Imports, Signature, signature_of
 from worker.broker_link import BrokerLink
 from worker.call_clock import CallClock
 from worker.engine import COMPONENT, Program, ProgramError, Runner, provided, refuse_missing
+from worker.hatch import Hatch
 from worker.host import capabilities, custom, messaging, services, storage
 from worker.host.types import (
     CALLBACK,
@@ -73,6 +74,7 @@ class Actor:
         self._job: ActorJob = job.actor
         self._channel = channel
         self._failures = Failures()
+        self._hatch = runner.memories.hatch = Hatch()
         self._exports: dict[str, Function] = {}
         self._in_call = ""
         self._health_due_ns = 0
@@ -83,7 +85,7 @@ class Actor:
         self._offered = self._interfaces()
         self.program = Program.load(runner, settings, bounded, artifact, self._check)
         self._clock.context = self.program.context
-        self._imports = Imports(self._failures)
+        self._imports = Imports(self._failures, self._hatch)
         self._linker = package.linker_of(runner.components, self._engine)
         for name, functions in self._offered.items():
             self._imports.define(self._linker, name, functions)
@@ -178,6 +180,9 @@ class Actor:
             return
         value = (message.sender, message.payload, message.topic or None, message.wants_answer)
         result = self._call("handle-message", value)
+        answer = self._hatch.take().get(0)
+        if answer is not None and result == Ok(b""):
+            result = Ok(answer)
         failure = words_of(result.value)[:_FAILURE_CHARS] if isinstance(result, Err) else ""
         if not message.wants_answer:
             if failure:  # nobody else learns of it

@@ -7,10 +7,12 @@ A growth costs microseconds, an access nothing (measured in docs/adr/, "one sum 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 
 from worker import engine_api as api
 from worker import libc
+from worker.hatch import Hatch
 
 
 def _refusal() -> int:
@@ -21,10 +23,13 @@ def _refusal() -> int:
 class _Memory:
     """One memory: a guard, the reservation, a guard; the first `size_bytes` of the reservation are usable."""
 
-    __slots__ = ("base", "guard_bytes", "reserved_bytes", "size_bytes")
+    __slots__ = ("base", "guard_bytes", "hatch", "reserved_bytes", "size_bytes")
 
-    def __init__(self, base: int, size_bytes: int, reserved_bytes: int, guard_bytes: int) -> None:
+    def __init__(
+        self, base: int, size_bytes: int, reserved_bytes: int, guard_bytes: int, hatch: Hatch | None = None
+    ) -> None:
         self.base = base
+        self.hatch = hatch
         self.size_bytes = size_bytes
         self.reserved_bytes = reserved_bytes
         self.guard_bytes = guard_bytes
@@ -43,6 +48,8 @@ class LinearMemories:
         """How much the last refused request asked for."""
         self.last_refused = False
         """Whether the newest request was refused: a guest that got memory later wasn't ended by its limit."""
+        self.hatch: Hatch | None = None
+        """Who takes what guards hand over, where somebody does. Its page is ours, and not counted."""
         self._memories: dict[int, _Memory] = {}
         self._next = 1
         # ctypes keeps no reference to what C holds: these attributes do.
@@ -87,19 +94,22 @@ class LinearMemories:
         _env: int | None,
         _kind: object,
         minimum_bytes: int,
-        _maximum_bytes: int,
+        maximum_bytes: int,
         reserved_bytes: int,
         guard_bytes: int,
         result: ctypes._Pointer[api.LinearMemory],
     ) -> int:
-        if not self.grant(minimum_bytes):
+        hatch = self.hatch if self.hatch is not None and self.hatch.is_for(minimum_bytes, maximum_bytes) else None
+        if hatch is None and not self.grant(minimum_bytes):
             return _refusal()
         try:
             reserved_bytes = max(reserved_bytes, minimum_bytes)
             start = libc.reserve(guard_bytes + reserved_bytes + guard_bytes)
-            memory = _Memory(start + guard_bytes, minimum_bytes, reserved_bytes, guard_bytes)
+            memory = _Memory(start + guard_bytes, minimum_bytes, reserved_bytes, guard_bytes, hatch)
             if minimum_bytes:
                 libc.make_usable(memory.base, minimum_bytes)
+            if hatch is not None:
+                hatch.open(memory.base)
             number = self._next
             self._next += 1
             self._memories[number] = memory
@@ -109,7 +119,8 @@ class LinearMemories:
             slot.grow_memory = self._grow
             slot.finalizer = self._finalize
         except Exception:  # ENOMEM above all: RLIMIT_DATA or RLIMIT_AS, the outer bounds
-            self.used_bytes -= minimum_bytes
+            if hatch is None:
+                self.used_bytes -= minimum_bytes
             self._refuse(minimum_bytes)
             return _refusal()
         return 0
@@ -124,6 +135,10 @@ class LinearMemories:
 
     def _grow_memory(self, number: int, new_bytes: int) -> int:
         memory = self._memories[number]
+        if memory.hatch is not None:
+            with contextlib.suppress(MemoryError):
+                memory.hatch.take_piece()
+            return _refusal()
         more_bytes = new_bytes - memory.size_bytes
         if new_bytes > memory.reserved_bytes:
             # A 64-bit memory beyond its reservation of 4 GiB would have to move; it is refused.
@@ -143,5 +158,6 @@ class LinearMemories:
 
     def _finalize_memory(self, number: int) -> None:
         memory = self._memories.pop(number)
-        self.used_bytes -= memory.size_bytes
+        if memory.hatch is None:
+            self.used_bytes -= memory.size_bytes
         libc.release(memory.base - memory.guard_bytes, memory.reserved_bytes + 2 * memory.guard_bytes)

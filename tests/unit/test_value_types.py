@@ -16,6 +16,7 @@ from worker.actor import _EXPORTS
 from worker.host import capabilities, custom, messaging, services, storage
 from worker.host.types import CALLBACK, ERROR, HEALTH, LOG_LEVEL, MESSAGE, METADATA
 from worker.value_memory import Lender
+from worker.hatch import Hatch
 from worker.value_types import (
     Bool,
     Bytes,
@@ -117,7 +118,7 @@ def echo() -> Callable[[Callable[..., Any]], Function]:
         store = wasmtime.Store(engine)
         linker = wasmtime.component.Linker(engine)
         failures = Failures()
-        imports = Imports(failures)
+        imports = Imports(failures, Hatch())
         signature = Signature((Bytes(), String()), Tuple((Bytes(), String())))
         imports.define(linker, "test:t/host", {"turn": (signature, function)})
         instance = linker.instantiate(store, wasmtime.component.Component(engine, ECHO))
