@@ -55,6 +55,16 @@ class Reader:
         self.at += size
         return self.data[self.at - size : self.at]
 
+    def skip(self, size: int) -> None:
+        """Go so many bytes further."""
+        if size > self.end - self.at:
+            raise UnknownError
+        self.at += size
+
+    def rest(self) -> bytes:
+        """Return what is left, and stay."""
+        return self.data[self.at : self.end]
+
     def name(self) -> str:
         """Return a text."""
         return self.take(self.number()).decode()

@@ -41,12 +41,12 @@ from worker.component_bytes import (
     unsigned,
     vector,
 )
+from worker.component_wiring import LIFECYCLE, OWN, direct_within, has_code_within, read_extern, read_name, sections_of
 from worker.guard_module import ANSWER_PARAMETERS, Guard, ListAt, guard_module, hatch_module
 
 _LIFT, _LOWER, _DROP = 0, 1, 3
 _STRINGS, _MEMORY, _POST_RETURN, _FUNCTIONS = (0, 1, 2), 3, 5, (4, 5, 7)
 """Options of a canonical function: encodings of strings; a memory; core functions."""
-_OWN: Final = "airssys:core/"
 _ASKED: Final[dict[tuple[str, str], tuple[int, tuple[ListAt, ...]]]] = {
     ("host-messaging", "send"): (5, (ListAt(3),)),
     ("host-messaging", "request"): (6, (ListAt(3),)),
@@ -58,45 +58,33 @@ _ASKED: Final[dict[tuple[str, str], tuple[int, tuple[ListAt, ...]]]] = {
 }
 """(interface, function) → how many parameters it has as a core function, the last one where its result goes, and its
 lists. That its type is this one is seen to when the component is loaded (`worker.actor`)."""
-_LIFECYCLE: Final = "airssys:core/component-lifecycle@"
 _ANSWERS: Final = "#handle-message"
 _DEPTH_MAX: Final = 8
 """So many components within each other are looked into: each has a copy of what is in it, and toolchains make two."""
 
 
-def guarded(component: bytes, depth: int = 0) -> bytes:
+def guarded(component: bytes, depth: int = 0, is_direct: bool = True) -> bytes:
     """Return the component with its guards; as it is, where it needs none or has what isn't understood here.
 
-    `depth` is in how many others it lies.
+    `depth` is in how many others it lies; `is_direct`, whether none of those is who it speaks with in the host's place.
     """
     if not component.startswith(HEAD) or depth > _DEPTH_MAX:
         return component
     try:
-        return _Rewriting(component, depth, not depth and not _has_code_within(component)).rewritten()
+        return _Rewriting(component, depth, is_direct).rewritten()
     except (UnknownError, IndexError, UnicodeDecodeError):
         return component
-
-
-def _has_code_within(component: bytes, depth: int = 0) -> bool:
-    """Whether components within it have code of their own: wrappers that name types anew have none."""
-    reader = Reader(component, len(HEAD))
-    while reader.at < reader.end:
-        kind, size = reader.byte(), reader.number()
-        content = reader.take(size)
-        if depth and kind in (MODULE, CORE_INSTANCE, CANON):
-            return True
-        if kind == COMPONENT and (depth == _DEPTH_MAX or _has_code_within(content, depth + 1)):
-            return True
-    return False
 
 
 class _Rewriting:
     """One pass over a component's sections; what is numbered anew is known by its old number."""
 
-    def __init__(self, component: bytes, depth: int, in_bulk: bool) -> None:
+    def __init__(self, component: bytes, depth: int, is_direct: bool) -> None:
         self._input = component
         self._depth = depth
-        self._in_bulk = in_bulk
+        self._in_bulk = is_direct and not has_code_within(component)
+        self._direct = direct_within(component) if is_direct else set()
+        self._within = 0
         self._output: list[bytes] = [HEAD]
         self._functions: list[int] = []
         """Core function → its number now, or that of its guard."""
@@ -117,18 +105,15 @@ class _Rewriting:
         self._closed = self._changed_within = False
 
     def rewritten(self) -> bytes:
-        reader = Reader(self._input, len(HEAD))
-        while reader.at < reader.end:
-            number, size = reader.byte(), reader.number()
-            start = reader.at
-            reader.take(size)
-            self._section(number, Reader(self._input, start, reader.at))
+        for number, section in sections_of(self._input):
+            self._section(number, section)
         return b"".join(self._output) if self._guards or self._changed_within else self._input
 
     def _section(self, number: int, section: Reader) -> None:
-        content = self._input[section.at : section.end]
+        content = section.rest()
         if number == COMPONENT:
-            within = guarded(content, self._depth + 1)
+            within = guarded(content, self._depth + 1, self._within in self._direct)
+            self._within += 1
             self._changed_within = self._changed_within or within is not content
             content = within
         elif self._closed:
@@ -161,24 +146,13 @@ class _Rewriting:
 
     def _read_imports(self, section: Reader) -> None:
         for _ in range(section.number()):
-            if section.byte() > 1:
-                raise UnknownError
-            name, kind = section.name(), section.byte()
+            name, kind = read_name(section), read_extern(section)
             if kind == CORE:
-                section.byte()
-                section.number()
                 self._module_count += 1
-            elif kind == 3:
-                if section.byte() == 0:
-                    section.number()
-            elif kind in (FUNC, 4, INSTANCES):
-                section.number()
-                if kind == FUNC:
-                    self._asked.append(None)
-                elif kind == INSTANCES:
-                    self._imported.append(name)
-            else:
-                raise UnknownError
+            elif kind == FUNC:
+                self._asked.append(None)
+            elif kind == INSTANCES:
+                self._imported.append(name)
 
     def _core_instance(self, section: Reader) -> bytes:
         kind = section.byte()
@@ -222,8 +196,8 @@ class _Rewriting:
         if target == 0 and sort != CORE:
             if sort == FUNC:
                 interface = self._imported[index]
-                key = (interface.removeprefix(_OWN).partition("@")[0], name)
-                self._asked.append(key if interface.startswith(_OWN) and key in _ASKED else None)
+                key = (interface.removeprefix(OWN).partition("@")[0], name)
+                self._asked.append(key if interface.startswith(OWN) and key in _ASKED else None)
             elif sort == INSTANCES:
                 self._imported.append("")
             return head + b"\0" + unsigned(index) + named(name)
@@ -231,7 +205,7 @@ class _Rewriting:
             raise UnknownError
         if core_sort == CORE_FUNC:
             number = self._define_function()
-            if name.startswith(_LIFECYCLE) and name.endswith(_ANSWERS):
+            if name.startswith(LIFECYCLE) and name.endswith(_ANSWERS):
                 self._answering.add(number)
         return head + b"\1" + unsigned(self._instances[index]) + named(name)
 

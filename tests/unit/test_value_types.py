@@ -13,10 +13,10 @@ import wasmtime.component
 
 from worker.abi import Failures, Function, Imports, Signature
 from worker.actor import _EXPORTS
+from worker.hatch import Hatch
 from worker.host import capabilities, custom, messaging, services, storage
 from worker.host.types import CALLBACK, ERROR, HEALTH, LOG_LEVEL, MESSAGE, METADATA
 from worker.value_memory import Lender
-from worker.hatch import Hatch
 from worker.value_types import (
     Bool,
     Bytes,

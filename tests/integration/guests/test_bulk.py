@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import wasmtime
 import wasmtime.component
 
-from ipc.broker.messages import MAX_PAYLOAD_BYTES, Accepted, FromWorker
+from ipc import codec
+from ipc.broker.messages import MAX_PAYLOAD_BYTES, Accepted, FromWorker, Get, Value
 from ipc.messages import EngineSettings
+from ipc.policy.decision import PolicyDocument
 from worker import abi, hatch
 from worker import engine_package as package
 from worker.engine import Runner
-from worker.host import custom, messaging, services, storage, types
-from worker.payload_guard import guarded
-from worker.value_types import Err, Ok
-
-if TYPE_CHECKING:
-    from worker.abi import Function
+from worker.host import capabilities, custom, messaging, services, storage, types
+from worker.value_types import Ok
 
 pytestmark = pytest.mark.any_user
 LONG = hatch.LONG_BYTES
@@ -34,7 +31,6 @@ class Bulk:
     def __init__(self, component: bytes, opened: bool = True) -> None:
         self.asked: list[FromWorker] = []
         self.hatch = hatch.Hatch()
-        self.pieces = 0
         self.runner = Runner.new(EngineSettings(epoch=False))
         self.runner.memories.limit_bytes = 64 << 20
         if opened:
@@ -46,30 +42,26 @@ class Bulk:
         imports = abi.Imports(failures := abi.Failures(), self.hatch)
         sequence = itertools.count()
 
-        def ask(build: Callable[[int], FromWorker]) -> Accepted:
+        def ask(build: Callable[[int], FromWorker]) -> Accepted | Value:
             self.asked.append(build(next(sequence)))
-            return Accepted(0, 1, 1)
+            return Value(0, None) if isinstance(self.asked[-1], Get) else Accepted(0, 1, 1)
 
         interfaces: dict[str, Any] = {
             messaging.NAME: messaging.Messaging(None, ask, "self"),  # type: ignore[arg-type]
             storage.NAME: storage.Storage(ask),  # type: ignore[arg-type]
             custom.NAME: custom.Custom(ask),  # type: ignore[arg-type]
             services.NAME: services.Services(ask, None),  # type: ignore[arg-type]
+            capabilities.NAME: capabilities.Capabilities(codec.pack_map(PolicyDocument("guest", "").to_wire())),
         }
         for name, interface in interfaces.items():
             imports.define(linker, name, interface.functions())
-        made = wasmtime.component.Component(engine, component)
-        self.imports = imports
-        linker.allow_shadowing = True
-        imports.define(linker, types.interface("capabilities"), {})
-        linker.define_unknown_imports_as_traps(made)
-        self.instance = linker.instantiate(self.store, made)
-        lifecycle = self.instance.get_export_index(self.store, types.interface("component-lifecycle"))
+        instance = linker.instantiate(self.store, wasmtime.component.Component(engine, component))
+        lifecycle = instance.get_export_index(self.store, types.interface("component-lifecycle"))
 
-        def find(name: str) -> Function:
-            index = self.instance.get_export_index(self.store, name, lifecycle)
+        def find(name: str) -> abi.Function:
+            index = instance.get_export_index(self.store, name, lifecycle)
             assert index is not None
-            func = self.instance.get_func(self.store, index)
+            func = instance.get_func(self.store, index)
             assert func is not None
             return abi.Function(self.store, func, failures)
 
