@@ -20,11 +20,11 @@ from ipc.channel import Channel
 from ipc.messages import ActorJob, EngineSettings, Finished, Stop, WorkerJob
 from ipc.struct import replace
 from worker import engine_package as package
+from worker import hatch
 from worker.abi import Failures, Function, Imports, Signature, signature_of
 from worker.broker_link import BrokerLink
 from worker.call_clock import CallClock
 from worker.engine import COMPONENT, Program, ProgramError, Runner, provided, refuse_missing
-from worker.hatch import Hatch
 from worker.host import capabilities, custom, messaging, services, storage
 from worker.host.types import (
     CALLBACK,
@@ -74,7 +74,7 @@ class Actor:
         self._job: ActorJob = job.actor
         self._channel = channel
         self._failures = Failures()
-        self._hatch = runner.memories.hatch = Hatch()
+        self._hatch = runner.memories.hatch = hatch.Hatch()
         self._exports: dict[str, Function] = {}
         self._in_call = ""
         self._health_due_ns = 0
@@ -95,9 +95,9 @@ class Actor:
         return {
             messaging.NAME: messaging.Messaging(self._link, asking, self._job.name).functions(),
             services.NAME: services.Services(asking, self._clock).functions(),
-            storage.NAME: storage.Storage(asking).functions(),
+            storage.NAME: storage.Storage(asking, self._hatch).functions(),
             capabilities.NAME: capabilities.Capabilities(self._job.document).functions(),
-            custom.NAME: custom.Custom(asking).functions(),
+            custom.NAME: custom.Custom(asking, self._hatch).functions(),
         }
 
     def _check(self, component: int) -> None:
@@ -173,26 +173,31 @@ class Actor:
     def _handle(self, epoch: int, message: Deliver | Callback) -> None:
         if isinstance(message, Callback):
             payload, kind = message.payload, message.kind
-            outcome = error_of(kind, message.reason) if payload is None or kind else Ok(payload)
+            outcome: Ok | Err
+            if payload is None or kind:
+                outcome = error_of(kind, message.reason)
+            else:
+                outcome = Ok(self._hatch.give(hatch.CALLBACK, payload))
             result = self._call("handle-callback", (message.correlation, outcome))
             if isinstance(result, Err):
                 services.write_log("error", f"handle-callback: {words_of(result.value)}", [])
             return
-        value = (message.sender, message.payload, message.topic or None, message.wants_answer)
+        payload = self._hatch.give(hatch.MESSAGE, message.payload)
+        value = (message.sender, payload, message.topic or None, message.wants_answer)
         result = self._call("handle-message", value)
-        answer = self._hatch.take().get(0)
-        if answer is not None and result == Ok(b""):
-            result = Ok(answer)
+        handed_over = self._hatch.take()
+        if handed_over and result == Ok(b""):
+            result = Ok(handed_over.get(0, b""))
         failure = words_of(result.value)[:_FAILURE_CHARS] if isinstance(result, Err) else ""
         if not message.wants_answer:
             if failure:  # nobody else learns of it
                 services.write_log("error", f"handle-message: {failure}", [])
             self._link.finish(epoch, Handled(message.delivery, failure))
             return
-        payload = None if failure else result.value or b""
-        if payload is not None and len(payload) > MAX_PAYLOAD_BYTES:
-            payload, failure = None, f"its answer has more than {MAX_PAYLOAD_BYTES} bytes"
-        self._link.finish(epoch, Answer(message.delivery, payload, failure))
+        answer = None if failure else result.value or b""
+        if answer is not None and len(answer) > MAX_PAYLOAD_BYTES:
+            answer, failure = None, f"its answer has more than {MAX_PAYLOAD_BYTES} bytes"
+        self._link.finish(epoch, Answer(message.delivery, answer, failure))
 
     def _call(self, name: str, *values: Any) -> Any:
         return self._timed(name, lambda: self._exports[name](*values))

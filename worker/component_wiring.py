@@ -172,12 +172,13 @@ class _Survey:
     def direct(self) -> set[int]:
         """Return those within that are made once, are given what is imported, and whose answers go out."""
         often = collections.Counter(one.component for one in self._made)
-        heard = {of for i, (of, name) in self._aliased.items() if i in self._used and name.startswith(LIFECYCLE)}
-        heard |= self._used
+        answers = {i: of for i, (of, name) in self._aliased.items() if name.startswith(LIFECYCLE)}
+        outside = {answers[i] for name, i in self._exported if name.startswith(LIFECYCLE) and i in answers}
+        outside -= self._used | {of for i, of in answers.items() if i in self._used}
         return {
             one.component
             for one in self._made
-            if often[one.component] == 1 and one.instance not in heard and self._asks_directly(one)
+            if often[one.component] == 1 and one.instance in outside and self._asks_directly(one)
         } - {-1}
 
     def _asks_directly(self, one: _Made) -> bool:

@@ -12,7 +12,7 @@ import ctypes
 
 from worker import engine_api as api
 from worker import libc
-from worker.hatch import Hatch
+from worker.hatch import PAGE_BYTES, Hatch
 
 
 def _refusal() -> int:
@@ -137,7 +137,7 @@ class LinearMemories:
         memory = self._memories[number]
         if memory.hatch is not None:
             with contextlib.suppress(MemoryError):
-                memory.hatch.take_piece()
+                memory.hatch.grow((new_bytes - memory.size_bytes) // PAGE_BYTES)
             return _refusal()
         more_bytes = new_bytes - memory.size_bytes
         if new_bytes > memory.reserved_bytes:

@@ -14,6 +14,7 @@ Source: the component model's Binary.md and CanonicalABI.md ("Flattening", "Desp
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from worker.component_bytes import (
@@ -33,7 +34,6 @@ from worker.component_bytes import (
     INSTANCE,
     INSTANCES,
     MODULE,
-    START,
     Reader,
     UnknownError,
     named,
@@ -42,23 +42,30 @@ from worker.component_bytes import (
     vector,
 )
 from worker.component_wiring import LIFECYCLE, OWN, direct_within, has_code_within, read_extern, read_name, sections_of
-from worker.guard_module import ANSWER_PARAMETERS, Guard, ListAt, guard_module, hatch_module
+from worker.guard_module import I32, I64, Fetched, Guard, ListAt, guard_module, hatch_module
+from worker.hatch import CALLBACK, MESSAGE, RESULT
 
 _LIFT, _LOWER, _DROP = 0, 1, 3
-_STRINGS, _MEMORY, _POST_RETURN, _FUNCTIONS = (0, 1, 2), 3, 5, (4, 5, 7)
+_STRINGS, _MEMORY, _REALLOC, _POST_RETURN, _FUNCTIONS = (0, 1, 2), 3, 4, 5, (4, 5, 7)
 """Options of a canonical function: encodings of strings; a memory; core functions."""
-_ASKED: Final[dict[tuple[str, str], tuple[int, tuple[ListAt, ...]]]] = {
-    ("host-messaging", "send"): (5, (ListAt(3),)),
-    ("host-messaging", "request"): (6, (ListAt(3),)),
-    ("host-messaging", "broadcast"): (3, (ListAt(1),)),
-    ("host-messaging", "publish"): (5, (ListAt(3),)),
-    ("storage", "set"): (5, (ListAt(3),)),
-    ("storage", "compare-and-set"): (9, (ListAt(4, 2), ListAt(7, 5))),
-    ("custom", "invoke"): (7, (ListAt(5),)),
+_ASKED: Final[dict[tuple[str, str], tuple[int, tuple[ListAt, ...], Fetched | None]]] = {
+    ("host-messaging", "send"): (5, (ListAt(3),), None),
+    ("host-messaging", "request"): (6, (ListAt(3),), None),
+    ("host-messaging", "broadcast"): (3, (ListAt(1),), None),
+    ("host-messaging", "publish"): (5, (ListAt(3),), None),
+    ("storage", "set"): (5, (ListAt(3),), None),
+    ("storage", "get"): (3, (), Fetched(RESULT, 12, 16)),
+    ("storage", "compare-and-set"): (9, (ListAt(4, 2), ListAt(7, 5)), None),
+    ("custom", "invoke"): (7, (ListAt(5),), Fetched(RESULT, 8, 12)),
 }
-"""(interface, function) → how many parameters it has as a core function, the last one where its result goes, and its
-lists. That its type is this one is seen to when the component is loaded (`worker.actor`)."""
-_ANSWERS: Final = "#handle-message"
+"""(interface, function) → how many parameters it has as a core function, the last one where its result goes; its lists,
+and that of its result. That its type is this one is seen to when the component is loaded (`worker.actor`)."""
+_OFFERED: Final[dict[str, tuple[bytes, Fetched]]] = {
+    "handle-message": (I32 * 8, Fetched(MESSAGE, 2, 3)),
+    "handle-callback": (I64 + I32 * 2 + I64 * 3, Fetched(CALLBACK, 2, 3)),
+}
+"""Functions of the component's own → their parameters and the list among them; the first answers with a list."""
+_ANSWERS: Final = "handle-message"
 _DEPTH_MAX: Final = 8
 """So many components within each other are looked into: each has a copy of what is in it, and toolchains make two."""
 
@@ -97,12 +104,12 @@ class _Rewriting:
         """Component function → (interface, name) of one of `_ASKED`."""
         self._pending: dict[int, Guard] = {}
         """Core function → its guard, which isn't made yet."""
-        self._answering: set[int] = set()
-        self._answered = False
+        self._offered: dict[int, str] = {}
+        """Core function → which of `_OFFERED` it is."""
         self._hatch = -1
         """The instance that has it, -1 while there is none."""
         self._guards = 0
-        self._closed = self._changed_within = False
+        self._changed_within = False
 
     def rewritten(self) -> bytes:
         for number, section in sections_of(self._input):
@@ -116,17 +123,14 @@ class _Rewriting:
             self._within += 1
             self._changed_within = self._changed_within or within is not content
             content = within
-        elif self._closed:
-            pass
-        elif number in (START, EXPORT):
-            # They number what follows anew: no guards of this component's own behind them, where there were none.
-            self._closed = not self._guards
         elif number == MODULE:
             if self._guards:
                 raise UnknownError  # its number would be another one, wherever that is used
             self._module_count += 1
         elif number == IMPORT:
             self._read_imports(section)
+        elif number == EXPORT:
+            self._read_exports(section)
         elif number == INSTANCE:
             count = section.number()
             if count > section.end - section.at:
@@ -153,6 +157,21 @@ class _Rewriting:
                 self._asked.append(None)
             elif kind == INSTANCES:
                 self._imported.append(name)
+
+    def _read_exports(self, section: Reader) -> None:
+        """Read what is exported, each of which has another number from then on."""
+        for _ in range(section.number()):
+            read_name(section)
+            sort = section.byte()
+            if sort == CORE:
+                raise UnknownError
+            index = section.number()
+            if sort == FUNC:
+                self._asked.append(self._asked[index])
+            elif sort == INSTANCES:
+                self._imported.append(self._imported[index])
+            if section.byte():
+                read_extern(section)
 
     def _core_instance(self, section: Reader) -> bytes:
         kind = section.byte()
@@ -205,8 +224,9 @@ class _Rewriting:
             raise UnknownError
         if core_sort == CORE_FUNC:
             number = self._define_function()
-            if name.startswith(LIFECYCLE) and name.endswith(_ANSWERS):
-                self._answering.add(number)
+            interface, _, function = name.partition("#")
+            if interface.startswith(LIFECYCLE) and function in _OFFERED:
+                self._offered[number] = function
         return head + b"\1" + unsigned(self._instances[index]) + named(name)
 
     def _define_function(self) -> int:
@@ -226,18 +246,35 @@ class _Rewriting:
         if kind == _LOWER:
             asked, number = self._asked[function], self._define_function()
             if asked is not None and memory >= 0:
-                self._pending[number] = Guard(number, memory, *_ASKED[asked])
+                count, lists, fetched = _ASKED[asked]
+                guard = Guard(number, memory, I32 * count, lists, *self._fetching(fetched, options))
+                if guard.lists or guard.fetched is not None:
+                    self._pending[number] = guard
             return bytes((kind, 0)) + unsigned(function) + _written(options)
-        if function in self._answering and memory >= 0:
-            if self._answered:
-                raise UnknownError  # two that keep the length of one answer
-            self._answered = True
-            self._pending[function] = Guard(function, memory, ANSWER_PARAMETERS, (), options.get(_POST_RETURN, -1))
-            after = self._make_guards(function)
-            options |= {_POST_RETURN: after} if after >= 0 else {}
+        self._make_guards(function)
+        lifted = self._functions[function]
+        if function in self._offered and memory >= 0:
+            lifted, options = self._guarded_export(function, memory, options)
         self._asked.append(None)
-        lifted = unsigned(self._functions[function]) + _written(options) + unsigned(section.number())
-        return bytes((kind, 0)) + lifted
+        return bytes((kind, 0)) + unsigned(lifted) + _written(options) + unsigned(section.number())
+
+    def _guarded_export(self, function: int, memory: int, options: dict[int, int]) -> tuple[int, dict[int, int]]:
+        """Return what is lifted in a function's place, which the component itself goes on using, and the options."""
+        name = self._offered[function]
+        parameters, fetched = _OFFERED[name]
+        answers = name == _ANSWERS
+        after = options.get(_POST_RETURN, -1) if answers else -1
+        guard = Guard(function, memory, parameters, (), *self._fetching(fetched, options), True, answers, after)
+        if not answers and guard.fetched is None:
+            return self._functions[function], options
+        ours = self._define_guards([guard])
+        if answers and self._in_bulk:
+            options = options | {_POST_RETURN: self._aliased(ours, "a")}
+        return self._aliased(ours, "g0"), options
+
+    def _fetching(self, fetched: Fetched | None, options: dict[int, int]) -> tuple[Fetched | None, int]:
+        allocator = options.get(_REALLOC, -1)
+        return (fetched, allocator) if self._in_bulk and allocator >= 0 else (None, -1)
 
     def _options(self, section: Reader) -> dict[int, int]:
         """Return the options of a canonical function, with what they name, by its number now; -1 is nothing."""
@@ -252,29 +289,32 @@ class _Rewriting:
 
     # -- ours ----------------------------------------------------------------------------------------------------------
 
-    def _make_guards(self, used: int) -> int:
-        """Define the guards that wait, all of them, where one of them is used first.
-
-        Returns what is to be called after an answer was passed on; -1 where there is nothing of ours.
-        """
+    def _make_guards(self, used: int) -> None:
+        """Define the guards that wait, all of them, where one of them is used first."""
         if used not in self._pending:
-            return -1
+            return
         guards, self._pending = list(self._pending.values()), {}
+        ours = self._define_guards(guards)
+        for i, guard in enumerate(guards):
+            self._functions[guard.function] = self._aliased(ours, f"g{i}")
+
+    def _define_guards(self, guards: Sequence[Guard]) -> int:
+        """Define an instance of guards; return its number."""
         memories = {guard.memory for guard in guards}
         if len(memories) != 1:
             raise UnknownError
         self._guards += len(guards)
         given = [_exported("m", CORE_MEMORY, memories.pop())]
-        given += [_exported(f"f{i}", CORE_FUNC, self._functions[guard.function]) for i, guard in enumerate(guards)]
-        given += [_exported("p", CORE_FUNC, guard.after) for guard in guards if guard.after >= 0 and self._in_bulk]
+        for i, guard in enumerate(guards):
+            given.append(_exported(f"f{i}", CORE_FUNC, self._functions[guard.function]))
+            if guard.fetched is not None:
+                given.append(_exported(f"r{i}", CORE_FUNC, guard.allocator))
+            if guard.after >= 0 and self._in_bulk:
+                given.append(_exported("p", CORE_FUNC, guard.after))
         if self._in_bulk and self._hatch < 0:
             self._hatch = self._instantiated(hatch_module())
-        parts = self._defined(b"\1" + vector(given))
-        arguments = {"": parts} | ({"h": self._hatch} if self._in_bulk else {})
-        ours = self._instantiated(guard_module(guards, self._in_bulk), arguments)
-        for i, guard in enumerate(guards):
-            self._functions[guard.function] = self._aliased(ours, f"g{i}")
-        return self._aliased(ours, "a") if self._in_bulk and any(guard.answers for guard in guards) else -1
+        arguments = {"": self._defined(b"\1" + vector(given))} | ({"h": self._hatch} if self._in_bulk else {})
+        return self._instantiated(guard_module(guards, self._in_bulk), arguments)
 
     def _instantiated(self, module: bytes, arguments: dict[str, int] | None = None) -> int:
         self._output.append(section_of(MODULE, module))

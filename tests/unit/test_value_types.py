@@ -198,8 +198,8 @@ def test_host_functions_are_those_of_the_world() -> None:
     offered = {
         "host-messaging": messaging.Messaging(none, none, "").functions(),
         "host-services": services.Services(none, none).functions(),
-        "storage": storage.Storage(none).functions(),
-        "custom": custom.Custom(none).functions(),
+        "storage": storage.Storage(none, none).functions(),
+        "custom": custom.Custom(none, none).functions(),
         "capabilities": capabilities.Capabilities(_document()).functions(),
     }
     found = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ipc.broker.messages import Invoke, Value
+from worker.hatch import RESULT, Hatch
 from worker.host.types import PAYLOAD, STRING, Asking, Functions, check_name, check_size, fallible, interface, refusable
 from worker.value_types import Ok
 
@@ -14,9 +15,10 @@ NAME = interface("custom")
 class Custom:
     """Asks for one component."""
 
-    def __init__(self, asking: Asking) -> None:
+    def __init__(self, asking: Asking, through: Hatch) -> None:
         """Bind the parts."""
         self._ask = asking
+        self._hatch = through
 
     def functions(self) -> Functions:
         """Return the interface."""
@@ -28,4 +30,4 @@ class Custom:
         check_size(payload)
         answer = self._ask(lambda seq: Invoke(seq, capability, action, payload))
         assert isinstance(answer, Value)
-        return Ok(answer.value or b"")
+        return Ok(self._hatch.give(RESULT, answer.value or b""))

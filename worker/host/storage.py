@@ -19,6 +19,7 @@ from ipc.broker.messages import (
     Usage,
     Value,
 )
+from worker.hatch import RESULT, Hatch
 from worker.host.types import (
     PAYLOAD,
     STRING,
@@ -42,9 +43,10 @@ UNLIMITED = (1 << 64) - 1
 class Storage:
     """Asks for one component."""
 
-    def __init__(self, asking: Asking) -> None:
+    def __init__(self, asking: Asking, through: Hatch) -> None:
         """Bind the parts."""
         self._ask = asking
+        self._hatch = through
 
     def functions(self) -> Functions:
         """Return the interface."""
@@ -66,7 +68,7 @@ class Storage:
         check_name(key, "the key", MAX_KEY_BYTES)
         answer = self._ask(lambda seq: Get(seq, key))
         assert isinstance(answer, Value)
-        return Ok(answer.value)
+        return Ok(None if answer.value is None else self._hatch.give(RESULT, answer.value))
 
     def _set(self, key: str, value: bytes) -> Any:
         check_name(key, "the key", MAX_KEY_BYTES)

@@ -48,8 +48,8 @@ class Bulk:
 
         interfaces: dict[str, Any] = {
             messaging.NAME: messaging.Messaging(None, ask, "self"),  # type: ignore[arg-type]
-            storage.NAME: storage.Storage(ask),  # type: ignore[arg-type]
-            custom.NAME: custom.Custom(ask),  # type: ignore[arg-type]
+            storage.NAME: storage.Storage(ask, self.hatch),  # type: ignore[arg-type]
+            custom.NAME: custom.Custom(ask, self.hatch),  # type: ignore[arg-type]
             services.NAME: services.Services(ask, None),  # type: ignore[arg-type]
             capabilities.NAME: capabilities.Capabilities(codec.pack_map(PolicyDocument("guest", "").to_wire())),
         }
@@ -70,4 +70,5 @@ class Bulk:
 
     def ask(self, payload: bytes) -> Any:
         """Give it a message; return what the engine returned, and what was handed over beside."""
+        payload = self.hatch.give(hatch.MESSAGE, payload)
         return self._handle(("tester", payload, None, True)), self.hatch.take()
