@@ -253,9 +253,8 @@ def _asking_body(guard: Guard, function: int, put: int, fetch: bytes) -> bytes:
     if not fetch:
         return looked_at + _called(guard, function)
     # Others of this component may ask the same without a guard: only who says so is given something here.
-    says, says_no_more = (
-        _const(0) + _const(i) + _at(_STORE_BYTE, 0, hatch.FETCHED_AT + hatch.RESULT, 1) for i in (1, 0)
-    )
+    where = hatch.FETCHED_AT + hatch.RESULT
+    says, says_no_more = (_const(0) + _const(i) + _at(_STORE_BYTE, 0, where, _HATCHS) for i in (1, 0))
     return looked_at + says + _called(guard, function) + says_no_more + fetch
 
 

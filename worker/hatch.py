@@ -23,7 +23,7 @@ PAGES_MAX: Final = 0x4A7C
 OPEN_AT: Final = 0
 """1 where somebody takes what is handed over. The guards look there first: elsewhere they pass all on as it is."""
 FETCHED_AT: Final = 1
-"""A byte for each of `MESSAGE`, `CALLBACK`, `RESULT`: whether a guard fetches what is given. For the last, while it asks."""
+"""A byte for each of `MESSAGE`, `CALLBACK`, `RESULT`: whether a guard fetches what is given; the last while it asks."""
 MESSAGE, CALLBACK, RESULT = range(3)
 LIST_AT: Final = 8
 SIZE_AT: Final = 12
@@ -74,7 +74,9 @@ class Hatch:
 
     def give(self, what: int, content: bytes) -> bytes:
         """Return what the engine is to carry: the content, or nothing where a guard fetches it."""
-        if len(content) <= LONG_BYTES or not self._base or ctypes.string_at(self._base + FETCHED_AT + what, 1) != b"\1":
+        if len(content) <= LONG_BYTES or not self._base:
+            return content
+        if ctypes.string_at(self._base + FETCHED_AT + what, 1) != b"\1":
             return content
         self._given = memoryview(content)
         self._put_piece()

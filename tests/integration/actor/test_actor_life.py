@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -27,6 +28,7 @@ from ipc.messages import PROGRAM, StartFailed
 if TYPE_CHECKING:
     from conftest import Stage
 
+ROOT = Path(__file__).resolve().parents[3]
 SECOND_NS = 10**9
 
 
@@ -61,6 +63,16 @@ def test_the_largest_message_is_handled(stage: Stage, size: int) -> None:
         assert broker.ask(payload).payload == payload
     assert broker.ask(b"p" + payload[1:]).failure == ""
     assert broker.ask(b"gk").payload == payload[1:]
+
+
+@pytest.mark.any_user
+def test_long_payloads_take_no_memory_of_the_engines(stage: Stage) -> None:
+    """In a toolchain's component they go in bulk, both ways: with room for short messages only the largest is echoed."""
+    broker = stage.broker(1)
+    stage.running(component=(ROOT / "examples/echo/echo.wasm").read_bytes(), payload_bytes=1_000)
+    payload = bytes(range(256)) * (MAX_PAYLOAD_BYTES // 256)
+    for _ in range(2):
+        assert broker.ask(payload).payload == payload
 
 
 def test_messages_are_handled_in_their_order(stage: Stage) -> None:

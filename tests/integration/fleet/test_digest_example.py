@@ -40,4 +40,6 @@ def test_it_digests_what_it_may_read_and_leaves_a_report(airssys, up) -> None:
             assert (refused.code, words in refused.stderr) == (1, True), refused.stderr
         fleet.until(f"denied filesystem.read {place}/input/notes.txt")
         assert [each.name for each in out.iterdir()] == ["orders.csv.json"]
-        assert airssys("call", "digest", "--json", '{"file": "orders.csv"}').json() == answer.json()
+        # A message of many bytes comes in bulk.
+        long = '{"file": "orders.csv"' + " " * 70_000 + "}"
+        assert airssys("call", "digest", "--json", long).json() == answer.json()
