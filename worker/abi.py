@@ -1,7 +1,8 @@
 """Calls across the component boundary through wasmtime's C API (component/func.h, component/linker.h).
 
 The binding looks types up at every call and converts each byte by itself. Here both are looked up once, and bytes move
-in bulk: 64 KiB in 1.2 ms to a guest and 2.4 from one, of which the engine takes most, against some fifty.
+with a stride: 64 KiB in 1.2 ms to a guest and 2.4 from one, of which the engine takes most, against some fifty. What is
+long goes around the engine where it can (`worker.hatch`), in 0.04 ms.
 """
 
 from __future__ import annotations

@@ -69,7 +69,8 @@ class Hatch:
         if pages == TAKE_PAGES:
             self._take_piece()
         elif pages == MORE_PAGES:
-            self._given = self._given[PIECE_BYTES:]
+            # Of nothing there is left no view, which would keep all of it.
+            self._given = self._given[PIECE_BYTES:] or memoryview(b"")
             self._put_piece()
 
     def give(self, what: int, content: bytes) -> bytes:

@@ -67,7 +67,7 @@ def test_the_largest_message_is_handled(stage: Stage, size: int) -> None:
 
 @pytest.mark.any_user
 def test_long_payloads_take_no_memory_of_the_engines(stage: Stage) -> None:
-    """In a toolchain's component they go in bulk, both ways: with room for short messages only the largest is echoed."""
+    """In a component of a toolchain's they go in bulk: with room for short messages alone the largest is echoed."""
     broker = stage.broker(1)
     stage.running(component=(ROOT / "examples/echo/echo.wasm").read_bytes(), payload_bytes=1_000)
     payload = bytes(range(256)) * (MAX_PAYLOAD_BYTES // 256)
