@@ -264,15 +264,28 @@ def test_its_page_is_counted_as_nobodys() -> None:
 def test_a_guest_that_makes_a_hatch_of_its_own_gains_a_page() -> None:
     """One page beside its limit, once; what it writes there is read within the page, and is its own payload at most."""
     memory = f"1 {hatch.PAGES_MAX}"
+
+    def rings(number: int, size: int, pages: int = hatch.TAKE_PAGES) -> str:
+        stored = ((hatch.LIST_AT, number), (hatch.SIZE_AT, size), (hatch.PIECE_AT, 0x636261))
+        written = "".join(f"(i32.store offset={at} (i32.const 0) (i32.const {value}))" for at, value in stored)
+        return f"{written} (drop (memory.grow (i32.const {pages})))"
+
+    forged = rings(0, -1) + rings(0, 65_536) + rings(9, 3) + rings(0, 3) + rings(1, 3, 700) + rings(0, 3, 19_067)
     source = BY_HAND.replace(
         "(core module $Memory",
-        f'(core module $Own (memory (export "m") {memory}) (memory {memory}))\n'
+        f"(core module $Own (memory {memory}) (memory {memory}) (func $f {forged}) (start $f))\n"
         "(core instance $own (instantiate $Own))\n(core module $Memory",
         1,
     )
     guest = Bulk(bytes(wasmtime.wat2wasm(source)))
     assert guest.runner.memories.used_bytes == (16 + 1) << 16
+    assert guest.hatch.take() == {0: b"abc"}
     assert guest.ask(b"e" + content(70_000)) == b"e" + content(70_000)
+    # The guards' own hatch is a memory as others are then, and is used by nobody.
+    also_guarded = Bulk(guarded(bytes(wasmtime.wat2wasm(source))))
+    assert also_guarded.runner.memories.used_bytes == (16 + 2) << 16
+    assert also_guarded.ask(b"p" + content(70_000)) is None
+    assert getattr(also_guarded.asked[-1], "value", b"") == content(70_000)
 
 
 def wrapped(body: str) -> bytes:
