@@ -15,8 +15,10 @@ from bench_areas._fleet import GUESTS, call, up
 ROUNDS = 3
 REQUESTS = 1_000
 SENDS = 2_000
+LONG_SENDS = 200
 PAYLOAD_BYTES = 256
-P50_BAR_US, P99_BAR_US = 400.0, 5_000.0
+LONG_BYTES = 65_536
+P50_BAR_US, P99_BAR_US, LONG_BAR_US = 400.0, 5_000.0, 2_000.0
 LONGEST_S = 60.0
 _MAY = '[capabilities.messaging]\nsend = ["{0}"]\nreceive = ["{0}"]\n[quota]\nmessage_rate = "100000/s"\n'
 
@@ -34,11 +36,11 @@ def _asked_us(directory: Path) -> tuple[float, float]:
         time.sleep(0.5)
 
 
-def _sent_us(directory: Path) -> float:
-    accepted, took_ns = map(int, call(directory, "one", f"!send {SENDS} {PAYLOAD_BYTES} two").split())
-    if accepted != SENDS:
-        raise RuntimeError(f"{accepted} of {SENDS} messages were accepted")
-    return took_ns / 1e3 / SENDS
+def _sent_us(directory: Path, count: int, payload_bytes: int) -> float:
+    accepted, took_ns = map(int, call(directory, "one", f"!send {count} {payload_bytes} two").split())
+    if accepted != count:
+        raise RuntimeError(f"{accepted} of {count} messages were accepted")
+    return took_ns / 1e3 / count
 
 
 def _row(name: str, values: list[float], bar_us: float) -> dict[str, object]:
@@ -61,10 +63,12 @@ def measure() -> Iterator[dict[str, object]]:
     with tempfile.TemporaryDirectory(prefix="airssys-bench-", ignore_cleanup_errors=True) as place:
         directory = Path(place)
         with up(directory, {"one": _MAY.format("two"), "two": _MAY.format("one")}, wasm):
-            _sent_us(directory)
+            _sent_us(directory, SENDS, PAYLOAD_BYTES)
             asked = [_asked_us(directory) for _ in range(ROUNDS)]
-            sent = [_sent_us(directory) for _ in range(ROUNDS)]
+            sent = [_sent_us(directory, SENDS, PAYLOAD_BYTES) for _ in range(ROUNDS)]
+            long = [_sent_us(directory, LONG_SENDS, LONG_BYTES) for _ in range(ROUNDS)]
     name = f"request and response, {PAYLOAD_BYTES} B, one at a time"
     yield _row(f"{name}, p50 of {REQUESTS}", [p50 for p50, _ in asked], P50_BAR_US)
     yield _row(f"{name}, p99 of {REQUESTS}", [p99 for _, p99 in asked], P99_BAR_US)
     yield _row(f"a send of {PAYLOAD_BYTES} B until it lies in the mailbox", sent, P50_BAR_US)
+    yield _row(f"a send of {LONG_BYTES >> 10} KiB until it lies in the mailbox", long, LONG_BAR_US)
