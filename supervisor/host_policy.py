@@ -169,7 +169,7 @@ def policy_document(
         component=name,
         instance=instance,
         grants=bound.grants if granted is None else granted,
-        acl=settings.acl,
+        acl=settings.acl_in_force,
         roles=settings.roles,
         assigned_roles=own.roles,
         host_paths=tuple(dict.fromkeys((*host_paths(settings), *more_host_paths))),

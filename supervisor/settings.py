@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from supervisor.manifest.values import ParameterValue
     from supervisor.provider_settings import ProviderSettings
     from supervisor.shared_storage import SharedStorageSettings
+    from supervisor.trust.sources import TrustSource
 
 CONFIG_VARIABLE: Final = "AIRSSYS_CONFIG"
 DROP_IN_DIRECTORY: Final = "airssys.d"
@@ -83,13 +84,6 @@ class Control(Struct, frozen=True):
     admins: tuple[str, ...] = ()
 
 
-class TrustSource(Struct, frozen=True):
-    """Where components that are trusted come from: a pattern of git URLs, and the branch."""
-
-    git: str
-    branch: str | None
-
-
 class ApprovalRule(Struct, frozen=True):
     """Which actions take how many people to approve."""
 
@@ -134,12 +128,19 @@ class Settings(Struct, frozen=True):
     trust_sources: tuple[TrustSource, ...] = ()
     approval_rules: tuple[ApprovalRule, ...] = ()
     acl: tuple[AclEntry, ...] = ()
+    trust_denials: tuple[AclEntry, ...] = ()
+    """What follows from `trust_sources`: no component writes where trusted ones come from."""
     roles: tuple[Role, ...] = ()
     components: tuple[ComponentSettings, ...] = ()
     providers: tuple[ProviderSettings, ...] = ()
     shared_storage: tuple[SharedStorageSettings, ...] = ()
     files: tuple[str, ...] = ()
     origins: Mapping[KeyPath, Origin] = field(default_factory=dict)
+
+    @property
+    def acl_in_force(self) -> tuple[AclEntry, ...]:
+        """Return what is written and what follows from the rest."""
+        return (*self.acl, *self.trust_denials)
 
     def component(self, name: str, instance: str = "") -> ComponentSettings:
         """Return what is said of `NAME@INSTANCE`, else of `NAME`, else the defaults."""
@@ -219,7 +220,6 @@ def settings_not_enforced(settings: Settings) -> tuple[str, ...]:
     """Return each section or key that is written and that nothing in this version enforces."""
     written = {
         "control.approvers": bool(settings.control.approvers),
-        "trust.sources": bool(settings.trust_sources),
         "approvals.rules": bool(settings.approval_rules),
     }
     keys = [key for key, value in written.items() if value]

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ipc.errors import ConfigError
 from ipc.messages import AuditBudget
@@ -28,12 +28,14 @@ from supervisor.settings import (
     SecretSource,
     Settings,
     SettingsError,
-    TrustSource,
 )
 from supervisor.shared_storage import read_shared_storage
 from supervisor.toml_merge import merge_sources
 from supervisor.toml_reader import Document, Section, describe, one_of
 from supervisor.toml_source import TomlSource
+
+if TYPE_CHECKING:
+    from supervisor.trust.sources import TrustSource
 
 SCHEMA: Final = 1
 _IDENTITY: Final = re.compile(r"[a-z][a-z0-9-]{0,62}(?:@[A-Za-z0-9][A-Za-z0-9_.-]{0,62})?")
@@ -75,6 +77,7 @@ class _SettingsReader:
         quota.finish()
         roles = self._roles(root.section("roles"))
         audit = root.section("audit")
+        trusted, denials = self._trust(root.section("trust"))
         settings = Settings(
             directories=self._host(root.section("host"), directories),
             required_layers=self._confinement(root.section("confinement")),
@@ -83,9 +86,10 @@ class _SettingsReader:
             control=self._control(root.section("control")),
             audit=self._audit(audit),
             audit_budget=self._audit_budget(audit),
-            trust_sources=self._trust(root.section("trust")),
+            trust_sources=trusted,
             approval_rules=self._approvals(root.section("approvals")),
             acl=self._acl(root),
+            trust_denials=denials,
             roles=roles,
             components=self._components(root.section("components"), roles),
             providers=read_providers(root.section("providers")),
@@ -163,14 +167,17 @@ class _SettingsReader:
             section.problem(key, 'a rate between "1/s" and "1000000/s"', units.format_rate(rate))
         return rate
 
-    def _trust(self, section: Section) -> tuple[TrustSource, ...]:
-        sources: list[TrustSource] = []
-        for source in section.array_of_sections("sources"):
-            git = source.text("git", checks.check_one_line, required=True)
-            sources.append(TrustSource(git, source.optional_text("branch", checks.check_one_line)))
-            source.finish()
+    def _trust(self, section: Section) -> "tuple[tuple[TrustSource, ...], tuple[AclEntry, ...]]":
+        sources: tuple[TrustSource, ...] = ()
+        denials: tuple[AclEntry, ...] = ()
+        if section.values:
+            # Only here: most hosts trust nothing unasked, and then nothing of it is imported.
+            from supervisor.trust.read import read_trust, trust_denials
+
+            sources = read_trust(section)
+            denials = trust_denials(sources)
         section.finish()
-        return tuple(sources)
+        return sources, denials
 
     def _approvals(self, section: Section) -> tuple[ApprovalRule, ...]:
         rules: list[ApprovalRule] = []

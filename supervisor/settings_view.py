@@ -12,6 +12,7 @@ from supervisor.quota import Quota
 from supervisor.settings import ComponentSettings, HostDirectories, Settings, format_quota
 from supervisor.shared_storage import SharedStorageSettings
 from supervisor.toml_source import KeyPath, key_name
+from supervisor.trust.sources import written_keys
 
 QUOTA_KEYS = ("memory", "storage", "message_rate", "network_bandwidth", "cpu_time")
 _XDG = {"state": "XDG_STATE_HOME", "data": "XDG_DATA_HOME", "run": "XDG_RUNTIME_DIR", "log": "XDG_STATE_HOME"}
@@ -120,9 +121,9 @@ class _View:
 
     def rules(self) -> Iterator[Setting]:
         settings = self._settings
-        for index, source in enumerate(settings.trust_sources):
-            yield self.setting(("trust", "sources", index, "git"), source.git)
-            yield self.setting(("trust", "sources", index, "branch"), source.branch)
+        for source in settings.trust_sources:
+            for key, value in written_keys(source).items():
+                yield self.setting(("trust", "sources", source.index, key), value)
         for index, rule in enumerate(settings.approval_rules):
             yield self.setting(("approvals", "rules", index, "when"), list(rule.when))
             yield self.setting(("approvals", "rules", index, "approvers"), rule.approvers)

@@ -51,12 +51,14 @@ def _check(settings: Settings, args: argparse.Namespace) -> int:
     from supervisor.provider_check import provider_problems
 
     unsupported = settings_not_enforced(settings)
+    warnings = _trust_warnings(settings)
     problems = provider_problems(settings.providers)
     if args.json:
         document = {
             "files": list(settings.files),
             "not_enforced": list(unsupported),
             "providers": [asdict(problem) for problem in problems],
+            "warnings": warnings,
         }
         print(json.dumps(document, indent=2))
         return EX_DATAERR if problems else 0
@@ -70,10 +72,28 @@ def _check(settings: Settings, args: argparse.Namespace) -> int:
         print("\n".join(visible(f"{file}: right") for file in settings.files))
     else:
         print("no file: the defaults are in force")
+    for warning in warnings:
+        print(visible(f"warning: {warning}"))
     if unsupported:
         print("not enforced by this version, so `airssys run` refuses it:")
         print("\n".join(visible(f"  {key}") for key in unsupported))
     return 0
+
+
+def _trust_warnings(settings: Settings) -> list[str]:
+    if not settings.trust_sources:
+        return []
+    import time
+
+    from supervisor.trust.decide import describe_source
+    from supervisor.trust.warnings import source_warnings
+
+    now_s = int(time.time())
+    return [
+        f"{describe_source(source)}: {warning}"
+        for source in settings.trust_sources
+        for warning in source_warnings(source, settings, now_s)
+    ]
 
 
 def _show(settings: Settings, args: argparse.Namespace) -> int:

@@ -43,6 +43,7 @@ COMMANDS = {
     "grants": ("supervisor.cli.grants", "list and forget what was granted and is remembered"),
     "sign": ("supervisor.cli.sign", "sign a component with a key of OpenSSH's"),
     "verify": ("supervisor.cli.verify", "say who signed exactly these bytes of a component"),
+    "trust": ("supervisor.cli.trust", "say which sources are trusted, and whether one is"),
     "audit": ("supervisor.cli.audit", "read and verify the audit log"),
     "config": ("supervisor.cli.config", "check and show the host's settings"),
     "schema": ("supervisor.cli.schema", "print the JSON Schema of a file of ours, or what an actor is built against"),

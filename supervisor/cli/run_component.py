@@ -6,6 +6,7 @@ import argparse
 import os
 import socket
 import sys
+from typing import TYPE_CHECKING
 
 from ipc.audit.event import AuditEvent
 from ipc.errors import ConfigError
@@ -35,7 +36,7 @@ from supervisor.host_policy import (
     resolve_quota,
 )
 from supervisor.identity import actor
-from supervisor.manifest import BoundManifest, ParameterValue, Variables, bind, load_manifest, not_enforced
+from supervisor.manifest import BoundManifest, Manifest, ParameterValue, Variables, bind, load_manifest, not_enforced
 from supervisor.manifest.parse import ManifestErrors
 from supervisor.manifest_asks import describe_asks
 from supervisor.report import print_error
@@ -44,6 +45,9 @@ from supervisor.settings import ComponentSettings, Settings
 from supervisor.shared_storage import SharedStorageSettings, shared_with
 from supervisor.surroundings import home_directories, path_directories, provider_directories
 from supervisor.terminal import visible
+
+if TYPE_CHECKING:
+    from supervisor.trust.judge import JudgedDirectory
 
 
 class GrantedComponent(Struct, frozen=True):
@@ -101,16 +105,23 @@ def granted_component(
         raise ManifestErrors(resolution.refusals)
     homes = home_directories()
     dev = dev_directories(args, args.target, host)
+    # What --dev allows, it allows whoever wrote the component; and then each record says so.
+    judged = None if dev else _judge(args, manifest, settings)
     if dev:
         # Nobody is asked, so nothing that the manifest asks for elsewhere is granted either; it is listed as wanted.
         decision: tuple[tuple[Grant, ...], str, str] | None = (dev_grants((*dev, data), homes), "--dev", "")
     else:
-        decision = decide_grants(args, host, bound, parameters)
+        decision = decide_grants(args, host, bound, parameters, judged)
     if decision is None:
         reason = "nobody granted what it asks for"
         host.record(AuditEvent("run_refused", component=name, decision="denied", reason=reason, actor=actor()))
         return None
     granted, approval, granted_sha256 = decision
+    if judged is not None and judged.trusted:
+        from supervisor.trust.judge import require_judged
+
+        # Whoever said yes, the records will say that these bytes are trusted: so they are those that run.
+        granted_sha256 = require_judged(judged, manifest)
     refuse_broad(granted, own)
     document = policy_document(
         bound,
@@ -132,7 +143,7 @@ def granted_component(
     request = RunRequest(
         component=name,
         version=manifest.component.version,
-        trust="dev" if args.dev else "unknown",
+        trust="dev" if args.dev else "unknown" if judged is None else judged.decision.level,
         wasm_path=manifest.wasm_path,
         arguments=(os.path.basename(manifest.component.wasm), *arguments),
         environment=(
@@ -153,6 +164,22 @@ def granted_component(
     )
     shared = shared_with(bound.manifest.component.name, settings.shared_storage)
     return GrantedComponent(request, bound, resolution.quota, shared)
+
+
+def _judge(args: argparse.Namespace, manifest: Manifest, settings: Settings) -> JudgedDirectory | None:
+    """Return whether it is trusted, by which of the host's sources; None where the host has none."""
+    if not settings.trust_sources:
+        return None
+    from supervisor.trust.breadth import breadth_warning
+    from supervisor.trust.decide import describe_source
+    from supervisor.trust.judge import judge_directory
+
+    judged = judge_directory(manifest.directory, settings.trust_sources)
+    source = judged.decision.source
+    warning = "" if source is None else breadth_warning(source)
+    if source is not None and warning and not args.quiet:
+        print(f"airssys: trusted by {visible(describe_source(source))}, which is {visible(warning)}", file=sys.stderr)
+    return judged
 
 
 def tell_not_granted(args: argparse.Namespace) -> int:
@@ -180,8 +207,12 @@ def decide_grants(
     host: Host,
     bound: BoundManifest,
     parameters: dict[str, ParameterValue],
+    judged: JudgedDirectory | None = None,
 ) -> tuple[tuple[Grant, ...], str, str] | None:
-    """Return what is granted, who said so, and for which bytes (sha256; empty: any); None means refused."""
+    """Return what is granted, who said so, and for which bytes (sha256; empty: any); None means refused.
+
+    Of what is trusted nobody is asked: it is granted what it asks for.
+    """
     manifest = bound.manifest
     if not bound.grants:
         return (), "nothing asked", ""
@@ -192,6 +223,8 @@ def decide_grants(
 
         granted = read_grant_file(args.grant, manifest, parameters, bound.variables, os.getcwd(), os.path.realpath)
         return granted, f"--grant {os.path.basename(args.grant)}", ""
+    if judged is not None and judged.trusted:
+        return bound.grants, judged.decision.approval, ""
     program = Program.open(manifest.wasm_path)
     program.close()
     lasting = lasting_grants(bound.grants, bound.variables.tmp)
@@ -202,6 +235,7 @@ def decide_grants(
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         print(f"airssys: {manifest.component.name} asks for:", file=sys.stderr)
         _print_words(bound)
+        _print_untrusted(judged)
         print(
             "airssys: not granted, and there is no terminal to ask on\n"
             "  grant what it asks with --grant asked, or less with --grant FILE",
@@ -210,11 +244,18 @@ def decide_grants(
         return None
     print(f"{manifest.component.name} {manifest.component.version} asks for:", file=sys.stderr)
     _print_words(bound)
+    _print_untrusted(judged)
     if not _confirm("Grant this? [y/N] ", host.signals):
         print("airssys: not granted; nothing was run", file=sys.stderr)
         return None
     store.remember(key, manifest.component.name, lasting, program.sha256, manifest.digest)
     return bound.grants, "asked", program.sha256
+
+
+def _print_untrusted(judged: JudgedDirectory | None) -> None:
+    """Say why it is asked about, on a host that trusts some."""
+    if judged is not None:
+        print(f"airssys: not trusted: {visible(judged.decision.reason)}", file=sys.stderr)
 
 
 def _print_words(bound: BoundManifest) -> None:

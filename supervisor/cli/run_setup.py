@@ -199,7 +199,7 @@ def bare_request(args: argparse.Namespace, host: Host, settings: Settings) -> Ru
         component=name,
         instance="",
         grants=grants,
-        acl=(*settings.acl, *hidden_denials(name, dev)),
+        acl=(*settings.acl_in_force, *hidden_denials(name, dev)),
         roles=settings.roles,
         assigned_roles=own.roles,
         host_paths=(*host_paths(settings), *host.own_paths()),

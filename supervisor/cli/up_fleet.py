@@ -289,6 +289,7 @@ def _run_arguments(
         ask=False,
         write_manifest=None,
         guest_arguments=(),
+        quiet=args.quiet,
         memory=None,
         storage=None,
         timeout=None,

@@ -1,0 +1,128 @@
+"""Whether a component is trusted, by which entry, and what came nearest if it isn't. Pure and total.
+
+Trust comes from where a package was fetched, as whoever fetched it saw it, and from signatures over its very bytes.
+What a package says of itself is not among the arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ipc.struct import Struct
+from supervisor.packages.provenance import Provenance
+from supervisor.trust.git_url import parse_git_url
+from supervisor.trust.host_name import UnclearNameError
+from supervisor.trust.level import TrustLevel
+from supervisor.trust.oci_name import parse_oci_name
+from supervisor.trust.sources import GitSource, KeySource, LocalSource, Miss, OciSource, TrustSource
+
+if TYPE_CHECKING:
+    from supervisor.signing import PublicKey
+
+
+class Exposure(Struct, frozen=True):
+    """A path through which somebody else could have put a package where it lies, or bytes into it; and who."""
+
+    path: str
+    why: str
+
+
+class TrustDecision(Struct, frozen=True):
+    """The level, the entry that gave it, and the reason in words."""
+
+    level: TrustLevel
+    rule: str
+    """The entry: its place among the sources, its form and pattern, file and line; "" where none covers it."""
+    reason: str
+    source: TrustSource | None = None
+    nearest: TrustSource | None = None
+    """Of what isn't trusted: the entry that came nearest."""
+
+    @property
+    def approval(self) -> str:
+        """Return what the audit log says of who said yes."""
+        return f"trusted: {self.source.name}" if self.source is not None else ""
+
+
+def describe_source(source: TrustSource) -> str:
+    """Return how an entry is named: which it is, what it says, and where it was written."""
+    return f"trust.sources[{source.index}] {source.name} ({source.origin})"
+
+
+def decide_trust(
+    provenance: Provenance | None,
+    signers: Sequence[PublicKey],
+    sources: Sequence[TrustSource],
+    *,
+    dev: bool,
+    now_s: int,
+    exposed: Sequence[Exposure] | None = None,
+) -> TrustDecision:
+    """Decide on a package by its origin and its verified signers; the first entry that covers it is the rule.
+
+    `exposed` is what `supervisor.trust.local` found of a path; None where nobody looked, and then no `local` entry
+    covers anything. Dev mode is what somebody has said of this run or host: it stands where nothing is trusted.
+    """
+    revoked = frozenset(each.key.blob for each in sources if isinstance(each, KeySource) and each.revoked)
+    nearest: tuple[int, TrustSource, str] | None = None
+    for source in sources:
+        miss = _miss(source, provenance, signers, revoked, now_s, exposed)
+        if miss is None:
+            return TrustDecision("trusted", describe_source(source), f"{source.name} covers it", source)
+        if miss.nearness > (nearest[0] if nearest is not None else 0):
+            nearest = (miss.nearness, source, miss.why)
+    reason = _reason(provenance, sources, nearest)
+    if dev:
+        return TrustDecision("dev", "dev mode", reason, None, nearest[1] if nearest else None)
+    return TrustDecision("unknown", "", reason, None, nearest[1] if nearest else None)
+
+
+def _miss(
+    source: TrustSource,
+    provenance: Provenance | None,
+    signers: Sequence[PublicKey],
+    revoked: frozenset[bytes],
+    now_s: int,
+    exposed: Sequence[Exposure] | None,
+) -> Miss | None:
+    """Return why an entry doesn't cover it, None where it does."""
+    if isinstance(source, KeySource):
+        return source.miss(signers, revoked, now_s)
+    if provenance is None:
+        return Miss("where it came from isn't known")
+    try:
+        if isinstance(source, GitSource) and provenance.kind == "git":
+            return source.miss(parse_git_url(provenance.url), provenance.branch)
+        if isinstance(source, OciSource) and provenance.kind == "oci":
+            return source.miss(parse_oci_name(provenance.url))
+    except UnclearNameError as error:
+        return Miss(error.reason)
+    if isinstance(source, LocalSource) and provenance.kind in ("directory", "archive"):
+        return source.miss(provenance.url) or _exposure(source, exposed)
+    return Miss(f"it is of another kind ({provenance.kind})")
+
+
+def _exposure(source: LocalSource, exposed: Sequence[Exposure] | None) -> Miss | None:
+    if exposed is None:
+        return Miss("nobody looked who else could write there", 900)
+    found = next((each for each in exposed if source.counts(each.path)), None)
+    return None if found is None else Miss(f"{found.path} {found.why}", 900)
+
+
+def _reason(
+    provenance: Provenance | None, sources: Sequence[TrustSource], nearest: tuple[int, TrustSource, str] | None
+) -> str:
+    if not sources:
+        return "nothing is trusted here: there is no [[trust.sources]] in airssys.toml"
+    if provenance is not None:
+        try:
+            if provenance.kind == "git":
+                parse_git_url(provenance.url)
+            elif provenance.kind == "oci":
+                parse_oci_name(provenance.url)
+        except UnclearNameError as error:
+            return f"its origin isn't judged: {error.reason}"
+    if nearest is None:
+        return "no entry of [[trust.sources]] covers it"
+    return f"no entry covers it; nearest: {describe_source(nearest[1])}, but {nearest[2]}"

@@ -1,0 +1,136 @@
+"""From a directory to a decision: its files as they are, its signatures verified, its place looked at."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from ipc.errors import ConfigError
+from ipc.struct import Struct
+from supervisor.packages.contents import SIGNATURE_FILE, Contents, PackageError
+from supervisor.packages.directory import read_directory
+from supervisor.packages.provenance import Provenance
+from supervisor.terminal import visible
+from supervisor.trust.decide import Exposure, TrustDecision, decide_trust
+from supervisor.trust.local import exposed_files, open_place
+from supervisor.trust.sources import KeySource, TrustSource
+
+if TYPE_CHECKING:
+    from supervisor.manifest import Manifest
+    from supervisor.signing import PublicKey
+
+SIGNATURES_MAX_BYTES: Final = 256 * 1024
+
+
+class JudgedDirectory(Struct, frozen=True):
+    """A directory on which trust was decided: the decision, and the very bytes that it is about."""
+
+    decision: TrustDecision
+    provenance: Provenance
+    contents: Contents | None
+    """None where it is no package: then it isn't trusted."""
+    signers: tuple[PublicKey, ...] = ()
+    note: str = ""
+    """What was wrong with its signatures, or why it is no package."""
+
+    @property
+    def trusted(self) -> bool:
+        """Tell whether an entry covers it."""
+        return self.decision.level == "trusted"
+
+
+def judge_directory(directory: str, sources: Sequence[TrustSource], *, dev: bool = False) -> JudgedDirectory:
+    """Decide on a component directory; it is read through one descriptor, so that what was judged is one thing."""
+    real_path = os.path.realpath(directory)
+    provenance = Provenance("directory", real_path, fetched_ns=time.time_ns())
+    descriptor, exposed = open_place(real_path)
+    try:
+        contents, note = _read(descriptor, directory)
+        signers: tuple[PublicKey, ...] = ()
+        if contents is not None:
+            signatures = b""
+            if any(isinstance(source, KeySource) for source in sources):
+                signatures, note = _read_signatures(descriptor)
+            signers = _signers(contents, signatures)
+            exposed = (*exposed, *exposed_files(descriptor, real_path, [file.path for file in contents.files]))
+    finally:
+        os.close(descriptor)
+    if contents is None:
+        nothing = TrustDecision("dev" if dev else "unknown", "dev mode" if dev else "", f"it is no package: {note}")
+        return JudgedDirectory(nothing, provenance, None, note=note)
+    decision = _decide(provenance, signers, sources, dev, exposed)
+    return JudgedDirectory(decision, provenance, contents, signers, note)
+
+
+def judge_package(
+    contents: Contents,
+    signatures: bytes,
+    provenance: Provenance,
+    sources: Sequence[TrustSource],
+    *,
+    dev: bool = False,
+    exposed: Sequence[Exposure] | None = None,
+) -> TrustDecision:
+    """Decide on a package that was fetched; `exposed` as for `decide_trust`, of where it came from."""
+    keys = any(isinstance(source, KeySource) for source in sources)
+    return _decide(provenance, _signers(contents, signatures) if keys else (), sources, dev, exposed)
+
+
+def require_judged(judged: JudgedDirectory, manifest: Manifest) -> str:
+    """Return the sha256 of the program that was judged; raises ConfigError unless the manifest is the one judged."""
+    contents = judged.contents
+    file = contents.file(os.path.basename(manifest.file)) if contents is not None else None
+    program = contents.file(manifest.component.wasm) if contents is not None else None
+    if file is None or program is None or file.sha256 != manifest.digest:
+        raise ConfigError(
+            f"{visible(manifest.file)}: changed while it was found out whether it is trusted", hint="run it again"
+        )
+    return program.sha256
+
+
+def _decide(
+    provenance: Provenance,
+    signers: tuple[PublicKey, ...],
+    sources: Sequence[TrustSource],
+    dev: bool,
+    exposed: Sequence[Exposure] | None,
+) -> TrustDecision:
+    return decide_trust(provenance, signers, sources, dev=dev, now_s=int(time.time()), exposed=exposed)
+
+
+def _read(descriptor: int, name: str) -> tuple[Contents | None, str]:
+    own = f"/proc/self/fd/{descriptor}"
+    try:
+        return read_directory(own), ""
+    except (PackageError, ConfigError) as error:
+        return None, error.message.replace(own, visible(name))
+
+
+def _signers(contents: Contents, signatures: bytes) -> tuple[PublicKey, ...]:
+    if not signatures:
+        return ()
+    from supervisor.signing import verified_signers
+
+    return verified_signers(contents, signatures)
+
+
+def _read_signatures(directory: int) -> tuple[bytes, str]:
+    """Return what Component.sig holds, and what is wrong with it: a package without signatures is one all the same."""
+    try:
+        descriptor = os.open(
+            SIGNATURE_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory
+        )
+    except FileNotFoundError:
+        return b"", ""
+    except OSError as error:
+        return b"", f"{SIGNATURE_FILE}: {os.strerror(error.errno or 0).lower()}"
+    with open(descriptor, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return b"", f"{SIGNATURE_FILE}: no regular file"
+        data = stream.read(SIGNATURES_MAX_BYTES + 1)
+    if len(data) > SIGNATURES_MAX_BYTES:
+        return b"", f"{SIGNATURE_FILE}: larger than {SIGNATURES_MAX_BYTES >> 10} KiB"
+    return data, ""
