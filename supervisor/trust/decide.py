@@ -18,7 +18,7 @@ from supervisor.trust.oci_name import parse_oci_name
 from supervisor.trust.sources import GitSource, KeySource, LocalSource, Miss, OciSource, TrustSource
 
 if TYPE_CHECKING:
-    from supervisor.signing import PublicKey
+    from supervisor.signing.keys import PublicKey
 
 
 class Exposure(Struct, frozen=True):

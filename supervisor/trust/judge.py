@@ -15,12 +15,13 @@ from supervisor.packages.directory import read_directory
 from supervisor.packages.provenance import Provenance
 from supervisor.terminal import visible
 from supervisor.trust.decide import Exposure, TrustDecision, decide_trust
+from supervisor.trust.level import TrustLevel
 from supervisor.trust.local import exposed_files, open_place
 from supervisor.trust.sources import KeySource, TrustSource
 
 if TYPE_CHECKING:
     from supervisor.manifest import Manifest
-    from supervisor.signing import PublicKey
+    from supervisor.signing.keys import PublicKey
 
 SIGNATURES_MAX_BYTES: Final = 256 * 1024
 
@@ -33,8 +34,9 @@ class JudgedDirectory(Struct, frozen=True):
     contents: Contents | None
     """None where it is no package: then it isn't trusted."""
     signers: tuple[PublicKey, ...] = ()
-    note: str = ""
-    """What was wrong with its signatures, or why it is no package."""
+    """The keys of the signatures that hold for exactly these contents."""
+    notes: tuple[str, ...] = ()
+    """What was wrong with its signatures."""
 
     @property
     def trusted(self) -> bool:
@@ -48,21 +50,23 @@ def judge_directory(directory: str, sources: Sequence[TrustSource], *, dev: bool
     provenance = Provenance("directory", real_path, fetched_ns=time.time_ns())
     descriptor, exposed = open_place(real_path)
     try:
-        contents, note = _read(descriptor, directory)
+        contents, why_not = _read(descriptor, directory)
         signers: tuple[PublicKey, ...] = ()
+        notes: tuple[str, ...] = ()
         if contents is not None:
-            signatures = b""
             if any(isinstance(source, KeySource) for source in sources):
-                signatures, note = _read_signatures(descriptor)
-            signers = _signers(contents, signatures)
+                signatures, wrong = _read_signatures(descriptor)
+                signers, notes = _verify(contents, signatures)
+                notes = (wrong,) if wrong else notes
             exposed = (*exposed, *exposed_files(descriptor, real_path, [file.path for file in contents.files]))
     finally:
         os.close(descriptor)
     if contents is None:
-        nothing = TrustDecision("dev" if dev else "unknown", "dev mode" if dev else "", f"it is no package: {note}")
-        return JudgedDirectory(nothing, provenance, None, note=note)
+        level: TrustLevel = "dev" if dev else "unknown"
+        nothing = TrustDecision(level, "dev mode" if dev else "", f"it is no package: {why_not}")
+        return JudgedDirectory(nothing, provenance, None)
     decision = _decide(provenance, signers, sources, dev, exposed)
-    return JudgedDirectory(decision, provenance, contents, signers, note)
+    return JudgedDirectory(decision, provenance, contents, signers, notes)
 
 
 def judge_package(
@@ -76,7 +80,8 @@ def judge_package(
 ) -> TrustDecision:
     """Decide on a package that was fetched; `exposed` as for `decide_trust`, of where it came from."""
     keys = any(isinstance(source, KeySource) for source in sources)
-    return _decide(provenance, _signers(contents, signatures) if keys else (), sources, dev, exposed)
+    signers = _verify(contents, signatures)[0] if keys else ()
+    return _decide(provenance, signers, sources, dev, exposed)
 
 
 def require_judged(judged: JudgedDirectory, manifest: Manifest) -> str:
@@ -109,12 +114,22 @@ def _read(descriptor: int, name: str) -> tuple[Contents | None, str]:
         return None, error.message.replace(own, visible(name))
 
 
-def _signers(contents: Contents, signatures: bytes) -> tuple[PublicKey, ...]:
+def _verify(contents: Contents, signatures: bytes) -> tuple[tuple[PublicKey, ...], tuple[str, ...]]:
+    """Return the keys whose signatures hold, and in words which don't: one that is damaged hides no other."""
     if not signatures:
-        return ()
-    from supervisor.signing import verified_signers
+        return (), ()
+    from supervisor.signing.package_signatures import judge_signatures
 
-    return verified_signers(contents, signatures)
+    try:
+        judged = judge_signatures(contents, signatures)
+    except ConfigError as error:
+        return (), (f"{SIGNATURE_FILE}: {error.message}",)
+    good = dict.fromkeys(each.key for each in judged if each.key is not None and not each.why_not)
+    return tuple(good), tuple(
+        f"a signature{f' by {each.key.fingerprint}' if each.key is not None else ''} doesn't count: {each.why_not}"
+        for each in judged
+        if each.why_not
+    )
 
 
 def _read_signatures(directory: int) -> tuple[bytes, str]:

@@ -25,7 +25,7 @@ from supervisor.trust.sources import (
 )
 
 if TYPE_CHECKING:
-    from supervisor.signing import PublicKey
+    from supervisor.signing.keys import PublicKey
 
 _OF_FORM: Final[dict[SourceForm, tuple[str, ...]]] = {
     "git": ("branch",),
@@ -137,7 +137,7 @@ def _check_key(text: str) -> str | None:
 
 
 def _public_key(text: str) -> PublicKey:
-    from supervisor.signing import read_public_key
+    from supervisor.signing.keys import read_public_key
 
     return read_public_key(text)
 

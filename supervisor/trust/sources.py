@@ -17,7 +17,7 @@ from supervisor.trust.oci_name import OciName, parse_oci_name
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from supervisor.signing import PublicKey
+    from supervisor.signing.keys import PublicKey
 
 SourceForm = Literal["git", "signing_key", "local", "oci"]
 FORMS: Final[tuple[SourceForm, ...]] = ("git", "signing_key", "local", "oci")

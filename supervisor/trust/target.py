@@ -95,8 +95,7 @@ def _directory(target: str, sources: Sequence[TrustSource]) -> TrustAnswer:
     if judged.contents is not None:
         facts.append(f"package {judged.contents.digest}")
         facts.extend(f"signed by {key.fingerprint} ({key.kind})" for key in judged.signers)
-        if judged.note:
-            facts.append(judged.note)
+        facts.extend(judged.notes)
     digest = judged.contents.digest if judged.contents is not None else ""
     fingerprints = tuple(key.fingerprint for key in judged.signers)
     return TrustAnswer(judged.decision, judged.provenance, digest, fingerprints, tuple(facts))

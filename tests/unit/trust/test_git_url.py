@@ -230,7 +230,7 @@ def test_what_could_be_read_in_two_ways_is_refused(url: str) -> None:
     ],
 )
 def test_patterns_that_say_nothing_clear_are_refused(pattern: str) -> None:
-    """A pattern has a scheme that is authenticated, one host of labels, and a path; * and ** are all that it may hold."""
+    """A pattern has an authenticated scheme, one host of labels, and a path; and no other wildcards than stars."""
     with pytest.raises(UnclearNameError):
         git_source(0, "", pattern)
 
