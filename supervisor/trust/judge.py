@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import stat
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from ipc.errors import ConfigError
 from ipc.struct import Struct
-from supervisor.packages.contents import SIGNATURE_FILE, Contents, PackageError
+from supervisor.packages.contents import SIGNATURE_FILE, Contents
 from supervisor.packages.directory import read_directory
 from supervisor.packages.provenance import Provenance
 from supervisor.terminal import visible
@@ -22,8 +21,6 @@ from supervisor.trust.sources import KeySource, TrustSource
 if TYPE_CHECKING:
     from supervisor.manifest import Manifest
     from supervisor.signing.keys import PublicKey
-
-SIGNATURES_MAX_BYTES: Final = 256 * 1024
 
 
 class JudgedDirectory(Struct, frozen=True):
@@ -55,9 +52,7 @@ def judge_directory(directory: str, sources: Sequence[TrustSource], *, dev: bool
         notes: tuple[str, ...] = ()
         if contents is not None:
             if any(isinstance(source, KeySource) for source in sources):
-                signatures, wrong = _read_signatures(descriptor)
-                signers, notes = _verify(contents, signatures)
-                notes = (wrong,) if wrong else notes
+                signers, notes = _signers(descriptor, contents)
             exposed = (*exposed, *exposed_files(descriptor, real_path, [file.path for file in contents.files]))
     finally:
         os.close(descriptor)
@@ -110,8 +105,18 @@ def _read(descriptor: int, name: str) -> tuple[Contents | None, str]:
     own = f"/proc/self/fd/{descriptor}"
     try:
         return read_directory(own), ""
-    except (PackageError, ConfigError) as error:
+    except ConfigError as error:
         return None, error.message.replace(own, visible(name))
+
+
+def _signers(descriptor: int, contents: Contents) -> tuple[tuple[PublicKey, ...], tuple[str, ...]]:
+    """Return who has signed a directory, and what is wrong with its signatures: without any it is a package too."""
+    from supervisor.signing.signature_file import read_signature_file
+
+    try:
+        return _verify(contents, read_signature_file(f"/proc/self/fd/{descriptor}"))
+    except ConfigError as error:
+        return (), (error.message,)
 
 
 def _verify(contents: Contents, signatures: bytes) -> tuple[tuple[PublicKey, ...], tuple[str, ...]]:
@@ -130,22 +135,3 @@ def _verify(contents: Contents, signatures: bytes) -> tuple[tuple[PublicKey, ...
         for each in judged
         if each.why_not
     )
-
-
-def _read_signatures(directory: int) -> tuple[bytes, str]:
-    """Return what Component.sig holds, and what is wrong with it: a package without signatures is one all the same."""
-    try:
-        descriptor = os.open(
-            SIGNATURE_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory
-        )
-    except FileNotFoundError:
-        return b"", ""
-    except OSError as error:
-        return b"", f"{SIGNATURE_FILE}: {os.strerror(error.errno or 0).lower()}"
-    with open(descriptor, "rb") as stream:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return b"", f"{SIGNATURE_FILE}: no regular file"
-        data = stream.read(SIGNATURES_MAX_BYTES + 1)
-    if len(data) > SIGNATURES_MAX_BYTES:
-        return b"", f"{SIGNATURE_FILE}: larger than {SIGNATURES_MAX_BYTES >> 10} KiB"
-    return data, ""
