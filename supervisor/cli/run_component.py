@@ -255,7 +255,8 @@ def decide_grants(
 def _print_untrusted(judged: JudgedDirectory | None) -> None:
     """Say why it is asked about, on a host that trusts some."""
     if judged is not None:
-        print(f"airssys: not trusted: {visible(judged.decision.reason)}", file=sys.stderr)
+        for words in (judged.decision.reason, *judged.notes):
+            print(f"airssys: not trusted: {visible(words)}", file=sys.stderr)
 
 
 def _print_words(bound: BoundManifest) -> None:
