@@ -250,7 +250,7 @@ def _text_schema(check: Check | None) -> JsonSchema:
     expected = check("\0")
     if expected is not None:
         # What is in parentheses at the end is about the text that was tried.
-        schema["description"] = re.sub(r" \((?:at character .*|\*)\)$", "", expected)
+        schema["description"] = re.sub(r" \((?:at character .*|[^()\"]*)\)$", "", expected)
     if isinstance(check, TextForm):
         schema["pattern"] = f"^(?:{check.expression.pattern})$"
         if check.most_characters < MAX_TEXT_CHARACTERS:

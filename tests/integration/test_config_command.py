@@ -56,7 +56,7 @@ def test_a_right_configuration(airssys, config: Path) -> None:
     assert result.stdout.splitlines() == [f"{config}: right", f"{config.parent}/airssys.d/a.toml: right"]
     document = airssys("config", "check", "--config", config, "--json").json()
     files = [str(config), f"{config.parent}/airssys.d/a.toml"]
-    assert document == {"files": files, "not_enforced": [], "providers": []}
+    assert document == {"files": files, "not_enforced": [], "providers": [], "warnings": []}
 
 
 def test_all_problems_are_told_at_once(airssys, config: Path) -> None:
@@ -76,10 +76,10 @@ def test_all_problems_are_told_at_once(airssys, config: Path) -> None:
 
 def test_what_is_read_and_not_enforced_is_named(airssys, config: Path) -> None:
     """What `airssys run` would refuse is right, and said."""
-    config.write_text(RIGHT + '[[trust.sources]]\ngit = "https://git.example.com/*"\n')
+    config.write_text(RIGHT + '[[approvals.rules]]\nwhen = ["network.connect"]\napprovers = 2\n')
     result = airssys("config", "check", "--config", config)
     assert result.code == 0
-    assert "trust.sources" in result.stdout.split("not enforced", 1)[1]
+    assert "approvals.rules" in result.stdout.split("not enforced", 1)[1]
 
 
 def test_settings_are_shown_with_their_origin(airssys, config: Path) -> None:

@@ -70,6 +70,17 @@ action = "filesystem.read"
 resource = "/srv/**"
 [[trust.sources]]
 git = "https://x/*"
+branch = "main"
+[[trust.sources]]
+signing_key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBog0BgK8OeQlo29bEgWXHvOD06Z7Lhci9DshhmUyaEx"
+identity = "alice"
+valid_after = "2026-01-01"
+valid_before = "2027-01-01"
+revoked = false
+[[trust.sources]]
+local = "/srv/components/*"
+[[trust.sources]]
+oci = "registry.example.com/x/*"
 [[approvals.rules]]
 when = ["network.connect"]
 approvers = 2
@@ -211,7 +222,9 @@ def test_what_the_reader_refuses_the_schema_refuses(old: str, new: str) -> None:
         ("parallel = 2", "parallel = 17"),
         ("settings = {", "settings = 1 # {"),
         ('path = "/srv/programs"', "place = 1"),
-        ('git = "https://x/*"', ""),
+        ('git = "https://x/*"', "git = 3"),
+        ("revoked = false", 'revoked = "no"'),
+        ('local = "/srv', 'locale = "/srv'),
     ],
 )
 def test_what_the_host_reader_refuses_the_schema_refuses(old: str, new: str) -> None:

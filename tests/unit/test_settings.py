@@ -85,7 +85,7 @@ def test_every_section_is_read() -> None:
     assert settings.quota_maxima.storage_bytes == units.UNLIMITED
     assert settings.control.operators == ("alice", "@ops")
     assert settings.audit.keep_ns == 90 * 86400 * 10**9
-    assert settings.trust_sources[0].branch == "main"
+    assert settings.trust_sources[0].name == "git https://git.example.com/plugins/* branch main"
     assert settings.approval_rules[0].approvers == 2
     (entry,) = settings.acl
     assert entry.rule == 'acl deny * filesystem.read "/srv/pii/**" (0.toml:27)'
@@ -99,7 +99,6 @@ def test_every_section_is_read() -> None:
     assert (component.enabled, component.run_as, component.lift_guarded) == (False, "acme", ("/proc/cpuinfo",))
     assert settings_not_enforced(settings) == (
         "control.approvers",
-        "trust.sources",
         "approvals.rules",
         'components."log-summary".enabled',
         'components."log-summary@acme".version',
