@@ -27,6 +27,9 @@ from supervisor.run_request import RunRequest, require_text
 from supervisor.running import RunStreams, run_request
 from supervisor.terminal import OwnLines, TerminalLine, visible
 
+DEV_BANNER = (
+    "DEV MODE: nobody was asked; it may read and write its own and the working directory, and each record says dev"
+)
 MAX_ARGUMENTS_BYTES = 1 << 20
 """Of a call. Values take memory of the worker's beside the guest's: those of a result of this size as well."""
 
@@ -97,6 +100,9 @@ def _run(
     progress = _Progress(request.component, args.quiet or args.json)
     for layer in host.options.layers_off:
         print(paint(f"airssys: layer {layer} is off: this is a test, not protection", "33", stderr), file=stderr)
+    if args.dev:
+        # With --quiet too, as above: nobody is to take this for a run that somebody has allowed.
+        print(paint(f"airssys: {DEV_BANNER}", "1;33", stderr), file=stderr, flush=True)
     try:
         report = run_request(host, request, streams, compile_limits, progress, printer, terminal)
     except CompileError as error:

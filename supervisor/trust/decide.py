@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from ipc.struct import Struct
 from supervisor.packages.provenance import Provenance
-from supervisor.trust.git_url import parse_git_url
+from supervisor.trust.git_url import GitUrl, parse_git_url
 from supervisor.trust.host_name import UnclearNameError
 from supervisor.trust.level import TrustLevel
-from supervisor.trust.oci_name import parse_oci_name
+from supervisor.trust.oci_name import OciName, parse_oci_name
 from supervisor.trust.sources import GitSource, KeySource, LocalSource, Miss, OciSource, TrustSource
 
 if TYPE_CHECKING:
@@ -65,42 +65,57 @@ def decide_trust(
     covers anything. Dev mode is what somebody has said of this run or host: it stands where nothing is trusted.
     """
     revoked = frozenset(each.key.blob for each in sources if isinstance(each, KeySource) and each.revoked)
+    place = _place(provenance)
     nearest: tuple[int, TrustSource, str] | None = None
     for source in sources:
-        miss = _miss(source, provenance, signers, revoked, now_s, exposed)
+        if isinstance(source, KeySource):
+            miss = source.miss(signers, revoked, now_s)
+        else:
+            miss = _miss(source, place, provenance.branch if provenance is not None else "", exposed)
         if miss is None:
             return TrustDecision("trusted", describe_source(source), f"{source.name} covers it", source)
         if miss.nearness > (nearest[0] if nearest is not None else 0):
             nearest = (miss.nearness, source, miss.why)
-    reason = _reason(provenance, sources, nearest)
+    reason = _reason(place, sources, nearest)
     if dev:
         return TrustDecision("dev", "dev mode", reason, None, nearest[1] if nearest else None)
     return TrustDecision("unknown", "", reason, None, nearest[1] if nearest else None)
 
 
-def _miss(
-    source: TrustSource,
-    provenance: Provenance | None,
-    signers: Sequence[PublicKey],
-    revoked: frozenset[bytes],
-    now_s: int,
-    exposed: Sequence[Exposure] | None,
-) -> Miss | None:
-    """Return why an entry doesn't cover it, None where it does."""
-    if isinstance(source, KeySource):
-        return source.miss(signers, revoked, now_s)
+class _Unclear(Struct, frozen=True):
+    """An origin that no entry is compared with; says why."""
+
+    why: str
+
+
+_Place = GitUrl | OciName | str | _Unclear
+"""Where a package came from, as entries are compared with it; a text is a real path."""
+
+
+def _place(provenance: Provenance | None) -> _Place:
     if provenance is None:
-        return Miss("where it came from isn't known")
+        return _Unclear("where it came from isn't known")
     try:
-        if isinstance(source, GitSource) and provenance.kind == "git":
-            return source.miss(parse_git_url(provenance.url), provenance.branch)
-        if isinstance(source, OciSource) and provenance.kind == "oci":
-            return source.miss(parse_oci_name(provenance.url))
+        if provenance.kind == "git":
+            return parse_git_url(provenance.url)
+        if provenance.kind == "oci":
+            return parse_oci_name(provenance.url)
     except UnclearNameError as error:
-        return Miss(error.reason)
-    if isinstance(source, LocalSource) and provenance.kind in ("directory", "archive"):
-        return source.miss(provenance.url) or _exposure(source, exposed)
-    return Miss(f"it is of another kind ({provenance.kind})")
+        return _Unclear(error.reason)
+    return provenance.url
+
+
+def _miss(
+    source: GitSource | OciSource | LocalSource, place: _Place, branch: str, exposed: Sequence[Exposure] | None
+) -> Miss | None:
+    """Return why an entry doesn't cover a place, None where it does."""
+    if isinstance(source, GitSource) and isinstance(place, GitUrl):
+        return source.miss(place, branch)
+    if isinstance(source, OciSource) and isinstance(place, OciName):
+        return source.miss(place)
+    if isinstance(source, LocalSource) and isinstance(place, str):
+        return source.miss(place) or _exposure(source, exposed)
+    return Miss(place.why if isinstance(place, _Unclear) else "it came from elsewhere")
 
 
 def _exposure(source: LocalSource, exposed: Sequence[Exposure] | None) -> Miss | None:
@@ -110,19 +125,11 @@ def _exposure(source: LocalSource, exposed: Sequence[Exposure] | None) -> Miss |
     return None if found is None else Miss(f"{found.path} {found.why}", 900)
 
 
-def _reason(
-    provenance: Provenance | None, sources: Sequence[TrustSource], nearest: tuple[int, TrustSource, str] | None
-) -> str:
+def _reason(place: _Place, sources: Sequence[TrustSource], nearest: tuple[int, TrustSource, str] | None) -> str:
     if not sources:
         return "nothing is trusted here: there is no [[trust.sources]] in airssys.toml"
-    if provenance is not None:
-        try:
-            if provenance.kind == "git":
-                parse_git_url(provenance.url)
-            elif provenance.kind == "oci":
-                parse_oci_name(provenance.url)
-        except UnclearNameError as error:
-            return f"its origin isn't judged: {error.reason}"
-    if nearest is None:
-        return "no entry of [[trust.sources]] covers it"
-    return f"no entry covers it; nearest: {describe_source(nearest[1])}, but {nearest[2]}"
+    if nearest is not None:
+        return f"no entry covers it; nearest: {describe_source(nearest[1])}, but {nearest[2]}"
+    if isinstance(place, _Unclear):
+        return f"no entry covers it: {place.why}"
+    return "no entry of [[trust.sources]] covers it"

@@ -6,6 +6,7 @@ Each form tells why it doesn't cover something, and how near it came: what a per
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import takewhile
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -108,12 +109,12 @@ class LocalSource(Struct, frozen=True):
     @property
     def fixed_part(self) -> str:
         """Return the path up to the first segment that isn't literal: from there on it is looked at who may write."""
-        tokens = takewhile(lambda token: isinstance(token, str), parse_pattern(self.pattern).tokens)
+        tokens = takewhile(lambda token: isinstance(token, str), _parsed(self.pattern).tokens)
         return "/" + "/".join(str(token) for token in tokens)
 
     def miss(self, real_path: str) -> Miss | None:
         """Return why it doesn't cover this real path, None where it does; who may write there is another question."""
-        if parse_pattern(self.pattern).matches(real_path):
+        if _parsed(self.pattern).matches(real_path):
             return None
         return Miss(f"it is really {real_path}", _common(self.fixed_part, real_path))
 
@@ -213,7 +214,7 @@ def writing_patterns(source: TrustSource) -> tuple[str, ...]:
 
 
 def _whole(pattern: str) -> str:
-    parsed = parse_pattern(pattern)
+    parsed = _parsed(pattern)
     return pattern if parsed.form is not Form.EXACT else f"{pattern}/"
 
 
@@ -227,10 +228,11 @@ def _covers_path(pattern: str, path: str) -> bool:
     # ~NAME is somebody's home to the server: that has to be said and isn't found by a star.
     homes = [segment for segment in path.split("/") if segment.startswith("~")]
     literal = pattern.split("/")
-    return all(home in literal for home in homes) and _parsed(pattern, "/").matches(path)
+    return all(home in literal for home in homes) and _parsed(pattern).matches(path)
 
 
-def _parsed(pattern: str, separator: Literal["/", "."]) -> Pattern:
+@lru_cache(maxsize=1024)
+def _parsed(pattern: str, separator: Literal["/", "."] = "/") -> Pattern:
     return parse_pattern(literal_pattern_text(pattern) if pattern.startswith("[") else pattern, separator)
 
 

@@ -279,7 +279,12 @@ def test_dev_allows_the_project_and_lists_the_rest(run, program: Path) -> None:
     for name in (f"{run.directory}/.git/config", f"{run.directory}/in/.env", "/etc/hostname"):
         assert name in wanted
     assert wanted.count("begin with a dot") == 2
-    assert run(program, "--dev", "--json", guest=("cat", "in/a.txt")).document()["denials"] == []
+    assert done.stderr.startswith("airssys: DEV MODE: ")
+    again = run(program, "--dev", "--json", "-q", guest=("cat", "in/a.txt"))
+    assert again.document()["denials"] == []
+    assert again.stderr.startswith("airssys: DEV MODE: ")
+    of_run = [record for record in run.records() if record["instance"] == run.records()[-1]["instance"]]
+    assert {record["trust"] for record in of_run} == {"dev"}
 
 
 @pytest.mark.needs_root

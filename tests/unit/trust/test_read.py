@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from supervisor.settings import HostDirectories, Settings, SettingsError, settings_not_enforced
@@ -164,3 +168,24 @@ def test_no_component_writes_where_trusted_ones_come_from() -> None:
     ]
     assert "0.toml:3" in settings.acl_in_force[0].source
     assert settings.acl == ()
+
+
+def test_nothing_of_it_is_imported_where_nothing_is_trusted(tmp_path: Path) -> None:
+    """Most hosts trust nothing unasked, and their start-up pays nothing for it; a key alone verifies nothing yet."""
+    program = (
+        "import sys; from supervisor.settings import load_settings; import supervisor.cli.run_component; "
+        "load_settings(sys.argv[1], {}, 0); "
+        "print(sorted({'.'.join(name.split('.')[:2]) for name in sys.modules "
+        "if name.startswith(('supervisor.trust', 'supervisor.signing', 'cryptography'))}))"
+    )
+    tmp_path.chmod(0o755)
+    found = []
+    for text in ('[quota.maxima]\nmemory = "1GB"\n', f'[[trust.sources]]\nsigning_key = "{KEY}"\n'):
+        config = tmp_path / "airssys.toml"
+        config.write_text("schema = 1\n" + text)
+        config.chmod(0o644)
+        done = subprocess.run([sys.executable, "-I", "-c", program, config], capture_output=True, text=True, check=True)
+        found.append(done.stdout.strip())
+    assert found[0] == "[]"
+    assert "cryptography" not in found[1]
+    assert "supervisor.trust" in found[1]
