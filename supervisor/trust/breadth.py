@@ -22,7 +22,11 @@ def breadth_warning(source: TrustSource) -> str:
             return _local(LocalSource(source.index, source.origin, source.url.path))
         return _host(source.url.host) or _first(source.url.path, "whoever may have a repository on that host")
     if isinstance(source, OciSource):
-        return _host(source.repository.host) or _first(source.repository.path, "whoever may push to that registry")
+        return (
+            _host(source.repository.host)
+            or _first(source.repository.path, "whoever may push to that registry")
+            or _loopback(source.repository.host)
+        )
     return ""
 
 
@@ -40,6 +44,13 @@ def _host(host: str) -> str:
     behind = labels[open_labels[-1] + 1 :]
     if len(behind) < 2 or (len(behind) == 2 and behind[0] in _SECOND_LEVEL and len(behind[1]) == 2):
         return f"too broad: it trusts hosts of whoever has registered a name that {host} covers"
+    return ""
+
+
+def _loopback(host: str) -> str:
+    # There registries are spoken to without TLS.
+    if host in ("localhost", "[::1]") or host.startswith("127."):
+        return "not authenticated: any user of this machine who listens on that port first answers in its place"
     return ""
 
 

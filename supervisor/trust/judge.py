@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ipc.errors import ConfigError
 from ipc.struct import Struct
 from supervisor.packages.contents import SIGNATURE_FILE, Contents
-from supervisor.packages.directory import read_directory
+from supervisor.packages.directory import read_directory, read_signatures
 from supervisor.packages.provenance import Provenance
 from supervisor.terminal import visible
 from supervisor.trust.decide import Exposure, TrustDecision, decide_trust
@@ -111,10 +111,9 @@ def _read(descriptor: int, name: str) -> tuple[Contents | None, str]:
 
 def _signers(descriptor: int, contents: Contents) -> tuple[tuple[PublicKey, ...], tuple[str, ...]]:
     """Return who has signed a directory, and what is wrong with its signatures: without any it is a package too."""
-    from supervisor.signing.signature_file import read_signature_file
 
     try:
-        return _verify(contents, read_signature_file(f"/proc/self/fd/{descriptor}"))
+        return _verify(contents, read_signatures(f"/proc/self/fd/{descriptor}"))
     except ConfigError as error:
         return (), (error.message,)
 

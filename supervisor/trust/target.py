@@ -63,9 +63,9 @@ def remote_provenance(text: str, branch: str | None) -> Provenance | None:
     Of `git+SCHEME://…@REV#subdir` and `oci://HOST/NAME:TAG` what only says which revision is left away.
     """
     if text.startswith("oci://"):
-        name = text.removeprefix("oci://").partition("@")[0]
-        place, slash, last = name.rpartition("/")
-        return Provenance("oci", f"{place}{slash}{last.partition(':')[0]}")
+        from supervisor.packages.oci_manifest import read_oci_reference
+
+        return Provenance("oci", read_oci_reference(text).name)
     if text.startswith("git+"):
         url, _, subdirectory = text.partition("#")
         before, slash, last = url.rpartition("/")

@@ -45,6 +45,12 @@ def test_too_broad(form: str, pattern: str) -> None:
     assert breadth_warning(_source(form, pattern)).startswith("too broad: ")
 
 
+@pytest.mark.parametrize("host", ["localhost:5000", "127.0.0.1:5000", "[::1]:5000"])
+def test_a_registry_on_this_machine_is_not_authenticated(host: str) -> None:
+    """It is spoken to without TLS: whoever listens there is believed."""
+    assert breadth_warning(_source("oci", f"{host}/plugins/*")).startswith("not authenticated: ")
+
+
 @pytest.mark.parametrize(
     ("form", "pattern"),
     [
@@ -54,7 +60,6 @@ def test_too_broad(form: str, pattern: str) -> None:
         ("git", "https://*.example.co.uk/plugins/*"),
         ("git", "file:///srv/git/*"),
         ("oci", "registry.example.com/plugins/*"),
-        ("oci", "localhost:5000/plugins/**"),
         ("local", "/srv/components/**"),
         ("local", "/tmp/mine/*"),
         ("local", "/home/me/components/*"),
