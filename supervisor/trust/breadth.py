@@ -18,8 +18,8 @@ def breadth_warning(source: TrustSource) -> str:
     if isinstance(source, LocalSource):
         return _local(source)
     if isinstance(source, GitSource):
-        if source.url.scheme == "file":
-            return _local(LocalSource(source.index, source.origin, source.url.path))
+        if source.place is not None:
+            return _local(source.place)
         return _host(source.url.host) or _first(source.url.path, "whoever may have a repository on that host")
     if isinstance(source, OciSource):
         return (

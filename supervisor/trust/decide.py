@@ -61,8 +61,9 @@ def decide_trust(
 ) -> TrustDecision:
     """Decide on a package by its origin and its verified signers; the first entry that covers it is the rule.
 
-    `exposed` is what `supervisor.trust.local` found of a path; None where nobody looked, and then no `local` entry
-    covers anything. Dev mode is what somebody has said of this run or host: it stands where nothing is trusted.
+    `exposed` is what `supervisor.trust.local` found of a path; None where nobody looked, and then no entry of a path on
+    this machine (`local`, or `git` with file://) covers anything. Dev mode is what somebody has said of this run or
+    host: it stands where nothing is trusted.
     """
     revoked = frozenset(each.key.blob for each in sources if isinstance(each, KeySource) and each.revoked)
     place = _place(provenance)
@@ -110,7 +111,7 @@ def _miss(
 ) -> Miss | None:
     """Return why an entry doesn't cover a place, None where it does."""
     if isinstance(source, GitSource) and isinstance(place, GitUrl):
-        return source.miss(place, branch)
+        return source.miss(place, branch) or (_exposure(source.place, exposed) if source.place is not None else None)
     if isinstance(source, OciSource) and isinstance(place, OciName):
         return source.miss(place)
     if isinstance(source, LocalSource) and isinstance(place, str):

@@ -11,11 +11,11 @@ from ipc.errors import ConfigError
 from ipc.struct import Struct
 from supervisor.packages.contents import SIGNATURE_FILE, Contents
 from supervisor.packages.directory import read_directory, read_signatures
-from supervisor.packages.provenance import Provenance
+from supervisor.packages.provenance import Fetched, Provenance
 from supervisor.terminal import visible
 from supervisor.trust.decide import Exposure, TrustDecision, decide_trust
 from supervisor.trust.level import TrustLevel
-from supervisor.trust.local import exposed_files, open_place
+from supervisor.trust.local import exposed_files, exposures_of, open_place
 from supervisor.trust.sources import KeySource, TrustSource
 
 if TYPE_CHECKING:
@@ -64,19 +64,12 @@ def judge_directory(directory: str, sources: Sequence[TrustSource], *, dev: bool
     return JudgedDirectory(decision, provenance, contents, signers, notes)
 
 
-def judge_package(
-    contents: Contents,
-    signatures: bytes,
-    provenance: Provenance,
-    sources: Sequence[TrustSource],
-    *,
-    dev: bool = False,
-    exposed: Sequence[Exposure] | None = None,
-) -> TrustDecision:
-    """Decide on a package that was fetched; `exposed` as for `decide_trust`, of where it came from."""
+def judge_fetched(fetched: Fetched, sources: Sequence[TrustSource], *, dev: bool = False) -> TrustDecision:
+    """Decide on a package that was just fetched: its origin, its signatures, and who could have exchanged it there."""
     keys = any(isinstance(source, KeySource) for source in sources)
-    signers = _verify(contents, signatures)[0] if keys else ()
-    return _decide(provenance, signers, sources, dev, exposed)
+    signers = _verify(fetched.contents, fetched.signatures)[0] if keys else ()
+    files = [file.path for file in fetched.contents.files]
+    return _decide(fetched.provenance, signers, sources, dev, exposures_of(fetched.provenance, files))
 
 
 def require_judged(judged: JudgedDirectory, manifest: Manifest) -> str:

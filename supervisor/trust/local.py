@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from typing import Final
 
 from ipc.errors import ConfigError
+from supervisor.packages.provenance import Provenance
 from supervisor.terminal import visible
 from supervisor.trust.decide import Exposure
 
 _STEP: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
+_ENTRIES_MAX: Final = 10_000
 
 
 def open_place(real_path: str) -> tuple[int, tuple[Exposure, ...]]:
@@ -53,19 +55,63 @@ def exposed_files(directory: int, real_path: str, files: Sequence[str]) -> tuple
     return tuple(exposed)
 
 
-def exposed_archive(real_path: str) -> tuple[Exposure, ...]:
-    """Return who else could have exchanged an archive: its directories on the way, and the file itself."""
-    directory, exposed = open_place(os.path.dirname(real_path))
+def exposures_of(provenance: Provenance, files: Sequence[str] = ()) -> tuple[Exposure, ...] | None:
+    """Return who else could have exchanged what came from a path of this machine; None for what came from elsewhere.
+
+    `files` are those of a directory's package. A path that isn't a real one, or is gone, is exposed itself.
+    """
+    path = _path_of(provenance)
+    if path is None:
+        return None
+    directory = os.path.dirname(path) if provenance.kind == "archive" else path
     try:
-        return (*exposed, *exposed_files(directory, os.path.dirname(real_path), (os.path.basename(real_path),)))
+        if os.path.realpath(path) != path:
+            return (Exposure(path, f"is really {os.path.realpath(path)}"),)
+        descriptor, exposed = open_place(directory)
+    except ConfigError as error:
+        return (Exposure(path, f"can't be looked at: {error.message}"),)
+    try:
+        if provenance.kind == "archive":
+            files = (os.path.basename(path),)
+        elif provenance.kind == "git":
+            files = _of_repository(directory)
+        if len(files) > _ENTRIES_MAX:
+            return (Exposure(path, f"holds more than the {_ENTRIES_MAX} entries that are looked at"),)
+        return (*exposed, *exposed_files(descriptor, directory, files))
     finally:
-        os.close(directory)
+        os.close(descriptor)
+
+
+def _path_of(provenance: Provenance) -> str | None:
+    if provenance.kind in ("directory", "archive"):
+        return provenance.url
+    url = provenance.url.removeprefix("git+")
+    return url.removeprefix("file://") if url.startswith("file:///") else None
+
+
+def _of_repository(directory: str) -> tuple[str, ...]:
+    """Return what decides which commit a branch of a repository is: what lies at its top, and its references.
+
+    Objects aren't among it: they are called by their digests.
+    """
+    found: list[str] = []
+    for top in ("", ".git"):
+        try:
+            names = os.listdir(os.path.join(directory, top))
+        except OSError:
+            continue
+        found.extend(os.path.join(top, name) for name in names)
+        for inner, directories, files in os.walk(os.path.join(directory, top, "refs")):
+            found.extend(os.path.relpath(os.path.join(inner, name), directory) for name in (*directories, *files))
+    return tuple(found)
 
 
 def _look(exposed: list[Exposure], path: str, status: os.stat_result) -> None:
     """Note a path that others than root and this user may write: its owner, its group, or everybody."""
     if status.st_uid not in (0, os.getuid()):
         exposed.append(Exposure(path, f"belongs to uid {status.st_uid}"))
+    elif stat.S_ISLNK(status.st_mode):
+        exposed.append(Exposure(path, "is a link, and what it leads to isn't looked at"))
     elif status.st_mode & _WRITABLE_BY_OTHERS:
         mode = stat.S_IMODE(status.st_mode)
         exposed.append(Exposure(path, f"is writable by others (mode {mode:04o}); chmod go-w"))

@@ -48,6 +48,11 @@ class GitSource(Struct, frozen=True):
         """Return what it is called in approvals: its form and what it says."""
         return f"git {self.pattern}{f' branch {self.branch}' if self.branch else ''}"
 
+    @property
+    def place(self) -> LocalSource | None:
+        """Return where its repositories are, if that is on this machine: it is worth what its place is."""
+        return LocalSource(self.index, self.origin, self.url.path) if self.url.scheme == "file" else None
+
     def miss(self, url: GitUrl, branch: str) -> Miss | None:
         """Return why it doesn't cover what was fetched from this URL and branch, None where it does."""
         own = self.url
@@ -207,8 +212,8 @@ def writing_patterns(source: TrustSource) -> tuple[str, ...]:
     """Return the patterns of all paths whose writer decides what a source gives: no component is to write there."""
     if isinstance(source, LocalSource):
         return (_whole(source.pattern),)
-    if isinstance(source, GitSource) and source.url.scheme == "file":
-        path = source.url.path
+    if isinstance(source, GitSource) and source.place is not None:
+        path = source.place.pattern
         return (_whole(path),) if path.endswith("**") else (_whole(path), _whole(f"{path}.git"))
     return ()
 

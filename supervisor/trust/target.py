@@ -15,8 +15,8 @@ from supervisor.trust.decide import TrustDecision, decide_trust
 from supervisor.trust.git_url import parse_git_url
 from supervisor.trust.host_name import UnclearNameError
 from supervisor.trust.judge import judge_directory
-from supervisor.trust.local import exposed_archive
-from supervisor.trust.sources import TrustSource
+from supervisor.trust.local import exposures_of
+from supervisor.trust.sources import GitSource, TrustSource
 from supervisor.usage_error import UsageError
 
 
@@ -35,8 +35,11 @@ def check_target(target: str, branch: str | None, sources: Sequence[TrustSource]
     """Return whether a target would be trusted; raises ConfigError where there is nothing of that name."""
     remote = remote_provenance(target, branch)
     if remote is not None:
-        decision = decide_trust(remote, (), sources, dev=False, now_s=int(time.time()))
+        exposed = exposures_of(remote)
+        decision = decide_trust(remote, (), sources, dev=False, now_s=int(time.time()), exposed=exposed)
         facts = _read_as(remote)
+        if branch is None and isinstance(decision.nearest, GitSource) and decision.nearest.branch:
+            facts.append("asked about no branch; --branch B says which would be fetched")
         if decision.source is None:
             facts.append("signatures are looked at when it is fetched")
         return TrustAnswer(decision, remote, facts=tuple(facts))
@@ -52,7 +55,7 @@ def check_target(target: str, branch: str | None, sources: Sequence[TrustSource]
     if not os.path.isfile(target):
         raise ConfigError(f"{visible(target)}: neither a directory nor an archive")
     provenance = Provenance("archive", os.path.realpath(target))
-    exposed = exposed_archive(provenance.url)
+    exposed = exposures_of(provenance)
     decision = decide_trust(provenance, (), sources, dev=False, now_s=int(time.time()), exposed=exposed)
     return TrustAnswer(decision, provenance, facts=("judged by its path; its signatures are looked at on installing",))
 

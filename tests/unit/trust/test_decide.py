@@ -192,6 +192,17 @@ def test_a_place_counts_only_where_nobody_else_can_write() -> None:
     assert (unseen.level, unseen.nearest) == ("unknown", LOCAL)
 
 
+def test_a_repository_of_this_machine_is_worth_what_its_place_is() -> None:
+    """Exposed, or not looked at, it isn't trusted; one that is elsewhere needs no look."""
+    source = git_source(0, "a:1", "file:///srv/git/*")
+    origin = Provenance("git", "file:///srv/git/csv.git", branch="main")
+    assert decide(origin, sources=(source,)).level == "trusted"
+    for exposed in (None, (Exposure("/srv/git/csv.git/refs", "is writable by others"),)):
+        decision = decide(origin, sources=(source,), exposed=exposed)
+        assert (decision.level, decision.nearest) == ("unknown", source)
+    assert decide(FROM_GIT, exposed=None).level == "trusted"
+
+
 @pytest.mark.parametrize(
     ("pattern", "path", "covered"),
     [

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from ipc.errors import ConfigError
-from supervisor.trust.local import exposed_archive, exposed_files, open_place
+from supervisor.packages.provenance import Provenance
+from supervisor.trust.local import exposed_files, exposures_of, open_place
 
 
 @pytest.fixture
@@ -95,9 +96,50 @@ def test_an_archive_is_as_safe_as_its_directory(place: Path) -> None:
     archive = place / "a.tar.gz"
     archive.write_bytes(b"x")
     archive.chmod(0o644)
-    beneath = [each for each in exposed_archive(str(archive)) if each.path.startswith(str(place.parent))]
-    assert beneath == []
+    origin = Provenance("archive", str(archive))
+    assert _beneath(place, origin) == []
     archive.chmod(0o664)
     place.chmod(0o777)
-    beneath = [each for each in exposed_archive(str(archive)) if each.path.startswith(str(place.parent))]
-    assert [each.path for each in beneath] == [str(place), str(archive)]
+    assert _beneath(place, origin) == [str(place), str(archive)]
+
+
+def _beneath(place: Path, origin: Provenance, files: tuple[str, ...] = ()) -> list[str]:
+    exposed = exposures_of(origin, files)
+    assert exposed is not None
+    return [each.path for each in exposed if each.path.startswith(str(place.parent))]
+
+
+def test_a_repository_of_this_machine_is_as_safe_as_its_references(place: Path) -> None:
+    """Bare or not: its directory, what lies at its top, and each reference; through a link it isn't looked at."""
+    for url, top in ((f"file://{place}", place), (f"git+file://{place}", place / ".git")):
+        origin = Provenance("git", url)
+        (top / "refs" / "heads").mkdir(parents=True)
+        for path in (top, top / "refs", top / "refs" / "heads"):
+            path.chmod(0o755)
+        for path in (top / "HEAD", top / "refs" / "heads" / "main"):
+            path.write_text("x")
+            path.chmod(0o644)
+        assert _beneath(place, origin) == []
+        for path in (top / "HEAD", top / "refs", top / "refs" / "heads" / "main"):
+            mode = path.stat().st_mode
+            path.chmod(0o777)
+            assert _beneath(place, origin) == [str(path)]
+            path.chmod(mode)
+    (place.parent / "link").symlink_to(place)
+    linked = exposures_of(Provenance("git", f"file://{place.parent}/link"))
+    assert [each.path for each in linked or ()] == [f"{place.parent}/link"]
+    (place / "HEAD").unlink()
+    (place / "HEAD").symlink_to("refs/heads/main")
+    assert _beneath(place, Provenance("git", f"file://{place}")) == [str(place / "HEAD")]
+
+
+def test_what_is_elsewhere_or_gone(place: Path) -> None:
+    """Of another host nothing is looked at; a path that isn't there is exposed, and so is a file of it."""
+    for kind, url in (("git", "https://h.example/x"), ("oci", "h.example/x"), ("git", "file://other/x")):
+        assert exposures_of(Provenance(kind, url)) is None
+    gone = exposures_of(Provenance("directory", f"{place}/gone"))
+    assert [each.path for each in gone or ()] == [f"{place}/gone"]
+    directory = Provenance("directory", str(place))
+    assert _beneath(place, directory, ("a.wasm", "data/words")) == []
+    (place / "a.wasm").chmod(0o666)
+    assert _beneath(place, directory, ("a.wasm", "data/words")) == [str(place / "a.wasm")]
