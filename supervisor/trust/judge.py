@@ -29,7 +29,7 @@ class JudgedDirectory(Struct, frozen=True):
     decision: TrustDecision
     provenance: Provenance
     contents: Contents | None
-    """None where it is no package: then it isn't trusted."""
+    """None where it is no package, or wasn't read since nothing in it could have changed the decision."""
     signers: tuple[PublicKey, ...] = ()
     """The keys of the signatures that hold for exactly these contents."""
     notes: tuple[str, ...] = ()
@@ -41,27 +41,33 @@ class JudgedDirectory(Struct, frozen=True):
         return self.decision.level == "trusted"
 
 
-def judge_directory(directory: str, sources: Sequence[TrustSource], *, dev: bool = False) -> JudgedDirectory:
-    """Decide on a component directory; it is read through one descriptor, so that what was judged is one thing."""
+def judge_directory(
+    directory: str, sources: Sequence[TrustSource], *, dev: bool = False, always_read: bool = False
+) -> JudgedDirectory:
+    """Decide on a component directory; it is read through one descriptor, so that what was judged is one thing.
+
+    Where neither its place nor a signature could make it trusted it isn't read, unless `always_read`.
+    """
     real_path = os.path.realpath(directory)
     provenance = Provenance("directory", real_path, fetched_ns=time.time_ns())
     descriptor, exposed = open_place(real_path)
     try:
+        signatures, notes = _signatures(descriptor, sources)
+        decision = _decide(provenance, (), sources, dev, exposed)
+        if not (signatures or decision.source is not None or always_read):
+            return JudgedDirectory(decision, provenance, None, notes=notes)
         contents, why_not = _read(descriptor, directory)
-        signers: tuple[PublicKey, ...] = ()
-        notes: tuple[str, ...] = ()
-        if contents is not None:
-            if any(isinstance(source, KeySource) for source in sources):
-                signers, notes = _signers(descriptor, contents)
-            exposed = (*exposed, *exposed_files(descriptor, real_path, [file.path for file in contents.files]))
+        if contents is None:
+            level: TrustLevel = "dev" if dev else "unknown"
+            nothing = TrustDecision(level, "dev mode" if dev else "", f"it is no package: {why_not}")
+            return JudgedDirectory(nothing, provenance, None)
+        files = [file.path for file in contents.files]
+        exposed = (*exposed, *exposed_files(descriptor, real_path, files))
     finally:
         os.close(descriptor)
-    if contents is None:
-        level: TrustLevel = "dev" if dev else "unknown"
-        nothing = TrustDecision(level, "dev mode" if dev else "", f"it is no package: {why_not}")
-        return JudgedDirectory(nothing, provenance, None)
+    signers, void = _verify(contents, signatures)
     decision = _decide(provenance, signers, sources, dev, exposed)
-    return JudgedDirectory(decision, provenance, contents, signers, notes)
+    return JudgedDirectory(decision, provenance, contents, signers, (*notes, *void))
 
 
 def judge_fetched(fetched: Fetched, sources: Sequence[TrustSource], *, dev: bool = False) -> TrustDecision:
@@ -102,13 +108,14 @@ def _read(descriptor: int, name: str) -> tuple[Contents | None, str]:
         return None, error.message.replace(own, visible(name))
 
 
-def _signers(descriptor: int, contents: Contents) -> tuple[tuple[PublicKey, ...], tuple[str, ...]]:
-    """Return who has signed a directory, and what is wrong with its signatures: without any it is a package too."""
-
+def _signatures(descriptor: int, sources: Sequence[TrustSource]) -> tuple[bytes, tuple[str, ...]]:
+    """Return a directory's signatures, and what is wrong with their file; b"" where no key is trusted here."""
+    if not any(isinstance(source, KeySource) for source in sources):
+        return b"", ()
     try:
-        return _verify(contents, read_signatures(f"/proc/self/fd/{descriptor}"))
+        return read_signatures(f"/proc/self/fd/{descriptor}"), ()
     except ConfigError as error:
-        return (), (error.message,)
+        return b"", (error.message,)
 
 
 def _verify(contents: Contents, signatures: bytes) -> tuple[tuple[PublicKey, ...], tuple[str, ...]]:

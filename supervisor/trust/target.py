@@ -91,7 +91,7 @@ def _read_as(provenance: Provenance) -> list[str]:
 
 
 def _directory(target: str, sources: Sequence[TrustSource]) -> TrustAnswer:
-    judged = judge_directory(target, sources)
+    judged = judge_directory(target, sources, always_read=True)
     facts = []
     if judged.provenance.url != os.path.abspath(target):
         facts.append(f"it is really {judged.provenance.url}")

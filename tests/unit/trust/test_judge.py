@@ -51,6 +51,16 @@ def test_what_is_no_package_is_not_trusted(package: Path) -> None:
     assert "no Component.toml" in judge_directory(str(package), (_here(package),)).decision.reason
 
 
+def test_what_can_not_be_trusted_is_not_read(package: Path) -> None:
+    """A directory of whatever size costs nothing where no place and no signature speaks for it."""
+    elsewhere = LocalSource(0, "a:1", "/srv/components/*")
+    (package / "Component.toml").unlink()
+    judged = judge_directory(str(package), (elsewhere,))
+    assert (judged.decision.level, judged.contents) == ("unknown", None)
+    assert judged.decision.reason == "no entry of [[trust.sources]] covers it"
+    assert "no package" in judge_directory(str(package), (elsewhere,), always_read=True).decision.reason
+
+
 def test_what_was_fetched_is_judged_by_where_it_came_from(package: Path) -> None:
     """A directory's place is looked at, down to each file; a repository elsewhere by its URL alone."""
     contents = read_directory(str(package))
