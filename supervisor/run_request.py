@@ -39,6 +39,10 @@ class RunRequest(Struct, frozen=True):
     limits: WorkerLimits
     engine: EngineSettings
     approval: str
+    trust_rule: str = ""
+    """Of what is trusted: the entry of the host's settings that says so, with file and line."""
+    package_digest: str = ""
+    """Of what was judged as a package: what it is called, by all its bytes."""
     granted_sha256: str = ""
     """The program's bytes that a person said yes to; empty where nobody was asked."""
     quota: QuotaLimits = DEFAULT_LIMITS

@@ -220,6 +220,7 @@ def begin_run(
                 "wasm_kind": artifact.record.wasm_kind,
                 "run_as": host.options.run_as.name,
                 **({"imports_all_of": "wasi:sockets"} if is_habit(artifact.record.imports) else {}),
+                **_trusted(request),
                 **_called(request),
             },
         )
@@ -261,6 +262,13 @@ def begin_run(
         worker.release()
         raise
     return BegunRun(loop, worker, request, base, tally, recovery, started_s)
+
+
+def _trusted(request: RunRequest) -> dict[str, object]:
+    """Return what is on record of why it is trusted: the whole rule, of which `approval` holds the beginning."""
+    if not request.trust_rule:
+        return {}
+    return {"trusted_by": request.trust_rule, "package": request.package_digest}
 
 
 def _called(request: RunRequest) -> dict[str, object]:

@@ -117,11 +117,14 @@ def granted_component(
         host.record(AuditEvent("run_refused", component=name, decision="denied", reason=reason, actor=actor()))
         return None
     granted, approval, granted_sha256 = decision
+    trust_rule = package_digest = ""
     if judged is not None and judged.trusted:
         from supervisor.trust.judge import require_judged
 
         # Whoever said yes, the records will say that these bytes are trusted: so they are those that run.
         granted_sha256 = require_judged(judged, manifest)
+        trust_rule = judged.decision.rule
+        package_digest = judged.contents.digest if judged.contents is not None else ""
     refuse_broad(granted, own)
     document = policy_document(
         bound,
@@ -157,6 +160,8 @@ def granted_component(
         quota=quota_limits(resolution.quota.limits(), limits),
         engine=EngineSettings(fuel=limits.fuel is not None),
         approval=approval,
+        trust_rule=trust_rule,
+        package_digest=package_digest,
         granted_sha256=granted_sha256,
         ask=args.ask,
         learn=args.write_manifest is not None,

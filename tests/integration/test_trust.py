@@ -64,6 +64,9 @@ def test_what_lies_in_a_trusted_place_is_asked_nothing(run, host, component: Pat
     assert {record["event"] for record in of_run} >= {"worker_starting", "file_access", "worker_ended"}
     starting = next(record for record in of_run if record["event"] == "worker_starting")
     assert starting["approval"] == f"trusted: local {pattern}"
+    assert starting["detail"]["trusted_by"] == f"trust.sources[0] local {pattern} ({config}:3)"
+    checked = run.other_command("trust", "check", component, "--config", config, "--json").document()
+    assert starting["detail"]["package"] == checked["digest"]
 
     elsewhere = run.command_line.directory / "elsewhere"
     shutil.copytree(component, elsewhere)
