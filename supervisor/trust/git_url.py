@@ -103,6 +103,8 @@ def _in_scp_form(text: str, pattern: bool) -> GitUrl:
     match = _SCP.fullmatch(text)
     if match is None or match["path"].startswith(":"):
         raise UnclearNameError("it is no URL; write https://HOST/PATH, ssh://USER@HOST/PATH or USER@HOST:PATH")
+    if "%" in match["path"]:
+        raise UnclearNameError("its path holds a %, which means itself here; write ssh://USER@HOST/PATH")
     user = "" if match["user"] is None else _read_user(match["user"], "ssh", pattern)
     host, port = read_authority(match["host"], DEFAULT_PORTS["ssh"], pattern)
     return GitUrl("ssh", user, host, port, _read_path("/" + match["path"].removeprefix("/"), pattern, ssh=True))
@@ -113,6 +115,8 @@ def _read_path(text: str, pattern: bool, ssh: bool) -> str:
     if not path:
         raise UnclearNameError("it names a host and no repository" if not pattern else "it names no path")
     segments = path[1:].split("/")
+    if pattern and any("**" in segment and segment != "**" for segment in segments):
+        raise UnclearNameError("** is a whole segment of a path, and nothing else stands beside it")
     form = _SEGMENT_PATTERN if pattern else _SEGMENT
     for segment in segments:
         _refuse_segment(segment, form)
@@ -122,8 +126,6 @@ def _read_path(text: str, pattern: bool, ssh: bool) -> str:
         _refuse_segment(segments[-1], form)
     if ssh and segments[0].startswith("-"):
         raise UnclearNameError("its path begins with -, which could be taken for an option")
-    if pattern and any("**" in segment and segment != "**" for segment in segments):
-        raise UnclearNameError("** is a whole segment of a path, and nothing else stands beside it")
     return "/" + "/".join(_ENCODED.sub(lambda found: found[0].upper(), segment) for segment in segments)
 
 

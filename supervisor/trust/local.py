@@ -74,6 +74,9 @@ def exposures_of(provenance: Provenance, files: Sequence[str] = ()) -> tuple[Exp
         if provenance.kind == "archive":
             files = (os.path.basename(path),)
         elif provenance.kind == "git":
+            elsewhere = _leading_away(directory)
+            if elsewhere:
+                return (Exposure(elsewhere, "leads to a repository elsewhere"),)
             files = _of_repository(directory)
         if len(files) > _ENTRIES_MAX:
             return (Exposure(path, f"holds more than the {_ENTRIES_MAX} entries that are looked at"),)
@@ -87,6 +90,13 @@ def _path_of(provenance: Provenance) -> str | None:
         return provenance.url
     url = provenance.url.removeprefix("git+")
     return url.removeprefix("file://") if url.startswith("file:///") else None
+
+
+def _leading_away(directory: str) -> str:
+    """Return the file by which a directory only stands for another repository (gitrepository-layout(5)), or ""."""
+    candidates = (".git", "commondir", ".git/commondir")
+    found = (os.path.join(directory, name) for name in candidates)
+    return next((path for path in found if os.path.isfile(path)), "")
 
 
 def _of_repository(directory: str) -> tuple[str, ...]:

@@ -119,6 +119,8 @@ class LocalSource(Struct, frozen=True):
 
     def miss(self, real_path: str) -> Miss | None:
         """Return why it doesn't cover this real path, None where it does; who may write there is another question."""
+        if any(segment in ("", ".", "..") for segment in real_path.split("/")[1:]) or not real_path.startswith("/"):
+            return Miss("its path isn't a real one")
         if _parsed(self.pattern).matches(real_path):
             return None
         return Miss(f"it is really {real_path}", _common(self.fixed_part, real_path))

@@ -104,21 +104,44 @@ def test_trust_changes_nothing_but_the_question(run, host, component: Path) -> N
 
 @pytest.mark.needs_user  # root's warden is another user, who can't write there anyhow
 def test_a_trusted_component_can_not_change_what_is_trusted(run, host, component: Path) -> None:
-    """It may ask to write where it lies, and is granted that: the place stays closed, so it can't grant itself more."""
-    manifest = MANIFEST.format(data=component) + f'write = ["{component.parent}/**", "{run.directory}/**"]\n'
-    target = "Component.toml"
-    (component / "Component.toml").write_text(
-        manifest.replace('"cat", "/data/a.txt"', f'"write", "/data/{target}", "x"')
+    """Granted all that it asks, it can't rewrite itself, add, move or link a component into the place, or move it."""
+    place, work = component.parent, run.directory
+    tries = (
+        ("mkdir", place / "more"),
+        ("rename", work / "evil", place / "evil"),
+        ("rename", work / "data" / "a.txt", component / "a.txt"),
+        ("link", work / "less.toml", component / "less.toml"),
+        ("symlink", "tool.wasm", component / "other.wasm"),
+        ("append", component / "tool.wasm", "x"),
+        ("unlink", component / "tool.wasm"),
+        ("write", component / "Component.toml", "x"),
     )
-    config = host(f'[[trust.sources]]\nlocal = "{component.parent}/**"\n')
-    before = (component / target).read_bytes()
+    (work / "evil").mkdir()
+    run.file("less.toml", "x")
+    words = [f'"{word}"' for each in tries for word in (*map(str, each), ",")][:-1]
+    everything = f'["{place}/**", "{work}/**"]'
+    manifest = MANIFEST.format(data=component).replace('"cat", "/data/a.txt"', ", ".join(words))
+    (component / "Component.toml").write_text(manifest + f"write = {everything}\n")
+    manifest = (component / "Component.toml").read_text().replace(f'["{component}/*.txt"]', everything)
+    (component / "Component.toml").write_text(manifest)
+
+    def names() -> list[str]:
+        return sorted(str(path.relative_to(place)) for path in place.rglob("*"))
+
+    config = host(f'[[trust.sources]]\nlocal = "{place}/**"\n')
+    before = names(), [path.read_bytes() for path in sorted(component.iterdir())]
     result = run(component, "--config", config)
-    assert result.code != 0
-    assert "[A1301" in result.stderr
-    assert (component / target).read_bytes() == before
+    assert b": ok" not in result.stdout
+    assert len(result.stdout.splitlines()) == len(tries), result.stdout
+    assert (
+        f"{config}:3, trusted components come from there"
+        in run.other_command("audit", "query", "--json").stdout.decode()
+    )
+    assert (names(), [path.read_bytes() for path in sorted(component.iterdir())]) == before
     control = run(component, "--grant", "asked")
-    assert control.code == 0, control.stderr
-    assert (component / target).read_bytes() != before
+    assert control.stdout.count(b": ok") >= len(tries) - 1, control.stdout  # a directory isn't moved under wider rules
+    assert names() != before[0]
+    assert (component / "Component.toml").read_text() == "x"
 
 
 @pytest.mark.any_user  # ssh-keygen wants a user with a name

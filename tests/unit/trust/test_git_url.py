@@ -193,6 +193,7 @@ UNCLEAR = [
     "ssh://git@git.example.com/-oProxy/csv",
     "git@git.example.com:-plugins/csv",
     "git@git.example.com:plugins/../csv",
+    "git@git.example.com:plugins/a%20b",
     "https://git.example.com/plugins/" + "x" * 3000,
 ]
 
@@ -223,7 +224,13 @@ def test_what_could_be_read_in_two_ways_is_refused(url: str) -> None:
     "pattern",
     [
         *("http://git.example.com/*", "git://git.example.com/*", "https://git.example.com", "https://git.example.com/"),
-        *("https://**.example.com/x", "https://**/x", "https://git.example.com/a**", "https://git.example.com/***"),
+        *(
+            "https://**.example.com/x",
+            "https://**/x",
+            "https://git.example.com/a**",
+            "https://git.example.com/**.git",
+            "https://git.example.com/***",
+        ),
         *("https://git.example.com/[ab]", "https://git.example.com/a?", "https://alice@git.example.com/*", "*"),
         *("git.example.com/plugins/*", "https://git.example.com:*/x", "ht*://git.example.com/x", "https://[::*]/x"),
         *("ssh://*@git.example.com/x", "https://git.example.com/../*", "https://g\u0456t.example.com/*"),

@@ -128,6 +128,9 @@ def test_a_repository_of_this_machine_is_as_safe_as_its_references(place: Path) 
     (place.parent / "link").symlink_to(place)
     linked = exposures_of(Provenance("git", f"file://{place.parent}/link"))
     assert [each.path for each in linked or ()] == [f"{place.parent}/link"]
+    (place / ".git" / "commondir").write_text("/elsewhere")
+    assert _beneath(place, Provenance("git", f"file://{place}")) == [str(place / ".git" / "commondir")]
+    (place / ".git" / "commondir").unlink()
     (place / "HEAD").unlink()
     (place / "HEAD").symlink_to("refs/heads/main")
     assert _beneath(place, Provenance("git", f"file://{place}")) == [str(place / "HEAD")]
