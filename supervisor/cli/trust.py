@@ -94,6 +94,8 @@ def _check(settings: Settings, args: argparse.Namespace) -> int:
         print(visible(f"  {decision.reason}"))
     for line in answer.facts:
         print(visible(f"  {line}"))
+    if answer.to_trust:
+        print(visible(f"  to trust it: {answer.to_trust}   in an entry of [[trust.sources]] in airssys.toml"))
     if warning:
         print(visible(f"  warning: {warning}"), file=sys.stderr)
     return 0 if trusted else EX_NOPERM
@@ -111,6 +113,7 @@ def _answer_json(target: str, answer: TrustAnswer, warning: str) -> dict[str, ob
         "rule": None if decision.source is None else to_json(decision.source),
         "reason": decision.reason,
         "nearest": None if decision.nearest is None else to_json(decision.nearest),
+        "to_trust": answer.to_trust or None,
         "digest": answer.digest or None,
         "signers": list(answer.signers),
         "warnings": [warning] if warning else [],

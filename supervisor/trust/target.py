@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import time
 from collections.abc import Sequence
 
 from ipc.errors import ConfigError
+from ipc.policy.patterns import literal_pattern_text
 from ipc.struct import Struct
 from supervisor.packages.provenance import Provenance
 from supervisor.terminal import visible
 from supervisor.trust.decide import TrustDecision, decide_trust
-from supervisor.trust.git_url import parse_git_url
+from supervisor.trust.git_url import GitUrl, parse_git_url
 from supervisor.trust.host_name import UnclearNameError
 from supervisor.trust.judge import judge_directory
 from supervisor.trust.local import exposures_of
-from supervisor.trust.sources import GitSource, TrustSource
+from supervisor.trust.sources import GitSource, LocalSource, TrustSource
 from supervisor.usage_error import UsageError
 
 
@@ -29,6 +31,21 @@ class TrustAnswer(Struct, frozen=True):
     signers: tuple[str, ...] = ()
     """Fingerprints of the keys whose signatures hold."""
     facts: tuple[str, ...] = ()
+
+    @property
+    def to_trust(self) -> str:
+        """Return the key and value of the narrowest entry that would cover it; "" where none is lacking or would do."""
+        nearest = self.decision.nearest
+        exposed = isinstance(nearest, LocalSource) and nearest.miss(self.provenance.url) is None
+        if self.decision.source is not None or exposed:
+            return ""
+        if self.provenance.kind == "oci":
+            return f'oci = "{self.provenance.url}"'
+        if self.provenance.kind == "git":
+            url = _parsed(self.provenance)
+            return f'git = "{url.text}"' if url is not None else ""
+        pattern = literal_pattern_text(self.provenance.url)
+        return f"local = {json.dumps(pattern, ensure_ascii=False)}" if pattern.isprintable() else ""
 
 
 def check_target(target: str, branch: str | None, sources: Sequence[TrustSource]) -> TrustAnswer:
@@ -49,7 +66,7 @@ def check_target(target: str, branch: str | None, sources: Sequence[TrustSource]
         return _directory(target, sources)
     if not os.path.lexists(target):
         raise ConfigError(
-            f"{visible(target)}: there is nothing of this name, and it is no URL",
+            f"{visible(target) or repr(target)}: there is nothing of this name, and it is no URL",
             hint="name a directory, an archive, https://HOST/PATH, USER@HOST:PATH or oci://HOST/NAME",
         )
     if not os.path.isfile(target):
@@ -81,13 +98,15 @@ def remote_provenance(text: str, branch: str | None) -> Provenance | None:
 
 def _read_as(provenance: Provenance) -> list[str]:
     """Return what a URL really says, where that may not be what it seems to say."""
-    if provenance.kind != "git":
-        return []
+    url = _parsed(provenance) if provenance.kind == "git" else None
+    return [f"read as {url.text}"] if url is not None and url.text != provenance.url else []
+
+
+def _parsed(provenance: Provenance) -> GitUrl | None:
     try:
-        text = parse_git_url(provenance.url).text
+        return parse_git_url(provenance.url)
     except UnclearNameError:
-        return []
-    return [f"read as {text}"] if text != provenance.url else []
+        return None
 
 
 def _directory(target: str, sources: Sequence[TrustSource]) -> TrustAnswer:

@@ -56,8 +56,12 @@ def test_the_answers() -> None:
     trick = check_target("https://git.example.com@evil.com/plugins/csv", "main", SOURCES)
     assert trick.decision.level == "unknown"
     assert "read as https://evil.com/plugins/csv" in trick.facts
+    assert trick.to_trust == 'git = "https://evil.com/plugins/csv"'
+    assert trusted.to_trust == ""
     plain = check_target("http://git.example.com/plugins/csv", "main", SOURCES)
     assert "not authenticated" in plain.decision.reason
+    assert plain.to_trust == ""
+    assert check_target("oci://h.example/a:1", None, SOURCES).to_trust == 'oci = "h.example/a"'
     assert check_target("oci://registry.example.com/plugins/csv", None, SOURCES).decision.source == SOURCES[2]
 
 
@@ -71,7 +75,9 @@ def test_an_archive_is_judged_by_its_path(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(archive)
     assert check_target(str(tmp_path / "link"), None, (source,)).decision.source == source
     archive.chmod(0o666)
-    assert check_target(str(archive), None, (source,)).decision.level == "unknown"
+    exposed = check_target(str(archive), None, (source,))
+    assert (exposed.decision.level, exposed.to_trust) == ("unknown", "")
+    assert check_target(str(archive), None, ()).to_trust == f'local = "{archive.resolve()}"'
 
 
 def test_what_is_not_there_is_told(tmp_path: Path) -> None:
