@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ipc.policy.patterns import parse_pattern
 from supervisor.trust.breadth import breadth_warning
-from supervisor.trust.sources import KeySource, LocalSource, TrustSource
+from supervisor.trust.sources import GitSource, KeySource, LocalSource, TrustSource, writing_patterns
 
 if TYPE_CHECKING:
     from supervisor.settings import Settings
@@ -18,8 +18,12 @@ def source_warnings(source: TrustSource, settings: Settings, now_s: int) -> tupl
     found = [breadth_warning(source)]
     if isinstance(source, KeySource) and not source.revoked:
         found.append(_of_key(source, settings, now_s))
-    if isinstance(source, LocalSource):
-        found.extend(_of_place(source, settings))
+    place = source.place if isinstance(source, GitSource) else source if isinstance(source, LocalSource) else None
+    if place is not None:
+        found.append(_of_link(place))
+    data = os.path.join(os.path.realpath(settings.directories.data), "component")
+    if any(parse_pattern(pattern).matches(data) for pattern in writing_patterns(source)):
+        found.append(f"components can't write their own data in {os.path.dirname(data)}: it trusts what lies there")
     return tuple(warning for warning in found if warning)
 
 
@@ -32,14 +36,7 @@ def _of_key(source: KeySource, settings: Settings, now_s: int) -> str:
     return f"it trusts nothing: {state}" if state else ""
 
 
-def _of_place(source: LocalSource, settings: Settings) -> list[str]:
-    found = []
+def _of_link(source: LocalSource) -> str:
     fixed = source.fixed_part
     real = os.path.realpath(fixed)
-    if real != fixed:
-        found.append(f"it trusts nothing: {fixed} is really {real}; write that")
-    data = os.path.realpath(settings.directories.data)
-    probe = os.path.join(data, "component")
-    if parse_pattern(source.pattern).matches(probe) or parse_pattern(source.pattern).matches(data):
-        found.append(f"components can't write their own data in {data}: it trusts what lies there")
-    return found
+    return f"it trusts nothing: {fixed} is really {real}; write that" if real != fixed else ""
