@@ -22,7 +22,19 @@ with (
     import_hollow("uuid", UUID=_NoUUID, SafeUUID=types.SimpleNamespace(unknown=None)),
     import_hollow("msgspec.inspect", "msgspec.json", "msgspec.toml", "msgspec.yaml"),
 ):
-    from msgspec import Struct, ValidationError, convert, field, to_builtins
+    from msgspec import DecodeError, Struct, ValidationError, convert, field, to_builtins
+    from msgspec.msgpack import Decoder as MsgpackDecoder
     from msgspec.structs import asdict, force_setattr, replace
 
-__all__ = ["Struct", "ValidationError", "asdict", "convert", "field", "force_setattr", "replace", "to_builtins"]
+__all__ = [
+    "DecodeError",
+    "MsgpackDecoder",
+    "Struct",
+    "ValidationError",
+    "asdict",
+    "convert",
+    "field",
+    "force_setattr",
+    "replace",
+    "to_builtins",
+]

@@ -114,8 +114,10 @@ class HeadsFile:
 
     def write_last(self, head: Head) -> None:
         """Write the last durable record over the one before it."""
-        with contextlib.suppress(OSError):
+        try:  # noqa: SIM105 # half the time of suppress(), of which who waits for a record has all
             os.pwrite(self._descriptor, _line(head), 0)
+        except OSError:
+            pass
 
     def add_sealed(self, head: Head) -> None:
         """Add the head of a sealed segment, durably."""

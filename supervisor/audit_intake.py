@@ -94,15 +94,21 @@ class Intake:
             for _ in range(READ_FRAMES):
                 if self.group.full() and self.trouble is None:
                     return
-                frames = router.recv_multipart(zmq.NOBLOCK, copy=False)
+                # Asked first: that nothing has come is no error then, whose making takes longer than a message.
+                if not int(router.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+                    return
+                address = router.recv(zmq.NOBLOCK)
+                frames = [router.recv(zmq.NOBLOCK, copy=False)]
+                while frames[-1].more:
+                    frames.append(router.recv(zmq.NOBLOCK, copy=False))
                 try:
                     key = str(frames[-1].get("User-Id")).encode("ascii")
                 except (zmq.ZMQError, KeyError):
                     continue
                 producer = self.producers.get(key)
                 if producer is not None:
-                    producer.address = frames[0].bytes
-                    self._take(router, key, producer, [frame.bytes for frame in frames[1:]])
+                    producer.address = address
+                    self._take(router, key, producer, [frame.bytes for frame in frames])
 
     def _take(self, router: zmq.Socket[bytes], key: bytes, producer: Producer, frames: list[bytes]) -> None:
         try:
@@ -137,7 +143,7 @@ class Intake:
             position = producer.accepted
             origin = Origin(producer.name, producer.stream.hex(), position)
             try:
-                event = producer.stamp.apply(protocol.unpack_event(packed)).within_bounds()
+                event = producer.stamp.apply(protocol.unpack_event(packed))
             except PeerProtocolError as error:
                 event = _refused(producer, [packed], str(error))
                 reply = Reply(protocol.REFUSED, producer.stream, position, str(error))
@@ -211,7 +217,8 @@ def answer(router: zmq.Socket[bytes], producer: Producer, reply: Reply) -> None:
     """Answer a producer, without ever waiting for it."""
     # A peer that reads nothing loses its answers, not its events: it asks again.
     with contextlib.suppress(zmq.ZMQError):
-        router.send_multipart([producer.address, protocol.pack_reply(reply)], zmq.NOBLOCK)
+        router.send(producer.address, zmq.NOBLOCK | zmq.SNDMORE)
+        router.send(protocol.pack_reply(reply), zmq.NOBLOCK)
 
 
 def _refused(producer: Producer, frames: list[bytes], why: str) -> AuditEvent:

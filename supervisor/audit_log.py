@@ -166,20 +166,21 @@ class AuditLog:
         with self._mutex:
             if self._dead is not None:
                 raise self._dead
-            with self._locked():
-                try:
-                    self._follow()
-                    yield
-                except OSError as error:
-                    raise self._unwritable(error) from None
+            self._lock()
+            try:
+                self._follow()
+                yield
+            except OSError as error:
+                raise self._unwritable(error) from None
+            finally:
+                fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _lock(self) -> None:
         deadline_s = time.monotonic() + self._lock_timeout_s
         while True:
             try:
                 fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
+                return
             except BlockingIOError:
                 if time.monotonic() > deadline_s:
                     raise AuditLogError(
@@ -187,10 +188,6 @@ class AuditLog:
                         hint=f"see who: fuser -v {os.path.join(self.directory, segments.LOCK_NAME)}",
                     ) from None
                 time.sleep(0.001)
-        try:
-            yield
-        finally:
-            fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
 
     @contextlib.contextmanager
     def _reading(self, name: str) -> Iterator[tuple[int, int]]:

@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import zmq
 
@@ -29,7 +29,7 @@ from supervisor.units import counted
 LOCAL_EVENTS = 4096
 STOP_WITHIN_NS = 500_000_000
 
-Subscriber = Callable[[Mapping[str, object]], None]
+Subscriber = Callable[[AuditRecord], None]
 
 
 class _Local(Struct):
@@ -108,7 +108,7 @@ class AuditWriter:
     def register(self, public_key: bytes, producer: str, stamp: ComponentStamp | None = None) -> None:
         """Let the holder of `public_key` (Z85) say things as `producer`; what `stamp` knows overrides what it says."""
         with self._changed:
-            self._intake.producers[public_key] = Producer(producer, stamp or ComponentStamp())
+            self._intake.producers[public_key] = Producer(producer, (stamp or ComponentStamp()).within_bounds())
 
     def new_client_keys(self, producer: str, stamp: ComponentStamp | None = None) -> tuple[bytes, bytes]:
         """Make and register a key pair for a producer; returns (public, secret), Z85."""
@@ -122,7 +122,7 @@ class AuditWriter:
             self._intake.producers.pop(public_key, None)
 
     def subscribe(self, callback: Subscriber) -> None:
-        """Have `callback` called with each durable record (`AuditRecord.to_map`), in order, in the writer's thread."""
+        """Have `callback` called with each durable record, in order, in the writer's thread."""
         with self._changed:
             self._subscribers = [*self._subscribers, callback]
 
@@ -239,7 +239,8 @@ class AuditWriter:
                 os.eventfd_read(self._wake_fd)
             if zap in ready:
                 self._intake.authenticate(zap)
-            self._intake.read(router)
+            if router in ready:
+                self._intake.read(router)
             self._take_locals()
             group = self._intake.group
             if group.entries or group.producers or self.trouble is not None:
@@ -343,10 +344,9 @@ class AuditWriter:
         if not subscribers:
             return
         for record in records:
-            values = record.to_map()
             for subscriber in subscribers:
                 try:
-                    subscriber(values)
+                    subscriber(record)
                 except Exception as error:
                     with self._changed:
                         self._subscribers = [s for s in self._subscribers if s is not subscriber]

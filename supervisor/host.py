@@ -15,11 +15,11 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 import ipc
 from ipc.audit.errors import AuditLogError
-from ipc.audit.event import AuditEvent
+from ipc.audit.event import AuditEvent, AuditRecord
 from ipc.errors import ConfigError
 from ipc.messages import AuditBudget, ConfinementPlan, WardenSetup
 from ipc.struct import Struct, field
@@ -70,7 +70,7 @@ class Host(Struct):
     supply: WardenSupply
     origin: str
     signals: socket.socket
-    records: deque[Mapping[str, object]] = field(default_factory=deque)
+    records: deque[AuditRecord] = field(default_factory=deque)
     records_ready: tuple[int, int] = (-1, -1)
     started: bool = False
     _cleanup: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
@@ -216,7 +216,7 @@ def open_host(
             records_ready=records_ready,
         )
 
-        def keep(record: Mapping[str, object]) -> None:
+        def keep(record: AuditRecord) -> None:
             host.records.append(record)
             wake()
 

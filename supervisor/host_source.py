@@ -70,10 +70,10 @@ class HostSource:
         records = self._host.records
         while records:
             record = records.popleft()
-            instance = record.get("instance")
-            if isinstance(instance, str) and instance in self._runs:
+            instance = record.event.instance
+            if instance in self._runs:
                 concerned[instance] = self._runs[instance]
-                concerned[instance].on_record(record)
+                concerned[instance].on_record(record.to_map())
         for run in concerned.values():
             run.show_fresh()
 

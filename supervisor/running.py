@@ -135,7 +135,7 @@ def _run(
         raise
     host.writer.flush()
     while host.records:
-        begun.tally.note(host.records.popleft())
+        begun.tally.note(host.records.popleft().to_map())
     on_denials(begun.tally)
     report, ended = begun.conclude(host.options.audit_directory)
     host.record(ended)

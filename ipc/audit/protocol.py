@@ -5,18 +5,20 @@ names the producer process (8 random bytes), `acked` is the last position that i
 it ever gave to a socket before this frame, `first_seq` the position of the first event here.
 
 Writer → producer: `[ACK, stream, seq]`, all up to `seq` is durable; `[REFUSED, stream, seq, why]`, that one was refused
-(the refusal is in the log in its place); `[WAIT, stream, milliseconds, why]`, send again after a while.
+(the refusal is in the log in its place); `[WAIT, stream, milliseconds, why]`, send again after a while. `why` is bytes.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 import msgpack
 
 from ipc.audit.event import DETAIL_DEPTH_MAX, MAX_COUNT, AuditEvent
+from ipc.audit.text import to_bytes
 from ipc.errors import PeerProtocolError
-from ipc.struct import Struct, replace
+from ipc.struct import DecodeError, MsgpackDecoder, Struct, replace
 
 VERSION = 1
 MAX_EVENT_BYTES = 16 * 1024
@@ -28,7 +30,9 @@ STREAM_ID_BYTES = 8
 ACK, REFUSED, WAIT = 1, 2, 3
 ZAP_DOMAIN = b"airssys.audit"
 
-_BATCH_DEPTH = 2
+# Their types bound the depth of what is decoded, before anything is built.
+_batch = MsgpackDecoder(tuple[int, bytes, int, int, int, list[bytes]])
+_reply = MsgpackDecoder(tuple[int, bytes, int, bytes])
 _EVENT_DEPTH = 1 + DETAIL_DEPTH_MAX
 
 
@@ -77,33 +81,30 @@ def unpack_batch(data: bytes) -> Batch:
     """Unpack what a producer sent; the events in it are still packed. PeerProtocolError for anything else."""
     if len(data) > MAX_FRAME_BYTES:
         raise PeerProtocolError(f"audit batch: {len(data)} bytes, at most {MAX_FRAME_BYTES} are read")
-    match _unpack(data, _BATCH_DEPTH, "audit batch"):
-        case [int(version), bytes(stream), int(acked), int(tried), int(first_seq), list(events)]:
-            if version != VERSION:
-                raise PeerProtocolError(f"audit batch: version {version}, this program speaks {VERSION}")
-            if (
-                len(stream) != STREAM_ID_BYTES
-                or not 0 <= acked < first_seq <= MAX_COUNT
-                or not acked <= tried <= MAX_COUNT
-            ):
-                raise PeerProtocolError("audit batch: stream or positions out of range")
-            if len(events) > MAX_BATCH_EVENTS or not all(type(event) is bytes for event in events):
-                raise PeerProtocolError(f"audit batch: expected at most {MAX_BATCH_EVENTS} packed events")
-            return Batch(stream, acked, tried, first_seq, events)
-    raise PeerProtocolError("audit batch: expected [version, stream, acked, tried, first_seq, events]")
+    try:
+        version, stream, acked, tried, first_seq, events = _batch.decode(data)
+    except DecodeError as error:
+        raise PeerProtocolError(f"audit batch: not what was agreed upon ({type(error).__name__})") from None
+    if version != VERSION:
+        raise PeerProtocolError(f"audit batch: version {version}, this program speaks {VERSION}")
+    if len(stream) != STREAM_ID_BYTES or not 0 <= acked < first_seq <= MAX_COUNT or not acked <= tried <= MAX_COUNT:
+        raise PeerProtocolError("audit batch: stream or positions out of range")
+    if len(events) > MAX_BATCH_EVENTS:
+        raise PeerProtocolError(f"audit batch: {len(events)} events, at most {MAX_BATCH_EVENTS} are read")
+    return Batch(stream, acked, tried, first_seq, events)
 
 
 def pack_reply(reply: Reply) -> bytes:
     """Pack an answer of the writer."""
-    return _pack([reply.kind, reply.stream, reply.number, reply.why])
+    return _pack([reply.kind, reply.stream, reply.number, to_bytes(reply.why)])
 
 
 def unpack_reply(data: bytes) -> Reply:
     """Unpack an answer of the writer; PeerProtocolError for anything else."""
     if len(data) <= MAX_FRAME_BYTES:
-        match _unpack(data, 1, "audit reply"):
-            case [int(kind), bytes(stream), int(number), str(why)]:
-                return Reply(kind, stream, number, why)
+        with contextlib.suppress(DecodeError):
+            kind, stream, number, why = _reply.decode(data)
+            return Reply(kind, stream, number, why.decode("utf-8", "surrogateescape"))
     raise PeerProtocolError("audit reply: expected [kind, stream, number, why]")
 
 
@@ -113,7 +114,9 @@ def _pack(value: object) -> bytes:
 
 
 def _unpack(data: bytes, max_depth: int, what: str) -> object:
-    check_depth(data, max_depth, what)
+    opening = data.translate(None, _OPENS_NOTHING)
+    if len(opening) > max_depth or opening.strip(_OPENS_A_LEVEL):
+        check_depth(data, max_depth, what)
     try:
         value: object = msgpack.unpackb(data, raw=False, strict_map_key=True, unicode_errors="surrogateescape")
     except (ValueError, msgpack.UnpackException) as error:
@@ -136,6 +139,10 @@ def _sizes() -> tuple[list[int], list[int]]:
 
 
 _FIXED, _WIDTH = _sizes()
+_OPENS_A_LEVEL = bytes((*range(0x80, 0xA0), *range(0xDC, 0xE0)))
+_OPENS_NOTHING = bytes(set(range(256)) - {*_OPENS_A_LEVEL, 0xC1, *range(0xC7, 0xCA), *range(0xD4, 0xD9)})
+"""All bytes but those that begin an array, a map, or what isn't allowed. Data with no others, and no more of the first
+two than may be open at a time, wherever they stand, is nowhere too deep: `check_depth` would take ten times longer."""
 
 
 def check_depth(data: bytes, max_depth: int, what: str) -> None:

@@ -1,8 +1,12 @@
 """The producer's end of the audit stream: events queue here until the writer of the log has made them durable.
 
-The socket lives in one thread. Callers put packed events into a bounded queue; a full queue makes them wait, and after
-their deadline they get an AuditError: nothing is ever dropped. What was not acknowledged is sent again after a
-reconnection, and after a second without progress on a new socket; the writer drops what it has already.
+Callers put packed events into a bounded queue; a full queue makes them wait, and after their deadline they get an
+AuditError: nothing is ever dropped. What was not acknowledged is sent again after a reconnection, and after a second
+without progress on a new socket; the writer drops what it has already.
+
+One thread at a time *leads*: it sends what is in the queue, and takes the answers. Who waits until something is durable
+leads, if nobody does: to wake another thread for that, and to be woken by it, takes longer than all that is done here
+(docs/adr/0023). Else a thread of the stream's own leads, until everything is acknowledged.
 """
 
 from __future__ import annotations
@@ -14,15 +18,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
-import zmq
-
+from ipc.audit.dealer import Dealer
 from ipc.audit.errors import AuditLogError
 from ipc.audit.event import AuditEvent
 from ipc.audit.protocol import (
     ACK,
     MAX_BATCH_BYTES,
     MAX_BATCH_EVENTS,
-    MAX_FRAME_BYTES,
     REFUSED,
     STREAM_ID_BYTES,
     WAIT,
@@ -60,21 +62,25 @@ class AuditClient:
     ) -> None:
         """Connect to `endpoint` (ipc://…) with Z85 CURVE keys (RFC 32); returns at once, the connection follows.
 
-        `on_progress` is called from the stream's thread when events became durable, or can't any more; it never waits.
+        `on_progress` is called by the thread that leads when events became durable, or can't any more; it never waits.
         """
-        self._endpoint = endpoint
-        self._keys = (server_key, public_key, secret_key)
         self._queue_events = queue_events
         self._queue_bytes = queue_bytes
         self._queue_deadline_s = queue_deadline_s
         self._on_progress = on_progress
         self._stream = os.urandom(STREAM_ID_BYTES)
-        self._changed = threading.Condition()
-        # Everything below is guarded by _changed, except what only the thread touches (_sent, the sockets).
+        lock = threading.Lock()
+        self._changed = threading.Condition(lock)
+        self._wanted = threading.Condition(lock)
+        """What the stream's own thread waits for."""
+        # Everything below is guarded by the lock, except what only who leads touches (_sent, _tried, the socket).
+        self._leads = False
+        self._followers = 0
         self._pending: deque[bytes] = deque()
         self._pending_bytes = 0
         self._acked = 0
         self._last = 0
+        self._progress_ns = 0
         self._refused: dict[int, str] = {}
         self._why_waiting = ""
         self._stopping = False
@@ -82,10 +88,7 @@ class AuditClient:
         self._sent = 0
         self._tried = 0
         self._not_before_ns = 0
-        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._context = zmq.Context()
-        # The context's threads start with its first socket: made here, so that a sandbox may be closed behind us.
-        self._socket, self._monitor = self._connect()
+        self._dealer = Dealer(endpoint, server_key, public_key, secret_key)
         self._thread = threading.Thread(target=self._run, name="audit-stream", daemon=True)
         self._thread.start()
 
@@ -93,7 +96,11 @@ class AuditClient:
 
     def record(self, event: AuditEvent) -> int:
         """Queue an event and return its position; waits while the queue is full, AuditError when it stays so."""
-        return self._enqueue(pack_event(event))
+        packed = pack_event(event)
+        with self._changed:
+            position = self._enqueue(packed)
+            self._call()
+            return position
 
     def try_record(self, event: AuditEvent) -> int | None:
         """As `record`, without ever waiting: None when the queue is full. For who asks `acknowledged` later."""
@@ -103,8 +110,8 @@ class AuditClient:
             if len(self._pending) >= self._queue_events or self._pending_bytes + len(packed) > self._queue_bytes:
                 return None
             position = self._append(packed)
-        self._wake()
-        return position
+            self._call()
+            return position
 
     @property
     def acknowledged(self) -> int:
@@ -118,22 +125,39 @@ class AuditClient:
         with self._changed:
             return self._refused.pop(position, None)
 
-    def record_durable(self, event: AuditEvent, timeout_s: float = 5.0) -> None:
-        """Return when the event is durable; AuditError when that can't be known within `timeout_s`, or it was refused.
+    def record_durable(self, event: AuditEvent, timeout_s: float = 5.0, before: list[AuditEvent] | None = None) -> None:
+        """Return when the event, and those `before` it, are durable; what was queued is taken out of `before`.
 
-        After an error the event may still come to be recorded: the caller must not do what it announces.
+        AuditError when that can't be known within `timeout_s`, or the event was refused. After an error it may still
+        come to be recorded: the caller must not do what it announces.
         """
-        deadline_s = time.monotonic() + timeout_s
-        position = self._enqueue(pack_event(event))
-        self._wait_for(position, deadline_s)
+        deadline_ns = time.monotonic_ns() + int(timeout_s * 1e9)
+        earlier = [pack_event(each) for each in before] if before else ()
+        packed = pack_event(event)
         with self._changed:
-            why = self._refused.pop(position, None)
-        if why is not None:
-            raise AuditLogError(f"the audit log refused the event: {why}")
+            if before:
+                for each in earlier:
+                    self._enqueue(each)
+                    del before[0]
+            position = self._enqueue(packed)
+            leads = not self._leads
+            if leads:
+                self._leads = True
+            else:
+                self._dealer.wake()
+        if leads:
+            self._lead(position, deadline_ns)
+        if self._acked < position:
+            self._wait_for(position, deadline_ns)
+        if self._refused:
+            with self._changed:
+                why = self._refused.pop(position, None)
+            if why is not None:
+                raise AuditLogError(f"the audit log refused the event: {why}")
 
     def flush(self, timeout_s: float = 5.0) -> None:
         """Return when everything that was recorded so far is durable; AuditError after `timeout_s`."""
-        self._wait_for(self._last, time.monotonic() + timeout_s)
+        self._wait_for(self._last, time.monotonic_ns() + int(timeout_s * 1e9))
 
     @property
     def unacknowledged(self) -> int:
@@ -149,46 +173,80 @@ class AuditClient:
         finally:
             with self._changed:
                 self._stopping = True
-            self._wake()
+                self._changed.notify_all()
+                self._wanted.notify()
+                self._dealer.wake()
+                while self._leads:
+                    self._changed.wait()
             self._thread.join()
-            self._context.destroy(linger=0)
-            os.close(self._wake_fd)
+            self._dealer.close()
 
     def _enqueue(self, packed: bytes) -> int:
+        """Put an event into the queue, under the lock, which is let go while the queue is full."""
         deadline_s = time.monotonic() + self._queue_deadline_s
-        with self._changed:
-            while (
-                len(self._pending) >= self._queue_events or self._pending_bytes + len(packed) > self._queue_bytes
-            ) and not (self._broken or self._stopping):
-                left_s = deadline_s - time.monotonic()
-                if left_s <= 0:
-                    raise AuditLogError(
-                        f"{len(self._pending)} audit events wait to be written and no more fit{self._because()}",
-                        hint=_HINT,
-                    )
-                self._changed.wait(left_s)
-            self._check_alive()
-            position = self._append(packed)
-        self._wake()
-        return position
+        while (
+            len(self._pending) >= self._queue_events or self._pending_bytes + len(packed) > self._queue_bytes
+        ) and not (self._broken or self._stopping):
+            self._call()
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0:
+                raise AuditLogError(
+                    f"{len(self._pending)} audit events wait to be written and no more fit{self._because()}",
+                    hint=_HINT,
+                )
+            self._changed.wait(left_s)
+        self._check_alive()
+        return self._append(packed)
 
     def _append(self, packed: bytes) -> int:
+        if self._acked == self._last:
+            self._progress_ns = time.monotonic_ns()
         self._last += 1
         self._pending.append(packed)
         self._pending_bytes += len(packed)
         return self._last
 
-    def _wait_for(self, position: int, deadline_s: float) -> None:
+    def _call(self) -> None:
+        """Have what is in the queue sent by who leads, or by the stream's own thread; under the lock."""
+        if self._leads:
+            self._dealer.wake()
+        else:
+            self._wanted.notify()
+
+    def _wait_for(self, position: int, deadline_ns: int) -> None:
+        while self._must_lead(position, deadline_ns):
+            self._lead(position, deadline_ns)
+
+    def _must_lead(self, position: int, deadline_ns: int) -> bool:
+        """Follow until `position` is acknowledged, or nobody leads any more: then the caller does. AuditError."""
         with self._changed:
-            while self._acked < position:
-                self._check_alive()
-                left_s = deadline_s - time.monotonic()
-                if left_s <= 0:
-                    waiting = self._last - self._acked
-                    raise AuditLogError(
-                        f"{waiting} audit events were not acknowledged in time{self._because()}", hint=_HINT
-                    )
-                self._changed.wait(left_s)
+            self._followers += 1
+            try:
+                while self._acked < position:
+                    self._check_alive()
+                    left_ns = deadline_ns - time.monotonic_ns()
+                    if left_ns <= 0:
+                        waiting = self._last - self._acked
+                        raise AuditLogError(
+                            f"{waiting} audit events were not acknowledged in time{self._because()}", hint=_HINT
+                        )
+                    if not self._leads:
+                        self._leads = True
+                        return True
+                    self._changed.wait(left_ns / 1e9)
+                return False
+            finally:
+                self._followers -= 1
+                self._pass_on()
+
+    def _pass_on(self) -> None:
+        """See to it that somebody leads while there is something to do; under the lock."""
+        if self._leads or self._acked == self._last or self._stopping:
+            return
+        if self._followers:
+            self._changed.notify_all()
+        else:
+            self._wanted.notify()
 
     def _check_alive(self) -> None:
         if self._broken or self._stopping:
@@ -197,83 +255,59 @@ class AuditClient:
     def _because(self) -> str:
         return f": {self._why_waiting}" if self._why_waiting else ": the audit writer does not answer"
 
-    def _wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_write(self._wake_fd, 1)
-
-    # -- the thread ----------------------------------------------------------------------------------------------------
-
-    def _connect(self) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
-        dealer: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
-        server_key, public_key, secret_key = self._keys
-        dealer.curve_serverkey, dealer.curve_publickey, dealer.curve_secretkey = server_key, public_key, secret_key
-        dealer.zap_domain = b"airssys.audit.client"
-        dealer.linger = 0
-        dealer.immediate = True  # queue to a live connection only: what waits, waits with us
-        dealer.sndhwm = 64
-        dealer.rcvhwm = 256
-        dealer.maxmsgsize = MAX_FRAME_BYTES
-        dealer.reconnect_ivl = 10
-        dealer.reconnect_ivl_max = 500
-        monitor: zmq.Socket[bytes] = dealer.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
-        dealer.connect(self._endpoint)
-        return dealer, monitor
-
     def _run(self) -> None:
-        try:
-            while not self._stopping:
-                self._turn()
-        except Exception as error:
+        """Lead whenever something is to be sent and nobody waits for it: the body of the stream's own thread."""
+        while True:
             with self._changed:
-                self._broken = f"the audit stream of this process broke: {error!r}"
-                self._changed.notify_all()
+                while not self._stopping and (self._leads or self._acked == self._last or self._broken):
+                    self._wanted.wait()
+                if self._stopping:
+                    return
+                self._leads = True
+            self._lead(0, 0)
+
+    # -- who leads -----------------------------------------------------------------------------------------------------
+
+    def _lead(self, position: int, deadline_ns: int) -> None:
+        """Send and receive until `position` is acknowledged or the deadline is over; 0: all, however long it takes."""
+        broken = ""
+        try:
+            while not self._stopping and self._acked < (position or self._last):
+                now_ns = time.monotonic_ns()
+                if deadline_ns and now_ns >= deadline_ns:
+                    break
+                self._turn(position, deadline_ns, now_ns)
+        except Exception as error:
+            broken = f"the audit stream of this process broke: {error!r}"
+        finally:
+            with self._changed:
+                self._leads = False
+                self._broken = self._broken or broken
+                if self._stopping or self._broken:
+                    self._changed.notify_all()
+                self._pass_on()
+        if broken and self._on_progress is not None:
+            self._on_progress()
+
+    def _turn(self, position: int, deadline_ns: int, now_ns: int) -> None:
+        """Send what can be sent, wait for answers and take them; connect anew when the writer is silent too long."""
+        blocked = now_ns >= self._not_before_ns and not self._send()
+        until_ns = self._progress_ns + STALL_NS
+        for other_ns in (self._not_before_ns, deadline_ns):
+            if other_ns > now_ns:
+                until_ns = min(until_ns, other_ns)
+        answers, new = self._dealer.wait(max(1, (until_ns - now_ns) // 1_000_000 + 1), blocked)
+        if new:
+            # A new connection: what the old one swallowed is sent again.
+            self._sent = self._acked
+        if answers and self._receive(position):
+            self._progress_ns = time.monotonic_ns()
             if self._on_progress is not None:
                 self._on_progress()
-        finally:
-            self._disconnect()
-
-    def _disconnect(self) -> None:
-        self._socket.disable_monitor()
-        self._monitor.close(linger=0)
-        self._socket.close(linger=0)
-
-    def _turn(self) -> None:
-        """Send what can be sent, and read what came; ends up on a new socket when the writer is silent for too long."""
-        poller = zmq.Poller()
-        poller.register(self._socket, zmq.POLLIN)
-        poller.register(self._monitor, zmq.POLLIN)
-        poller.register(self._wake_fd, zmq.POLLIN)
-        progress_ns = time.monotonic_ns()
-        while not self._stopping:
-            now_ns = time.monotonic_ns()
-            blocked = now_ns >= self._not_before_ns and not self._send()
-            poller.modify(self._socket, zmq.POLLIN | zmq.POLLOUT if blocked else zmq.POLLIN)
-            idle = self._acked == self._last
-            timeout_ms = -1 if idle else max(1, (self._until_ns(progress_ns) - now_ns) // 1_000_000 + 1)
-            ready = dict(poller.poll(timeout_ms))
-            if self._wake_fd in ready:
-                os.eventfd_read(self._wake_fd)
-                if idle:
-                    progress_ns = time.monotonic_ns()
-            if self._monitor in ready:
-                while self._monitor.poll(0):
-                    self._monitor.recv_multipart(zmq.NOBLOCK)
-                # A new connection: what the old one swallowed is sent again.
-                self._sent = self._acked
-            if self._socket in ready and self._receive():
-                progress_ns = time.monotonic_ns()
-                if self._on_progress is not None:
-                    self._on_progress()
-            if self._acked < self._last and time.monotonic_ns() - progress_ns > STALL_NS:
-                # libzmq gives a session up for good when its key is refused; a new socket tries again.
-                self._disconnect()
-                self._socket, self._monitor = self._connect()
-                self._sent = self._acked
-                return
-
-    def _until_ns(self, progress_ns: int) -> int:
-        stall_ns = progress_ns + STALL_NS
-        return min(stall_ns, self._not_before_ns) if self._not_before_ns > time.monotonic_ns() else stall_ns
+        if self._acked < self._last and time.monotonic_ns() - self._progress_ns > STALL_NS:
+            self._dealer.connect_anew()
+            self._sent = self._acked
+            self._progress_ns = time.monotonic_ns()
 
     def _send(self) -> bool:
         """Send what was not sent yet; False when the socket takes no more for now."""
@@ -282,22 +316,19 @@ class AuditClient:
                 self._sent = max(self._sent, self._acked)
                 events = _take(self._pending, self._sent - self._acked)
                 frame = pack_batch(Batch(self._stream, self._acked, self._tried, self._sent + 1, events))
-            try:
-                self._socket.send(frame, zmq.NOBLOCK)
-            except zmq.Again:
+            if not self._dealer.send(frame):
                 return False
             self._sent += len(events)
             self._tried = max(self._tried, self._sent)
         return True
 
-    def _receive(self) -> bool:
-        """Take the writer's answers; True when one of them was progress."""
+    def _receive(self, position: int) -> bool:
+        """Take the writer's answers, at the most until `position` is acknowledged; True when one was progress."""
         progress = False
-        while True:
-            try:
-                data = self._socket.recv(zmq.NOBLOCK)
-            except zmq.Again:
-                return progress
+        while not position or self._acked < position:
+            data = self._dealer.receive()
+            if data is None:
+                break
             with contextlib.suppress(PeerProtocolError):
                 reply = unpack_reply(data)
                 if reply.stream != self._stream:
@@ -314,6 +345,7 @@ class AuditClient:
                         self._why_waiting = reply.why
                         self._not_before_ns = time.monotonic_ns() + reply.number * 1_000_000
                         self._sent = self._acked
+        return progress
 
     def _acknowledge(self, position: int) -> None:
         if not self._acked < position <= self._last:

@@ -49,8 +49,11 @@ class Sink(Protocol):
     def record(self, event: AuditEvent) -> int:
         """Hand over an event."""
 
-    def record_durable(self, event: AuditEvent, timeout_s: float) -> None:
-        """Hand over an event and wait until it is on disk; raises AuditError."""
+    def record_durable(self, event: AuditEvent, timeout_s: float, before: list[AuditEvent]) -> None:
+        """Hand over an event, behind those `before` it, and wait until all are on disk; raises AuditError.
+
+        What was handed over is taken out of `before`, whatever happens then.
+        """
 
     def flush(self, timeout_s: float) -> None:
         """Wait until everything handed over is on disk; raises AuditError."""
@@ -124,8 +127,7 @@ class Recorder:
                 if self._sink.unacknowledged > UNCONFIRMED_MAX - HANDED_OVER_TOGETHER:
                     self._sink.flush(DURABLE_TIMEOUT_S)
         else:
-            self.hand_over()
-            self._sink.record_durable(event, DURABLE_TIMEOUT_S)
+            self._make_durable(event)
             self._durable.add((action, rule))
         self._begin(self._allowed, key, event, now_ns)
 
@@ -155,8 +157,7 @@ class Recorder:
             quota=None if refusal.quota is None else refusal.quota.to_json(),
             detail=detail,
         )
-        self.hand_over()
-        self._sink.record_durable(event, DURABLE_TIMEOUT_S)
+        self._make_durable(event)
         self._begin(self._refused, key, event, now_ns)
 
     def used(self, action: str, resource: str, call: str) -> None:
@@ -218,8 +219,7 @@ class Recorder:
             layer="seccomp",
             detail={"number": number},
         )
-        self.hand_over()
-        self._sink.record_durable(event, DURABLE_TIMEOUT_S)
+        self._make_durable(event)
 
     @property
     def waiting(self) -> bool:
@@ -247,6 +247,10 @@ class Recorder:
             for event in folder.flush():
                 self._sink.record(event)
         self._sink.flush(DURABLE_TIMEOUT_S)
+
+    def _make_durable(self, event: AuditEvent) -> None:
+        """Wait until the event is on disk, and before it what waits: handed over alone, that would wake a thread."""
+        self._sink.record_durable(event, DURABLE_TIMEOUT_S, self._waiting)
 
     def _begin(self, folder: Folder, key: Key, event: AuditEvent, now_ns: int) -> None:
         for closed in folder.begin(key, event, now_ns):

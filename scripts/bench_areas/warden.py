@@ -20,6 +20,7 @@ ROUNDS = 3000
 TURNS = 10
 NEW_NAMES = 50
 """Fewer than a component may be refused at once before it is paced."""
+NEW_TURNS = 6
 AIRSSYS = ROOT / ".venv" / "bin" / "airssys"
 GUEST = ROOT / "tests" / "guests" / "tool.wasm"
 GUEST_OPENS = 3000
@@ -202,10 +203,18 @@ def measure() -> Iterator[dict[str, object]]:
             (data / "denied").mkdir()
             for number in range(NEW_NAMES):
                 (data / "denied" / f"{number}").write_bytes(b"x")
-            partly = stage.actor(("read", f"{data}/file"), mounts=(str(data),))
-            again, new = ["denied/0"] * ROUNDS, [f"denied/{number}" for number in range(NEW_NAMES)]
-            denied = [_denied(actor, data, names) for names in (again, new) for actor in (partly, native)]
-            yield _row("warden: a denied open, seen before", denied[0], denied[1], 1000, "us")
-            disk = _durable_lines(directory / "lines")
-            yield _row("warden: a denied open, new, on record", denied[2], disk, 1000, "us", "a line and fdatasync(2)")
+            denied: tuple[list[int], list[int]] = ([], [])
+            native_denied: list[int] = []
+            disk: list[int] = []
+            again, new = ["denied/0"] * (ROUNDS // NEW_TURNS), [f"denied/{number}" for number in range(NEW_NAMES)]
+            for _ in range(NEW_TURNS):
+                # Another one in each turn: to the same one nothing would be new.
+                partly = stage.actor(("read", f"{data}/file"), mounts=(str(data),))
+                denied[0].extend(_denied(partly, data, new))
+                disk.extend(_durable_lines(directory / "lines"))
+                denied[1].extend(_denied(partly, data, again))
+                native_denied.extend(_denied(native, data, again))
+                partly.close()
+            yield _row("warden: a denied open, seen before", denied[1], native_denied, 1000, "us")
+            yield _row("warden: a denied open, new, on record", denied[0], disk, 1000, "us", "a line and fdatasync(2)")
     yield from _guest_opens()

@@ -406,8 +406,8 @@ def test_subscribers_hear_every_record_in_order_with_exact_text(site: Site) -> N
     """Own and foreign events alike, after they are durable; one that fails is removed, and that is recorded."""
     writer = site.writer()
     heard: list[dict[str, object]] = []
-    writer.subscribe(lambda record: heard.append(dict(record)))
-    writer.subscribe(lambda record: record["no such key"])
+    writer.subscribe(lambda record: heard.append(record.to_map()))
+    writer.subscribe(lambda record: record.to_map()["no such key"])
     client = site.client(writer.new_client_keys("warden"))
     client.record_durable(AuditEvent("one", resource="a\\b\x1b"))
     assert writer.local_durable(AuditEvent("two")).seq >= 2

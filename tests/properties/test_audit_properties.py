@@ -1,14 +1,31 @@
 """Properties of the audit: escapes are reversible, counts add up whatever happens."""
 
+import json
 from collections import Counter
 
+import msgpack
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ipc.audit.event import GENESIS_HASH, SUPERVISOR, AuditEvent, exact, parse_line, stamp
+from ipc.audit.event import (
+    _LIMITS,
+    GENESIS_HASH,
+    NAME_LIMIT_BYTES,
+    SUPERVISOR,
+    TEXT_FIELDS,
+    AuditEvent,
+    Origin,
+    _is_plain,
+    _plain_map,
+    exact,
+    parse_line,
+    stamp,
+)
 from ipc.audit.folding import REPEATED_SUFFIX, Folder, key_of
-from ipc.audit.protocol import pack_event, unpack_event
+from ipc.audit.protocol import check_depth, pack_event, unpack_event
 from ipc.audit.text import bounded, escape, to_bytes, unescape
+from ipc.errors import PeerProtocolError
 
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=60)
 
@@ -36,6 +53,69 @@ def test_every_file_name_survives_wire_and_log(name: bytes) -> None:
     line = stamp(event, SUPERVISOR, seq=1, time_ns=1, host="h", prev=GENESIS_HASH).line
     assert line.count(b"\n") == 1
     assert to_bytes(str(exact(parse_line(line))["resource"])) == name
+
+
+WORDS = st.one_of(st.text(st.characters(max_codepoint=0x17F), max_size=20), ANY_TEXT)
+PLAIN = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
+    max_leaves=8,
+)
+MAPS = st.none() | st.dictionaries(WORDS, WORDS, max_size=4) | st.dictionaries(WORDS, PLAIN, max_size=4)
+
+
+def _escaped(value: object) -> object:
+    if isinstance(value, str):
+        return escape(value)
+    if isinstance(value, dict):
+        return {escape(key): _escaped(item) for key, item in value.items()}
+    return [_escaped(item) for item in value] if isinstance(value, list) else value
+
+
+@given(st.lists(WORDS, min_size=16, max_size=16), MAPS, MAPS, st.integers(1, 2**63 - 1), WORDS)
+def test_a_line_is_what_json_makes_of_its_fields(
+    words: list[str], quota: object, detail: object, count: int, producer: str
+) -> None:
+    """Byte for byte, whichever way it was put together: what verify reads is no other format than before."""
+    fields = dict(zip(TEXT_FIELDS, words, strict=True))
+    event = AuditEvent(**fields, quota=quota, detail=detail, count=count).within_bounds()
+    record = stamp(event, Origin(producer, "ab", 7), seq=1, time_ns=1, host="h", prev=GENESIS_HASH)
+    values = {key: value if value != "" or key == "producer" else None for key, value in record.to_map().items()}
+    line = json.dumps(_escaped(values), ensure_ascii=True, allow_nan=False, separators=(",", ":")) + "\n"
+    assert record.line == line.encode("ascii")
+
+
+@given(st.lists(WORDS, min_size=16, max_size=16), st.sampled_from(TEXT_FIELDS), st.integers(0, 5000))
+def test_every_text_is_bounded_by_itself(words: list[str], long: str, length: int) -> None:
+    """The look at all texts at once decides nothing that a look at each wouldn't."""
+    fields = dict(zip(TEXT_FIELDS, words, strict=True)) | {long: "x" * length}
+    bounds = AuditEvent(**fields).within_bounds()
+    for name, text in fields.items():
+        assert getattr(bounds, name) == bounded(text, _LIMITS.get(name, NAME_LIMIT_BYTES))
+
+
+@given(st.dictionaries(WORDS, st.text(max_size=400), max_size=6), st.integers(100, 3000))
+def test_a_map_that_seems_short_is(mapping: dict[str, object], limit_bytes: int) -> None:
+    """What is taken for within its bounds at a glance is left as it is by the careful look too."""
+    if _is_plain(mapping, limit_bytes):
+        assert _plain_map(mapping, limit_bytes) == mapping
+
+
+@given(st.dictionaries(st.sampled_from((*TEXT_FIELDS, "detail")), PLAIN, max_size=4), st.data())
+def test_nothing_gets_past_the_scan(fields: dict[str, object], data: st.DataObject) -> None:
+    """What the scan refuses is refused with the quick look before it too, however the bytes were altered."""
+    packed = bytearray(msgpack.packb({"event": "e", **fields}, unicode_errors="surrogatepass"))
+    for _ in range(data.draw(st.integers(0, 3))):
+        packed[data.draw(st.integers(0, len(packed) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        check_depth(bytes(packed), 5, "test")
+    except PeerProtocolError:
+        with pytest.raises(PeerProtocolError):
+            unpack_event(bytes(packed))
 
 
 STEPS = st.lists(

@@ -19,10 +19,13 @@ from ipc.audit.event import (
 )
 from ipc.audit.protocol import (
     MAX_EVENT_BYTES,
+    WAIT,
     Batch,
+    Reply,
     check_depth,
     pack_batch,
     pack_event,
+    pack_reply,
     unpack_batch,
     unpack_event,
     unpack_reply,
@@ -156,6 +159,14 @@ def test_structure_is_refused_before_anything_is_built(data: bytes) -> None:
     """Depth, lies about length, extension types, rests and stumps are refused by the scan alone."""
     with pytest.raises(PeerProtocolError):
         check_depth(data, 5, "test")
+    with pytest.raises(PeerProtocolError):
+        unpack_event(data)
+    with pytest.raises(PeerProtocolError):
+        unpack_event(b"\x82\xa5event\xa1e\xa6detail\x81\xa1k" + data)
+    with pytest.raises(PeerProtocolError):
+        unpack_batch(data)
+    with pytest.raises(PeerProtocolError):
+        unpack_batch(b"\x96\x01\xc4\x0812345678\x00\x00\x01" + data)
 
 
 def test_the_scan_accepts_every_type_that_we_send() -> None:
@@ -177,12 +188,23 @@ def test_batches_and_replies_are_checked() -> None:
             unpack_batch(pack_batch(wrong))
     with pytest.raises(PeerProtocolError):
         unpack_reply(b"x" * 100_000)
+    reply = Reply(WAIT, b"12345678", 250, "the audit log /tmp/\udcff can't be written")
+    assert unpack_reply(pack_reply(reply)) == reply
 
 
 def test_a_stamp_overrides_what_a_producer_says() -> None:
     """What the writer knows wins; what it doesn't know is left."""
     stamped = ComponentStamp(component="real").apply(AuditEvent("e", component="forged", instance="mine"))
     assert (stamped.component, stamped.instance) == ("real", "mine")
+
+
+def test_a_stamp_within_bounds_leaves_an_event_within_its_own() -> None:
+    """A stamp is bounded once, not with each event that it is put on."""
+    stamp = ComponentStamp(component="c" * 1000, policy="\ud800").within_bounds()
+    event = stamp.apply(AuditEvent("e"))
+    assert event == event.within_bounds()
+    assert event.component.startswith("ccc")
+    assert "cut: 1000 bytes" in event.component
 
 
 def test_escape_is_reversible_and_printable_leaves_backslashes() -> None:

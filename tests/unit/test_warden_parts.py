@@ -92,10 +92,12 @@ class Log:
         self.events.append(event)
         return len(self.events)
 
-    def record_durable(self, event: AuditEvent, timeout_s: float) -> None:
-        """Keep it, or fail."""
+    def record_durable(self, event: AuditEvent, timeout_s: float, before: list[AuditEvent]) -> None:
+        """Keep it behind those before it, or fail."""
         if self.broken:
             raise AuditError("disk full")
+        self.events += before
+        before.clear()
         self.events.append(event)
         self.durable = len(self.events)
 
@@ -154,6 +156,24 @@ def test_a_rules_first_action_waits_for_the_disk_and_few_run_ahead() -> None:
 
 def _refuse(recorder: Recorder, resource: str) -> None:
     recorder.refused(Refusal(errno.EACCES, "filesystem.read", resource, "A1203", "no grant"), "openat2", resource)
+
+
+def test_what_waits_is_on_record_before_what_is_waited_for() -> None:
+    """Allowed actions that weren't handed over go with the next refusal, before it; where that fails they are kept."""
+    log = Log()
+    recorder = Recorder(log, AuditEvent("stamp"))
+    for resource in ("/a", "/b"):
+        recorder.allowed("filesystem.read", resource, "rule", "openat2")
+    assert recorder.waiting
+    log.broken = True
+    with pytest.raises(AuditError):
+        _refuse(recorder, "/x")
+    assert recorder.waiting
+    log.broken = False
+    _refuse(recorder, "/x")
+    assert not recorder.waiting
+    assert [event.resource for event in log.events] == ["/a", "/b", "/x"]
+    assert log.unacknowledged == 0
 
 
 def test_ever_new_refusals_end_a_worker_and_repeated_ones_do_not(monkeypatch: pytest.MonkeyPatch) -> None:

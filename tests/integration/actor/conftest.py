@@ -523,7 +523,7 @@ def whole_stage() -> Iterator[Stage]:
         log = AuditLog(str(directory / "audit"))
         writer = AuditWriter(log, str(directory / "run" / "a.sock"))
         records: list[Mapping[str, object]] = []
-        writer.subscribe(lambda record: records.append(dict(record)))
+        writer.subscribe(lambda record: records.append(record.to_map()))
         writer.start()
         zygote = Zygote(actors=True)
         zygote.start()

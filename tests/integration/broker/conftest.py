@@ -232,7 +232,7 @@ def new_stage() -> Iterator[Callable[..., Stage]]:
             writer.start()
             stack.callback(writer.close)
             records: list[dict[str, object]] = []
-            writer.subscribe(lambda record: records.append(dict(record)))
+            writer.subscribe(lambda record: records.append(record.to_map()))
             options = BrokerOptions(
                 identity, str(directory / "sockets"), str(directory / "store"), workers_max, memory_bytes
             )

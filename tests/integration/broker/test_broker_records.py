@@ -62,7 +62,7 @@ def test_a_record_that_is_not_acknowledged_in_time_has_failed(writer: AuditWrite
     assert holding.take_recorded(DEADLINE_NS) == [Recorded(1, TOO_LATE)]
     assert holding.take_recorded(2 * DEADLINE_NS) == []
     records: list[object] = []
-    writer.subscribe(lambda record: records.append(record["event"]))
+    writer.subscribe(lambda record: records.append(record.event.event))
     writer.start()
     holding.close()
     assert records == ["message"]
@@ -80,7 +80,7 @@ def test_what_does_not_fit_in_waits_and_stops_the_reading(writer: AuditWriter) -
     late += holding.take_recorded(DEADLINE_NS)
     assert [recorded.ticket for recorded in late] == list(range(1, count + 1))
     numbers: list[object] = []
-    writer.subscribe(lambda record: numbers.append(record["detail"]))
+    writer.subscribe(lambda record: numbers.append(record.event.detail))
     writer.start()
     holding.close()
     assert numbers == [{"number": number} for number in range(count)]

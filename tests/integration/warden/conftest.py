@@ -10,14 +10,14 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgpack
 import pytest
 
 from ipc import codec, syscalls
-from ipc.audit.event import AuditEvent
+from ipc.audit.event import AuditEvent, AuditRecord
 from ipc.channel import Channel
 from ipc.hand_over import make_mark
 from ipc.messages import (
@@ -263,10 +263,10 @@ class Records:
         self._changed = threading.Condition()
         self._marks = 0
 
-    def take(self, record: Mapping[str, object]) -> None:
+    def take(self, record: AuditRecord) -> None:
         """Hear of one record, in the writer's thread."""
         with self._changed:
-            self._records.append(dict(record))
+            self._records.append(record.to_map())
             self._changed.notify_all()
 
     def so_far(self) -> list[dict[str, object]]:
