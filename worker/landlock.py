@@ -17,12 +17,13 @@ from worker import libc
 LAYER = "landlock"
 
 # linux/landlock.h, LANDLOCK_ACCESS_FS_*
-WRITE_FILE, READ_FILE, READ_DIR, REMOVE_FILE, MAKE_REG, MAKE_SOCK, TRUNCATE = (
-    1 << bit for bit in (1, 2, 3, 5, 8, 9, 14)
+EXECUTE, WRITE_FILE, READ_FILE, READ_DIR, REMOVE_FILE, MAKE_REG, MAKE_SOCK, TRUNCATE = (
+    1 << bit for bit in (0, 1, 2, 3, 5, 8, 9, 14)
 )
 
 FS_RIGHTS = {1: (1 << 13) - 1, 2: 1 << 13, 3: 1 << 14, 5: 1 << 15}
 """ABI → file rights it added: the first thirteen; REFER; TRUNCATE; IOCTL_DEV."""
+EVERY_FILE_RIGHT = sum(FS_RIGHTS.values())
 NET_RIGHTS = {4: 0b11}
 """ABI → network rights it added: BIND_TCP and CONNECT_TCP."""
 SCOPES = {6: 0b11}
@@ -54,10 +55,11 @@ def report(abi: int) -> LayerReport:
     return LayerReport(LAYER, "enforced", f"ABI {abi}")
 
 
-def enforce(but: Mapping[str, int] | None = None) -> LayerReport:
+def enforce(but: Mapping[str, int] | None = None, network: bool = False) -> LayerReport:
     """Take every right away from this process, which must have one thread; needs no_new_privs.
 
-    `but` are the directories beneath which some file rights stay, as far as the kernel knows them.
+    `but` are the directories beneath which some file rights stay, as far as the kernel knows them, and files that keep
+    some; with `network` those of the network stay.
     """
     try:
         abi = libc.landlock_abi()
@@ -67,10 +69,11 @@ def enforce(but: Mapping[str, int] | None = None) -> LayerReport:
             return LayerReport(LAYER, "unavailable", why)
         raise ConfinementError(LAYER, "landlock_create_ruleset", error.errno or 0) from error
     fs, net, scoped, length = rights(abi)
+    net = 0 if network else net
     exceptions: list[tuple[int, int]] = []
     try:
         for path, kept in (but or {}).items():
-            exceptions.append((os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), kept & fs))
+            exceptions.append((os.open(path, os.O_PATH | os.O_CLOEXEC), kept & fs))
         libc.landlock_deny(fs, net, scoped, length, exceptions)
     except OSError as error:
         raise ConfinementError(LAYER, str(error.filename), error.errno or 0) from error

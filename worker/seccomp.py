@@ -104,15 +104,29 @@ def confine_compiler() -> LayerReport:
 
 def compile_broker() -> Program:
     """Compile the broker's one filter, which nobody else needs, while its file is in reach."""
-    try:
-        return compile_filter(load("broker"), machine())
-    except KeyError as error:
-        raise ConfinementError(LAYER, "uname", 0, f"no filters for architecture {error}") from error
+    return _compile("broker")
 
 
 def confine_broker(program: Program) -> LayerReport:
     """Load it."""
     return _load("broker", program)
+
+
+def compile_unpacker() -> Program:
+    """Compile the one filter of who reads an archive, while its file is in reach."""
+    return _compile("unpack")
+
+
+def confine_unpacker(program: Program) -> LayerReport:
+    """Load it."""
+    return _load("unpack", program)
+
+
+def _compile(name: str) -> Program:
+    try:
+        return compile_filter(load(name), machine())
+    except KeyError as error:
+        raise ConfinementError(LAYER, "uname", 0, f"no filters for architecture {error}") from error
 
 
 def _load(name: str, program: Program) -> LayerReport:

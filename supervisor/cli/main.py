@@ -38,6 +38,7 @@ COMMANDS = {
     "check": ("supervisor.cli.check", "say what a component asks for, and what is wrong with it"),
     "show": ("supervisor.cli.show", "say what a component is, asks for and imports"),
     "diff": ("supervisor.cli.diff", "say what a new version of a component could do more"),
+    "pack": ("supervisor.cli.pack", "make one file of a component directory"),
     "publish": ("supervisor.cli.publish", "push a component into an OCI registry"),
     "explain": ("supervisor.cli.explain", "say whether an action would be allowed, and by which rule"),
     "grants": ("supervisor.cli.grants", "list and forget what was granted and is remembered"),

@@ -1,0 +1,124 @@
+"""A package out of a git repository: one commit, fetched by git in a confined process, and never checked out."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
+
+from ipc.errors import ConfigError
+from ipc.package_stream import RepositoryPlan
+from supervisor.clearing import remove_tree
+from supervisor.identity import Identity, resolve_run_as
+from supervisor.packages.contents import TOTAL_MAX_BYTES, PackageError
+from supervisor.packages.provenance import Fetched, Provenance
+from supervisor.packages.reader_process import SourceUnavailableError, start_reader
+from supervisor.packages.source import GitSource, show_source
+from supervisor.packages.writing import PackageWriter
+from supervisor.terminal import visible
+
+TIMEOUT_S: Final = 1_800.0
+CPU_S: Final = 1_800
+MEMORY_BYTES: Final = 2 << 30
+PACK_MAX_BYTES: Final = TOTAL_MAX_BYTES
+_PLACES: Final = "/usr/bin:/bin:/usr/local/bin"
+
+
+def fetch_git(
+    source: GitSource, destination: str, fetched_ns: int, fetched_by: str, pack_max_bytes: int = PACK_MAX_BYTES
+) -> Fetched:
+    """Fetch a commit's files into an empty directory; raises ConfigError, SourceUnavailableError without git or host.
+
+    `pack_max_bytes` bounds what git may store of it.
+    """
+    git = shutil.which("git", path=_PLACES)
+    if git is None:
+        raise SourceUnavailableError("git isn't installed", hint="apt install git")
+    environment = os.environ
+    run_as = resolve_run_as(None, os.geteuid(), environment)
+    if source.transport == "file":
+        source = GitSource("file", f"file://{os.path.realpath(source.path)}", source.revision, source.subdirectory)
+        if not os.path.isdir(source.path):
+            raise ConfigError(f"{visible(source.path)}: no such directory", hint="git+file:///path/of/the/repository")
+    with _scratch(run_as) as scratch:
+        plan = RepositoryPlan(
+            parent_pid=os.getpid(),
+            uid=run_as.uid,
+            gid=run_as.gid,
+            groups=run_as.groups,
+            git=git,
+            transport=source.transport,
+            url=source.url,
+            revision=source.revision,
+            subdirectory=source.subdirectory,
+            scratch=scratch,
+            readable=_readable(source, run_as),
+            environment=_passed_on(source, environment),
+            pack_max_bytes=pack_max_bytes,
+            memory_bytes=MEMORY_BYTES,
+            cpu_s=CPU_S,
+        )
+        alone = source.transport == "file"
+        try:
+            with start_reader("read_repository", plan, (), TIMEOUT_S, own_namespace=alone) as reader:
+                writer = PackageWriter(destination)
+                origin = reader.write_package(writer)
+            contents, signatures = writer.finish(lift=False)
+        except ConfigError as error:
+            raise type(error)(f"{visible(show_source(source))}: {error.message}", hint=error.hint) from None
+    commit, _, branch = origin.partition(" ")
+    provenance = Provenance(
+        "git",
+        source.url,
+        revision=commit,
+        branch=branch,
+        subdirectory=source.subdirectory,
+        fetched_ns=fetched_ns,
+        fetched_by=fetched_by,
+    )
+    if not commit:
+        raise PackageError(f"{visible(show_source(source))}: git named no commit")
+    return Fetched(contents, signatures, provenance)
+
+
+@contextmanager
+def _scratch(run_as: Identity) -> Iterator[str]:
+    """Give an empty directory of git's identity, on a disk where there is one, and remove it afterwards."""
+    places = [place for place in ("/var/tmp", tempfile.gettempdir()) if os.access(place, os.W_OK | os.X_OK)]  # noqa: S108
+    if not places:
+        raise SourceUnavailableError("there is no directory for temporary files", hint="chmod 1777 /var/tmp")
+    scratch = os.path.realpath(tempfile.mkdtemp(prefix="airssys-fetch-", dir=places[0]))
+    try:
+        if os.geteuid() != run_as.uid:
+            os.chown(scratch, run_as.uid, run_as.gid)
+        yield scratch
+    finally:
+        remove_tree(scratch)
+
+
+def _readable(source: GitSource, run_as: Identity) -> tuple[str, ...]:
+    """Return what git may read beside the system's files: the repository itself; for ssh, that identity's own keys."""
+    if source.transport == "file":
+        return (source.path,)
+    if source.transport == "ssh":
+        try:
+            home = pwd.getpwuid(run_as.uid).pw_dir
+        except KeyError:
+            return ()
+        return (os.path.realpath(os.path.join(home, ".ssh")),)
+    return ()
+
+
+def _passed_on(source: GitSource, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what git gets of our environment: the agent for ssh, the proxy for https."""
+    passed: dict[str, str] = {}
+    if source.transport == "ssh":
+        passed["SSH_AUTH_SOCK"] = environment.get("SSH_AUTH_SOCK", "")
+    if source.transport == "https":
+        passed["HTTPS_PROXY"] = environment.get("HTTPS_PROXY", "")
+        passed["NO_PROXY"] = environment.get("NO_PROXY", "")
+    return {name: value for name, value in passed.items() if value}

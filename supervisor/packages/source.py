@@ -1,0 +1,175 @@
+"""What people write to say where a package is: a directory, an archive, a git repository, a registry. Pure.
+
+Nothing of a text with a password in it is repeated in an error: it may be a secret that would end in a log.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Literal
+
+from ipc.struct import Struct
+from supervisor.packages.contents import why_not_path
+from supervisor.terminal import visible
+from supervisor.usage_error import UsageError
+
+ARCHIVE_ENDINGS: Final = (".tar.gz", ".tgz", ".tar")
+FORMS: Final = (
+    "a source is DIR, FILE.tar.gz, git+https://HOST/PATH@REV#SUBDIR (or git+ssh, git+file), oci://HOST/NAME:TAG"
+)
+SOURCE_MAX: Final = 4_096
+REVISION_MAX: Final = 255
+Transport = Literal["https", "ssh", "file"]
+
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[^/]*//|[A-Za-z][A-Za-z0-9+.-]*::")
+_LIKE_SCP: Final = re.compile(r"[^/@:]+@[^/:]+:.*")
+_USER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
+_HOST: Final = re.compile(
+    r"(?=.{1,253}\Z)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
+    r"|\[[0-9A-Fa-f:.]{2,45}\]"
+)
+_URL_PATH: Final = re.compile(r"(/[A-Za-z0-9._~+@:,=!$&'()*;-]+)+/?")
+_REVISION: Final = re.compile(r"[^\x00-\x20\x7f~^:?*\[\\@#{}]+")
+
+
+class DirectorySource(Struct, frozen=True):
+    """A directory with a Component.toml; the path is as it was written."""
+
+    path: str
+
+
+class ArchiveSource(Struct, frozen=True):
+    """A .tar.gz, .tgz or .tar; the path is as it was written."""
+
+    path: str
+
+
+class GitSource(Struct, frozen=True):
+    """A git repository; `url` is what git is given (https://…, ssh://…, file://…) and never holds a password."""
+
+    transport: Transport
+    url: str
+    revision: str = ""
+    """A branch, a tag, `refs/heads/…`, `refs/tags/…` or a whole commit id; "" is the repository's default branch."""
+    subdirectory: str = ""
+
+    @property
+    def path(self) -> str:
+        """Return where a repository of this machine is (`git+file`)."""
+        return self.url.removeprefix("file://")
+
+
+class OciSource(Struct, frozen=True):
+    """A registry's `HOST/NAME:TAG` or `HOST/NAME@sha256:…`, which is read where registries are spoken to."""
+
+    reference: str
+
+
+Source = DirectorySource | ArchiveSource | GitSource | OciSource
+
+
+def parse_source(text: str) -> Source:
+    """Return what a SOURCE names; raises UsageError for what is none, and says which form was probably meant."""
+    if not text or len(text) > SOURCE_MAX or "\0" in text:
+        raise UsageError("a source is a text of 1 to 4096 characters", hint=FORMS)
+    for scheme in ("https", "ssh", "file"):
+        if text.startswith(f"git+{scheme}://"):
+            return _git(scheme, text.removeprefix(f"git+{scheme}://"))
+    if text.startswith("oci://"):
+        return OciSource(text.removeprefix("oci://"))
+    _refuse_other_forms(text)
+    return ArchiveSource(text) if text.lower().endswith(ARCHIVE_ENDINGS) else DirectorySource(text)
+
+
+def show_source(source: Source) -> str:
+    """Return a source as a text that gives the same one when it is parsed."""
+    match source:
+        case DirectorySource(path=path) | ArchiveSource(path=path):
+            return path
+        case OciSource(reference=reference):
+            return f"oci://{reference}"
+    revision = f"@{source.revision}" if source.revision else ""
+    subdirectory = f"#{source.subdirectory}" if source.subdirectory else ""
+    return f"git+{source.url}{revision}{subdirectory}"
+
+
+def why_not_revision(revision: str) -> str:
+    """Return why no branch, tag or commit can have this name; empty where one may (git-check-ref-format(1))."""
+    if len(revision.encode("utf-8", "surrogateescape")) > REVISION_MAX:
+        return "it is too long"
+    if revision.startswith("-"):
+        return "it begins with a -"
+    if not _REVISION.fullmatch(revision) or revision != visible(revision):
+        return "it holds characters that no branch or tag may have"
+    parts = revision.split("/")
+    if any(not part or part.startswith(".") or part.endswith(".lock") for part in parts):
+        return "a part of it is empty, begins with a dot or ends in .lock"
+    if ".." in revision or revision.endswith("."):
+        return "it holds .. or ends with a dot"
+    return ""
+
+
+def _refuse_other_forms(text: str) -> None:
+    if text.startswith(("git://", "git+http://", "http://", "git+git://", "ftp://", "oci+http://")):
+        hint = "git+https://… or git+ssh://…; an archive is downloaded first"
+        raise UsageError("that transport isn't encrypted: whoever is between could send anything", hint=hint)
+    if text.startswith(("https://", "ssh://", "file://")):
+        hint = "a repository is git+https://…, git+ssh://… or git+file://…; an archive is downloaded first"
+        raise UsageError("an address needs to say what is there", hint=hint)
+    if _LIKE_SCP.fullmatch(text) and not text.startswith(("/", ".")):
+        raise UsageError(
+            "a repository is named by an address", hint="git+ssh://USER@HOST/PATH instead of USER@HOST:PATH"
+        )
+    if _SCHEME.match(text):
+        raise UsageError("an address of an unknown kind", hint=FORMS)
+
+
+def _git(scheme: str, rest: str) -> GitSource:
+    place, hash_mark, subdirectory = rest.partition("#")
+    subdirectory = subdirectory.rstrip("/")
+    why = why_not_path(subdirectory) if hash_mark else ""
+    if why:
+        raise UsageError(f"the directory after #: {why}", hint="name a directory of the repository: …@REV#DIR/DIR")
+    authority, slash, path = place.partition("/")
+    path, at, revision = f"{slash}{path}".rpartition("@") if "@" in path else (f"{slash}{path}", "", "")
+    if at:
+        why = why_not_revision(revision) if revision else "it is empty"
+        if why:
+            raise UsageError(f"what stands after @ is no revision: {why}", hint="write a branch, a tag or a commit id")
+    if scheme == "file":
+        return GitSource("file", f"file://{_local_path(authority, path)}", revision, subdirectory)
+    transport: Transport = "https" if scheme == "https" else "ssh"
+    return GitSource(transport, f"{scheme}://{_authority(scheme, authority)}{_url_path(path)}", revision, subdirectory)
+
+
+def _local_path(authority: str, path: str) -> str:
+    if authority or not path.startswith("/") or path != visible(path) or "%" in path:
+        hint = "git+file:///absolute/path/of/the/repository"
+        raise UsageError("a repository of this machine is named by its absolute path, as it is", hint=hint)
+    return path
+
+
+def _authority(scheme: str, authority: str) -> str:
+    """Return USER@HOST:PORT in its one form; nothing of what is wrong is repeated, since it may be a secret."""
+    user, at, host = authority.rpartition("@")
+    if at and scheme == "https":
+        raise UsageError(
+            "a name or password in an https address isn't used: it would stand in logs and process lists",
+            hint="git+ssh://git@HOST/PATH uses your keys and agent",
+        )
+    if at and not _USER.fullmatch(user):
+        hint = "git+ssh://USER@HOST/PATH; a password has no place there"
+        raise UsageError("what stands before the @ is no plain user name", hint=hint)
+    name, colon, port = (host, "", "") if host.endswith("]") or ":" not in host else host.rpartition(":")
+    if not _HOST.fullmatch(name):
+        raise UsageError(f"no host is called {visible(name[:100]) or 'nothing'}", hint=FORMS)
+    if colon and not (port.isascii() and port.isdecimal() and len(port) <= 5 and 0 < int(port) < 65_536):
+        raise UsageError("what stands after the host's : is no port", hint="a port is a number of 1 to 65535")
+    return f"{user}{at}{name.lower()}{colon}{int(port) if colon else ''}"
+
+
+def _url_path(path: str) -> str:
+    if not _URL_PATH.fullmatch(path) or any(part in (".", "..") for part in path.split("/")):
+        hint = "letters, digits and -._~+ between single slashes, no .. and no %"
+        raise UsageError("the path of the address has a form that servers read differently", hint=hint)
+    return path
