@@ -1,8 +1,9 @@
 """How a process that reads somebody's archive or repository tells the supervisor what is in it.
 
 It is as plain as can be, since the reader may have been taken over by what it reads: heads of a fixed size, each with a
-text of bounded length; behind the head of a file come exactly as many bytes as it names. Whatever a reader says, it
-could have found in an archive that says the same: nothing of it is believed but the bytes.
+text of bounded length; the bytes of a file come in pieces with a head each, between which the reader can still say that
+something is wrong. Whatever it says, it could have found in an archive that says the same: nothing of it is believed
+but the bytes.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from ipc.messages import Message
 from ipc.struct import Struct
 
 FILE: Final = b"F"
-"""A file: its path, its size, and then its bytes."""
+"""A file: its path and its size; its bytes follow."""
+PIECE: Final = b"P"
+"""Bytes of the file that was named last, as many as the head says."""
 DIRECTORY: Final = b"D"
 """A directory: its path. Nothing is made of it; its name is judged all the same."""
 ORIGIN: Final = b"O"
@@ -28,7 +31,7 @@ TEXT_MAX_BYTES: Final = 4_096
 PLAN_MAX_BYTES: Final = 65_536
 _HEAD: Final = struct.Struct("!cHQ")
 HEAD_BYTES: Final = _HEAD.size
-_KINDS: Final = frozenset((FILE, DIRECTORY, ORIGIN, REFUSED, END))
+_KINDS: Final = frozenset((FILE, PIECE, DIRECTORY, ORIGIN, REFUSED, END))
 
 
 class Head(Struct, frozen=True):
@@ -68,6 +71,8 @@ class RepositoryPlan(Message, frozen=True):
     scratch: str
     readable: tuple[str, ...]
     environment: dict[str, str]
+    files_max: int
+    total_max_bytes: int
     pack_max_bytes: int
     memory_bytes: int
     cpu_s: int
@@ -77,6 +82,11 @@ def pack_head(kind: bytes, text: str = "", size_bytes: int = 0) -> bytes:
     """Return a head and its text, which is cut where it is too long; what isn't UTF-8 keeps its bytes."""
     data = text.encode("utf-8", "surrogateescape")[:TEXT_MAX_BYTES]
     return _HEAD.pack(kind, len(data), size_bytes) + data
+
+
+def pack_piece(data: bytes) -> bytes:
+    """Return some bytes of a file with their head."""
+    return pack_head(PIECE, "", len(data)) + data
 
 
 def unpack_head(data: bytes) -> Head:

@@ -22,6 +22,8 @@ _EMPTY_WORDS: Final = (
     "fatal: Could not read from remote",
     "Please make sure you have the correct access",
     "and the repository exists",
+    "fatal: fetch-pack: invalid index-pack output",
+    "fatal: fsck error in packed object",
 )
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _FILES: Final = frozenset(("100644", "100755", "100664"))

@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from typing import IO, Final
 
-from ipc.package_stream import FILE, ORIGIN, RepositoryPlan, pack_head
+from ipc.package_stream import FILE, ORIGIN, RepositoryPlan, pack_head, pack_piece
 from worker.git_answers import (
     BRANCHES,
     TAGS,
@@ -33,7 +33,6 @@ TREE_MAX_BYTES: Final = 32 << 20
 _WORDS_MAX_BYTES: Final = 8_192
 _CHUNK_BYTES: Final = 1 << 18
 _EX_UNAVAILABLE: Final = 69
-_TOO_LARGE: Final = ("signal 25", "File too large")
 
 CONFIGURATION: Final = """\
 [core]
@@ -129,6 +128,10 @@ class GitReader:
         if self._plan.subdirectory and self._answer("cat-file", "-t", tree) != "tree":
             raise GitError(f"there is no directory {self._plan.subdirectory} in commit {commit[:12]}")
         files = tuple(read_tree(self._run("ls-tree", "-r", "-z", "-l", "--full-tree", tree, most_bytes=TREE_MAX_BYTES)))
+        if len(files) > self._plan.files_max:
+            raise GitError(f"it has {len(files)} files, which is more than a package may have")
+        if sum(file.size_bytes for file in files) > self._plan.total_max_bytes:
+            raise GitError(f"its files are larger than {self._plan.total_max_bytes >> 30} GiB")
         write(pack_head(ORIGIN, f"{commit} {wanted.branch}"))
         self._tell_files(files, write)
 
@@ -199,12 +202,19 @@ class GitReader:
                 return printed
             errors.seek(max(0, errors.seek(0, os.SEEK_END) - _WORDS_MAX_BYTES))
             said = errors.read(_WORDS_MAX_BYTES).decode("utf-8", "replace")
-        if process.returncode == -25 or any(each in said for each in _TOO_LARGE):
+        if self._is_full():
             most = self._plan.pack_max_bytes >> 20
             raise GitError(
                 f"it is larger than {most} MiB as git sends it\nname a branch or a tag, which has no history"
             )
-        raise GitError(explain_failure(said), _EX_UNAVAILABLE if remote else 65)
+        unavailable = remote and "fsck error" not in said
+        raise GitError(explain_failure(said), _EX_UNAVAILABLE if unavailable else 65)
+
+    def _is_full(self) -> bool:
+        """Whether git has written as much as it may into one file (RLIMIT_FSIZE): then a signal has ended it."""
+        packs = os.path.join(self._repository, "objects", "pack")
+        sizes = [entry.stat().st_size for entry in os.scandir(packs)] if os.path.isdir(packs) else []
+        return max(sizes, default=0) >= self._plan.pack_max_bytes
 
     def _start(
         self, command: Sequence[str], stdin: int, stderr: IO[bytes] | int = subprocess.DEVNULL
@@ -222,7 +232,9 @@ def _copy(source: IO[bytes], size_bytes: int, write: Write) -> None:
         if not chunk:
             raise GitError("git ended in the middle of a file")
         left -= len(chunk)
-        write(chunk if left else chunk[:-1])
+        data = chunk if left else chunk[:-1]
+        if data:
+            write(pack_piece(data))
 
 
 def _quoted(path: str) -> str:

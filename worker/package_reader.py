@@ -25,6 +25,7 @@ from ipc.package_stream import (
     RepositoryPlan,
     UnpackPlan,
     pack_head,
+    pack_piece,
 )
 from ipc.warden.identity import check_never_root, check_origin
 from worker import capabilities, landlock, libc, limits, namespaces, seccomp
@@ -65,7 +66,7 @@ def _tell_archive(archive: int, output: int, plan: UnpackPlan) -> None:
             continue
         _write(output, pack_head(FILE, entry.path, entry.size_bytes))
         for chunk in reader.chunks(entry):
-            _write(output, chunk)
+            _write(output, pack_piece(chunk))
     _write(output, pack_head(END))
 
 

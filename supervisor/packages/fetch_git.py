@@ -14,7 +14,7 @@ from ipc.errors import ConfigError
 from ipc.package_stream import RepositoryPlan
 from supervisor.clearing import remove_tree
 from supervisor.identity import Identity, resolve_run_as
-from supervisor.packages.contents import TOTAL_MAX_BYTES, PackageError
+from supervisor.packages.contents import FILES_MAX, TOTAL_MAX_BYTES, PackageError
 from supervisor.packages.provenance import Fetched, Provenance
 from supervisor.packages.reader_process import SourceUnavailableError, start_reader
 from supervisor.packages.source import GitSource, show_source
@@ -58,6 +58,8 @@ def fetch_git(
             scratch=scratch,
             readable=_readable(source, run_as),
             environment=_passed_on(source, environment),
+            files_max=FILES_MAX + 1,  # its signatures are none of its files
+            total_max_bytes=TOTAL_MAX_BYTES,
             pack_max_bytes=pack_max_bytes,
             memory_bytes=MEMORY_BYTES,
             cpu_s=CPU_S,
@@ -101,7 +103,7 @@ def _scratch(run_as: Identity) -> Iterator[str]:
 
 
 def _readable(source: GitSource, run_as: Identity) -> tuple[str, ...]:
-    """Return what git may read beside the system's files: the repository itself; for ssh, that identity's own keys."""
+    """Return what git may read beside the system's files: the repository, its identity's keys for ssh, certificates."""
     if source.transport == "file":
         return (source.path,)
     if source.transport == "ssh":
@@ -110,7 +112,8 @@ def _readable(source: GitSource, run_as: Identity) -> tuple[str, ...]:
         except KeyError:
             return ()
         return (os.path.realpath(os.path.join(home, ".ssh")),)
-    return ()
+    certificates = os.environ.get("GIT_SSL_CAINFO", "")
+    return (os.path.realpath(certificates),) if certificates else ()
 
 
 def _passed_on(source: GitSource, environment: Mapping[str, str]) -> dict[str, str]:
@@ -119,6 +122,7 @@ def _passed_on(source: GitSource, environment: Mapping[str, str]) -> dict[str, s
     if source.transport == "ssh":
         passed["SSH_AUTH_SOCK"] = environment.get("SSH_AUTH_SOCK", "")
     if source.transport == "https":
+        passed["GIT_SSL_CAINFO"] = environment.get("GIT_SSL_CAINFO", "")
         passed["HTTPS_PROXY"] = environment.get("HTTPS_PROXY", "")
         passed["NO_PROXY"] = environment.get("NO_PROXY", "")
     return {name: value for name, value in passed.items() if value}

@@ -17,7 +17,7 @@ from typing import Final
 from ipc import codec, memory_file
 from ipc.errors import ConfigError, ConfinementError, PeerProtocolError
 from ipc.messages import Message
-from ipc.package_stream import DIRECTORY, END, FILE, HEAD_BYTES, ORIGIN, REFUSED, unpack_head
+from ipc.package_stream import DIRECTORY, END, FILE, HEAD_BYTES, ORIGIN, PIECE, REFUSED, Head, unpack_head
 from supervisor.namespaces import Spawned, isolated_python, spawn
 from supervisor.packages.contents import PackageError
 from supervisor.packages.writing import PackageWriter
@@ -45,27 +45,25 @@ class ReaderProcess:
         self._until_s = time.monotonic() + timeout_s
         self._poller = select.poll()
         self._poller.register(stream, select.POLLIN)
+        self._piece_left_bytes = 0
 
     def write_package(self, writer: PackageWriter) -> str:
         """Write what it tells, to its end; return the origin that it named, "" for none. Raises ConfigError."""
         origin = ""
         while True:
-            try:
-                head = unpack_head(self._exactly(HEAD_BYTES))
-            except PeerProtocolError as error:
-                raise PackageError(str(error)) from None
-            text = self._exactly(head.text_bytes).decode("utf-8", "surrogateescape")
-            match head.kind:
-                case kind if kind == FILE:
-                    writer.write(text, head.size_bytes, self._some)
-                case kind if kind == DIRECTORY:
-                    writer.note_directory(text)
-                case kind if kind == ORIGIN:
-                    origin = text
-                case kind if kind == REFUSED:
-                    raise _refusal(text, head.size_bytes)
-                case kind if kind == END:
-                    return origin
+            if self._piece_left_bytes:
+                raise _garbage()
+            head, text = self._head()
+            if head.kind == FILE:
+                writer.write(text, head.size_bytes, self._bytes_of_file)
+            elif head.kind == DIRECTORY:
+                writer.note_directory(text)
+            elif head.kind == ORIGIN:
+                origin = text
+            elif head.kind == END:
+                return origin
+            else:
+                raise _garbage()
 
     def close(self) -> None:
         """Kill it with all that it started, and wait for that."""
@@ -77,6 +75,28 @@ class ReaderProcess:
         self._spawned.wait(_LEAVE_S)
         self._spawned.close()
         os.close(self._stream)
+
+    def _head(self) -> tuple[Head, str]:
+        """Return the next head and its text; raises what a refusal says."""
+        try:
+            head = unpack_head(self._exactly(HEAD_BYTES))
+        except PeerProtocolError:
+            raise _garbage() from None
+        text = self._exactly(head.text_bytes).decode("utf-8", "surrogateescape")
+        if head.kind == REFUSED:
+            raise _refusal(text, head.size_bytes)
+        return head, text
+
+    def _bytes_of_file(self, max_bytes: int) -> bytes:
+        """Return some bytes of the file that was named last."""
+        if not self._piece_left_bytes:
+            head, _ = self._head()
+            if head.kind != PIECE or not head.size_bytes:
+                raise _garbage()
+            self._piece_left_bytes = head.size_bytes
+        data = self._some(min(max_bytes, self._piece_left_bytes))
+        self._piece_left_bytes -= len(data)
+        return data
 
     def _exactly(self, size_bytes: int) -> bytes:
         parts = []
@@ -139,6 +159,10 @@ def _spawn(command: Sequence[str], inherited: Sequence[int], own_namespace: bool
         with contextlib.suppress(ConfinementError):
             return spawn(command, inherited, "new")
     return spawn(command, inherited)
+
+
+def _garbage() -> PackageError:
+    return PackageError("the process that read it says what no reader says", hint="nothing of it was kept")
 
 
 def _refusal(text: str, exit_code: int) -> ConfigError:
