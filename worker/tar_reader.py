@@ -165,8 +165,10 @@ class TarReader:
                 if "size" in pax:
                     size_bytes = _decimal(pax["size"])
                 continue
-            own_path, own_size = _own_name(header), _number(header[124:136])
-            return _judged(kind, own_path if path is None else path, own_size if size_bytes is None else size_bytes)
+            # With another name the header's own may be the beginning of that, cut in the middle of a character.
+            path = _own_name(header) if path is None else path
+            own_size_bytes = _number(header[124:136])
+            return _judged(kind, path, own_size_bytes if size_bytes is None else size_bytes)
 
     def _header(self) -> bytes | None:
         """Return the next header whose sum is right; None at the end, after which there are zeros only."""

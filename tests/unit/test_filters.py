@@ -353,7 +353,32 @@ def test_the_compiler(architecture: str, call: str, arguments: tuple[int, ...], 
     assert ask("compile", architecture, call, *arguments) == expected
 
 
-@pytest.mark.parametrize("name", ["confine", "actor", "seal", "compile"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("call", "arguments", "expected"),
+    [
+        ("read", (7,), ALLOW),
+        ("write", (7,), ALLOW),
+        ("mmap", (0, 4096, 3, 0x22), ALLOW),
+        ("mmap", (0, 4096, 5, 0x22), KILL),  # executable
+        ("mmap", (0, 4096, 3, 0x21), KILL),  # shared
+        ("mprotect", (0, 4096, 1), ALLOW),
+        ("mprotect", (0, 4096, 4), KILL),
+        ("mremap", (0, 4096, 8192, 1), ALLOW),
+        ("mremap", (0, 4096, 8192, 3), KILL),  # MREMAP_FIXED
+        ("futex", (0, 129), ALLOW),
+        ("futex", (0, 6), KILL),  # FUTEX_LOCK_PI
+        ("exit_group", (), ALLOW),
+        *((call, (), KILL) for call in ("openat", "openat2", "socket", "execve", "clone", "clone3", "kill", "ptrace")),
+        *((call, (), KILL) for call in ("prctl", "seccomp", "sendmsg", "dup", "fcntl", "ioctl", "unlinkat", "bpf")),
+    ],
+)
+def test_who_reads_an_archive(architecture: str, call: str, arguments: tuple[int, ...], expected: int) -> None:
+    """Two pipes and memory: everything else kills."""
+    assert ask("unpack", architecture, call, *arguments) == expected
+
+
+@pytest.mark.parametrize("name", ["confine", "actor", "seal", "compile", "unpack"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_foreign_abis_are_killed(name: str, architecture: str) -> None:
     """A call of i386, arm or x32 kills the process, whatever its number."""
@@ -391,7 +416,7 @@ def _interesting(conditions: list[Condition]) -> list[int]:
     return sorted(values)
 
 
-@pytest.mark.parametrize("name", ["confine", "actor", "seal", "compile"])
+@pytest.mark.parametrize("name", ["confine", "actor", "seal", "compile", "unpack"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_compiled_filter_answers_as_its_data_says(name: str, architecture: str) -> None:
     """For every call with rules on arguments, each argument outside of them gets what the data says, bit by bit."""
@@ -423,7 +448,7 @@ def test_only_the_own_pid_is_patched_in() -> None:
     assert isinstance(program, Program)
 
 
-@pytest.mark.parametrize("name", ["confine", "actor", "seal", "compile"])
+@pytest.mark.parametrize("name", ["confine", "actor", "seal", "compile", "unpack"])
 def test_every_rule_has_a_reason(name: str) -> None:
     """Each entry of the filter data says why it is there."""
     for rule in load(name).rules:
