@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 
-from ipc.errors import ConfigError
 from supervisor.identity import actor
 from supervisor.packages.provenance import Fetched, Provenance
 from supervisor.packages.source import ArchiveSource, DirectorySource, GitSource, OciSource, Source
@@ -46,4 +45,7 @@ def _fetch(source: Source, destination: str, fetched_ns: int, fetched_by: str) -
 
             return fetch_git(source, destination, fetched_ns, fetched_by)
         case OciSource():
-            raise ConfigError("this version fetches nothing from registries", hint="a directory, an archive or git")
+            from supervisor.packages.fetch_oci import fetch_oci
+            from supervisor.packages.oci_manifest import read_oci_reference
+
+            return fetch_oci(read_oci_reference(source.reference), destination, fetched_ns, fetched_by)
