@@ -86,6 +86,9 @@ def read_repository(plan_descriptor: int, output: int) -> None:
         write(pack_head(REFUSED, str(error), error.exit_code))
     except BrokenPipeError:
         return
+    except ConfinementError as error:
+        hint = "fetch it by hand, and name the directory; `airssys doctor` names what is missing here"
+        write(pack_head(REFUSED, f"{error}\n{hint}", EX_UNAVAILABLE))
     except (AirssysError, OSError) as error:
         write(pack_head(REFUSED, str(error), EX_UNAVAILABLE))
 
@@ -120,8 +123,8 @@ def confine_unpacker(plan: UnpackPlan) -> list[LayerReport]:
 def confine_git(plan: RepositoryPlan) -> list[LayerReport]:
     """Become the identity of the plan, which reads the system's files and `readable`, and writes to `scratch` only.
 
-    A repository of this machine needs no network: where there can be an empty one, there is. Landlock is as the kernel
-    has it.
+    A repository of this machine needs no network: where there can be an empty one, there is. Raises ConfinementError
+    without Landlock: there is no other wall between git and its identity's files.
     """
     check_never_root(plan.uid)
     layers = [capabilities.forbid_new_privileges()]
@@ -146,8 +149,10 @@ def confine_git(plan: RepositoryPlan) -> list[LayerReport]:
     }
     layers.append(_bound(bounds))
     os.umask(0o077)
-    layers.append(landlock.enforce(opened, network=True))
-    return layers
+    walls = landlock.enforce(opened, network=True)
+    if walls.status == "unavailable":
+        raise ConfinementError(landlock.LAYER, "probe", 0, words=f"git isn't started without Landlock: {walls.detail}")
+    return [*layers, walls]
 
 
 def _rules(plan: RepositoryPlan) -> Mapping[str, int]:

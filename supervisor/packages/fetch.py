@@ -7,7 +7,7 @@ import time
 
 from supervisor.identity import actor
 from supervisor.packages.provenance import Fetched, Provenance
-from supervisor.packages.source import ArchiveSource, DirectorySource, GitSource, OciSource, Source
+from supervisor.packages.source import ArchiveSource, DirectorySource, GitSource, OciSource, Source, show_source
 from supervisor.packages.writing import clear_directory
 
 
@@ -48,4 +48,4 @@ def _fetch(source: Source, destination: str, fetched_ns: int, fetched_by: str) -
             from supervisor.packages.fetch_oci import fetch_oci
             from supervisor.packages.oci_manifest import read_oci_reference
 
-            return fetch_oci(read_oci_reference(source.reference), destination, fetched_ns, fetched_by)
+            return fetch_oci(read_oci_reference(show_source(source)), destination, fetched_ns, fetched_by)
