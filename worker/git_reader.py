@@ -32,6 +32,8 @@ REFERENCES_MAX_BYTES: Final = 64 << 20
 TREE_MAX_BYTES: Final = 32 << 20
 _WORDS_MAX_BYTES: Final = 8_192
 _CHUNK_BYTES: Final = 1 << 18
+_WHOLE_HISTORY: Final = 0x7FFF_FFFF
+"""What git takes for a depth without end (shallow.h, INFINITE_DEPTH)."""
 _EX_UNAVAILABLE: Final = 69
 
 CONFIGURATION: Final = """\
@@ -74,7 +76,7 @@ CONFIGURATION: Final = """\
 """All of git's settings: neither the machine's nor the user's are read, and a repository has none here."""
 SSH: Final = (
     "ssh -oBatchMode=yes -oStrictHostKeyChecking=yes -oControlMaster=no -oControlPath=none -oForwardAgent=no"
-    " -oClearAllForwardings=yes -oPermitLocalCommand=no -oRequestTTY=no"
+    " -oClearAllForwardings=yes -oPermitLocalCommand=no -oUpdateHostKeys=no -oRequestTTY=no"
 )
 
 Write = Callable[[bytes], None]
@@ -145,11 +147,12 @@ class GitReader:
     def _fetch(self, wanted: Wanted) -> str:
         """Fetch what is wanted, and return the commit's id."""
         if wanted.reference:
-            what = ("--depth=1", "--", self._plan.url, f"+{wanted.reference}:{FETCHED}")
+            what: tuple[str, ...] = ("--depth=1", "--", self._plan.url, f"+{wanted.reference}:{FETCHED}")
         else:
             # A server may hand out commits that are in no branch of its own, such as those of a fork: so the history
             # is fetched in which it has to be.
-            what = ("--", self._plan.url, f"+{BRANCHES}*:{BRANCHES}*", f"+{TAGS}*:{TAGS}*")
+            # Written as a depth, for what can't send a part of it (git's simplest http) could send packs without end.
+            what = (f"--depth={_WHOLE_HISTORY}", "--", self._plan.url, f"+{BRANCHES}*:{BRANCHES}*", f"+{TAGS}*:{TAGS}*")
         self._run("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-gc", *what, remote=True)
         if not wanted.reference:
             held = self._answer("cat-file", "-t", wanted.commit) == "commit" and self._answer(
@@ -158,7 +161,7 @@ class GitReader:
             if not held:
                 raise GitError(f"no branch or tag of the repository has the commit {wanted.commit[:12]} in its history")
             return wanted.commit
-        commit = self._answer("rev-parse", "--verify", "--quiet", "--end-of-options", f"{FETCHED}^{{commit}}")
+        commit = self._answer("rev-parse", "--verify", "--quiet", f"{FETCHED}^{{commit}}")
         if not is_commit_id(commit):
             raise GitError(f"{wanted.reference} is no commit")
         if wanted.commit and commit != wanted.commit:

@@ -7,6 +7,7 @@ import …"` with a plan and pipes. Everything that is needed is imported before
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
@@ -27,7 +28,7 @@ from ipc.package_stream import (
     pack_head,
     pack_piece,
 )
-from ipc.warden.identity import check_never_root, check_origin
+from ipc.warden import identity
 from worker import capabilities, landlock, libc, limits, namespaces, seccomp
 from worker.tar_reader import ArchiveError, ByteStream, TarReader
 
@@ -44,8 +45,9 @@ _GIT_DESCRIPTORS = 1_024
 def unpack(plan_descriptor: int, archive: int, output: int) -> None:
     """Read an archive from one pipe, and tell through the other what is in it."""
     try:
+        _close_others(plan_descriptor, archive, output)
         plan = codec.unpack(UnpackPlan, memory_file.take(plan_descriptor, PLAN_MAX_BYTES), PLAN_MAX_BYTES)
-        check_origin(landlock.__file__)
+        identity.check_origin(identity.__file__)
         confine_unpacker(plan)
         _tell_archive(archive, output, plan)
     except ArchiveError as error:
@@ -77,8 +79,9 @@ def read_repository(plan_descriptor: int, output: int) -> None:
 
     write = partial(_write, output)
     try:
+        _close_others(plan_descriptor, output)
         plan = codec.unpack(RepositoryPlan, memory_file.take(plan_descriptor, PLAN_MAX_BYTES), PLAN_MAX_BYTES)
-        check_origin(landlock.__file__)
+        identity.check_origin(identity.__file__)
         confine_git(plan)
         GitReader(plan).tell(write)
         write(pack_head(END))
@@ -126,7 +129,7 @@ def confine_git(plan: RepositoryPlan) -> list[LayerReport]:
     A repository of this machine needs no network: where there can be an empty one, there is. Raises ConfinementError
     without Landlock: there is no other wall between git and its identity's files.
     """
-    check_never_root(plan.uid)
+    identity.check_never_root(plan.uid)
     layers = [capabilities.forbid_new_privileges()]
     if plan.transport == "file":
         layers.append(_leave_network())
@@ -153,6 +156,14 @@ def confine_git(plan: RepositoryPlan) -> list[LayerReport]:
     if walls.status == "unavailable":
         raise ConfinementError(landlock.LAYER, "probe", 0, words=f"git isn't started without Landlock: {walls.detail}")
     return [*layers, walls]
+
+
+def _close_others(*kept: int) -> None:
+    """Close what else came along: whoever started the supervisor may have left something open in it."""
+    for descriptor in map(int, os.listdir("/proc/self/fd")):
+        if descriptor > 2 and descriptor not in kept:
+            with contextlib.suppress(OSError):  # that of the listing itself
+                os.close(descriptor)
 
 
 def _rules(plan: RepositoryPlan) -> Mapping[str, int]:

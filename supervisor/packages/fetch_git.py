@@ -25,7 +25,7 @@ TIMEOUT_S: Final = 1_800.0
 CPU_S: Final = 1_800
 MEMORY_BYTES: Final = 2 << 30
 PACK_MAX_BYTES: Final = TOTAL_MAX_BYTES
-_PLACES: Final = "/usr/bin:/bin:/usr/local/bin"
+_PLACES: Final = "/usr/bin:/bin:/usr/local/bin:/run/current-system/sw/bin"
 
 
 def fetch_git(
@@ -41,9 +41,12 @@ def fetch_git(
     environment = os.environ
     run_as = resolve_run_as(None, os.geteuid(), environment)
     if source.transport == "file":
-        source = GitSource("file", f"file://{os.path.realpath(source.path)}", source.revision, source.subdirectory)
-        if not os.path.isdir(source.path):
-            raise ConfigError(f"{visible(source.path)}: no such directory", hint="git+file:///path/of/the/repository")
+        path = os.path.realpath(source.path)
+        if not os.path.isdir(path):
+            raise ConfigError(f"{visible(path)}: no such directory", hint="git+file:///path/of/the/repository")
+        if path != visible(path) or "%" in path:
+            raise ConfigError(f"{visible(path)}: git can't be told this path", hint="move it, or make an archive of it")
+        source = GitSource("file", f"file://{path}", source.revision, source.subdirectory)
     with _scratch(run_as) as scratch:
         plan = RepositoryPlan(
             parent_pid=os.getpid(),
@@ -123,6 +126,6 @@ def _passed_on(source: GitSource, environment: Mapping[str, str]) -> dict[str, s
         passed["SSH_AUTH_SOCK"] = environment.get("SSH_AUTH_SOCK", "")
     if source.transport == "https":
         passed["GIT_SSL_CAINFO"] = environment.get("GIT_SSL_CAINFO", "")
-        passed["HTTPS_PROXY"] = environment.get("HTTPS_PROXY", "")
-        passed["NO_PROXY"] = environment.get("NO_PROXY", "")
+        passed["https_proxy"] = environment.get("https_proxy", "") or environment.get("HTTPS_PROXY", "")
+        passed["no_proxy"] = environment.get("no_proxy", "") or environment.get("NO_PROXY", "")
     return {name: value for name, value in passed.items() if value}

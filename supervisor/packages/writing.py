@@ -7,6 +7,7 @@ Each name is judged before anything of it is made, made beneath the directory ab
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 from collections.abc import Callable
@@ -107,6 +108,11 @@ class PackageWriter:
         except (FileExistsError, NotADirectoryError, IsADirectoryError):
             refuse_paths([*(each.path for each in self._files), path])  # which says beside which other
             raise PackageError(f"{visible(path[:200])}: it is there twice") from None
+        except OSError as error:
+            if error.errno not in (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL):
+                raise
+            what = os.strerror(error.errno).lower()
+            raise PackageError(f"{visible(path[:200])}: no name on this file system ({what})") from None
         finally:
             os.close(directory)
 

@@ -6,6 +6,7 @@ Each probe is tried without the walls first, where it works.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -14,11 +15,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from archives import package
 
 from ipc import codec
 from ipc.package_stream import RepositoryPlan, UnpackPlan
 from supervisor.identity import resolve_run_as
 from supervisor.namespaces import spawn
+from supervisor.packages.reader_process import start_reader
+from supervisor.packages.writing import PackageWriter
 
 CODE = """
 import errno, os, shutil, socket, subprocess, sys
@@ -185,3 +189,25 @@ def test_a_reader_ends_with_the_supervisor(place: Place) -> None:
         assert supervisor.stdout.read() == b""  # at its end, which the reader held open too
     os.close(reader)
     assert supervisor.returncode == -signal.SIGKILL
+
+
+def test_nothing_that_was_left_open_comes_along(place: Place) -> None:
+    """A shell's open file is not the reader's, who may read whatever it holds; the archive's pipe is."""
+    left_open, theirs = os.pipe()
+    os.set_inheritable(theirs, True)
+    archive, ours = os.pipe2(os.O_CLOEXEC)
+    plan = codec.unpack(UnpackPlan, place.plan("unpacker"))
+    poller = select.poll()
+    poller.register(left_open, select.POLLIN)
+    try:
+        with start_reader("unpack", plan, (archive,), 30, own_namespace=True) as reader:
+            os.close(theirs)
+            assert poller.poll(30_000) == [(left_open, select.POLLHUP)]
+            os.write(ours, package())
+            os.close(archive)
+            os.close(ours)
+            destination = place.path / "destination"
+            destination.mkdir()
+            reader.write_package(PackageWriter(str(destination)))  # it lived, and read its archive
+    finally:
+        os.close(left_open)
