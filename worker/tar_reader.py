@@ -18,6 +18,8 @@ CHUNK_BYTES: Final = 1 << 18
 EXTENDED_MAX_BYTES: Final = 1 << 16
 NAME_MAX_BYTES: Final = 4_000
 _ZEROS: Final = bytes(BLOCK_BYTES)
+_POSIX: Final = b"ustar\x0000"
+_GNU: Final = b"ustar  \0"
 _GZIP: Final = b"\x1f\x8b"
 _GZIP_WINDOW: Final = 31
 _OTHERS: Final = {
@@ -157,6 +159,8 @@ class TarReader:
                     continue
                 extended.add(kind)
                 if kind == b"L":
+                    if not records.endswith(b"\0"):  # where it ends otherwise is read differently
+                        raise ArchiveError("a long name without an end")
                     path = _once(path, _text(_until_nul(records)))
                     continue
                 pax = _pax(records)
@@ -183,7 +187,7 @@ class TarReader:
                 if more.strip(b"\0"):
                     raise ArchiveError("something follows behind the end of the archive")
             return None
-        if block[257:263] not in (b"ustar\0", b"ustar "):
+        if block[257:265] not in (_POSIX, _GNU):
             raise ArchiveError("this is no tar archive of a form that is read (ustar, pax, GNU)")
         if _number(block[148:156]) != sum(block[:148]) + 8 * 32 + sum(block[156:]):
             raise ArchiveError("it is damaged: a header's sum is wrong")
@@ -214,9 +218,11 @@ def _judged(kind: bytes, path: str, size_bytes: int) -> Entry:
 
 
 def _own_name(header: bytes) -> str:
-    """Return the name in the header itself; only POSIX's form has a prefix, GNU's has other things there."""
+    """Return the name in the header itself; POSIX's form has a prefix, where GNU's has times that are seldom used."""
     name = _until_nul(header[:100])
-    prefix = _until_nul(header[345:500]) if header[257:263] == b"ustar\0" else b""
+    prefix = _until_nul(header[345:500])
+    if prefix and header[257:265] == _GNU:
+        raise ArchiveError("a name that could have something in front")
     return _text(prefix + b"/" + name if prefix else name)
 
 
@@ -249,7 +255,7 @@ def _number(field: bytes) -> int:
         if field[0] & 0x40:
             raise ArchiveError("a number below zero")
         return value
-    digits = field.strip(b"\0 ")
+    digits = field.rstrip(b"\0 ").lstrip(b" ")
     if digits.strip(b"01234567"):
         raise ArchiveError("it is damaged: a number isn't one")
     return int(digits, 8) if digits else 0
