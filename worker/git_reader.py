@@ -11,6 +11,7 @@ import os
 import subprocess
 from collections.abc import Callable, Sequence
 from typing import IO, Final
+from urllib.parse import unquote
 
 from ipc.package_stream import FILE, ORIGIN, RepositoryPlan, pack_head, pack_piece
 from worker.git_answers import (
@@ -95,7 +96,7 @@ class GitReader:
             if plan.transport == "file":
                 # Whose repository it is doesn't matter: we have nothing that it could take. It is git-upload-pack(1)
                 # that reads it, which is made for repositories of others.
-                file.write(f'[safe]\n    directory = "{_quoted(plan.url.removeprefix("file://"))}"\n')
+                file.write(f'[safe]\n    directory = "{_quoted(unquote(plan.url.removeprefix("file://")))}"\n')
         home = os.path.join(plan.scratch, "home")
         os.mkdir(home)
         self._environment = {

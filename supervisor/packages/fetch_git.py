@@ -17,7 +17,7 @@ from supervisor.identity import Identity, resolve_run_as
 from supervisor.packages.contents import FILES_MAX, TOTAL_MAX_BYTES, PackageError
 from supervisor.packages.provenance import Fetched, Provenance
 from supervisor.packages.reader_process import SourceUnavailableError, start_reader
-from supervisor.packages.source import GitSource, show_source
+from supervisor.packages.source import GitSource, local_url, show_source
 from supervisor.packages.writing import PackageWriter
 from supervisor.terminal import visible
 
@@ -44,9 +44,9 @@ def fetch_git(
         path = os.path.realpath(source.path)
         if not os.path.isdir(path):
             raise ConfigError(f"{visible(path)}: no such directory", hint="git+file:///path/of/the/repository")
-        if path != visible(path) or "%" in path:
+        if path != visible(path):
             raise ConfigError(f"{visible(path)}: git can't be told this path", hint="move it, or make an archive of it")
-        source = GitSource("file", f"file://{path}", source.revision, source.subdirectory)
+        source = GitSource("file", local_url(path), source.revision, source.subdirectory)
     with _scratch(run_as) as scratch:
         plan = RepositoryPlan(
             parent_pid=os.getpid(),

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import re
 from typing import Final, Literal
+from urllib.parse import quote, unquote
 
 from ipc.struct import Struct
 from supervisor.packages.contents import why_not_path
 from supervisor.terminal import visible
+from supervisor.trust.git_url import parse_git_url
+from supervisor.trust.host_name import UnclearNameError
 from supervisor.usage_error import UsageError
 
 ARCHIVE_ENDINGS: Final = (".tar.gz", ".tgz", ".tar")
@@ -23,12 +26,8 @@ Transport = Literal["https", "ssh", "file"]
 
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[^/]*//|[A-Za-z][A-Za-z0-9+.-]*::")
 _LIKE_SCP: Final = re.compile(r"[^/@:]+@[^/:]+:.*")
-_USER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
-_HOST: Final = re.compile(
-    r"(?=.{1,253}\Z)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
-    r"|\[[0-9A-Fa-f:.]{2,45}\]"
-)
-_URL_PATH: Final = re.compile(r"(/[A-Za-z0-9._~+@:,=!$&'()*;-]+)+/?")
+_PLAIN: Final = "/._~!$&'()+,;=:@-"
+"""What stands in a URL's path as it is, beside letters and digits (RFC 3986 §3.3)."""
 _REVISION: Final = re.compile(r"[^\x00-\x20\x7f~^:?*\[\\@#{}]+")
 
 
@@ -56,7 +55,7 @@ class GitSource(Struct, frozen=True):
     @property
     def path(self) -> str:
         """Return where a repository of this machine is (`git+file`)."""
-        return self.url.removeprefix("file://")
+        return unquote(self.url.removeprefix("file://"))
 
 
 class OciSource(Struct, frozen=True):
@@ -90,7 +89,13 @@ def show_source(source: Source) -> str:
             return f"oci://{reference}"
     revision = f"@{source.revision}" if source.revision else ""
     subdirectory = f"#{source.subdirectory}" if source.subdirectory else ""
-    return f"git+{source.url}{revision}{subdirectory}"
+    url = f"file://{source.path}" if source.transport == "file" else source.url
+    return f"git+{url}{revision}{subdirectory}"
+
+
+def local_url(path: str) -> str:
+    """Return the URL of a repository of this machine, which git and the trust rules read alike."""
+    return f"file://{quote(path, safe=_PLAIN)}"
 
 
 def why_not_revision(revision: str) -> str:
@@ -120,7 +125,7 @@ def _refuse_other_forms(text: str) -> None:
         raise UsageError(
             "a repository is named by an address", hint="git+ssh://USER@HOST/PATH instead of USER@HOST:PATH"
         )
-    if _SCHEME.match(text):
+    if _SCHEME.match(text) or text.startswith(("git+", "oci:")):
         raise UsageError("an address of an unknown kind", hint=FORMS)
 
 
@@ -137,39 +142,27 @@ def _git(scheme: str, rest: str) -> GitSource:
         if why:
             raise UsageError(f"what stands after @ is no revision: {why}", hint="write a branch, a tag or a commit id")
     if scheme == "file":
-        return GitSource("file", f"file://{_local_path(authority, path)}", revision, subdirectory)
+        return GitSource("file", local_url(_local_path(authority, path)), revision, subdirectory)
+    _refuse_unclear(scheme, authority, path)
     transport: Transport = "https" if scheme == "https" else "ssh"
-    return GitSource(transport, f"{scheme}://{_authority(scheme, authority)}{_url_path(path)}", revision, subdirectory)
+    return GitSource(transport, f"{scheme}://{authority}{path}", revision, subdirectory)
 
 
 def _local_path(authority: str, path: str) -> str:
-    if authority or not path.startswith("/") or path != visible(path) or "%" in path:
+    if authority or not path.startswith("/") or path != visible(path):
         hint = "git+file:///absolute/path/of/the/repository"
         raise UsageError("a repository of this machine is named by its absolute path, as it is", hint=hint)
     return path
 
 
-def _authority(scheme: str, authority: str) -> str:
-    """Return USER@HOST:PORT in its one form; nothing of what is wrong is repeated, since it may be a secret."""
-    user, at, host = authority.rpartition("@")
-    if at and scheme == "https":
+def _refuse_unclear(scheme: str, authority: str, path: str) -> None:
+    """Raise UsageError for an address that isn't read in one way by everybody; nothing of it is repeated."""
+    if "@" in authority and scheme == "https":
         raise UsageError(
             "a name or password in an https address isn't used: it would stand in logs and process lists",
             hint="git+ssh://git@HOST/PATH uses your keys and agent",
         )
-    if at and not _USER.fullmatch(user):
-        hint = "git+ssh://USER@HOST/PATH; a password has no place there"
-        raise UsageError("what stands before the @ is no plain user name", hint=hint)
-    name, colon, port = (host, "", "") if host.endswith("]") or ":" not in host else host.rpartition(":")
-    if not _HOST.fullmatch(name):
-        raise UsageError(f"no host is called {visible(name[:100]) or 'nothing'}", hint=FORMS)
-    if colon and not (port.isascii() and port.isdecimal() and len(port) <= 5 and 0 < int(port) < 65_536):
-        raise UsageError("what stands after the host's : is no port", hint="a port is a number of 1 to 65535")
-    return f"{user}{at}{name.lower()}{colon}{int(port) if colon else ''}"
-
-
-def _url_path(path: str) -> str:
-    if not _URL_PATH.fullmatch(path) or any(part in (".", "..") for part in path.split("/")):
-        hint = "letters, digits and -._~+ between single slashes, no .. and no %"
-        raise UsageError("the path of the address has a form that servers read differently", hint=hint)
-    return path
+    try:
+        parse_git_url(f"{scheme}://{authority}{path}")
+    except UnclearNameError as error:
+        raise UsageError(f"not an address that is fetched from: {error.reason}", hint=FORMS) from None

@@ -106,9 +106,13 @@ def test_one_package_from_everywhere(component: Path, repository: Repository, pl
         archive.add(component, "thing-1.0", filter=lambda each: None if ".airssys" in each.name else each)
     sources = (str(component), str(by_tar), f"{repository.source}@v1", f"{repository.source}#sub/thing")
     fetched = [place.get(source) for source in sources]
+    moved = short_dir / "ré po%41.git"
+    repository.path.rename(moved)
+    fetched.append(place.get(f"git+file://{moved}@v1"))
+    assert fetched[-1].provenance.url == f"file://{short_dir}/r%C3%A9%20po%2541.git"
     assert len({each.contents.digest for each in fetched}) == 1
     assert {each.signatures for each in fetched} == {SIGNATURES}
-    assert [each.provenance.kind for each in fetched] == ["directory", "archive", "git", "git"]
+    assert [each.provenance.kind for each in fetched] == ["directory", "archive", "git", "git", "git"]
     assert {each.provenance.fetched_by for each in fetched} == {actor()}
 
 
