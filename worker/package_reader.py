@@ -28,6 +28,7 @@ from ipc.package_stream import (
     pack_head,
     pack_piece,
 )
+from ipc.provider import lifeline
 from ipc.warden import identity
 from worker import capabilities, landlock, libc, limits, namespaces, seccomp
 from worker.tar_reader import ArchiveError, ByteStream, TarReader
@@ -143,7 +144,7 @@ def confine_git(plan: RepositoryPlan) -> list[LayerReport]:
         raise ConfinementError("identity", "getresuid", 0, f"the uids are {os.getresuid()}, not {plan.uid}")
     layers.append(LayerReport("identity", "enforced", f"uid {plan.uid}, gid {plan.gid}"))
     layers.append(capabilities.drop_capabilities())
-    _end_with(plan.parent_pid)
+    _end_with(plan.parent_pid, and_children=True)
     bounds = {
         resource.RLIMIT_DATA: plan.memory_bytes,
         resource.RLIMIT_NOFILE: _GIT_DESCRIPTORS,
@@ -184,12 +185,14 @@ def _leave_network() -> LayerReport:
     return LayerReport(namespaces.LAYER, "enforced", "net, ipc, uts")
 
 
-def _end_with(parent_pid: int) -> None:
-    """Be killed when the supervisor ends; after the change of identity, which would undo that."""
+def _end_with(parent_pid: int, and_children: bool = False) -> None:
+    """Be killed when the supervisor ends, with what was started. After the change of identity, which undoes it."""
     parent = os.pidfd_open(parent_pid)
     if os.getppid() != parent_pid:
         raise ConfinementError("lifeline", "getppid", 0, "the supervisor has ended")
     capabilities.die_with_parent(parent)
+    if and_children:
+        lifeline.hold(parent)
     os.close(parent)
 
 

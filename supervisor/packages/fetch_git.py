@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import pwd
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Final
 
 from ipc.errors import ConfigError
@@ -25,6 +27,9 @@ TIMEOUT_S: Final = 1_800.0
 CPU_S: Final = 1_800
 MEMORY_BYTES: Final = 2 << 30
 PACK_MAX_BYTES: Final = TOTAL_MAX_BYTES
+_SCRATCH: Final = "airssys-fetch-"
+_BEGUN_S: Final = 60.0
+"""So old is a directory that nobody holds and that isn't just being made."""
 _PLACES: Final = "/usr/bin:/bin:/usr/local/bin:/run/current-system/sw/bin"
 
 
@@ -90,19 +95,38 @@ def fetch_git(
     return Fetched(contents, signatures, provenance)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _scratch(run_as: Identity) -> Iterator[str]:
     """Give an empty directory of git's identity, on a disk where there is one, and remove it afterwards."""
     places = [place for place in ("/var/tmp", tempfile.gettempdir()) if os.access(place, os.W_OK | os.X_OK)]  # noqa: S108
     if not places:
         raise SourceUnavailableError("there is no directory for temporary files", hint="chmod 1777 /var/tmp")
-    scratch = os.path.realpath(tempfile.mkdtemp(prefix="airssys-fetch-", dir=places[0]))
+    _remove_stale(places[0], run_as)
+    scratch = os.path.realpath(tempfile.mkdtemp(prefix=_SCRATCH, dir=places[0]))
+    lock = os.open(scratch, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # while it is held we live: it isn't stale
         if os.geteuid() != run_as.uid:
             os.chown(scratch, run_as.uid, run_as.gid)
         yield scratch
     finally:
         remove_tree(scratch)
+        os.close(lock)
+
+
+def _remove_stale(place: str, run_as: Identity) -> None:
+    """Remove what fetches left behind that were killed; those that go on hold a lock of theirs."""
+    for entry in os.scandir(place):
+        with contextlib.suppress(OSError):
+            if not entry.name.startswith(_SCRATCH) or entry.stat(follow_symlinks=False).st_uid != run_as.uid:
+                continue
+            lock = os.open(entry.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(lock).st_mtime < time.time() - _BEGUN_S:
+                    remove_tree(entry.path)
+            finally:
+                os.close(lock)
 
 
 def _readable(source: GitSource, run_as: Identity) -> tuple[str, ...]:

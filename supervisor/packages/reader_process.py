@@ -67,14 +67,17 @@ class ReaderProcess:
 
     def close(self) -> None:
         """Kill it with all that it started, and wait for that."""
+        self._kill()
+        self._spawned.close()
+        os.close(self._stream)
+
+    def _kill(self) -> None:
         if self._spawned.wait_status is None:
             # Not waited for, so the number is its own. It leads its session, of which git and ssh are.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._spawned.pid, signal.SIGKILL)
         self._spawned.send_signal(signal.SIGKILL)
         self._spawned.wait(_LEAVE_S)
-        self._spawned.close()
-        os.close(self._stream)
 
     def _head(self) -> tuple[Head, str]:
         """Return the next head and its text; raises what a refusal says."""
@@ -116,7 +119,10 @@ class ReaderProcess:
         return data
 
     def _death(self) -> PackageError:
-        self._spawned.wait(_LEAVE_S)
+        poller = select.poll()
+        poller.register(self._spawned.pidfd, select.POLLIN)
+        poller.poll(round(_LEAVE_S * 1000))
+        self._kill()
         status = self._spawned.wait_status
         how = "without a word"
         if status is not None and os.WIFSIGNALED(status):

@@ -5,14 +5,17 @@ from __future__ import annotations
 import http.server
 import os
 import signal
+import socket
 import ssl
 import subprocess
+import sys
 import tarfile
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from archives import MANIFEST, WASM, entry, package, packed
 from repositories import ENVIRONMENT, Repository
@@ -292,3 +295,26 @@ def test_a_repository_over_https(
     with pytest.raises(SourceUnavailableError, match="301") as moved:
         place.get(f"{https}/moved/repository.git@v2")
     assert "another address" in str(moved.value.hint)
+
+
+def test_git_ends_with_whoever_fetches(short_dir: Path) -> None:
+    """A server that says nothing, and a supervisor that is killed: neither git nor what it has started lives on."""
+    code = "import sys; from supervisor.packages.fetch import *; fetch(parse_source(sys.argv[1]), sys.argv[2])"
+    code = f"from supervisor.packages.source import parse_source; {code}"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        source = f"git+https://localhost:{server.getsockname()[1]}/x"
+        with subprocess.Popen([sys.executable, "-I", "-c", code, source, short_dir]) as supervisor:
+            server.settimeout(30)
+            connection, _ = server.accept()
+            started = psutil.Process(supervisor.pid).children(recursive=True)
+            words = [word for process in started for word in process.cmdline() if word.startswith("--git-dir=")]
+            scratch = Path(words[0].removeprefix("--git-dir=")).parent
+            supervisor.kill()
+        _, alive = psutil.wait_procs(started, timeout=30)
+        connection.close()
+    assert alive == []
+    assert scratch.exists()
+    os.utime(scratch, (0, 0))
+    with pytest.raises(ConfigError):  # the next fetch removes it, whatever becomes of that
+        fetch(parse_source(f"git+file://{short_dir}"), str(short_dir))
+    assert not scratch.exists()
