@@ -192,6 +192,8 @@ def _end_with(parent_pid: int, and_children: bool = False) -> None:
         raise ConfinementError("lifeline", "getppid", 0, "the supervisor has ended")
     capabilities.die_with_parent(parent)
     if and_children:
+        if os.getpgrp() != os.getpid():
+            raise ConfinementError("lifeline", "getpgrp", 0, "it has no process group of its own")
         lifeline.hold(parent)
     os.close(parent)
 

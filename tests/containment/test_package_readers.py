@@ -45,6 +45,20 @@ else:
     os.write(output, b"done")
 os._exit(0)
 """
+FORKS = """
+import os, sys, time
+from ipc import codec
+from ipc.package_stream import RepositoryPlan
+from ipc.struct import replace
+from worker.package_reader import confine_git
+supervisor = os.getpid()
+plan = replace(codec.unpack(RepositoryPlan, bytes.fromhex(sys.argv[1])), parent_pid=supervisor)
+if not os.fork():
+    os.setsid()  # what ends with it is its group: never that of whoever runs this test
+    confine_git(plan)
+    print(os.getpid(), flush=True)
+time.sleep(60)
+"""
 
 
 class Place:
@@ -172,17 +186,8 @@ def test_git_writes_no_more_than_it_may(place: Place) -> None:
 
 def test_a_reader_ends_with_the_supervisor(place: Place) -> None:
     """Whoever waits for a reader may be killed: the reader goes with it."""
-    code = (
-        "import os, sys, time; from ipc.package_stream import RepositoryPlan; from ipc import codec;"
-        " from worker.package_reader import confine_unpacker, confine_git;"
-        " pid = os.getpid(); child = os.fork();"
-        " plan = codec.unpack(RepositoryPlan, bytes.fromhex(sys.argv[1]));"
-        " from ipc.struct import replace;"
-        " child or (confine_git(replace(plan, parent_pid=pid)), print(os.getpid(), flush=True), time.sleep(60));"
-        " time.sleep(60)"
-    )
     plan = place.plan("git", "https").hex()
-    with subprocess.Popen([sys.executable, "-I", "-c", code, plan], stdout=subprocess.PIPE) as supervisor:
+    with subprocess.Popen([sys.executable, "-I", "-c", FORKS, plan], stdout=subprocess.PIPE) as supervisor:
         assert supervisor.stdout is not None
         reader = os.pidfd_open(int(supervisor.stdout.readline()))
         supervisor.kill()
