@@ -2,7 +2,7 @@
 
 `airssys help CODE` prints an entry. A11xx forbidden, A12xx grants and names, A13xx access control list, A14xx roles,
 A15xx quotas, A16xx the operating system, A17xx system calls, A18xx messages, A20xx limits, A30xx confinement and
-hosting.
+hosting, A31xx installed packages.
 """
 
 from collections.abc import Mapping
@@ -23,6 +23,7 @@ FAMILIES: Final[Mapping[str, str]] = MappingProxyType(
         "A18": "Messages",
         "A20": "Limits",
         "A30": "Confinement and hosting",
+        "A31": "Installed packages",
     }
 )
 """The beginning of a code → what such codes are about."""
@@ -406,6 +407,34 @@ _ENTRIES: Final = (
         "not permitted on the control socket",
         "Somebody asked a running supervisor for something that their role does not permit.",
         "[control] in airssys.toml says who is a viewer, an operator or an admin.",
+    ),
+    Code(
+        "A3101",
+        "an installed package was changed",
+        "The files of an installed package are not those that were installed, so nothing of it was run. The message "
+        "names the first that differs.",
+        "Find out who could change it, then install it again: `airssys install` puts whole files in its place.",
+    ),
+    Code(
+        "A3102",
+        "a name from another source",
+        "A component of this name is installed from another source. What the host says of a name, and what people "
+        "remember of it, would hold for a stranger.",
+        "Look at both sources in the message. To give the name to the new one: `airssys install --replace-source`.",
+    ),
+    Code(
+        "A3103",
+        "older than what is active",
+        "The package is an older version than the one that its name means now. An old version may have faults that "
+        "the newer one doesn't have.",
+        "`airssys rollback NAME` goes back to a version that was installed before; `--allow-downgrade` installs an "
+        "older one.",
+    ),
+    Code(
+        "A3104",
+        "wider than what is active",
+        "The new version of a package could do more than the one that its name means now, and nobody said that it may.",
+        "Look at the difference, then answer the question on a terminal, or say `--yes`.",
     ),
 )
 

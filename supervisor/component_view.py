@@ -12,7 +12,7 @@ from supervisor import places
 from supervisor.host_policy import component_parameters, data_directory, host_paths, policy_document
 from supervisor.manifest import BoundManifest, Manifest, Variables, bind, load_manifest, stand_ins
 from supervisor.settings import ComponentSettings, Settings, load_settings
-from supervisor.surroundings import home_directories, path_directories, provider_directories
+from supervisor.surroundings import home_directories, program_directories
 from supervisor.usage_error import UsageError as UsageError
 
 TMP_STAND_IN: Final = "/<tmp>"
@@ -28,13 +28,15 @@ class ComponentView(Struct, frozen=True):
     settings: Settings
     host: ComponentSettings
     unset: tuple[str, ...]
+    instance: str = ""
+    """Of what is installed, under which it is."""
 
     def document(self) -> PolicyDocument:
         """Return the policy as it would be with everything granted that is asked."""
         return policy_document(
             self.bound,
             self.settings,
-            instance=self.host.instance,
+            instance=self.instance,
             path_directories=self._program_directories(),
             home_directories=home_directories(),
         )
@@ -44,7 +46,7 @@ class ComponentView(Struct, frozen=True):
         return ForbiddenPaths(host_paths(self.settings), self._program_directories(), self.host.lift_guarded)
 
     def _program_directories(self) -> tuple[str, ...]:
-        return (*path_directories(os.environ), *provider_directories(self.settings.providers))
+        return program_directories(self.settings, places.state_directory(None, os.environ, self.settings))
 
 
 def parse_assignments(texts: Sequence[str]) -> dict[str, str]:
@@ -60,7 +62,9 @@ def parse_assignments(texts: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def view_component(directory: str, assignments: Mapping[str, str], config: str | None) -> ComponentView:
+def view_component(
+    directory: str, assignments: Mapping[str, str], config: str | None, instance: str = ""
+) -> ComponentView:
     """Read a component directory and the host's settings; raise `ManifestErrors`, `SettingsError`, `UsageError`."""
     if not os.path.isdir(directory):
         hint = "name the directory that holds Component.toml"
@@ -70,18 +74,21 @@ def view_component(directory: str, assignments: Mapping[str, str], config: str |
         raise UsageError(f"{directory!r} {what}", hint=hint)
     settings = load_settings(config, os.environ, os.geteuid())
     state = places.state_directory(None, os.environ, settings)
-    return view_manifest(load_manifest(directory), assignments, places.with_data(settings, state))
+    return view_manifest(load_manifest(directory), assignments, places.with_data(settings, state), instance)
 
 
-def view_manifest(manifest: Manifest, assignments: Mapping[str, str], settings: Settings) -> ComponentView:
+def view_manifest(
+    manifest: Manifest, assignments: Mapping[str, str], settings: Settings, instance: str = ""
+) -> ComponentView:
     """Bind a manifest that was read already; raise `ManifestErrors`."""
     name = manifest.component.name
-    values = component_parameters(manifest, settings, assignments)
+    values = component_parameters(manifest, settings, assignments, instance)
     missing = stand_ins(manifest, values)
     variables = Variables(
         component=manifest.directory,
-        data=os.path.realpath(data_directory(settings, name)),
+        data=os.path.realpath(data_directory(settings, name, instance)),
         tmp=TMP_STAND_IN,
     )
     bound = bind(manifest, {**missing, **values}, variables, cwd=os.getcwd(), real_path=os.path.realpath)
-    return ComponentView(manifest, bound, settings, settings.component(name), tuple(missing))
+    own = settings.component(name, instance)
+    return ComponentView(manifest, bound, settings, own, tuple(missing), instance)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 
 import ipc
 from ipc.errors import AirssysError
@@ -33,25 +34,44 @@ class WasmSummary(Struct, frozen=True):
     """(name, signature in words) of what `airssys call` can call."""
 
 
-def inspect_wasm(path: str, state: str) -> WasmSummary:
-    """Return the kind, imports and exports of a wasm file; compiled code is kept in `state` for the run to come."""
+class _How(Struct, frozen=True):
+    """With what it is compiled, and who is told that it takes its time."""
+
+    engine: EngineSettings
+    limits: CompileLimits
+    on_progress: Callable[[float], None]
+
+
+def inspect_wasm(
+    path: str,
+    state: str,
+    engine: EngineSettings | None = None,
+    limits: CompileLimits | None = None,
+    on_progress: Callable[[float], None] | None = None,
+) -> WasmSummary:
+    """Return the kind, imports and exports of a wasm file; compiled code is kept in `state` for the run to come.
+
+    `engine` is what it will be run with; `on_progress` is called while it is compiled, with the seconds so far.
+    """
+    how = _How(engine or EngineSettings(), limits or CompileLimits(), on_progress or _Patience(path))
     try:
         program = Program.open(path)
     except AirssysError as error:
         return WasmSummary("", (), (), str(error))
     sha256, size_bytes = program.sha256, os.fstat(program.descriptor).st_size
     try:
-        summary = _known(program, state) or _inspect(program, state)
+        summary = _known(program, state, how.engine) or _inspect(program, state, how)
     except CacheUnavailableError:  # a state directory that can't be written: what is found out isn't kept
         import tempfile
 
         with tempfile.TemporaryDirectory(prefix="airssys-") as scratch:
-            summary = _inspect(program, scratch)
-    program.close()
+            summary = _inspect(program, scratch, how)
+    finally:
+        program.close()
     return replace(summary, sha256=sha256, size_bytes=size_bytes)
 
 
-def _known(program: Program, state: str) -> WasmSummary | None:
+def _known(program: Program, state: str, engine: EngineSettings) -> WasmSummary | None:
     """What a compiler said of these bytes before; to know it takes no process."""
     version = wasmtime_version()
     try:
@@ -60,13 +80,13 @@ def _known(program: Program, state: str) -> WasmSummary | None:
         raise
     except AirssysError:
         return None  # `_inspect` tells
-    record = cache.describe(cache_key(program.sha256, version, EngineSettings()))
+    record = cache.describe(cache_key(program.sha256, version, engine))
     if record is None or (record.wasm_sha256, record.wasmtime_version) != (program.sha256, version):
         return None
     return WasmSummary(record.wasm_kind, record.imports, record.exports, functions=record.functions)
 
 
-def _inspect(program: Program, state: str) -> WasmSummary:
+def _inspect(program: Program, state: str, how: _How) -> WasmSummary:
     zygote = Zygote()
     try:
         zygote.start()
@@ -74,27 +94,27 @@ def _inspect(program: Program, state: str) -> WasmSummary:
             run = default_directories(os.environ, 0).run  # one for the whole machine, or a run could get the same uid
             os.makedirs(run, mode=0o711, exist_ok=True)
             with worker_uid(run) as uid:
-                return _summary(program, state, zygote, uid)
-        return _summary(program, state, zygote, None)
+                return _summary(program, state, how, zygote, uid)
+        return _summary(program, state, how, zygote, None)
     except AirssysError as error:
         return WasmSummary("", (), (), str(error))
     finally:
         zygote.close()
 
 
-def _summary(program: Program, state: str, zygote: Zygote, uid: int | None) -> WasmSummary:
+def _summary(program: Program, state: str, how: _How, zygote: Zygote, uid: int | None) -> WasmSummary:
     plan = ConfinementPlan(DEFAULT_REQUIRED, (), uid, uid, uid is not None or zygote.user_namespace is not None)
     origin = os.path.dirname(os.path.dirname(os.path.abspath(str(ipc.__file__))))
     cache = ArtifactCache(os.path.join(state, "cache"))
     artifact = obtain(
         program,
-        EngineSettings(),
+        how.engine,
         cache,
         zygote,
         plan,
         origin,
-        CompileLimits(),
-        on_progress=_Patience(program.path),
+        how.limits,
+        on_progress=how.on_progress,
         interrupted=lambda: False,
     )
     os.close(artifact.descriptor)

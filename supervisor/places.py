@@ -28,6 +28,14 @@ def data_directory(state: str, settings: Settings) -> str:
     return settings.directories.data
 
 
+def packages_directory(state: str) -> str:
+    """Return where installed packages are: beside the state directory, which no component may look into.
+
+    A component may read its own package through `${component}`, and root's warden, who isn't root, has to get there.
+    """
+    return f"{state}-packages"
+
+
 def with_data(settings: Settings, state: str) -> Settings:
     """Return the settings with `${data}` where a run with this state directory has it."""
     data = data_directory(state, settings)

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 import ipc
 import supervisor
+from supervisor.places import packages_directory
 
 if TYPE_CHECKING:
     from supervisor.provider_settings import ProviderSettings
+    from supervisor.settings import Settings
 
 _FIRST_PERSON = 1000
 """The first uid that Debian, Fedora and others give to a person (login.defs(5), UID_MIN)."""
@@ -27,6 +29,12 @@ def path_directories(environment: Mapping[str, str]) -> tuple[str, ...]:
     written = [part for part in environment.get("PATH", "").split(":") if part.startswith("/")]
     written += _own_directories()
     return tuple(dict.fromkeys(path for part in written for path in (os.path.normpath(part), os.path.realpath(part))))
+
+
+def program_directories(settings: Settings, state: str) -> tuple[str, ...]:
+    """Return all from which programs are started: of `PATH`, ours, the providers', and the installed packages."""
+    found = (*path_directories(os.environ), *provider_directories(settings.providers))
+    return (*found, packages_directory(state))
 
 
 def provider_directories(providers: Sequence[ProviderSettings]) -> tuple[str, ...]:

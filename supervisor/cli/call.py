@@ -23,6 +23,7 @@ from supervisor.cli.run import (
 )
 from supervisor.control_client import ControlClient
 from supervisor.control_messages import CallAnswer, CallComponent
+from supervisor.packages.target import is_path
 from supervisor.processes import Processes
 from supervisor.terminal import TerminalFilter, visible
 from supervisor.usage_error import UsageError
@@ -31,15 +32,17 @@ _EPILOG = """examples:
   airssys call ./calc.wasm add --json '[1, 2]'            calls a function of a component; prints what it returns
   airssys call ./calc.wasm docs:calc/ops#sum --json '[[1, 2, 3]]'      one of an interface
   airssys call ./resize --grant asked resize --file args.json          of a directory with a Component.toml
+  airssys call calc add --json '[1, 2]'                   of what is installed under that name
   airssys call counter --json '{"op": "add", "n": 2}'     sends a running actor this text, prints the answer
   airssys call counter --file request.bin > answer.bin    sends a file's bytes
   echo -n hello | airssys call echo -                     sends what comes from standard input
   airssys call counter --json '{"op": "reset"}' --no-wait  does not wait for an answer
 
-TARGET with a slash, a leading dot or ending in .wasm is a file or directory; else the name of a running component.
-A function is called with a JSON array of arguments, in a process of its own, confined, limited and on record as a
-run is; airssys show TARGET lists the functions. What it prints itself goes to stderr. Without --json, --file or - a
-function has no arguments, and a message is empty.
+TARGET with a slash, a leading dot or ending in .wasm is a file or directory; else, with a FUNCTION, what is installed
+under that name, and without one the name of a running component. A function is called with a JSON array of
+arguments, in a process of its own, confined, limited and on record as a run is; airssys show TARGET lists the
+functions. What it prints itself goes to stderr. Without --json, --file or - a function has no arguments, and a message
+is empty.
 
 Exit: 0 returned or answered; 1 with an error (a function's is printed, {"error": ...}); 65 no such function, other
 arguments, or what was sent can't be; 69 gone, or nobody answers; 75 over a limit, or not in time; 77 this user may
@@ -102,16 +105,11 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
 
 
-def is_path(target: str) -> bool:
-    """Whether a target is a file or directory, and not the name of a running component."""
-    return "/" in target or target.startswith(".") or target.endswith(".wasm")
-
-
 def run(args: argparse.Namespace) -> int:
     """Call the function or send the message, and print what comes back."""
     words = list(args.words)
     args.source = words.pop() if words and words[-1] == "-" else None
-    return _call_function(args, words) if is_path(args.target) else _send_message(args, words)
+    return _call_function(args, words) if is_path(args.target) or words else _send_message(args)
 
 
 def _call_function(args: argparse.Namespace, words: list[str]) -> int:
@@ -121,9 +119,10 @@ def _call_function(args: argparse.Namespace, words: list[str]) -> int:
     for flag in ("no_wait", "socket"):
         if getattr(args, flag):
             raise UsageError(
-                f"--{flag.replace('_', '-')} is for a message to a running component, named without a path"
+                f"--{flag.replace('_', '-')} is for a message to a running component, named without a function"
             )
-    require_target(args.target)
+    if is_path(args.target):
+        require_target(args.target)
     interface, name = _split(words[0])
     with contextlib.ExitStack() as stack:
         processes = args.processes or stack.enter_context(Processes(not args.no_namespaces, args.layer_off))
@@ -150,12 +149,7 @@ _RUN_OPTIONS = (
 """What is for a component that is started by the call itself."""
 
 
-def _send_message(args: argparse.Namespace, words: list[str]) -> int:
-    if words:
-        raise UsageError(
-            f"{visible(args.target)} is the name of a running component, which takes messages and has no functions",
-            hint=f"to call a function of a file or directory of this name: ./{visible(args.target)}",
-        )
+def _send_message(args: argparse.Namespace) -> int:
     for flag in _RUN_OPTIONS:
         if getattr(args, flag):
             raise UsageError(

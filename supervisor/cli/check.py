@@ -1,4 +1,4 @@
-"""`airssys check DIR`: what a component asks for, in words, and what is wrong with it."""
+"""`airssys check TARGET`: what a component asks for, in words, and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from ipc.policy.access import entry_of, permission_of
 from supervisor import manifest_asks, manifest_findings, places
 from supervisor.cli.problems import print_problems
+from supervisor.cli.targets import open_target
 from supervisor.component_view import ComponentView, parse_assignments, view_component
 from supervisor.host_policy import resolve_quota
 from supervisor.manifest import Parameter, not_enforced, only_brokered
@@ -27,6 +28,7 @@ _SEVERITY_COLOURS = {"error": "1;31", "warning": "33", "note": "2"}
 _EPILOG = """examples:
   airssys check ./log-summary                            what it asks for, the most dangerous first
   airssys check ./log-summary --set logs=/var/log/app    the same, with the real paths
+  airssys check log-summary                              what is installed under that name
   airssys check ./log-summary --explain                  and the rules that its requests compile to
 """
 
@@ -38,7 +40,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="say what a component asks for, and what is wrong with it",
         epilog=_EPILOG,
     )
-    parser.add_argument("directory", metavar="DIR", help="a directory with a Component.toml")
+    parser.add_argument("target", metavar="TARGET", help="a directory with a Component.toml, or an installed NAME")
     parser.add_argument(
         "--explain", action="store_true", help="print the access control entries and permissions it compiles to"
     )
@@ -50,11 +52,12 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     """Print what the manifest asks; 0, or 65 where the component can't run as it stands."""
     try:
-        view = view_component(args.directory, parse_assignments(args.set), args.config)
+        with open_target(args.target, None, args.config) as target:
+            view = view_component(target.path, parse_assignments(args.set), args.config, target.instance)
+            findings = find_all(view)
     except ConfigFileError as error:
         return print_problems(error, args.json)
     asks = manifest_asks.describe_asks(view.manifest, view.bound, view.unset)
-    findings = find_all(view)
     if args.json:
         print(json.dumps(to_json(view, asks, findings), indent=2))
     else:
@@ -67,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
 def find_all(view: ComponentView) -> tuple[Finding, ...]:
     """Return every finding: of the patterns, the quota, the imports, and of paths that no real object can match."""
     findings = list(manifest_findings.find_problems(view.manifest, view.bound, view.host, view.forbidden(), view.unset))
-    for problem in resolve_quota(view.manifest, view.settings, view.host.instance).refusals:
+    for problem in resolve_quota(view.manifest, view.settings, view.instance).refusals:
         message = f"{problem.key} is {problem.got}, and this host allows {problem.expected}"
         findings.append(Finding("error", "quota", message, problem.key, problem.line))
     findings += _import_findings(view)

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from ipc.errors import ConfigError
 from ipc.struct import Struct
 from supervisor import places
+from supervisor.cli.targets import Target, open_target
 from supervisor.compilation import Program
 from supervisor.component_view import ComponentView, UsageError, view_manifest
 from supervisor.host_policy import resolve_quota
@@ -27,6 +28,7 @@ EX_WIDER = 1
 _EPILOG = """examples:
   airssys diff ./log-summary-1.0 ./log-summary-1.1          before you let a new version in
   airssys diff old/Component.toml new/Component.toml        the manifests alone
+  airssys diff log-summary ./log-summary-1.1                what is installed, and what would take its place
   airssys diff ./old ./new --json | jq '.wider[].what'
 
 Exit: 0 the same, narrower, or different only in what gives it nothing; 1 wider; 65 bad input. What can't be proven to
@@ -35,7 +37,7 @@ name.
 """
 
 
-class _Side(Struct, frozen=True):
+class Side(Struct, frozen=True):
     """One of the two, as read."""
 
     view: ComponentView
@@ -43,10 +45,27 @@ class _Side(Struct, frozen=True):
     wasm_path: str | None
 
 
+class Comparison(Struct, frozen=True):
+    """Two versions, what is different, and what wasn't compared."""
+
+    old: Side
+    new: Side
+    found: ManifestDiff
+    notes: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """Return it as a person reads it."""
+        return _lines(self.old, self.new, self.found, self.notes)
+
+    def to_json(self) -> dict[str, object]:
+        """Return it under stable keys."""
+        return _to_json(self.old, self.new, self.found, self.notes)
+
+
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the `diff` command."""
     parser = subparsers.add_parser("diff", help="say what a new version of a component could do more", epilog=_EPILOG)
-    parser.add_argument("old", metavar="OLD", help="a directory with a Component.toml, or the manifest alone")
+    parser.add_argument("old", metavar="OLD", help="an installed NAME, a component directory, or a manifest")
     parser.add_argument("new", metavar="NEW", help="the same, of the new version")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--config", metavar="FILE", help="the host's airssys.toml, for quotas that aren't written")
@@ -55,15 +74,19 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     """Print the differences; 1 where the new version could do more."""
     settings = load_settings(args.config, os.environ, os.geteuid())
-    old, new = _side(args.old, settings), _side(args.new, settings)
+    with open_target(args.old, None, args.config) as old, open_target(args.new, None, args.config) as new:
+        state = places.state_directory(None, os.environ, settings)
+        compared = compare_versions(read_side(old, settings), read_side(new, settings), settings, state)
+    print(json.dumps(compared.to_json(), indent=2) if args.json else "\n".join(compared.lines()))
+    return EX_WIDER if compared.found.wider else 0
+
+
+def compare_versions(old: Side, new: Side, settings: Settings, state: str) -> Comparison:
+    """Compare two versions as this host would run them."""
     notes: list[str] = []
-    imports = _imports(old, new, notes, settings)
+    imports = _imports(old, new, notes, state)
     found = compare(_version(old, imports[0], settings), _version(new, imports[1], settings))
-    if args.json:
-        print(json.dumps(_to_json(old, new, found, notes), indent=2))
-    else:
-        print("\n".join(_lines(old, new, found, notes)))
-    return EX_WIDER if found.wider else 0
+    return Comparison(old, new, found, tuple(notes))
 
 
 def read_manifest(path: str) -> tuple[Manifest, bool]:
@@ -78,17 +101,18 @@ def read_manifest(path: str) -> tuple[Manifest, bool]:
     return parse_manifest(read_toml_bytes(path, path), file=path, directory=directory), False
 
 
-def _side(path: str, settings: Settings) -> _Side:
-    manifest, with_program = read_manifest(path)
-    view = view_manifest(manifest, {}, settings)
+def read_side(target: Target, settings: Settings) -> Side:
+    """Read one of the two: a directory, a manifest alone, or what is installed."""
+    manifest, with_program = read_manifest(target.path)
+    view = view_manifest(manifest, {}, settings, target.instance)
     if not with_program:
-        return _Side(view, None, None)
+        return Side(view, None, None)
     program = Program.open(manifest.wasm_path)
     program.close()
-    return _Side(view, program.sha256, manifest.wasm_path)
+    return Side(view, program.sha256, manifest.wasm_path)
 
 
-def _imports(old: _Side, new: _Side, notes: list[str], settings: Settings) -> Sequence[tuple[str, ...] | None]:
+def _imports(old: Side, new: Side, notes: list[str], state: str) -> Sequence[tuple[str, ...] | None]:
     """What both programs import, as confined processes found it; the same bytes import the same."""
     if old.wasm_path is None or new.wasm_path is None:
         notes.append("the imports of the programs were not compared: a manifest alone was named")
@@ -97,7 +121,6 @@ def _imports(old: _Side, new: _Side, notes: list[str], settings: Settings) -> Se
         return (), ()
     from supervisor.inspect import inspect_wasm
 
-    state = places.state_directory(None, os.environ, settings)
     found = []
     for path in (old.wasm_path, new.wasm_path):
         summary = inspect_wasm(path, state)
@@ -107,8 +130,8 @@ def _imports(old: _Side, new: _Side, notes: list[str], settings: Settings) -> Se
     return found
 
 
-def _version(side: _Side, imports: tuple[str, ...] | None, settings: Settings) -> Version:
-    quota = resolve_quota(side.view.manifest, settings).quota
+def _version(side: Side, imports: tuple[str, ...] | None, settings: Settings) -> Version:
+    quota = resolve_quota(side.view.manifest, settings, side.view.instance).quota
     return Version(side.view.manifest, quota, side.wasm_sha256, imports)
 
 
@@ -122,7 +145,7 @@ def _words_of(view: ComponentView) -> _Words:
     return {request: (int(ask.danger), ask.danger.word, ask.sentence) for request, ask in asks}
 
 
-def _lines(old: _Side, new: _Side, found: ManifestDiff, notes: Sequence[str]) -> list[str]:
+def _lines(old: Side, new: Side, found: ManifestDiff, notes: Sequence[str]) -> list[str]:
     components = [side.view.manifest.component for side in (old, new)]
     names = [f"{component.name} {component.version}" for component in components]
     lines = [visible(f"{names[0]} → {names[1]}: {found.verdict}")]
@@ -153,8 +176,8 @@ def _line(change: Change, words: _Words) -> tuple[int, str]:
     return -1, visible(f"  {what}" if change.kind == "import" else f"  {what}: {old} → {new}")
 
 
-def _to_json(old: _Side, new: _Side, found: ManifestDiff, notes: Sequence[str]) -> dict[str, object]:
-    def side_of(side: _Side) -> dict[str, object]:
+def _to_json(old: Side, new: Side, found: ManifestDiff, notes: Sequence[str]) -> dict[str, object]:
+    def side_of(side: Side) -> dict[str, object]:
         manifest = side.view.manifest
         return {
             "name": manifest.component.name,

@@ -1,4 +1,4 @@
-"""`airssys explain DIR ACTION RESOURCE`: would this be allowed, by which rule, and if not, what came nearest.
+"""`airssys explain TARGET ACTION RESOURCE`: would this be allowed, by which rule, and if not, what came nearest.
 
 `airssys explain --event SEQ` answers the same of what is in the audit log (`supervisor.cli.explain_event`).
 """
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from ipc.policy.capability import FILE_ACTIONS, is_action
 from ipc.policy.decision import Allow, Decision, compile_policy
 from ipc.policy.rules import NOT_GRANTED
+from supervisor.cli.targets import open_target
 from supervisor.component_view import ComponentView, UsageError, parse_assignments, view_component
 from supervisor.manifest import not_enforced
 from supervisor.remedy import what_would_allow
@@ -23,6 +24,7 @@ _EPILOG = """examples:
   airssys explain ./log-summary filesystem.read /var/log/app/a.log --set logs=/var/log/app
   airssys explain ./log-summary filesystem.write out.json
   airssys explain ./fetcher network.connect 'GET https://api.example.com/v1/items'
+  airssys explain log-summary filesystem.read /srv/a.log      of what is installed under that name
   airssys explain --event 48211             why that was decided, by the policy that was in force then
 
 Exit: 0 allowed, 77 denied, 64 wrong usage. The answer is the policy's, with everything granted that the manifest asks
@@ -37,9 +39,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "explain",
         help="say whether an action would be allowed, and by which rule",
         epilog=_EPILOG,
-        usage="airssys explain DIR ACTION RESOURCE [options]\n       airssys explain --event SEQ [options]",
+        usage="airssys explain TARGET ACTION RESOURCE [options]\n       airssys explain --event SEQ [options]",
     )
-    parser.add_argument("directory", metavar="DIR", help="a directory with a Component.toml")
+    parser.add_argument("target", metavar="TARGET", help="a directory with a Component.toml, or an installed NAME")
     parser.add_argument("action", metavar="ACTION", help="such as filesystem.read")
     parser.add_argument("resource", metavar="RESOURCE", help="a path of this host, or a name in the action's own form")
     parser.add_argument("--event", action=_Event, metavar="SEQ", help="the number of a record of the audit log")
@@ -73,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     if args.event is not None:
         from supervisor.cli.explain_event import run_event
 
-        if args.directory is not None or args.set:
+        if args.target is not None or args.set:
             raise UsageError("--event stands alone: the component and the policy are those of the record")
         return run_event(args)
     if args.audit_log is not None:
@@ -81,7 +83,8 @@ def run(args: argparse.Namespace) -> int:
     if not is_action(args.action):
         verbs = "filesystem.read, filesystem.write, filesystem.list, network.connect, … or custom.NAME.ACTION"
         raise UsageError(f"{args.action!r} is no action", hint=f"actions are {verbs}")
-    view = view_component(args.directory, parse_assignments(args.set), args.config)
+    with open_target(args.target, None, args.config) as target:
+        view = view_component(target.path, parse_assignments(args.set), args.config, target.instance)
     resource = resolve_resource(args.action, args.resource, os.getcwd())
     decision = compile_policy(view.document()).decide(args.action, resource)
     notes = _notes(args, view, resource)

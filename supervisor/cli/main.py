@@ -36,6 +36,11 @@ COMMANDS = {
     "quota": ("supervisor.cli.quota", "say how full the quotas of running components are"),
     "down": ("supervisor.cli.down", "end a supervisor and its components, in order"),
     "check": ("supervisor.cli.check", "say what a component asks for, and what is wrong with it"),
+    "install": ("supervisor.cli.install", "install a component under its name"),
+    "list": ("supervisor.cli.list_installed", "list what is installed"),
+    "upgrade": ("supervisor.cli.upgrade", "install another version of what is installed"),
+    "rollback": ("supervisor.cli.rollback", "go back to another installed version"),
+    "remove": ("supervisor.cli.remove", "remove what is installed"),
     "show": ("supervisor.cli.show", "say what a component is, asks for and imports"),
     "diff": ("supervisor.cli.diff", "say what a new version of a component could do more"),
     "pack": ("supervisor.cli.pack", "make one file of a component directory"),
@@ -136,6 +141,7 @@ _EPILOG = """examples:
   airssys run ./log-summary                       a directory with a Component.toml: asks once, then runs
   airssys run prog.wasm --read in/ -- in/a.csv    a bare program: the flags are the grant
   airssys up ./counter ./reporter                 several, until Ctrl-C; airssys status, logs and down from elsewhere
+  airssys install ./log-summary                   under its name; then: airssys run log-summary
   airssys check ./log-summary --explain           what it asks for, and the rules that follow
   airssys diff ./log-summary ./log-summary-1.1    what a new version could do more
   airssys explain ./log-summary filesystem.read /var/log/app.log

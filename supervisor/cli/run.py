@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 
 from ipc.errors import ConfigError
+from supervisor.packages.target import is_path
 from supervisor.processes import Processes
 from supervisor.terminal import visible
 from supervisor.units import UnitError, parse_duration_ns, parse_size_bytes
@@ -16,6 +17,7 @@ from supervisor.usage_error import UsageError
 
 _EPILOG = """examples:
   airssys run ./log-summary --set logs=/var/log/app       asks what it may, once, then runs
+  airssys run log-summary                                 what is installed under that name (airssys install)
   airssys run ./log-summary --grant asked --json          no question; one JSON document on stdout
   airssys run prog.wasm --read in/ --write 'out/*.json' -- in/a.csv
   airssys run prog.wasm --dir data::/data --read data --memory 64MB --timeout 10s
@@ -63,7 +65,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         epilog=_EPILOG,
         usage="airssys run TARGET [options] [-- ARGS...]",
     )
-    parser.add_argument("target", metavar="TARGET", help="a directory with a Component.toml, or a .wasm file")
+    parser.add_argument(
+        "target", metavar="TARGET", help="an installed NAME, a directory with a Component.toml, or a .wasm file"
+    )
     add_grant_options(parser)
     finding = parser.add_argument_group("finding out what it needs")
     finding.add_argument(
@@ -202,7 +206,10 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--ask and --dev exclude each other: one asks, the other doesn't")
     if args.ask and args.raw_output:
         raise UsageError("--ask and --raw-output exclude each other: what it draws could pass for a question")
-    require_target(args.target)
+    if is_path(args.target):
+        require_target(args.target)
+    elif args.dev:
+        raise UsageError("--dev is for what is being written, and not for what is installed")
     # The processes first, where they weren't started ahead: they import while this one imports the rest.
     with contextlib.ExitStack() as stack:
         processes = args.processes or stack.enter_context(Processes(not args.no_namespaces, args.layer_off))

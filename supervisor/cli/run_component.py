@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import socket
 import sys
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from ipc.errors import ConfigError
 from ipc.messages import EngineSettings
 from ipc.policy.capability import Grant
 from ipc.struct import Struct, replace
+from supervisor.cli.confirm import confirm, on_terminal
 from supervisor.cli.main import EX_NOPERM
 from supervisor.cli.run_setup import (
     dev_directories,
@@ -43,10 +43,11 @@ from supervisor.report import print_error
 from supervisor.run_request import RunRequest, environment_pairs, merge_mounts, read_secret, split_assignment
 from supervisor.settings import ComponentSettings, Settings
 from supervisor.shared_storage import SharedStorageSettings, shared_with
-from supervisor.surroundings import home_directories, path_directories, provider_directories
+from supervisor.surroundings import home_directories, program_directories
 from supervisor.terminal import visible
 
 if TYPE_CHECKING:
+    from supervisor.cli.targets import InstalledPackage
     from supervisor.trust.judge import JudgedDirectory
 
 
@@ -61,20 +62,29 @@ class GrantedComponent(Struct, frozen=True):
 
 
 def component_request(
-    args: argparse.Namespace, host: Host, settings: Settings, called: bool = False
+    args: argparse.Namespace,
+    host: Host,
+    settings: Settings,
+    installed: InstalledPackage | None = None,
+    called: bool = False,
 ) -> RunRequest | None:
-    """Return the request of a component directory, or None when the person said no or nobody could be asked.
+    """Return the request of a component directory or of what is `installed`; None where nobody granted it.
 
     Of one that is `called` what a broker enforces is nothing to enforce: in a call there is no broker to ask.
     """
-    granted = granted_component(args, host, settings, host.tmp_directory, brokered=called)
+    granted = granted_component(args, host, settings, host.tmp_directory, called, installed)
     return None if granted is None else granted.request
 
 
 def granted_component(
-    args: argparse.Namespace, host: Host, settings: Settings, tmp: str, brokered: bool = False
+    args: argparse.Namespace,
+    host: Host,
+    settings: Settings,
+    tmp: str,
+    brokered: bool = False,
+    installed: InstalledPackage | None = None,
 ) -> GrantedComponent | None:
-    """Return the component of a directory with what it is granted, or None as above; `tmp` is its `${tmp}`.
+    """Return a directory's component, or what is `installed`, with its grants; None as above; `tmp` is its `${tmp}`.
 
     `brokered`: there is a broker, which enforces more of what a manifest can say.
     """
@@ -84,7 +94,11 @@ def granted_component(
                 f"--{flag} is for a bare program; a component directory says what it needs in Component.toml",
                 hint="grant less with --grant FILE",
             )
-    manifest = load_manifest(args.target)
+    manifest = load_manifest(args.target if installed is None else installed.package.directory)
+    instance, program_sha256 = "", ""
+    if installed is not None:
+        _require_installed(manifest, installed)
+        instance, program_sha256 = installed.installed.instance, installed.program_sha256
     unsupported = not_enforced(manifest, brokered)
     if unsupported:
         by_nobody = not_enforced(manifest, brokered=True)
@@ -95,12 +109,12 @@ def granted_component(
             hint="remove it" if by_nobody else f"for an actor: airssys up {visible(args.target)}",
         )
     name = manifest.component.name
-    own = settings.component(name)
-    parameters = component_parameters(manifest, settings, parse_assignments(args.set))
-    data = make_data_directory(data_directory_of(host, settings, name), host.options.run_as)
+    own = settings.component(name, instance)
+    parameters = component_parameters(manifest, settings, parse_assignments(args.set), instance)
+    data = make_data_directory(data_directory_of(host, settings, name, instance), host.options.run_as)
     variables = Variables(component=os.path.realpath(manifest.directory), data=data, tmp=tmp)
     bound = bind(manifest, parameters, variables, cwd=os.getcwd(), real_path=os.path.realpath)
-    resolution = resolve_quota(manifest, settings)
+    resolution = resolve_quota(manifest, settings, instance)
     if resolution.refusals:
         raise ManifestErrors(resolution.refusals)
     homes = home_directories()
@@ -111,7 +125,7 @@ def granted_component(
         # Nobody is asked, so nothing that the manifest asks for elsewhere is granted either; it is listed as wanted.
         decision: tuple[tuple[Grant, ...], str, str] | None = (dev_grants((*dev, data), homes), "--dev", "")
     else:
-        decision = decide_grants(args, host, bound, parameters, judged)
+        decision = decide_grants(args, host, bound, parameters, judged, program_sha256)
     if decision is None:
         reason = "nobody granted what it asks for"
         host.record(AuditEvent("run_refused", component=name, decision="denied", reason=reason, actor=actor()))
@@ -129,9 +143,10 @@ def granted_component(
     document = policy_document(
         bound,
         settings,
+        instance=instance,
         granted=granted,
         more_host_paths=host.own_paths(),
-        path_directories=(*path_directories(os.environ), *provider_directories(settings.providers)),
+        path_directories=program_directories(settings, host.options.state_directory),
         home_directories=homes,
     )
     document = replace(document, acl=(*document.acl, *hidden_denials(name, dev)))
@@ -162,7 +177,7 @@ def granted_component(
         approval=approval,
         trust_rule=trust_rule,
         package_digest=package_digest,
-        granted_sha256=granted_sha256,
+        granted_sha256=program_sha256 or granted_sha256,
         ask=args.ask,
         learn=args.write_manifest is not None,
         own_directories=(data, tmp),
@@ -201,9 +216,16 @@ def _first_name_in(here: str | None) -> tuple[str, ...]:
     return (first,) if first and os.path.lexists(os.path.join(here or "/", first)) else ()
 
 
-def data_directory_of(host: Host, settings: Settings, name: str) -> str:
+def _require_installed(manifest: Manifest, installed: InstalledPackage) -> None:
+    """Raise ConfigError unless this is the manifest that was installed and verified."""
+    wanted = (installed.installed.name, installed.installed.program, installed.manifest_sha256)
+    if (manifest.component.name, manifest.component.wasm, manifest.digest) != wanted:
+        raise ConfigError(f"{visible(manifest.file)}: changed while it was started", hint="nothing of it was run")
+
+
+def data_directory_of(host: Host, settings: Settings, name: str, instance: str = "") -> str:
     """Return `${data}` of a component on this host."""
-    default = data_directory(settings, name)
+    default = data_directory(settings, name, instance)
     return os.path.join(host.options.data_directory, os.path.basename(default))
 
 
@@ -213,10 +235,12 @@ def decide_grants(
     bound: BoundManifest,
     parameters: dict[str, ParameterValue],
     judged: JudgedDirectory | None = None,
+    program_sha256: str = "",
 ) -> tuple[tuple[Grant, ...], str, str] | None:
     """Return what is granted, who said so, and for which bytes (sha256; empty: any); None means refused.
 
-    Of what is trusted nobody is asked: it is granted what it asks for.
+    Of what is trusted nobody is asked: it is granted what it asks for. `program_sha256` is what its program will have to
+    be, where that is known.
     """
     manifest = bound.manifest
     if not bound.grants:
@@ -230,14 +254,16 @@ def decide_grants(
         return granted, f"--grant {os.path.basename(args.grant)}", ""
     if judged is not None and judged.trusted:
         return bound.grants, judged.decision.approval, ""
-    program = Program.open(manifest.wasm_path)
-    program.close()
+    if not program_sha256:
+        program = Program.open(manifest.wasm_path)
+        program.close()
+        program_sha256 = program.sha256
     lasting = lasting_grants(bound.grants, bound.variables.tmp)
-    key = request_key(manifest.digest, program.sha256, lasting)
+    key = request_key(manifest.digest, program_sha256, lasting)
     store = GrantStore(os.path.join(host.options.state_directory, "grants"))
     if store.remembered(key):
-        return bound.grants, "remembered", program.sha256
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return bound.grants, "remembered", program_sha256
+    if not on_terminal():
         print(f"airssys: {manifest.component.name} asks for:", file=sys.stderr)
         _print_words(bound)
         _print_untrusted(judged)
@@ -250,11 +276,11 @@ def decide_grants(
     print(f"{manifest.component.name} {manifest.component.version} asks for:", file=sys.stderr)
     _print_words(bound)
     _print_untrusted(judged)
-    if not _confirm("Grant this? [y/N] ", host.signals):
+    if not confirm("Grant this? [y/N] ", host.signals):
         print("airssys: not granted; nothing was run", file=sys.stderr)
         return None
-    store.remember(key, manifest.component.name, lasting, program.sha256, manifest.digest)
-    return bound.grants, "asked", program.sha256
+    store.remember(key, manifest.component.name, lasting, program_sha256, manifest.digest)
+    return bound.grants, "asked", program_sha256
 
 
 def _print_untrusted(judged: JudgedDirectory | None) -> None:
@@ -268,24 +294,6 @@ def _print_words(bound: BoundManifest) -> None:
     for ask in describe_asks(bound.manifest, bound):
         why = f" - {ask.rationale}" if ask.rationale else ""
         print(f"  [{ask.danger.word}] {visible(ask.sentence + why)}", file=sys.stderr)
-
-
-def _confirm(question: str, signals: socket.socket) -> bool:
-    """Ask on the terminal; what was typed before the question was shown is thrown away. A signal ends us (128 + n)."""
-    import select
-    import termios
-
-    termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
-    print(question, end="", file=sys.stderr, flush=True)
-    # The handlers are already those of a run, which only note that a signal came: readline would go on waiting.
-    ready, _, _ = select.select([sys.stdin, signals], [], [])
-    if signals in ready:
-        print(file=sys.stderr)
-        raise SystemExit(128 + signals.recv(1)[0])
-    try:
-        return sys.stdin.readline().strip().lower() in ("y", "yes")
-    except OSError:  # the terminal went away
-        return False
 
 
 def _secrets(

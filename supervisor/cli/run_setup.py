@@ -35,7 +35,7 @@ from supervisor.run_request import (
     named_top_directories,
 )
 from supervisor.settings import LAYERS, ComponentSettings, Settings, load_settings, settings_not_enforced
-from supervisor.surroundings import home_directories, path_directories, provider_directories
+from supervisor.surroundings import home_directories, program_directories
 from supervisor.terminal import visible
 from supervisor.usage_error import UsageError
 
@@ -204,7 +204,7 @@ def bare_request(args: argparse.Namespace, host: Host, settings: Settings) -> Ru
         assigned_roles=own.roles,
         host_paths=(*host_paths(settings), *host.own_paths()),
         guarded_lifted=own.lift_guarded,
-        path_directories=(*path_directories(os.environ), *provider_directories(settings.providers)),
+        path_directories=program_directories(settings, host.options.state_directory),
         home_directories=homes,
     )
     if args.ask or args.dev or args.write_manifest:

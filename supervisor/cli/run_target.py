@@ -11,21 +11,30 @@ import contextlib
 import functools
 import os
 import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ipc.audit.errors import AuditLogError
+from ipc.audit.event import AuditEvent
 from ipc.errors import ConfigError
 from ipc.messages import FunctionCall
 from ipc.struct import replace
 from supervisor.cli.main import EX_CANTCREAT, EX_LIMIT, EX_NOPERM
+from supervisor.cli.progress import CompileProgress
 from supervisor.cli.run_setup import bare_request, host_options, read_settings
 from supervisor.compilation import CompileError, CompileLimits
 from supervisor.host import Host, open_host
+from supervisor.identity import actor
+from supervisor.packages.target import is_path
 from supervisor.processes import Processes
 from supervisor.report import DenialPrinter, ending_lines, paint, print_error, summary_line
 from supervisor.run_report import RunReport
 from supervisor.run_request import RunRequest, require_text
 from supervisor.running import RunStreams, run_request
 from supervisor.terminal import OwnLines, TerminalLine, visible
+
+if TYPE_CHECKING:
+    from supervisor.cli.targets import InstalledPackage
 
 DEV_BANNER = (
     "DEV MODE: nobody was asked; it may read and write its own and the working directory, and each record says dev"
@@ -41,7 +50,7 @@ def run_target(args: argparse.Namespace, processes: Processes, call: FunctionCal
     """
     settings = read_settings(args)
     options = host_options(args, settings)
-    directory = os.path.isdir(args.target)
+    directory = not is_path(args.target) or os.path.isdir(args.target)
     if args.dev and os.getuid() == 0:
         refused = ConfigError(
             "--dev is not for root: what it allows unasked, root could do to everybody",
@@ -61,7 +70,8 @@ def run_target(args: argparse.Namespace, processes: Processes, call: FunctionCal
         if directory:
             from supervisor.cli.run_component import component_request, tell_not_granted
 
-            request = component_request(args, host, settings, called=call is not None)
+            installed = None if is_path(args.target) else stack.enter_context(_installed(args.target, host))
+            request = component_request(args, host, settings, installed, called=call is not None)
             if request is None:
                 return tell_not_granted(args)
         else:
@@ -83,6 +93,22 @@ def run_target(args: argparse.Namespace, processes: Processes, call: FunctionCal
             raise
 
 
+@contextlib.contextmanager
+def _installed(target: str, host: Host) -> Iterator[InstalledPackage]:
+    """Yield what is installed; that it isn't what was installed is put on record."""
+    from supervisor.cli.targets import open_installed
+    from supervisor.packages.store import StoreRefusedError
+
+    with contextlib.ExitStack() as stack:
+        try:
+            found = stack.enter_context(open_installed(target, host.options.state_directory, unread_program=True))
+        except StoreRefusedError as error:
+            refused = AuditEvent("run_refused", component=target, decision="denied", code="A3101", actor=actor())
+            host.record(replace(refused, reason=error.message))
+            raise
+        yield found
+
+
 def _run(
     args: argparse.Namespace,
     host: Host,
@@ -97,7 +123,7 @@ def _run(
     stdin = 0 if request.call is None else None
     streams = RunStreams(stdin, None, None) if args.json else RunStreams(stdin, 1, 2, args.raw_output, line=line)
     compile_limits = CompileLimits(timeout_s=args.compile_timeout / 1e9, memory_bytes=args.compile_memory)
-    progress = _Progress(request.component, args.quiet or args.json)
+    progress = CompileProgress(request.component, args.quiet or args.json)
     for layer in host.options.layers_off:
         print(paint(f"airssys: layer {layer} is off: this is a test, not protection", "33", stderr), file=stderr)
     if args.dev:
@@ -121,7 +147,7 @@ def _run(
 
         passed_on = tuple(text for text in args.env if "=" not in text)
         secrets = tuple(text.partition("=")[0] for text in args.secret)
-        data = os.path.realpath(os.path.join(host.options.data_directory, request.component))
+        data = os.path.realpath(os.path.join(host.options.data_directory, request.document.identity))
         own = (("${data}", data), ("${tmp}", host.tmp_directory))
         said = write_manifest(args.write_manifest, request, report.tally, passed_on, secrets, os.getcwd(), own)
         if not (args.quiet or args.json):
@@ -162,30 +188,6 @@ class _CompileLimitError(ConfigError):
     """Compiling went over a limit: a limit's exit code, not that of bad input."""
 
     exit_code = EX_LIMIT
-
-
-class _Progress:
-    """Shows on a terminal that compiling goes on, and says once elsewhere that it has begun."""
-
-    def __init__(self, name: str, quiet: bool) -> None:
-        self._name = name
-        self._quiet = quiet
-        self._shown = False
-
-    def __call__(self, elapsed_s: float) -> None:
-        if self._quiet:
-            return
-        if sys.stderr.isatty():
-            print(f"\rairssys: compiling {self._name} (once) … {elapsed_s:.0f} s ", end="", file=sys.stderr, flush=True)
-        elif not self._shown:
-            print(f"airssys: compiling {self._name}; the result is kept", file=sys.stderr, flush=True)
-        self._shown = True
-
-    def finish(self) -> None:
-        """End the progress line."""
-        if self._shown and sys.stderr.isatty():
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-        self._shown = False
 
 
 def _deliver(args: argparse.Namespace, report: RunReport, name: str, stderr: OwnLines) -> int:

@@ -13,11 +13,13 @@ from ipc.struct import Struct
 from supervisor import manifest_asks, manifest_findings, places
 from supervisor.cli.check import ask_lines
 from supervisor.cli.grants import open_store
+from supervisor.cli.targets import Target, open_target
 from supervisor.component_view import ComponentView, parse_assignments, view_manifest
 from supervisor.grant_store import RememberedGrant, lasting_grants, request_key
 from supervisor.inspect import WasmSummary, inspect_wasm
 from supervisor.manifest import load_manifest
 from supervisor.manifest_asks import Ask
+from supervisor.packages.installed_view import installed_json, installed_lines
 from supervisor.settings import format_quota, load_settings
 from supervisor.terminal import visible
 
@@ -28,6 +30,7 @@ _KINDS = {"module": "a core module (WASI preview 1)", "component": "a component 
 _EPILOG = """examples:
   airssys show ./log-summary                          what it asks, its imports, its hashes, whether it was granted
   airssys show ./log-summary --set logs=/var/log/app  with the real paths
+  airssys show log-summary                            what is installed under that name, and where it came from
   airssys show prog.wasm                              a bare program: what it imports and exports
 
 A confined process reads the program; what it says of it is kept with the compiled code. Exit: 65 where the program
@@ -45,7 +48,9 @@ class _Answer(Struct, frozen=True):
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the `show` command."""
     parser = subparsers.add_parser("show", help="say what a component is, asks for and imports", epilog=_EPILOG)
-    parser.add_argument("target", metavar="TARGET", help="a directory with a Component.toml, or a .wasm file")
+    parser.add_argument(
+        "target", metavar="TARGET", help="an installed NAME, a directory with a Component.toml, or a .wasm file"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="bind a parameter")
     parser.add_argument("--config", metavar="FILE", help="the host's airssys.toml")
@@ -54,22 +59,32 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Print it; 65 where the program can't be read."""
-    if not os.path.exists(args.target):
+    with open_target(args.target, args.state_dir, args.config) as target:
+        return _show(args, target)
+
+
+def _show(args: argparse.Namespace, target: Target) -> int:
+    if not os.path.exists(target.path):
         raise ConfigError(f"{visible(args.target)}: no such file or directory")
     view, answer = None, _Answer(True, None)
     settings = load_settings(args.config, os.environ, os.geteuid())
     state = places.state_directory(args.state_dir, os.environ, settings)
-    if os.path.isdir(args.target):
-        view = view_manifest(load_manifest(args.target), parse_assignments(args.set), places.with_data(settings, state))
+    if os.path.isdir(target.path):
+        assignments = parse_assignments(args.set)
+        manifest = load_manifest(target.path)
+        view = view_manifest(manifest, assignments, places.with_data(settings, state), target.instance)
     elif args.set:
         raise ConfigError("--set is for a component directory; a bare program has no parameters")
-    summary = inspect_wasm(args.target if view is None else view.manifest.wasm_path, state)
+    summary = inspect_wasm(target.path if view is None else view.manifest.wasm_path, state)
     if view is not None:
         answer = _answer(view, summary, args)
     if args.json:
-        print(json.dumps(to_json(args.target, view, summary, answer), indent=2))
+        document = to_json(args.target, view, summary, answer)
+        document["installed"] = None if target.installed is None else installed_json(target.installed.installed)
+        print(json.dumps(document, indent=2))
     else:
-        print("\n".join(_lines(args.target, view, summary, answer)))
+        more = [] if target.installed is None else ["", *installed_lines(target.installed.installed)]
+        print("\n".join([*_lines(args.target, view, summary, answer), *more]))
     return EX_DATAERR if summary.error else 0
 
 

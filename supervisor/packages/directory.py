@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
 from ipc.errors import ConfigError
@@ -92,6 +92,28 @@ def read_signatures(directory: str) -> bytes:
     if len(data) > SIGNATURES_MAX_BYTES:
         raise PackageError(f"{SIGNATURE_FILE}: larger than {SIGNATURES_MAX_BYTES >> 20} MiB")
     return data
+
+
+def what_differs(directory: str, expected: Contents, unread: Collection[str] = ()) -> str:
+    """Return how a directory isn't the package that it should be, naming one file; "" where it is.
+
+    Of the paths in `unread` only the size is looked at: whoever names them compares what they hold when it is used.
+    """
+    wanted = {each.path: each for each in expected.files}
+    for found in _walk(directory):
+        file = wanted.pop(found.path, None)
+        if file is None:
+            os.close(found.descriptor)
+            return f"{visible(found.path[:200])} is no part of it"
+        if os.fstat(found.descriptor).st_size != file.size_bytes:
+            os.close(found.descriptor)
+            return f"{visible(found.path[:200])} has another size"
+        if found.path in unread:
+            os.close(found.descriptor)
+        elif _digest(found, 0, None) != file:
+            return f"{visible(found.path[:200])} holds something else"
+    missing = next(iter(wanted), None)
+    return "" if missing is None else f"{visible(missing[:200])} is missing"
 
 
 def make_directories_durable(top: str) -> None:

@@ -1,0 +1,233 @@
+"""What `airssys install` and `airssys upgrade` have in common: from a source to a package that a name means."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar
+
+from ipc.audit.event import SUPERVISOR
+from ipc.errors import ConfigError
+from ipc.messages import EngineSettings
+from ipc.struct import Struct, replace
+from supervisor import places
+from supervisor.audit_log import AuditLog
+from supervisor.cli.confirm import confirm, on_terminal
+from supervisor.cli.diff import Comparison, compare_versions, read_side
+from supervisor.cli.progress import CompileProgress
+from supervisor.cli.run import duration, size
+from supervisor.cli.targets import Target
+from supervisor.compilation import CompileLimits
+from supervisor.identity import actor
+from supervisor.inspect import inspect_wasm
+from supervisor.manifest import Manifest, ManifestErrors, load_manifest
+from supervisor.packages.installed import ComponentName, Installed, InstallRefusal, parse_name
+from supervisor.packages.installed_view import installed_json, installed_lines
+from supervisor.packages.installing import InstallRefusedError, Record, enter, installed_event, require_allowed
+from supervisor.packages.registry import Registry
+from supervisor.packages.store import PackageStore
+from supervisor.settings import Settings, load_settings
+from supervisor.terminal import visible
+
+if TYPE_CHECKING:
+    from supervisor.packages.provenance import Fetched
+
+
+class Places(Struct, frozen=True):
+    """Where things are kept, and the settings that say so."""
+
+    settings: Settings
+    state: str
+    audit: str
+
+    @property
+    def packages(self) -> str:
+        """Return where the packages are."""
+        return places.packages_directory(self.state)
+
+
+class NotGrantedError(ConfigError):
+    """A person said no, or nobody could be asked."""
+
+    exit_code: ClassVar[int] = 77  # EX_NOPERM
+
+
+def add_place_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where things are kept, and how the answer reads."""
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("--state-dir", metavar="DIR", help="where it is kept (or $AIRSSYS_STATE)")
+    parser.add_argument("--config", metavar="FILE", help="the host's airssys.toml")
+
+
+def add_install_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of an installation."""
+    parser.add_argument("--yes", action="store_true", help="let a wider version take the place of what is installed")
+    parser.add_argument(
+        "--replace-source", action="store_true", help="let it have a name that is installed from another source"
+    )
+    parser.add_argument("--allow-downgrade", action="store_true", help="install an older version than the active one")
+    parser.add_argument(
+        "--compile-timeout", type=duration, metavar="TIME", default="600s", help="for compiling (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--compile-memory", type=size, metavar="SIZE", default="8GiB", help="for compiling (default: %(default)s)"
+    )
+    add_place_options(parser)
+
+
+def places_of(args: argparse.Namespace) -> Places:
+    """Return where things are kept."""
+    settings = load_settings(args.config, os.environ, os.geteuid())
+    state = places.state_directory(args.state_dir, os.environ, settings)
+    return Places(settings, state, places.audit_directory(state, settings))
+
+
+@contextlib.contextmanager
+def recording(where: Places) -> Iterator[Record]:
+    """Yield what puts an event on record, durable when it returns; raises AuditError where that can't be."""
+    log = AuditLog(where.audit, retention=where.settings.audit)
+    with contextlib.closing(log):
+        yield lambda event: log.append([(event.within_bounds(), SUPERVISOR)])
+
+
+def install(args: argparse.Namespace, where: Places, source: str, called: ComponentName | None) -> int:
+    """Fetch a package, look at it, compile it and let a name mean it; print what was done.
+
+    `called` is the name that somebody chose; without one it is the manifest's, and no instance.
+    """
+    store = PackageStore(where.packages)
+    with store.incoming() as incoming, Registry(where.state) as registry, recording(where) as record:
+        fetched, again = _fetch(source, incoming)
+        manifest = _manifest(incoming, source)
+        new = _installed(fetched, manifest, again, called)
+        active = require_allowed(registry, new, args.replace_source, args.allow_downgrade, record)
+        _compile(args, manifest, where.state)
+        if active is not None and active.digest == new.digest:
+            compared = None
+        else:
+            compared = _compare(store, active, incoming, where)
+        if compared is not None and compared.found.wider:
+            _require_wanted(args, compared, new, active, record)
+        flags = (args.replace_source, args.allow_downgrade)
+        new = replace(new, installed_ns=time.time_ns())
+        enter(
+            store,
+            registry,
+            incoming,
+            fetched.contents,
+            fetched.signatures,
+            new,
+            replace_source=flags[0],
+            allow_downgrade=flags[1],
+            expected=active,
+            record=record,
+        )
+    _tell(args, new, active, compared)
+    return 0
+
+
+def _fetch(source: str, incoming: str) -> tuple[Fetched, str]:
+    """Fetch a package into an empty directory; return it, and the source as it is fetched again."""
+    from supervisor.packages.directory import copy_directory, read_signatures
+    from supervisor.packages.provenance import Fetched, Provenance
+
+    real = os.path.realpath(source)
+    contents = copy_directory(real, incoming)
+    provenance = Provenance("directory", real, fetched_ns=time.time_ns(), fetched_by=actor())
+    return Fetched(contents, read_signatures(real), provenance), real
+
+
+def _manifest(incoming: str, source: str) -> Manifest:
+    """Read the manifest of what was fetched; what is wrong with it is told of the source, which a person knows."""
+    try:
+        return load_manifest(incoming)
+    except ManifestErrors as error:
+        problems = [replace(each, file=each.file.replace(incoming, source, 1)) for each in error.problems]
+        raise ManifestErrors(tuple(problems)) from None
+
+
+def _installed(fetched: Fetched, manifest: Manifest, source: str, called: ComponentName | None) -> Installed:
+    component = manifest.component
+    if called is not None and called.name != component.name:
+        raise ConfigError(
+            f"its manifest says that it is called {component.name}, not {called.name}",
+            hint=f"the host's rules go by the name; an instance may have any: --as {component.name}@{called.name}",
+        )
+    return Installed(
+        name=component.name,
+        instance="" if called is None else called.instance,
+        version=component.version,
+        digest=fetched.contents.digest,
+        program=component.wasm,
+        provenance=fetched.provenance,
+        source=source,
+        installed_by=actor(),
+    )
+
+
+def _compile(args: argparse.Namespace, manifest: Manifest, state: str) -> None:
+    """Have the program compiled as a run will want it; raises ConfigError where it can't be."""
+    progress = CompileProgress(manifest.component.name, args.json)
+    engine = EngineSettings(fuel=manifest.limits.fuel is not None)
+    limits = CompileLimits(timeout_s=args.compile_timeout / 1e9, memory_bytes=args.compile_memory)
+    try:
+        summary = inspect_wasm(manifest.wasm_path, state, engine, limits, progress)
+    finally:
+        progress.finish()
+    if summary.error:
+        raise ConfigError(summary.error, hint="nothing was installed")
+
+
+def _compare(store: PackageStore, active: Installed | None, incoming: str, where: Places) -> Comparison | None:
+    """Compare what a name means with what it is to mean; None where it means nothing yet."""
+    if active is None:
+        return None
+    with contextlib.closing(store.open(active.digest)) as package:
+        old = read_side(Target(package.directory), where.settings)
+        return compare_versions(old, read_side(Target(incoming), where.settings), where.settings, where.state)
+
+
+def _require_wanted(
+    args: argparse.Namespace, compared: Comparison, new: Installed, active: Installed | None, record: Record
+) -> None:
+    """Show a difference and have a person say yes to it; raises NotGrantedError, put on record, where none did."""
+    if not args.json:
+        print("\n".join(compared.lines()), file=sys.stderr)
+    if args.yes:
+        return
+    asked = not args.json and on_terminal()
+    if asked and confirm(f"Let {new.called.text} mean {new.version} from now on? [y/N] "):
+        return
+    reason = f"{new.called.text} {new.version} could do more than what is active"
+    event = installed_event("component_install_refused", new, active)
+    record(replace(event, decision="denied", code="A3104", reason=reason))
+    if asked:
+        raise NotGrantedError("not installed; what was active still is")
+    raise InstallRefusedError(InstallRefusal("A3104", reason, "look at the difference; to install it: --yes"))
+
+
+def _tell(args: argparse.Namespace, new: Installed, active: Installed | None, compared: Comparison | None) -> None:
+    if args.json:
+        document = {
+            "installed": installed_json(new),
+            "before": None if active is None else {"version": active.version, "package": active.digest},
+            "comparison": None if compared is None else compared.to_json(),
+        }
+        print(json.dumps(document, indent=2))
+        return
+    lines = installed_lines(new)
+    lines[0] = visible(f"installed {new.called.text} {new.version}")
+    if active is not None:
+        verdict = "the same" if compared is None else compared.found.verdict
+        lines[0] += visible(f", in the place of {active.version}: {verdict}")
+    print("\n".join([*lines, f"  to run it: airssys run {new.called.text}"]))
+
+
+def chosen_name(text: str | None) -> ComponentName | None:
+    """Read `--as`."""
+    return None if text is None else parse_name(text)

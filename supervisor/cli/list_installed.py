@@ -1,0 +1,60 @@
+"""`airssys list`: what is installed, in which versions, from where."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+
+from supervisor.packages.installed import parse_name
+from supervisor.packages.installed_view import HEADINGS, installed_json, installed_row
+
+_EPILOG = """examples:
+  airssys list                     what is installed, which version is active, and where it came from
+  airssys list log-summary         every version of one, whatever its instance
+  airssys list --json | jq -r '.installed[] | select(.active) | .name'
+"""
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the `list` command."""
+    parser = subparsers.add_parser("list", help="list what is installed", epilog=_EPILOG)
+    parser.add_argument("name", metavar="NAME", nargs="?", help="only what is installed under this name")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("--state-dir", metavar="DIR", help="where it is kept (or $AIRSSYS_STATE)")
+    parser.add_argument("--config", metavar="FILE", help="the host's airssys.toml")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print it; 65 where nothing is installed under the name."""
+    from supervisor import places
+    from supervisor.cli.targets import not_installed
+    from supervisor.packages.registry import FILE, Registry
+    from supervisor.settings import load_settings
+    from supervisor.status_view import table_lines
+
+    called = None if args.name is None else parse_name(args.name)
+    settings = load_settings(args.config, os.environ, os.geteuid())
+    state = places.state_directory(args.state_dir, os.environ, settings)
+    found = []
+    if os.path.lexists(os.path.join(state, FILE)):  # listing makes no file
+        with Registry(state) as registry:
+            every = registry.all()
+            active = {each.called: registry.active(each.called) for each in every}
+            found = [(each, active[each.called] == each) for each in every]
+    if called is not None:
+        found = [
+            (each, is_active)
+            for each, is_active in found
+            if each.name == called.name and called.instance in ("", each.instance)
+        ]
+        if not found:
+            raise not_installed(called, [])
+    if args.json:
+        document = [{**installed_json(each), "active": is_active} for each, is_active in found]
+        print(json.dumps({"installed": document}, indent=2))
+    elif not found:
+        print("nothing is installed")
+    else:
+        print("\n".join(table_lines([installed_row(*each) for each in found], HEADINGS)))
+    return 0

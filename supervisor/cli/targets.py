@@ -1,0 +1,110 @@
+"""What a TARGET names: a path, or what is installed under a name, found to be what was installed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ipc.errors import ConfigError
+from ipc.struct import Struct
+from supervisor import places
+from supervisor.packages.installed import ComponentName, Installed, parse_name
+from supervisor.packages.target import is_path
+from supervisor.settings import load_settings
+from supervisor.terminal import visible
+
+if TYPE_CHECKING:
+    from supervisor.packages.registry import Registry
+    from supervisor.packages.store import StoredPackage
+
+
+class NotInstalledError(ConfigError):
+    """Nothing is installed under that name."""
+
+
+class InstalledPackage(Struct, frozen=True):
+    """What is installed under a name, held and verified, but for its program where that wasn't read."""
+
+    installed: Installed
+    package: StoredPackage
+
+    @property
+    def program_sha256(self) -> str:
+        """Return what its program must be, in hexadecimal."""
+        file = self.package.contents.file(self.installed.program)
+        assert file is not None, "what was installed has its program"
+        return file.sha256
+
+    @property
+    def manifest_sha256(self) -> str:
+        """Return what its manifest must be, in hexadecimal."""
+        from supervisor.packages.contents import MANIFEST_FILE
+
+        file = self.package.contents.file(MANIFEST_FILE)
+        assert file is not None, "a package has one"
+        return file.sha256
+
+
+class Target(Struct, frozen=True):
+    """A path, and of what is installed what that is."""
+
+    path: str
+    installed: InstalledPackage | None = None
+
+    @property
+    def instance(self) -> str:
+        """Return the instance that was named, "" for none."""
+        return "" if self.installed is None else self.installed.installed.instance
+
+
+@contextlib.contextmanager
+def open_target(target: str, state_dir: str | None, config: str | None) -> Iterator[Target]:
+    """Yield what a TARGET names, every byte of what is installed verified; raises ConfigError."""
+    if is_path(target):
+        yield Target(target)
+        return
+    settings = load_settings(config, os.environ, os.geteuid())
+    with open_installed(target, places.state_directory(state_dir, os.environ, settings)) as found:
+        yield Target(found.package.directory, found)
+
+
+@contextlib.contextmanager
+def open_installed(text: str, state: str, unread_program: bool = False) -> Iterator[InstalledPackage]:
+    """Yield what is installed as `NAME[@INSTANCE]` in a state directory, held for as long.
+
+    With `unread_program` the caller compares the program with `program_sha256` when it takes it.
+    """
+    from supervisor.packages.store import PackageStore
+
+    called = parse_name(text)
+    with open_registry(state, called) as registry:
+        installed = registry.active(called)
+        if installed is None:
+            raise not_installed(called, [each.called.text for each in registry.named(called.name)])
+    unread = (installed.program,) if unread_program else ()
+    package = PackageStore(places.packages_directory(state)).open(installed.digest, unread)
+    with contextlib.closing(package):
+        yield InstalledPackage(installed, package)
+
+
+@contextlib.contextmanager
+def open_registry(state: str, called: ComponentName) -> Iterator[Registry]:
+    """Yield the registry of a state directory; raises NotInstalledError for `called` where nothing ever was."""
+    from supervisor.packages.registry import FILE, Registry
+
+    if not os.path.lexists(os.path.join(state, FILE)):  # asking makes no file
+        raise not_installed(called, [])
+    with Registry(state) as registry:
+        yield registry
+
+
+def not_installed(called: ComponentName, others: list[str]) -> NotInstalledError:
+    """Return what a person is told who named what isn't installed."""
+    hint = "what is: airssys list; a path has a slash: ./DIR"
+    if os.path.exists(called.text):
+        hint = f"a file or directory of that name is named by a path: ./{called.text}"
+    elif others:
+        hint = f"there is {', '.join(dict.fromkeys(others))}"
+    return NotInstalledError(f"{visible(called.text)} is not installed", hint=hint)

@@ -1,0 +1,64 @@
+"""How what is installed reads: lines and rows for a person, stable keys for a program. Pure."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from supervisor.packages.installed import Installed, source_words
+from supervisor.terminal import visible
+
+HEADINGS: Final = ("NAME", "VERSION", "ACTIVE", "PACKAGE", "INSTALLED", "FROM")
+SHORT_DIGEST: Final = 12
+
+
+def time_words(moment_ns: int) -> str:
+    """Say when something was, in UTC to the second."""
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(moment_ns // 10**9))
+
+
+def installed_row(installed: Installed, active: bool) -> tuple[str, ...]:
+    """Return the row of one of the installed packages."""
+    when = time_words(installed.installed_ns).removesuffix(" UTC")
+    source = visible(source_words(installed.provenance))
+    digest = installed.digest[:SHORT_DIGEST]
+    return installed.called.text, installed.version, "active" if active else "", digest, when, source
+
+
+def installed_lines(installed: Installed) -> list[str]:
+    """Return where it came from, and who vouches for it, in words."""
+    provenance = installed.provenance
+    who = f" by {installed.installed_by}" if installed.installed_by else ""
+    lines = [
+        f"installed as {installed.called.text} {time_words(installed.installed_ns)}{who}",
+        f"  package {installed.digest}",
+        f"  from {source_words(provenance)}",
+    ]
+    if provenance.revision:
+        lines.append(f"  revision {provenance.revision}")
+    lines += [f"  signed by {signer}" for signer in installed.signers] or ["  signed by nobody"]
+    return [visible(line) for line in lines]
+
+
+def installed_json(installed: Installed) -> dict[str, object]:
+    """Return it under stable keys."""
+    provenance = installed.provenance
+    return {
+        "name": installed.name,
+        "instance": installed.instance or None,
+        "version": installed.version,
+        "package": installed.digest,
+        "source": installed.source,
+        "provenance": {
+            "kind": provenance.kind,
+            "url": provenance.url,
+            "revision": provenance.revision or None,
+            "branch": provenance.branch or None,
+            "subdirectory": provenance.subdirectory or None,
+            "fetched": time_words(provenance.fetched_ns) if provenance.fetched_ns else None,
+            "fetched_by": provenance.fetched_by or None,
+        },
+        "signers": list(installed.signers),
+        "installed": time_words(installed.installed_ns),
+        "installed_by": installed.installed_by or None,
+    }

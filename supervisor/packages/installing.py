@@ -1,0 +1,102 @@
+"""The last step of an installation, of which each part counts only with the next: kept, on record, entered.
+
+An installation that ends before its end leaves nothing that counts: a package that no name means, which the next one
+removes. What is entered was put on record before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from ipc.audit.event import AuditEvent
+from ipc.errors import ConfigError
+from supervisor.packages.contents import Contents
+from supervisor.packages.installed import Installed, InstallRefusal, decide_install, source_words
+from supervisor.packages.registry import Registry
+from supervisor.packages.store import PackageStore
+
+Record = Callable[[AuditEvent], object]
+"""Makes an event durable, or raises AuditError."""
+
+
+class InstallRefusedError(ConfigError):
+    """A package may not have the name that it asks for."""
+
+    exit_code: ClassVar[int] = 77  # EX_NOPERM
+
+    def __init__(self, refusal: InstallRefusal) -> None:
+        """Say it with its code."""
+        super().__init__(f"{refusal.reason} [{refusal.code}]", hint=refusal.hint)
+        self.refusal = refusal
+
+
+def require_allowed(
+    registry: Registry, new: Installed, replace_source: bool, allow_downgrade: bool, record: Record
+) -> Installed | None:
+    """Return what its name means now; raises InstallRefusedError, put on record, where `new` may not have it."""
+    active = registry.active(new.called)
+    refusal = decide_install(
+        new,
+        registry.named(new.name),
+        active,
+        replace_source=replace_source,
+        allow_downgrade=allow_downgrade,
+    )
+    if refusal is not None:
+        event = installed_event("component_install_refused", new, active)
+        record(_denied(event, refusal.code, refusal.reason))
+        raise InstallRefusedError(refusal)
+    return active
+
+
+def enter(
+    store: PackageStore,
+    registry: Registry,
+    incoming: str,
+    contents: Contents,
+    signatures: bytes,
+    new: Installed,
+    *,
+    replace_source: bool,
+    allow_downgrade: bool,
+    expected: Installed | None,
+    record: Record,
+) -> None:
+    """Keep the package in `incoming`, put that on record, and let its name mean it from now on.
+
+    `expected` is what its name meant when a person looked at the difference; raises ConfigError where that has changed.
+    """
+    with store.locked():
+        store.clear(frozenset(each.digest for each in registry.all()))
+        active = require_allowed(registry, new, replace_source, allow_downgrade, record)
+        if (active and active.digest) != (expected and expected.digest):
+            raise ConfigError(
+                f"{new.called.text}: another version of it was installed meanwhile", hint="look at it and try again"
+            )
+        store.keep(incoming, contents)
+        record(installed_event("component_installed", new, active))
+        registry.add(new, signatures)
+
+
+def installed_event(name: str, new: Installed, active: Installed | None) -> AuditEvent:
+    """Return the record of what is done with an installed package; `active` is what its name means until then."""
+    detail: dict[str, object] = {
+        "name": new.called.text,
+        "version": new.version,
+        "package": new.digest,
+        "source": source_words(new.provenance),
+    }
+    if new.provenance.revision:
+        detail["revision"] = new.provenance.revision
+    if new.signers:
+        detail["signers"] = list(new.signers)
+    if active is not None:
+        detail["before"] = {"version": active.version, "package": active.digest}
+    return AuditEvent(name, component=new.name, actor=new.installed_by, detail=detail)
+
+
+def _denied(event: AuditEvent, code: str, reason: str) -> AuditEvent:
+    from ipc.struct import replace
+
+    return replace(event, decision="denied", code=code, reason=reason)
