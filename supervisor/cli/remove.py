@@ -34,7 +34,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
     parser = subparsers.add_parser("remove", help="remove what is installed", epilog=_EPILOG)
     parser.add_argument("name", metavar="NAME", help="what is installed: NAME or NAME@INSTANCE")
-    parser.add_argument("--version", metavar="VERSION", help="this version alone, or how its digest begins")
+    parser.add_argument("--version", dest="which", metavar="VERSION", help="this version alone, or how its digest begins")
     parser.add_argument("--data", action="store_true", help="remove its ${data} as well")
     add_place_options(parser)
 
@@ -47,12 +47,12 @@ def run(args: argparse.Namespace) -> int:
     from supervisor.packages.installing import installed_event
     from supervisor.packages.store import InUseError, PackageStore
 
-    if args.data and args.version is not None:
+    if args.data and args.which is not None:
         raise ConfigError("--data is of all versions together", hint="leave out --version")
     where, called = places_of(args), parse_name(args.name)
     store = PackageStore(where.packages)
     with store.locked(), open_registry(where.state, called) as registry, recording(where) as record:
-        gone = _chosen(registry, called, args.version)
+        gone = _chosen(registry, called, args.which)
         others = [each.digest for each in registry.all() if each not in gone]
         for each in gone:
             if each.digest not in others:
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     for each in gone:
         print(f"removed {called.text} {each.version}")
-    if data and args.version is None:
+    if data and args.which is None:
         print(visible(f"removed its data: {data}" if args.data else f"its data stay: {data} (--data removes them too)"))
     return 0
 

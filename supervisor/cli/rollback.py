@@ -27,7 +27,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
     parser = subparsers.add_parser("rollback", help="go back to another installed version", epilog=_EPILOG)
     parser.add_argument("name", metavar="NAME", help="what is installed: NAME or NAME@INSTANCE")
-    parser.add_argument("version", metavar="VERSION", nargs="?", help="to which (default: what was active before)")
+    parser.add_argument("which", metavar="VERSION", nargs="?", help="to which (default: what was active before)")
     add_place_options(parser)
 
 
@@ -49,15 +49,15 @@ def run(args: argparse.Namespace) -> int:
         if active is None:
             raise not_installed(called, [each.called.text for each in named])
         there = ", ".join(f"{each.version} ({each.digest[:12]})" for each in versions)
-        if args.version is None:
+        if args.which is None:
             chosen = previous([each.digest for each in registry.history(called)], versions)
             if chosen is None:
                 raise ConfigError(f"{called.text}: no other version of it was active", hint=f"there is {there}")
         else:
-            found = choose_version(versions, args.version)
+            found = choose_version(versions, args.which)
             if len(found) != 1:
                 what = "is not installed" if not found else "means several packages"
-                raise ConfigError(f"{called.text} {visible(args.version)} {what}", hint=f"there is {there}")
+                raise ConfigError(f"{called.text} {visible(args.which)} {what}", hint=f"there is {there}")
             chosen = found[0]
         if chosen.digest != active.digest:
             store.open(chosen.digest).close()
