@@ -47,6 +47,10 @@ if TYPE_CHECKING:
 _IMPORTS_SHOWN_MAX = 16
 
 
+class ProgramChangedError(ConfigError):
+    """A program isn't the one that somebody has said yes to, or that was installed."""
+
+
 class RunStreams(Struct, frozen=True):
     """Where the guest's streams go. None as a target captures into memory; None as the source is an empty input.
 
@@ -98,7 +102,9 @@ def open_program(request: RunRequest) -> Program:
     program = Program.open(request.wasm_path)
     if request.granted_sha256 not in ("", program.sha256):
         program.close()
-        raise ConfigError(f"{visible(request.wasm_path)}: changed after it was granted what it asks; run it again")
+        raise ProgramChangedError(
+            f"{visible(request.wasm_path)}: changed after it was granted what it asks; run it again"
+        )
     return program
 
 

@@ -26,7 +26,7 @@ from supervisor.compilation import CompileLimits
 from supervisor.identity import actor
 from supervisor.inspect import inspect_wasm
 from supervisor.manifest import Manifest, ManifestErrors, load_manifest
-from supervisor.packages.installed import ComponentName, Installed, InstallRefusal, parse_name
+from supervisor.packages.installed import ComponentName, Installed, InstallRefusal, Permitted, parse_name
 from supervisor.packages.installed_view import installed_json, installed_lines
 from supervisor.packages.installing import InstallRefusedError, Record, enter, installed_event, require_allowed
 from supervisor.packages.registry import Registry
@@ -105,28 +105,14 @@ def install(args: argparse.Namespace, where: Places, source: str, called: Compon
         fetched, again = _fetch(source, incoming)
         manifest = _manifest(incoming, source)
         new = _installed(fetched, manifest, again, called)
-        active = require_allowed(registry, new, args.replace_source, args.allow_downgrade, record)
+        permitted = Permitted(args.replace_source, args.allow_downgrade)
+        active = require_allowed(registry, new, permitted, record)
         _compile(args, manifest, where.state)
-        if active is not None and active.digest == new.digest:
-            compared = None
-        else:
-            compared = _compare(store, active, incoming, where)
+        compared = _compare(store, active, new, incoming, where)
         if compared is not None and compared.found.wider:
             _require_wanted(args, compared, new, active, record)
-        flags = (args.replace_source, args.allow_downgrade)
         new = replace(new, installed_ns=time.time_ns())
-        enter(
-            store,
-            registry,
-            incoming,
-            fetched.contents,
-            fetched.signatures,
-            new,
-            replace_source=flags[0],
-            allow_downgrade=flags[1],
-            expected=active,
-            record=record,
-        )
+        enter(store, registry, incoming, fetched, new, permitted, active, record)
     _tell(args, new, active, compared)
     return 0
 
@@ -183,9 +169,11 @@ def _compile(args: argparse.Namespace, manifest: Manifest, state: str) -> None:
         raise ConfigError(summary.error, hint="nothing was installed")
 
 
-def _compare(store: PackageStore, active: Installed | None, incoming: str, where: Places) -> Comparison | None:
-    """Compare what a name means with what it is to mean; None where it means nothing yet."""
-    if active is None:
+def _compare(
+    store: PackageStore, active: Installed | None, new: Installed, incoming: str, where: Places
+) -> Comparison | None:
+    """Compare what a name means with what it is to mean; None where it means nothing yet, or the same."""
+    if active is None or active.digest == new.digest:
         return None
     with contextlib.closing(store.open(active.digest)) as package:
         old = read_side(Target(package.directory), where.settings)

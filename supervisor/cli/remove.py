@@ -34,7 +34,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
     parser = subparsers.add_parser("remove", help="remove what is installed", epilog=_EPILOG)
     parser.add_argument("name", metavar="NAME", help="what is installed: NAME or NAME@INSTANCE")
-    parser.add_argument("--version", dest="which", metavar="VERSION", help="this version alone, or how its digest begins")
+    parser.add_argument("--version", dest="which", metavar="VERSION", help="this alone, or how its digest begins")
     parser.add_argument("--data", action="store_true", help="remove its ${data} as well")
     add_place_options(parser)
 

@@ -97,7 +97,7 @@ def granted_component(
     manifest = load_manifest(args.target if installed is None else installed.package.directory)
     instance, program_sha256 = "", ""
     if installed is not None:
-        _require_installed(manifest, installed)
+        require_installed(manifest, installed)
         instance, program_sha256 = installed.installed.instance, installed.program_sha256
     unsupported = not_enforced(manifest, brokered)
     if unsupported:
@@ -216,11 +216,13 @@ def _first_name_in(here: str | None) -> tuple[str, ...]:
     return (first,) if first and os.path.lexists(os.path.join(here or "/", first)) else ()
 
 
-def _require_installed(manifest: Manifest, installed: InstalledPackage) -> None:
-    """Raise ConfigError unless this is the manifest that was installed and verified."""
+def require_installed(manifest: Manifest, installed: InstalledPackage) -> None:
+    """Raise StoreRefusedError unless this is the manifest that was installed and verified."""
     wanted = (installed.installed.name, installed.installed.program, installed.manifest_sha256)
     if (manifest.component.name, manifest.component.wasm, manifest.digest) != wanted:
-        raise ConfigError(f"{visible(manifest.file)}: changed while it was started", hint="nothing of it was run")
+        from supervisor.packages.store import changed_package
+
+        raise changed_package(manifest.directory, "Component.toml holds something else")
 
 
 def data_directory_of(host: Host, settings: Settings, name: str, instance: str = "") -> str:

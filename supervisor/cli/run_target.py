@@ -30,7 +30,7 @@ from supervisor.processes import Processes
 from supervisor.report import DenialPrinter, ending_lines, paint, print_error, summary_line
 from supervisor.run_report import RunReport
 from supervisor.run_request import RunRequest, require_text
-from supervisor.running import RunStreams, run_request
+from supervisor.running import ProgramChangedError, RunStreams, run_request
 from supervisor.terminal import OwnLines, TerminalLine, visible
 
 if TYPE_CHECKING:
@@ -97,16 +97,22 @@ def run_target(args: argparse.Namespace, processes: Processes, call: FunctionCal
 def _installed(target: str, host: Host) -> Iterator[InstalledPackage]:
     """Yield what is installed; that it isn't what was installed is put on record."""
     from supervisor.cli.targets import open_installed
-    from supervisor.packages.store import StoreRefusedError
+    from supervisor.packages.installed import parse_name
+    from supervisor.packages.store import StoreRefusedError, changed_package
 
-    with contextlib.ExitStack() as stack:
-        try:
-            found = stack.enter_context(open_installed(target, host.options.state_directory, unread_program=True))
-        except StoreRefusedError as error:
-            refused = AuditEvent("run_refused", component=target, decision="denied", code="A3101", actor=actor())
-            host.record(replace(refused, reason=error.message))
-            raise
-        yield found
+    try:
+        with open_installed(target, host.options.state_directory, unread_program=True) as found:
+            try:
+                yield found
+            except ProgramChangedError:
+                raise changed_package(
+                    found.package.directory, f"{found.installed.program} holds something else"
+                ) from None
+    except StoreRefusedError as error:
+        name = parse_name(target).name
+        refused = AuditEvent("run_refused", component=name, decision="denied", code="A3101", actor=actor())
+        host.record(replace(refused, reason=error.message, detail={"name": target}))
+        raise
 
 
 def _run(

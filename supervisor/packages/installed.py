@@ -57,6 +57,13 @@ class Installed(Struct, frozen=True):
         return ComponentName(self.name, self.instance)
 
 
+class Permitted(Struct, frozen=True):
+    """What a person has said may happen, which isn't the rule."""
+
+    replace_source: bool = False
+    allow_downgrade: bool = False
+
+
 class InstallRefusal(Struct, frozen=True):
     """Why a package may not have a name: in a line, and what would let it."""
 
@@ -106,16 +113,14 @@ def decide_install(
     new: Installed,
     of_that_name: Sequence[Installed],
     active: Installed | None,
-    *,
-    replace_source: bool,
-    allow_downgrade: bool,
+    permitted: Permitted,
 ) -> InstallRefusal | None:
     """Return why `new` may not have its name; None where it may.
 
     `of_that_name` are all that are installed under the name, whatever their instance: what the host says of a name
     holds for each of its instances.
     """
-    if not replace_source:
+    if not permitted.replace_source:
         for each in of_that_name:
             if not (is_same_source(each.provenance, new.provenance) or set(each.signers) & set(new.signers)):
                 there, here = (visible(source_words(side.provenance)) for side in (each, new))
@@ -125,7 +130,7 @@ def decide_install(
                     "what the host says of a name holds for whoever has it; to give it away: --replace-source",
                 )
     older = active is not None and version_key(new.version) < version_key(active.version)
-    if older and active is not None and not allow_downgrade:
+    if older and active is not None and not permitted.allow_downgrade:
         return InstallRefusal(
             "A3103",
             f"{new.called.text} {new.version} is older than {active.version}, which is active",

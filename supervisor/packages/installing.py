@@ -11,8 +11,9 @@ from typing import ClassVar
 
 from ipc.audit.event import AuditEvent
 from ipc.errors import ConfigError
-from supervisor.packages.contents import Contents
-from supervisor.packages.installed import Installed, InstallRefusal, decide_install, source_words
+from ipc.struct import replace
+from supervisor.packages.installed import Installed, InstallRefusal, Permitted, decide_install, source_words
+from supervisor.packages.provenance import Fetched
 from supervisor.packages.registry import Registry
 from supervisor.packages.store import PackageStore
 
@@ -31,21 +32,13 @@ class InstallRefusedError(ConfigError):
         self.refusal = refusal
 
 
-def require_allowed(
-    registry: Registry, new: Installed, replace_source: bool, allow_downgrade: bool, record: Record
-) -> Installed | None:
+def require_allowed(registry: Registry, new: Installed, permitted: Permitted, record: Record) -> Installed | None:
     """Return what its name means now; raises InstallRefusedError, put on record, where `new` may not have it."""
     active = registry.active(new.called)
-    refusal = decide_install(
-        new,
-        registry.named(new.name),
-        active,
-        replace_source=replace_source,
-        allow_downgrade=allow_downgrade,
-    )
+    refusal = decide_install(new, registry.named(new.name), active, permitted)
     if refusal is not None:
         event = installed_event("component_install_refused", new, active)
-        record(_denied(event, refusal.code, refusal.reason))
+        record(replace(event, decision="denied", code=refusal.code, reason=refusal.reason))
         raise InstallRefusedError(refusal)
     return active
 
@@ -54,29 +47,26 @@ def enter(
     store: PackageStore,
     registry: Registry,
     incoming: str,
-    contents: Contents,
-    signatures: bytes,
+    fetched: Fetched,
     new: Installed,
-    *,
-    replace_source: bool,
-    allow_downgrade: bool,
+    permitted: Permitted,
     expected: Installed | None,
     record: Record,
 ) -> None:
-    """Keep the package in `incoming`, put that on record, and let its name mean it from now on.
+    """Keep what was fetched into `incoming`, put that on record, and let its name mean it from now on.
 
     `expected` is what its name meant when a person looked at the difference; raises ConfigError where that has changed.
     """
     with store.locked():
         store.clear(frozenset(each.digest for each in registry.all()))
-        active = require_allowed(registry, new, replace_source, allow_downgrade, record)
+        active = require_allowed(registry, new, permitted, record)
         if (active and active.digest) != (expected and expected.digest):
             raise ConfigError(
                 f"{new.called.text}: another version of it was installed meanwhile", hint="look at it and try again"
             )
-        store.keep(incoming, contents)
+        store.keep(incoming, fetched.contents)
         record(installed_event("component_installed", new, active))
-        registry.add(new, signatures)
+        registry.add(new, fetched.signatures)
 
 
 def installed_event(name: str, new: Installed, active: Installed | None) -> AuditEvent:
@@ -94,9 +84,3 @@ def installed_event(name: str, new: Installed, active: Installed | None) -> Audi
     if active is not None:
         detail["before"] = {"version": active.version, "package": active.digest}
     return AuditEvent(name, component=new.name, actor=new.installed_by, detail=detail)
-
-
-def _denied(event: AuditEvent, code: str, reason: str) -> AuditEvent:
-    from ipc.struct import replace
-
-    return replace(event, decision="denied", code=code, reason=reason)

@@ -17,13 +17,13 @@ from typing import ClassVar, Final
 
 from ipc.errors import ConfigError
 from ipc.struct import Struct, ValidationError, convert, to_builtins
+from supervisor.packages.contents import SIGNATURES_MAX_BYTES
 from supervisor.packages.installed import ComponentName, Installed
 from supervisor.terminal import visible
 
 FILE: Final = "registry.sqlite"
 HISTORY_MAX: Final = 100
 """How many activations of one name are remembered."""
-SIGNATURES_BYTES_MAX: Final = 1 << 20
 _APPLICATION_ID: Final = 0x41525247  # "ARRG"
 _SCHEMA_VERSION: Final = 1
 _BUSY_S: Final = 10.0
@@ -112,8 +112,8 @@ class Registry:
 
     def add(self, installed: Installed, signatures: bytes) -> None:
         """Enter a package and make it the one that its name means; where it is entered already its facts are new."""
-        if len(signatures) > SIGNATURES_BYTES_MAX:
-            raise RegistryError(f"signatures of more than {SIGNATURES_BYTES_MAX >> 20} MiB")
+        if len(signatures) > SIGNATURES_MAX_BYTES:
+            raise RegistryError(f"signatures of more than {SIGNATURES_MAX_BYTES >> 20} MiB")
         facts = json.dumps(to_builtins(installed), ensure_ascii=True, sort_keys=True)
         columns = (installed.name, installed.instance, installed.version, installed.digest, facts, signatures)
         with self._writing():
@@ -227,6 +227,7 @@ class Registry:
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 self._require_sealed()
+                self._require_each_sealed()
                 yield
                 self._database.execute("INSERT OR REPLACE INTO sealed VALUES (1, ?)", (self._all_seals(),))
                 self._database.execute("COMMIT")
@@ -239,6 +240,13 @@ class Registry:
         row = self._database.execute("SELECT seal FROM sealed WHERE id = 1").fetchone()
         if row is None or row[0] != self._all_seals():
             raise self._damaged()
+
+    def _require_each_sealed(self) -> None:
+        """Raise RegistryError for any row that isn't as it was written; who reads looks at what it reads."""
+        for table, select in (("installed", _INSTALLED), ("activated", _ACTIVATED)):
+            for _, *columns, seal in self._database.execute(select):
+                if _seal(table, columns) != seal:
+                    raise self._damaged()
 
     # -- the file ------------------------------------------------------------------------------------------------------
 

@@ -138,7 +138,7 @@ class PackageStore:
         except OSError as error:
             link = os.path.islink(path)
             words = "a link in place of the package" if link else os.strerror(error.errno or 0).lower()
-            raise _changed(path, words) from None
+            raise changed_package(path, words) from None
         try:
             _require_ours(path, os.fstat(descriptor))
             fcntl.flock(descriptor, fcntl.LOCK_SH)
@@ -148,7 +148,7 @@ class PackageStore:
             except PackageError as error:
                 differs = error.message
             if differs:
-                raise _changed(path, differs)
+                raise changed_package(path, differs)
         except BaseException:
             os.close(descriptor)
             raise
@@ -185,11 +185,11 @@ class PackageStore:
             with open(descriptor, "rb") as stream:
                 contents = read_statement(stream.read(_STATEMENT_BYTES_MAX))
         except OSError as error:
-            raise _changed(path, os.strerror(error.errno or 0).lower()) from None
+            raise changed_package(path, os.strerror(error.errno or 0).lower()) from None
         except PackageError as error:
-            raise _changed(path, error.message) from None
+            raise changed_package(path, error.message) from None
         if contents.digest != digest:
-            raise _changed(path, "it is another package's")
+            raise changed_package(path, "it is another package's")
         return contents
 
     def _is_whole(self, path: str, contents: Contents) -> bool:
@@ -258,7 +258,8 @@ def _require_ours(path: str, status: os.stat_result) -> None:
         )
 
 
-def _changed(path: str, how: str) -> StoreRefusedError:
+def changed_package(path: str, how: str) -> StoreRefusedError:
+    """Return what is told of a package that isn't what was installed."""
     return StoreRefusedError(
         f"{visible(path)} is not what was installed: {how}",
         hint="nothing of it is run; install it again, and find out who changed it",

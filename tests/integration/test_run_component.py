@@ -285,7 +285,7 @@ def test_the_shipped_examples(run) -> None:
     """The two examples do what their manifests say, with a copy of their inputs."""
     shutil.copytree(EXAMPLES / "log-summary", run.directory / "log-summary")
     out = run.folder("out")
-    result = run("log-summary", "--grant", "asked", "--set", f"out={out}")
+    result = run("./log-summary", "--grant", "asked", "--set", f"out={out}")
     assert result.code == 0, result.stderr
     assert [path.suffix for path in out.iterdir()] == [".json"]
     assert "0 denied" in result.summary

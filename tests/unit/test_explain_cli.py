@@ -47,7 +47,7 @@ def ask(component: Path, action: str, resource: str, *assignments: str, as_json:
     empty.chmod(0o644)
     empty.parent.chmod(0o755)
     args = argparse.Namespace(
-        directory=str(component),
+        target=str(component),
         action=action,
         resource=resource,
         event=None,

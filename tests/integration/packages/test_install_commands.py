@@ -1,0 +1,194 @@
+"""`airssys install` and what follows, on a real component: installed, run, edited, upgraded, rolled back, removed."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ipc.struct import replace
+
+GUESTS = Path(__file__).resolve().parents[2] / "guests"
+MANIFEST = """schema = 1
+
+[component]
+name = "reader"
+version = "1.0.0"
+wasm = "tool.wasm"
+args = ["cat", "${component}/own/a.txt"]
+
+[component.mounts]
+"/" = "/"
+
+[capabilities.filesystem]
+read = ["${component}/own/*.txt"]
+"""
+
+
+@pytest.fixture
+def own(run, short_dir: Path, shared_state: Path):
+    """The command line with a state directory of the test's own, which has what was compiled elsewhere."""
+    state = short_dir / "own"
+    state.mkdir(mode=0o700)
+    shutil.copytree(shared_state / "cache", state / "cache") if (shared_state / "cache").is_dir() else None
+    return replace(run, state=state)
+
+
+@pytest.fixture
+def source(run) -> Path:
+    """A component directory that prints a file of its own."""
+    directory: Path = run.folder("source")
+    shutil.copy(GUESTS / "tool.wasm", directory / "tool.wasm")
+    (directory / "Component.toml").write_text(MANIFEST)
+    (directory / "own").mkdir()
+    (directory / "own/a.txt").write_text("its own\n")
+    return directory
+
+
+def _change(source: Path, old: str, new: str) -> None:
+    manifest = source / "Component.toml"
+    manifest.write_text(manifest.read_text().replace(old, new))
+
+
+def _active(own) -> dict[str, Any]:
+    listed = own.other_command("list", "--json").document()["installed"]
+    return next(each for each in listed if each["active"])
+
+
+def test_from_installed_to_removed(own, source: Path) -> None:
+    """Each command does what it says on a component that runs, and leaves a record."""
+    assert own.other_command("list").stdout == b"nothing is installed\n"
+    done = own.other_command("install", "./source")
+    assert done.code == 0, done.stderr
+    assert b"to run it: airssys run reader" in done.stdout
+    first = _active(own)
+    assert (first["name"], first["version"], first["provenance"]["kind"]) == ("reader", "1.0.0", "directory")
+    shutil.rmtree(source / "own")  # what is installed needs its source no more
+    ran = own("reader", "--grant", "asked")
+    assert (ran.code, ran.stdout) == (0, b"its own\n"), ran.stderr
+    refused = own("reader")
+    assert refused.code == 77
+    assert "there is no terminal to ask on" in refused.stderr
+    shown = own.other_command("show", "reader", "--json").document()
+    assert shown["installed"]["package"] == first["package"]
+    assert own.other_command("explain", "reader", "filesystem.read", "/etc/hostname").code == 77
+    assert own.other_command("check", "reader").code == 0
+
+    _change(source, "1.0.0", "1.1.0")
+    _change(source, 'read = ["', 'read = ["/etc/hostname", "')
+    (source / "own").mkdir()
+    (source / "own/a.txt").write_text("newer\n")
+    assert own.other_command("diff", "reader", "./source").code == 1
+    wider = own.other_command("upgrade", "reader")
+    assert wider.code == 77
+    assert "it could do more:" in wider.stderr
+    assert "[A3104]" in wider.stderr
+    assert _active(own) == first
+    told = own.other_command("upgrade", "reader", "--yes", "--json").document()
+    assert told["before"] == {"version": "1.0.0", "package": first["package"]}
+    assert told["comparison"]["verdict"] == "wider"
+    assert own("reader", "--grant", "asked").stdout == b"newer\n"
+    back = own.other_command("rollback", "reader")
+    assert back.stdout == b"reader is 1.0.0 again, in the place of 1.1.0\n"
+    assert own("reader", "--grant", "asked").stdout == b"its own\n"
+    assert "is the active one" in own.other_command("remove", "reader", "--version", "1.0.0").stderr
+    removed = own.other_command("remove", "reader")
+    assert removed.code == 0, removed.stderr
+    assert b"its data stay: " in removed.stdout
+    assert os.listdir(f"{own.state}-packages") == ["lock"]
+    assert own("reader").code == 65
+    events = [each["event"] for each in own.records() if str(each["event"]).startswith("component_")]
+    assert events == [
+        "component_installed",
+        "component_install_refused",
+        "component_installed",
+        "component_activated",
+        "component_removed",
+        "component_removed",
+    ]
+    assert own.other_command("audit", "verify").code == 0
+
+
+def test_what_was_edited_in_the_store_is_not_run(own, source: Path) -> None:
+    """An edited program, manifest or file is refused in two lines and put on record; control: it runs before."""
+    assert own.other_command("install", "./source", "--as", "reader@acme").code == 0
+    assert own("reader@acme", "--grant", "asked").stdout == b"its own\n"
+    package = Path(f"{own.state}-packages") / _active(own)["package"]
+    for name in ("own/a.txt", "Component.toml", "tool.wasm"):
+        file = package / name
+        before = file.read_bytes()
+        file.chmod(0o644)
+        file.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+        refused = own("reader@acme", "--grant", "asked")
+        assert (refused.code, refused.stdout) == (77, b"")
+        assert "Traceback" not in refused.stderr
+        assert f"{package} is not what was installed: {name} holds something else" in refused.stderr
+        assert own.other_command("show", "reader@acme").code == 77
+        assert f"{name} holds something else" in own.other_command("check", "reader@acme").stderr
+        file.write_bytes(before)
+    assert own("reader@acme", "--grant", "asked").code == 0
+    denied = [each for each in own.records() if each["code"] == "A3101"]
+    assert [each["decision"] for each in denied] == ["denied"] * 3
+
+
+def test_a_wider_version_is_asked_about(own, source: Path, deadline) -> None:
+    """On a terminal the difference is shown and asked about; anything but yes leaves what was active."""
+    assert own.other_command("install", "./source").code == 0
+    _change(source, "1.0.0", "1.1.0")
+    _change(source, 'read = ["', 'read = ["/etc/hostname", "')
+    for answer, code, version in ((b"\n", 77, "1.0.0"), (b"y\n", 0, "1.1.0")):
+        master, slave = pty.openpty()
+        shown, asked = b"", False
+        os.write(master, b"y\n")  # typed before the question: thrown away
+        with subprocess.Popen(
+            [own.command_line_path, "upgrade", "reader"],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            cwd=own.directory,
+            env=own.environment,
+            start_new_session=True,
+        ) as process:
+            os.close(slave)
+            while select.select([master], [], [], deadline.left_s())[0]:
+                try:
+                    shown += os.read(master, 65536)
+                except OSError:  # EIO: the last process on the terminal has gone
+                    break
+                if b"[y/N]" in shown and not asked:
+                    asked = True
+                    os.write(master, answer)
+            os.close(master)
+            assert process.wait(deadline.left_s()) == code, shown.decode()
+        assert b"it could do more:" in shown
+        assert _active(own)["version"] == version
+
+
+def test_what_is_wrong_with_a_source_is_told(own, source: Path) -> None:
+    """A missing directory, a bad manifest, a program that is none, another name: two lines, and nothing stays."""
+    cases: list[tuple[tuple[str, ...], str]] = [
+        (("./nowhere",), "no such file or directory"),
+        (("./source", "--as", "other"), "is called reader, not other"),
+        (("./source", "--as", "Reader@@"), "expected NAME or NAME@INSTANCE"),
+    ]
+    for arguments, words in cases:
+        done = own.other_command("install", *arguments)
+        assert done.code == 65
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr
+    (source / "tool.wasm").write_bytes(b"\0asm\1\0\0\0garbage")
+    broken = own.other_command("install", "./source", "--json")
+    assert (broken.code, json.loads(broken.stdout)["error"]["hint"]) == (65, "nothing was installed")
+    _change(source, "schema = 1", "schema = 9")
+    bad = own.other_command("install", "./source")
+    assert bad.code == 65
+    assert bad.stderr.startswith("./source/Component.toml:1:") or "./source/Component.toml" in bad.stderr
+    assert set(os.listdir(f"{own.state}-packages")) == {"lock"}
+    assert own.other_command("list").stdout == b"nothing is installed\n"
