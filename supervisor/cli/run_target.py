@@ -105,9 +105,8 @@ def _installed(target: str, host: Host) -> Iterator[InstalledPackage]:
             try:
                 yield found
             except ProgramChangedError:
-                raise changed_package(
-                    found.package.directory, f"{found.installed.program} holds something else"
-                ) from None
+                how = f"{found.installed.program} holds something else"
+                raise changed_package(found.package.directory, how) from None
     except StoreRefusedError as error:
         name = parse_name(target).name
         refused = AuditEvent("run_refused", component=name, decision="denied", code="A3101", actor=actor())

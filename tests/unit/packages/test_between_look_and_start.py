@@ -70,4 +70,7 @@ def test_another_program(found: InstalledPackage) -> None:
 
 
 def _request(path: str, sha256: str) -> RunRequest:
-    raise NotImplementedError
+    engine = EngineSettings()
+    limits = WorkerLimits(memory_bytes=1 << 20, output_bytes=0)
+    document = PolicyDocument(component="c", instance="")
+    return RunRequest("c", "1.0.0", "unknown", path, (), (), (), document, limits, engine, "asked", sha256)
