@@ -198,7 +198,9 @@ def test_a_result_that_is_no_value_is_a_trap(run: Any, wat: Callable[[str], Path
 
 @pytest.mark.any_user
 def test_a_name_takes_messages_and_a_path_has_functions(run: Any, wat: Callable[[str], Path]) -> None:
-    """What belongs to the other of the two is refused, with how the other is written."""
+    """What belongs to the other of the two is refused, with how the other is written; what isn't installed is named."""
+    absent = run.other_command("call", "counter", "add")
+    assert (absent.code, absent.stderr.splitlines()[0]) == (65, "airssys: counter is not installed")
     program = wat("functions.wat")
     for arguments, words in (
         (("call", "counter", "add"), "./counter"),

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from ipc.messages import EngineSettings, WorkerLimits
+from ipc.policy.document import PolicyDocument
 from ipc.struct import replace
 from supervisor.cli.run_component import require_installed
 from supervisor.cli.targets import InstalledPackage, open_installed
