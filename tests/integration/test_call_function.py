@@ -203,7 +203,6 @@ def test_a_name_takes_messages_and_a_path_has_functions(run: Any, wat: Callable[
     assert (absent.code, absent.stderr.splitlines()[0]) == (65, "airssys: counter is not installed")
     program = wat("functions.wat")
     for arguments, words in (
-        (("call", "counter", "add"), "./counter"),
         (("call", "counter", "--read", "in"), "runs already"),
         (("call", program), f"airssys show {program}"),
         (("call", program, "add", "--no-wait"), "message"),
