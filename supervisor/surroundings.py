@@ -32,9 +32,13 @@ def path_directories(environment: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def program_directories(settings: Settings, state: str) -> tuple[str, ...]:
-    """Return all from which programs are started: of `PATH`, ours, the providers', and the installed packages."""
+    """Return all from which programs are started: of `PATH`, ours, the providers', and the installed packages.
+
+    Those of `state`, and of the state directory that is used where none is named.
+    """
     found = (*path_directories(os.environ), *provider_directories(settings.providers))
-    return (*found, packages_directory(state))
+    states = dict.fromkeys((state, os.path.realpath(settings.directories.state)))
+    return (*found, *(packages_directory(each) for each in states))
 
 
 def provider_directories(providers: Sequence[ProviderSettings]) -> tuple[str, ...]:

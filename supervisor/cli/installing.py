@@ -210,9 +210,10 @@ def _tell(args: argparse.Namespace, new: Installed, active: Installed | None, co
         return
     lines = installed_lines(new)
     lines[0] = visible(f"installed {new.called.text} {new.version}")
-    if active is not None:
-        verdict = "the same" if compared is None else compared.found.verdict
-        lines[0] += visible(f", in the place of {active.version}: {verdict}")
+    if compared is not None and active is not None:
+        lines[0] += visible(f", in the place of {active.version}: {compared.found.verdict}")
+    elif active is not None:
+        lines[0] = visible(f"{new.called.text} {new.version} was installed already")
     print("\n".join([*lines, f"  to run it: airssys run {new.called.text}"]))
 
 

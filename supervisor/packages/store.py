@@ -12,6 +12,7 @@ import fcntl
 import os
 import re
 import stat
+import time
 from collections.abc import Collection, Iterator
 from typing import ClassVar, Final
 
@@ -28,6 +29,8 @@ _LOCK: Final = "lock"
 _COMING: Final = "new."
 _GOING: Final = "gone."
 _STATEMENT: Final = ".files"
+_LOCK_TIMEOUT_S: Final = 30.0
+"""What is done under the lock takes milliseconds, and fsyncs on a slow disk."""
 _STATEMENT_BYTES_MAX: Final = 16 << 20
 """More than ten thousand files with paths of a thousand bytes have."""
 
@@ -77,15 +80,30 @@ class PackageStore:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Be the only one who adds to the store or removes from it."""
+        """Be the only one who adds to the store or removes from it; StoreError where somebody is for too long."""
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         with _told(self._directory):
             held = os.open(os.path.join(self._directory, _LOCK), flags, 0o600)
         try:
-            fcntl.flock(held, fcntl.LOCK_EX)
+            self._wait_for(held)
             yield
         finally:
             os.close(held)
+
+    def _wait_for(self, lock: int) -> None:
+        until_s = time.monotonic() + _LOCK_TIMEOUT_S
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > until_s:
+                    path = visible(os.path.join(self._directory, _LOCK))
+                    raise StoreError(
+                        f"{path}: somebody has been changing what is installed for {_LOCK_TIMEOUT_S:g} s",
+                        hint=f"see who: fuser -v {path}",
+                    ) from None
+                time.sleep(0.005)
 
     @contextlib.contextmanager
     def incoming(self) -> Iterator[str]:
