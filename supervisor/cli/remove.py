@@ -55,8 +55,8 @@ def run(args: argparse.Namespace) -> int:
         gone = _chosen(registry, called, args.which)
         others = [each.digest for each in registry.all() if each not in gone]
         for each in gone:
-            if each.digest not in others:
-                store.require_unused(each.digest)
+            if each.digest not in others and store.is_used(each.digest):
+                raise ConfigError(f"{called.text} {each.version} runs at the moment", hint="end what runs of it first")
         for each in gone:
             record(replace(installed_event("component_removed", each, None), actor=actor()))
         for digest in registry.remove(gone):

@@ -1,4 +1,4 @@
-"""`airssys up DIR...`: several components in one supervisor, until Ctrl-C or `airssys down`."""
+"""`airssys up TARGET...`: several components in one supervisor, until Ctrl-C or `airssys down`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import os
 
 from ipc.errors import ConfigError
 from supervisor.cli.run import add_host_options, duration, size
+from supervisor.packages.target import is_path
 from supervisor.processes import Processes
 from supervisor.terminal import visible
 
 _EPILOG = """examples:
   airssys up ./counter ./reporter                asks for each what it may, once; shows what happens
+  airssys up counter reporter                    what is installed under these names
   airssys up ./counter --grant asked             without a question, as in a script
   airssys up ./job-a ./job-b --until-done        ends when they have; 1 if one failed
   airssys status                                 from another terminal: how they are
@@ -30,11 +32,13 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "up",
         help="keep several components up, which may send each other messages",
         epilog=_EPILOG,
-        usage="airssys up DIR... [options]",
+        usage="airssys up TARGET... [options]",
     )
-    parser.add_argument("directories", nargs="+", metavar="DIR", help="a directory with a Component.toml")
     parser.add_argument(
-        "--grant", metavar="asked|FILE", help="grant what is asked, or (for one DIR) what FILE says, without a question"
+        "targets", nargs="+", metavar="TARGET", help="an installed NAME, or a directory with a Component.toml"
+    )
+    parser.add_argument(
+        "--grant", metavar="asked|FILE", help="grant what is asked, or (for one) what FILE says, without a question"
     )
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="bind a parameter, in each that has it"
@@ -67,10 +71,11 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Bring them up, and stay until the end."""
-    for directory in args.directories:
-        if not os.path.isdir(directory):
+    for target in args.targets:
+        if is_path(target) and not os.path.isdir(target):
             raise ConfigError(
-                f"{visible(directory)}: not a directory", hint="name directories that hold a Component.toml"
+                f"{visible(target)}: not a directory",
+                hint="name directories that hold a Component.toml, or what is installed",
             )
     with contextlib.ExitStack() as stack:
         processes = stack.enter_context(Processes(not args.no_namespaces, args.layer_off, actors=True))

@@ -17,8 +17,10 @@ from ipc.broker.events import Bounds, SharedStorage
 from ipc.broker.messages import MAX_PAYLOAD_BYTES
 from ipc.errors import AuditError, ConfigError
 from ipc.struct import replace
+from supervisor import places
 from supervisor.cli.run_component import GrantedComponent, granted_component, tell_not_granted
 from supervisor.cli.run_setup import host_options, read_settings
+from supervisor.cli.targets import Target, open_installed
 from supervisor.cli.up_view import Lines, LiveTable, new_view
 from supervisor.compilation import Artifact, CompileLimits
 from supervisor.compiling import KEY as COMPILING_KEY
@@ -37,6 +39,7 @@ from supervisor.lifecycle import Phase
 from supervisor.manifest import load_manifest, only_brokered
 from supervisor.member import ACTOR, ActorPlan, Plan
 from supervisor.output_log import make_log_directory
+from supervisor.packages.target import is_path
 from supervisor.processes import Processes
 from supervisor.provider_check import provider_problems
 from supervisor.provider_settings import ProviderSettings
@@ -56,6 +59,7 @@ CALL_TIMEOUT_NS: Final = 30 * 10**9
 def bring_up(args: argparse.Namespace, processes: Processes) -> int:
     """Bring the components up on processes that were started for it, and return the exit code when all is over."""
     settings = read_settings(args)
+    installed_in = places.state_directory(args.state_dir, os.environ, settings)
     if args.state_dir is None and not os.environ.get("AIRSSYS_STATE") and ("host", "state") not in settings.origins:
         args.state_dir = _own_directory(os.getcwd())
     options = host_options(args, settings)
@@ -64,7 +68,8 @@ def bring_up(args: argparse.Namespace, processes: Processes) -> int:
         stack.enter_context(_only_one(options.state_directory))
         view = new_view(args)
         host = stack.enter_context(open_host(options, processes, view.trouble, ahead=None))
-        granted = _grant(args, host, settings)
+        found = [stack.enter_context(_found(target, installed_in)) for target in args.targets]
+        granted = _grant(args, found, host, settings)
         if granted is None:
             return tell_not_granted(args)
         logs = make_log_directory(os.path.join(options.state_directory, "logs"))
@@ -222,18 +227,35 @@ def _unlink(path: str) -> None:
         os.unlink(path)
 
 
-def _grant(args: argparse.Namespace, host: Host, settings: Settings) -> list[GrantedComponent] | None:
+@contextlib.contextmanager
+def _found(target: str, state: str) -> Iterator[Target]:
+    """Yield a directory, or what is installed in a state directory, held for as long as it may run."""
+    if is_path(target):
+        yield Target(target)
+        return
+    with open_installed(target, state, unread_program=True) as installed:
+        if installed.installed.instance:
+            raise ConfigError(
+                f"{visible(target)}: instances are for `airssys run`; here a name is an address, and has one",
+                hint=f"install it without: airssys install SOURCE, then airssys up {installed.installed.name}",
+            )
+        yield Target(installed.package.directory, installed)
+
+
+def _grant(
+    args: argparse.Namespace, targets: Sequence[Target], host: Host, settings: Settings
+) -> list[GrantedComponent] | None:
     """Have each component granted what it asks; None where one wasn't: then nothing is started."""
-    manifests = [load_manifest(directory) for directory in args.directories]
+    manifests = [load_manifest(target.path) for target in targets]
     seen: dict[str, str] = {}
-    for manifest, directory in zip(manifests, args.directories, strict=True):
+    for manifest, target in zip(manifests, args.targets, strict=True):
         name = manifest.component.name
         if name in seen:
             raise ConfigError(
-                f"{visible(seen[name])} and {visible(directory)} are both called {name}: a name is an address",
+                f"{visible(seen[name])} and {visible(target)} are both called {name}: a name is an address",
                 hint="give one of them another name in its Component.toml",
             )
-        seen[name] = directory
+        seen[name] = target
     if args.grant not in (None, "asked") and len(manifests) > 1:
         raise UsageError("--grant FILE is for one component", hint="grant what each asks with --grant asked")
     own = _sorted_out(
@@ -247,17 +269,17 @@ def _grant(args: argparse.Namespace, host: Host, settings: Settings) -> list[Gra
             for m in manifests
         ],
     )
-    found: list[GrantedComponent] = []
-    for manifest, directory in zip(manifests, args.directories, strict=True):
+    granted_to_all: list[GrantedComponent] = []
+    for manifest, target in zip(manifests, targets, strict=True):
         name = manifest.component.name
         tmp = make_data_directory(os.path.join(host.tmp_directory, name), host.options.run_as)
-        of_one = _run_arguments(args, directory, own[name], secrets[name])
-        granted = granted_component(of_one, host, settings, tmp, brokered=True)
+        of_one = _run_arguments(args, target.path, own[name], secrets[name])
+        granted = granted_component(of_one, host, settings, tmp, brokered=True, installed=target.installed)
         if granted is None:
             return None
         require_text(granted.request)
-        found.append(granted)
-    return found
+        granted_to_all.append(granted)
+    return granted_to_all
 
 
 def _sorted_out(flag: str, given: Sequence[str], declared: Sequence[tuple[str, set[str]]]) -> dict[str, list[str]]:

@@ -182,10 +182,13 @@ class PackageStore:
                 os.unlink(f"{path}{_STATEMENT}")
             self._sync()
 
-    def require_unused(self, digest: str) -> None:
-        """Raise InUseError where something of this package runs."""
-        with _told(self._directory), _unused(self.path(digest)):
-            pass
+    def is_used(self, digest: str) -> bool:
+        """Whether something of this package runs."""
+        try:
+            with _told(self._directory), _unused(self.path(digest)):
+                return False
+        except InUseError:
+            return True
 
     def clear(self, referenced: Collection[str]) -> None:
         """Remove what no installation names: that of one which was interrupted. The lock must be held."""

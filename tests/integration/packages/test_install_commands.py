@@ -95,6 +95,9 @@ def test_from_installed_to_removed(own, source: Path) -> None:
     assert told["before"] == {"version": "1.0.0", "package": first["package"]}
     assert told["comparison"]["verdict"] == "wider"
     assert own("reader", "--grant", "asked").stdout == b"newer\n"
+    kept_up = own.other_command("up", "reader", "--grant", "asked", "--until-done", "--state-dir", own.state)
+    assert kept_up.code == 0, kept_up.stderr
+    assert b"newer" in own.other_command("logs", "reader", "--state-dir", own.state).stdout
     back = own.other_command("rollback", "reader")
     assert back.stdout == b"reader is 1.0.0 again, in the place of 1.1.0\n"
     assert own("reader", "--grant", "asked").stdout == b"its own\n"
