@@ -138,6 +138,8 @@ def _manifest(incoming: str, source: str) -> Manifest:
 
 
 def _installed(fetched: Fetched, manifest: Manifest, source: str, called: ComponentName | None) -> Installed:
+    from supervisor.signing.package_signatures import verified_signers
+
     component = manifest.component
     if called is not None and called.name != component.name:
         raise ConfigError(
@@ -152,6 +154,7 @@ def _installed(fetched: Fetched, manifest: Manifest, source: str, called: Compon
         program=component.wasm,
         provenance=fetched.provenance,
         source=source,
+        signers=tuple(key.text for key in verified_signers(fetched.contents, fetched.signatures)),
         installed_by=actor(),
     )
 

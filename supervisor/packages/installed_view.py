@@ -6,6 +6,7 @@ import time
 from typing import Final
 
 from supervisor.packages.installed import Installed, source_words
+from supervisor.signing.keys import read_public_key
 from supervisor.terminal import visible
 
 HEADINGS: Final = ("NAME", "VERSION", "ACTIVE", "PACKAGE", "INSTALLED", "FROM")
@@ -36,7 +37,8 @@ def installed_lines(installed: Installed) -> list[str]:
     ]
     if provenance.revision:
         lines.append(f"  revision {provenance.revision}")
-    lines += [f"  signed by {signer}" for signer in installed.signers] or ["  signed by nobody"]
+    keys = [read_public_key(signer) for signer in installed.signers]
+    lines += [f"  signed by {key.fingerprint} ({key.kind})" for key in keys] or ["  signed by nobody"]
     return [visible(line) for line in lines]
 
 
@@ -58,7 +60,7 @@ def installed_json(installed: Installed) -> dict[str, object]:
             "fetched": time_words(provenance.fetched_ns) if provenance.fetched_ns else None,
             "fetched_by": provenance.fetched_by or None,
         },
-        "signers": list(installed.signers),
+        "signers": [{"fingerprint": read_public_key(each).fingerprint, "key": each} for each in installed.signers],
         "installed": time_words(installed.installed_ns),
         "installed_by": installed.installed_by or None,
     }

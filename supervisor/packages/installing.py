@@ -16,6 +16,7 @@ from supervisor.packages.installed import Installed, InstallRefusal, Permitted, 
 from supervisor.packages.provenance import Fetched
 from supervisor.packages.registry import Registry
 from supervisor.packages.store import PackageStore
+from supervisor.signing.keys import read_public_key
 
 Record = Callable[[AuditEvent], object]
 """Makes an event durable, or raises AuditError."""
@@ -80,7 +81,7 @@ def installed_event(name: str, new: Installed, active: Installed | None) -> Audi
     if new.provenance.revision:
         detail["revision"] = new.provenance.revision
     if new.signers:
-        detail["signers"] = list(new.signers)
+        detail["signers"] = [read_public_key(each).fingerprint for each in new.signers]
     if active is not None:
         detail["before"] = {"version": active.version, "package": active.digest}
     return AuditEvent(name, component=new.name, actor=new.installed_by, detail=detail)

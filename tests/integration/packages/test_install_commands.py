@@ -174,6 +174,27 @@ def test_a_wider_version_is_asked_about(own, source: Path, deadline) -> None:
         assert _active(own)["version"] == version
 
 
+def test_who_signed_both_may_come_from_elsewhere(own, source: Path) -> None:
+    """The same key over both packages makes one source of two directories; control: unsigned, it is another source."""
+    key = own.directory / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True, timeout=60)
+    assert own.other_command("sign", "./source", "--key", key).code == 0
+    assert own.other_command("install", "./source").code == 0
+    other = own.directory / "other"
+    shutil.copytree(source, other)
+    _change(other, "1.0.0", "1.1.0")
+    refused = own.other_command("install", "./other")  # what was signed was 1.0.0
+    assert refused.code == 77
+    assert "[A3102]" in refused.stderr
+    assert own.other_command("sign", "./other", "--key", key).code == 0
+    told = own.other_command("install", "./other", "--json").document()["installed"]
+    fingerprint = told["signers"][0]["fingerprint"]
+    assert (told["version"], fingerprint[:7]) == ("1.1.0", "SHA256:")
+    assert f"signed by {fingerprint} (ssh-ed25519)" in own.other_command("show", "reader").stdout.decode()
+    installed = [each for each in own.records() if each["event"] == "component_installed"]
+    assert [each["detail"]["signers"] for each in installed] == [[fingerprint]] * 2
+
+
 def test_what_is_wrong_with_a_source_is_told(own, source: Path) -> None:
     """A missing directory, a bad manifest, a program that is none, another name: two lines, and nothing stays."""
     cases: list[tuple[tuple[str, ...], str]] = [
