@@ -7,6 +7,9 @@ import argparse
 _EPILOG = """examples:
   airssys install ./log-summary                        a directory with a Component.toml
   airssys install ./log-summary --as log-summary@acme  under a name of its own beside the other
+  airssys install log-summary-1.0.0.tar.gz             an archive (airssys pack makes one)
+  airssys install git+https://git.example.com/plugins.git@v1.0.0#log-summary
+  airssys install oci://registry.example.com/plugins/log-summary:1.0.0
   airssys run log-summary                              asks what it may, once, then runs
 
 Its files are copied, compiled and kept under their digest; where they came from is recorded by this command, and
@@ -20,7 +23,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     from supervisor.cli.installing import add_install_options
 
     parser = subparsers.add_parser("install", help="install a component under its name", epilog=_EPILOG)
-    parser.add_argument("source", metavar="SOURCE", help="a directory with a Component.toml")
+    parser.add_argument(
+        "source", metavar="SOURCE", help="DIR, FILE.tar.gz, git+https://HOST/PATH@REV#SUBDIR, oci://HOST/NAME:TAG"
+    )
     parser.add_argument("--as", dest="called", metavar="NAME@INSTANCE", help="as which instance (default: as none)")
     add_install_options(parser)
 

@@ -102,7 +102,7 @@ def install(args: argparse.Namespace, where: Places, source: str, called: Compon
     """
     store = PackageStore(where.packages)
     with store.incoming() as incoming, Registry(where.state) as registry, recording(where) as record:
-        fetched, again = _fetch(source, incoming)
+        fetched, again = _fetch(source, incoming, args.json)
         manifest = _manifest(incoming, source)
         new = _installed(fetched, manifest, again, called)
         permitted = Permitted(args.replace_source, args.allow_downgrade)
@@ -117,15 +117,18 @@ def install(args: argparse.Namespace, where: Places, source: str, called: Compon
     return 0
 
 
-def _fetch(source: str, incoming: str) -> tuple[Fetched, str]:
+def _fetch(text: str, incoming: str, quiet: bool) -> tuple[Fetched, str]:
     """Fetch a package into an empty directory; return it, and the source as it is fetched again."""
-    from supervisor.packages.directory import copy_directory, read_signatures
-    from supervisor.packages.provenance import Fetched, Provenance
+    from supervisor.packages.fetch import fetch
+    from supervisor.packages.source import ArchiveSource, DirectorySource, parse_source, show_source
 
-    real = os.path.realpath(source)
-    contents = copy_directory(real, incoming)
-    provenance = Provenance("directory", real, fetched_ns=time.time_ns(), fetched_by=actor())
-    return Fetched(contents, read_signatures(real), provenance), real
+    source = parse_source(text)
+    if isinstance(source, DirectorySource | ArchiveSource):
+        fetched = fetch(source, incoming)
+        return fetched, fetched.provenance.url
+    if not quiet and sys.stderr.isatty():
+        print(f"airssys: fetching {visible(show_source(source))}", file=sys.stderr)
+    return fetch(source, incoming), show_source(source)
 
 
 def _manifest(incoming: str, source: str) -> Manifest:

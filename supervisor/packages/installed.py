@@ -102,6 +102,11 @@ def is_same_source(one: Provenance, other: Provenance) -> bool:
     )
 
 
+def _is_same_origin(one: Installed, other: Installed) -> bool:
+    """Whether they came from one place, or somebody has signed both."""
+    return is_same_source(one.provenance, other.provenance) or not set(one.signers).isdisjoint(other.signers)
+
+
 def source_words(provenance: Provenance) -> str:
     """Say where a package came from, without its revision."""
     more = f", branch {provenance.branch}" if provenance.branch else ""
@@ -110,25 +115,21 @@ def source_words(provenance: Provenance) -> str:
 
 
 def decide_install(
-    new: Installed,
-    of_that_name: Sequence[Installed],
-    active: Installed | None,
-    permitted: Permitted,
+    new: Installed, active: Installed | None, under_its_name: Sequence[Installed], permitted: Permitted
 ) -> InstallRefusal | None:
     """Return why `new` may not have its name; None where it may.
 
-    `of_that_name` are all that are installed under the name, whatever their instance: what the host says of a name
-    holds for each of its instances.
+    `active` is what that name, instance and all, means now. Where it means nothing yet, it is measured by what is
+    active `under_its_name`, in any instance: what the host says of a name holds for each of its instances.
     """
-    if not permitted.replace_source:
-        for each in of_that_name:
-            if not (is_same_source(each.provenance, new.provenance) or set(each.signers) & set(new.signers)):
-                there, here = (visible(source_words(side.provenance)) for side in (each, new))
-                return InstallRefusal(
-                    "A3102",
-                    f"{each.called.text} {each.version} is from another source, {there}; this is from {here}",
-                    "what the host says of a name holds for whoever has it; to give it away: --replace-source",
-                )
+    known = (active,) if active is not None else tuple(under_its_name)
+    if known and not permitted.replace_source and not any(_is_same_origin(each, new) for each in known):
+        there, here = (visible(source_words(side.provenance)) for side in (known[0], new))
+        return InstallRefusal(
+            "A3102",
+            f"{known[0].called.text} {known[0].version} is from another source, {there}; this is from {here}",
+            "what the host says of a name holds for whoever has it; to give it away: --replace-source",
+        )
     older = active is not None and version_key(new.version) < version_key(active.version)
     if older and active is not None and not permitted.allow_downgrade:
         return InstallRefusal(

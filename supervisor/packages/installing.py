@@ -36,7 +36,9 @@ class InstallRefusedError(ConfigError):
 def require_allowed(registry: Registry, new: Installed, permitted: Permitted, record: Record) -> Installed | None:
     """Return what its name means now; raises InstallRefusedError, put on record, where `new` may not have it."""
     active = registry.active(new.called)
-    refusal = decide_install(new, registry.named(new.name), active, permitted)
+    names = dict.fromkeys(each.called for each in registry.named(new.name))
+    under_its_name = [each for each in map(registry.active, names) if each is not None]
+    refusal = decide_install(new, active, under_its_name, permitted)
     if refusal is not None:
         event = installed_event("component_install_refused", new, active)
         record(replace(event, decision="denied", code=refusal.code, reason=refusal.reason))

@@ -73,8 +73,8 @@ def test_versions_are_ordered_as_semver_says() -> None:
 def test_a_newer_version_of_the_same_source_may() -> None:
     """Another revision of the same branch of the same repository is no other source."""
     new = replace(HERE, version="1.3.0", digest="b" * 64, provenance=replace(GIT, revision="2" * 40, fetched_ns=5))
-    assert decide_install(new, [HERE], HERE, Permitted()) is None
-    assert decide_install(HERE, [], None, Permitted()) is None
+    assert decide_install(new, HERE, [HERE], Permitted()) is None
+    assert decide_install(HERE, None, [], Permitted()) is None
 
 
 @pytest.mark.parametrize(
@@ -93,33 +93,45 @@ def test_another_source_may_not_have_the_name(change: dict[str, str]) -> None:
     """A name stays with its source, for each of its instances; control: it may where a person says so."""
     new = replace(HERE, version="1.3.0", digest="b" * 64, provenance=replace(GIT, **change))
     for instance in ("", "acme"):
-        refusal = decide_install(replace(new, instance=instance), [HERE], None if instance else HERE, Permitted())
+        refusal = decide_install(replace(new, instance=instance), None if instance else HERE, [HERE], Permitted())
         assert refusal is not None
         assert refusal.code == "A3102"
         assert HERE.provenance.url in refusal.reason
         assert new.provenance.url in refusal.reason
-    assert decide_install(new, [HERE], HERE, Permitted(replace_source=True)) is None
+    assert decide_install(new, HERE, [HERE], Permitted(replace_source=True)) is None
+
+
+def test_an_instance_stays_with_the_source_that_it_was_given_to() -> None:
+    """Two instances of two sources, as a person wanted it: each is upgraded from its own, and not from the other's."""
+    theirs = replace(HERE, instance="acme", provenance=Provenance("archive", "/tmp/csv.tar.gz"))
+    active = [HERE, theirs]
+    for own, other in ((HERE, theirs), (theirs, HERE)):
+        newer = replace(own, version="1.3.0", digest="b" * 64)
+        assert decide_install(newer, own, active, Permitted()) is None
+        stranger = replace(newer, provenance=other.provenance)
+        assert decide_install(stranger, own, active, Permitted()) is not None
+        assert decide_install(replace(newer, instance="third"), None, active, Permitted()) is None
 
 
 def test_who_signs_both_may() -> None:
     """A key that vouched for what is installed vouches for the next from elsewhere; another key doesn't."""
     elsewhere = Provenance("archive", "/tmp/csv.tar.gz")
     new = replace(HERE, version="1.3.0", digest="b" * 64, provenance=elsewhere, signers=("ssh-ed25519 AAAA",))
-    assert decide_install(new, [HERE], HERE, Permitted()) is not None
-    assert decide_install(new, [replace(HERE, signers=("ssh-ed25519 BBBB",))], HERE, Permitted()) is not None
+    assert decide_install(new, HERE, [HERE], Permitted()) is not None
+    assert decide_install(new, replace(HERE, signers=("ssh-ed25519 BBBB",)), [HERE], Permitted()) is not None
     both = ("ssh-ed25519 BBBB", "ssh-ed25519 AAAA")
-    assert decide_install(new, [replace(HERE, signers=both)], HERE, Permitted()) is None
+    assert decide_install(new, replace(HERE, signers=both), [HERE], Permitted()) is None
 
 
 @pytest.mark.parametrize("version", ["1.1.9", "1.2.0-rc.1", "0.9.0"])
 def test_an_older_version_may_not(version: str) -> None:
     """A downgrade takes a person's word; the same version with other bytes is none."""
     new = replace(HERE, version=version, digest="b" * 64)
-    refusal = decide_install(new, [HERE], HERE, Permitted())
+    refusal = decide_install(new, HERE, [HERE], Permitted())
     assert refusal is not None
     assert refusal.code == "A3103"
-    assert decide_install(new, [HERE], HERE, Permitted(allow_downgrade=True)) is None
-    assert decide_install(replace(new, version=HERE.version), [HERE], HERE, Permitted()) is None
+    assert decide_install(new, HERE, [HERE], Permitted(allow_downgrade=True)) is None
+    assert decide_install(replace(new, version=HERE.version), HERE, [HERE], Permitted()) is None
 
 
 def test_a_version_or_the_beginning_of_a_digest_is_chosen() -> None:
