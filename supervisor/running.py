@@ -271,10 +271,9 @@ def begin_run(
 
 
 def _trusted(request: RunRequest) -> dict[str, object]:
-    """Return what is on record of why it is trusted: the whole rule, of which `approval` holds the beginning."""
-    if not request.trust_rule:
-        return {}
-    return {"trusted_by": request.trust_rule, "package": request.package_digest}
+    """Return what is on record of a package and of why it is trusted: the whole rule, which begins `approval`."""
+    found = {"trusted_by": request.trust_rule, "package": request.package_digest}
+    return {key: value for key, value in found.items() if value}
 
 
 def _called(request: RunRequest) -> dict[str, object]:

@@ -33,9 +33,11 @@ from supervisor.packages.registry import Registry
 from supervisor.packages.store import PackageStore
 from supervisor.settings import Settings, load_settings
 from supervisor.terminal import visible
+from supervisor.trust.installed import judge_installed, recorded_exposures, revoked_keys
 
 if TYPE_CHECKING:
     from supervisor.packages.provenance import Fetched
+    from supervisor.trust.decide import TrustDecision
 
 
 class Places(Struct, frozen=True):
@@ -105,7 +107,8 @@ def install(args: argparse.Namespace, where: Places, source: str, called: Compon
         fetched, again = _fetch(source, incoming, args.json)
         manifest = _manifest(incoming, source)
         new = _installed(fetched, manifest, again, called)
-        permitted = Permitted(args.replace_source, args.allow_downgrade)
+        revoked = revoked_keys(where.settings.trust_sources)
+        permitted = Permitted(args.replace_source, args.allow_downgrade, revoked)
         active = require_allowed(registry, new, permitted, record)
         _compile(args, manifest, where.state)
         compared = _compare(store, active, new, incoming, where)
@@ -113,7 +116,7 @@ def install(args: argparse.Namespace, where: Places, source: str, called: Compon
             _require_wanted(args, compared, new, active, record)
         new = replace(new, installed_ns=time.time_ns())
         enter(store, registry, incoming, fetched, new, permitted, active, record)
-    _tell(args, new, active, compared)
+    _tell(args, new, active, compared, judge_installed(new, where.settings.trust_sources, int(time.time())))
     return 0
 
 
@@ -142,7 +145,9 @@ def _manifest(incoming: str, source: str) -> Manifest:
 
 def _installed(fetched: Fetched, manifest: Manifest, source: str, called: ComponentName | None) -> Installed:
     from supervisor.signing.package_signatures import verified_signers
+    from supervisor.trust.local import exposures_of
 
+    files = [each.path for each in fetched.contents.files]
     component = manifest.component
     if called is not None and called.name != component.name:
         raise ConfigError(
@@ -158,6 +163,7 @@ def _installed(fetched: Fetched, manifest: Manifest, source: str, called: Compon
         provenance=fetched.provenance,
         source=source,
         signers=tuple(key.text for key in verified_signers(fetched.contents, fetched.signatures)),
+        exposed=recorded_exposures(fetched.provenance, exposures_of(fetched.provenance, files)),
         installed_by=actor(),
     )
 
@@ -205,16 +211,22 @@ def _require_wanted(
     raise InstallRefusedError(InstallRefusal("A3104", reason, "look at the difference; to install it: --yes"))
 
 
-def _tell(args: argparse.Namespace, new: Installed, active: Installed | None, compared: Comparison | None) -> None:
+def _tell(
+    args: argparse.Namespace,
+    new: Installed,
+    active: Installed | None,
+    compared: Comparison | None,
+    trust: TrustDecision,
+) -> None:
     if args.json:
         document = {
-            "installed": installed_json(new),
+            "installed": installed_json(new, trust),
             "before": None if active is None else {"version": active.version, "package": active.digest},
             "comparison": None if compared is None else compared.to_json(),
         }
         print(json.dumps(document, indent=2))
         return
-    lines = installed_lines(new)
+    lines = installed_lines(new, trust)
     lines[0] = visible(f"installed {new.called.text} {new.version}")
     if compared is not None and active is not None:
         lines[0] += visible(f", in the place of {active.version}: {compared.found.verdict}")

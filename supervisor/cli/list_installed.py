@@ -28,7 +28,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     """Print it; 65 where nothing is installed under the name."""
     from supervisor import places
-    from supervisor.cli.targets import not_installed
+    from supervisor.cli.targets import not_installed, trust_of
     from supervisor.packages.registry import FILE, Registry
     from supervisor.settings import load_settings
     from supervisor.status_view import table_lines
@@ -51,10 +51,13 @@ def run(args: argparse.Namespace) -> int:
         if not found:
             raise not_installed(called, [])
     if args.json:
-        document = [{**installed_json(each), "active": is_active} for each, is_active in found]
+        document = [
+            {**installed_json(each, trust_of(each, settings)), "active": is_active} for each, is_active in found
+        ]
         print(json.dumps({"installed": document}, indent=2))
     elif not found:
         print("nothing is installed")
     else:
-        print("\n".join(table_lines([installed_row(*each) for each in found], HEADINGS)))
+        rows = [installed_row(each, is_active, trust_of(each, settings)) for each, is_active in found]
+        print("\n".join(table_lines(rows, HEADINGS)))
     return 0

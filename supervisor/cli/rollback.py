@@ -34,7 +34,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     """Go back."""
     from supervisor.cli.installing import places_of, recording
-    from supervisor.cli.targets import not_installed, open_registry
+    from supervisor.cli.targets import not_installed, open_registry, trust_of
     from supervisor.identity import actor
     from supervisor.packages.installed_view import installed_json
     from supervisor.packages.installing import installed_event
@@ -66,7 +66,8 @@ def run(args: argparse.Namespace) -> int:
             registry.activate(chosen, time.time_ns(), actor())
     if args.json:
         before = {"version": active.version, "package": active.digest}
-        print(json.dumps({"active": installed_json(chosen), "before": before}, indent=2))
+        now = installed_json(chosen, trust_of(chosen, where.settings))
+        print(json.dumps({"active": now, "before": before}, indent=2))
     elif chosen.digest == active.digest:
         print(f"{called.text} {chosen.version} is active already")
     else:

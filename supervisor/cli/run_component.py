@@ -120,7 +120,7 @@ def granted_component(
     homes = home_directories()
     dev = dev_directories(args, args.target, host)
     # What --dev allows, it allows whoever wrote the component; and then each record says so.
-    judged = None if dev else _judge(args, manifest, settings)
+    judged = None if dev else _judge(args, manifest, settings, installed)
     if dev:
         # Nobody is asked, so nothing that the manifest asks for elsewhere is granted either; it is listed as wanted.
         decision: tuple[tuple[Grant, ...], str, str] | None = (dev_grants((*dev, data), homes), "--dev", "")
@@ -131,7 +131,7 @@ def granted_component(
         host.record(AuditEvent("run_refused", component=name, decision="denied", reason=reason, actor=actor()))
         return None
     granted, approval, granted_sha256 = decision
-    trust_rule = package_digest = ""
+    trust_rule, package_digest = "", "" if installed is None else installed.package.digest
     if judged is not None and judged.trusted:
         from supervisor.trust.judge import require_judged
 
@@ -186,15 +186,26 @@ def granted_component(
     return GrantedComponent(request, bound, resolution.quota, shared)
 
 
-def _judge(args: argparse.Namespace, manifest: Manifest, settings: Settings) -> JudgedDirectory | None:
-    """Return whether it is trusted, by which of the host's sources; None where the host has none."""
+def _judge(
+    args: argparse.Namespace, manifest: Manifest, settings: Settings, installed: InstalledPackage | None
+) -> JudgedDirectory | None:
+    """Return whether it is trusted, by which of the host's sources; None where the host has none.
+
+    Of what is `installed` by where it came from, and who had signed it then; of a directory by where it lies.
+    """
     if not settings.trust_sources:
         return None
     from supervisor.trust.breadth import breadth_warning
     from supervisor.trust.decide import describe_source
-    from supervisor.trust.judge import judge_directory
+    from supervisor.trust.judge import JudgedDirectory, judge_directory
 
-    judged = judge_directory(manifest.directory, settings.trust_sources)
+    if installed is None:
+        judged = judge_directory(manifest.directory, settings.trust_sources)
+    else:
+        from supervisor.cli.targets import trust_of
+
+        decision = trust_of(installed.installed, settings)
+        judged = JudgedDirectory(decision, installed.installed.provenance, installed.package.contents)
     source = judged.decision.source
     warning = "" if source is None else breadth_warning(source)
     if source is not None and warning and not args.quiet:
@@ -241,8 +252,8 @@ def decide_grants(
 ) -> tuple[tuple[Grant, ...], str, str] | None:
     """Return what is granted, who said so, and for which bytes (sha256; empty: any); None means refused.
 
-    Of what is trusted nobody is asked: it is granted what it asks for. `program_sha256` is what its program will have to
-    be, where that is known.
+    Of what is trusted nobody is asked: it is granted what it asks for. `program_sha256` is what its program
+    will have to be, where that is known.
     """
     manifest = bound.manifest
     if not bound.grants:

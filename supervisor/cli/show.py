@@ -13,7 +13,7 @@ from ipc.struct import Struct
 from supervisor import manifest_asks, manifest_findings, places
 from supervisor.cli.check import ask_lines
 from supervisor.cli.grants import open_store
-from supervisor.cli.targets import Target, open_target
+from supervisor.cli.targets import Target, open_target, trust_of
 from supervisor.component_view import ComponentView, parse_assignments, view_manifest
 from supervisor.grant_store import RememberedGrant, lasting_grants, request_key
 from supervisor.inspect import WasmSummary, inspect_wasm
@@ -78,12 +78,13 @@ def _show(args: argparse.Namespace, target: Target) -> int:
     summary = inspect_wasm(target.path if view is None else view.manifest.wasm_path, state)
     if view is not None:
         answer = _answer(view, summary, args)
+    installed = None if target.installed is None else target.installed.installed
     if args.json:
         document = to_json(args.target, view, summary, answer)
-        document["installed"] = None if target.installed is None else installed_json(target.installed.installed)
+        document["installed"] = None if installed is None else installed_json(installed, trust_of(installed, settings))
         print(json.dumps(document, indent=2))
     else:
-        more = [] if target.installed is None else ["", *installed_lines(target.installed.installed)]
+        more = [] if installed is None else ["", *installed_lines(installed, trust_of(installed, settings))]
         print("\n".join([*_lines(args.target, view, summary, answer), *more]))
     return EX_DATAERR if summary.error else 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -12,12 +13,13 @@ from ipc.struct import Struct
 from supervisor import places
 from supervisor.packages.installed import ComponentName, Installed, parse_name
 from supervisor.packages.target import is_path
-from supervisor.settings import load_settings
+from supervisor.settings import Settings, load_settings
 from supervisor.terminal import visible
 
 if TYPE_CHECKING:
     from supervisor.packages.registry import Registry
     from supervisor.packages.store import StoredPackage
+    from supervisor.trust.decide import TrustDecision
 
 
 class NotInstalledError(ConfigError):
@@ -87,6 +89,13 @@ def open_installed(text: str, state: str, unread_program: bool = False) -> Itera
     package = PackageStore(places.packages_directory(state)).open(installed.digest, unread)
     with contextlib.closing(package):
         yield InstalledPackage(installed, package)
+
+
+def trust_of(installed: Installed, settings: Settings) -> TrustDecision:
+    """Return whether what is installed is trusted now."""
+    from supervisor.trust.installed import judge_installed
+
+    return judge_installed(installed, settings.trust_sources, int(time.time()))
 
 
 @contextlib.contextmanager

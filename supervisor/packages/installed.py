@@ -16,6 +16,7 @@ from supervisor.packages.provenance import Provenance
 from supervisor.terminal import visible
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,62}")
+EXPOSED_MAX: Final = 100
 _INSTANCE: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}")
 MIN_DIGEST_CHARACTERS: Final = 6
 
@@ -50,6 +51,8 @@ class Installed(Struct, frozen=True):
     installed_ns: int = 0
     """UTC, in nanoseconds."""
     installed_by: str = ""
+    exposed: tuple[tuple[str, str], ...] | None = None
+    """Where it came from, each path that others could have written to, and why; None where that isn't this machine."""
 
     @property
     def called(self) -> ComponentName:
@@ -58,10 +61,11 @@ class Installed(Struct, frozen=True):
 
 
 class Permitted(Struct, frozen=True):
-    """What a person has said may happen, which isn't the rule."""
+    """What a person has said may happen though it isn't the rule, and whose keys vouch for nothing any more."""
 
     replace_source: bool = False
     allow_downgrade: bool = False
+    revoked: frozenset[str] = frozenset()
 
 
 class InstallRefusal(Struct, frozen=True):
@@ -102,9 +106,10 @@ def is_same_source(one: Provenance, other: Provenance) -> bool:
     )
 
 
-def _is_same_origin(one: Installed, other: Installed) -> bool:
+def _is_same_origin(one: Installed, other: Installed, revoked: frozenset[str]) -> bool:
     """Whether they came from one place, or somebody has signed both."""
-    return is_same_source(one.provenance, other.provenance) or not set(one.signers).isdisjoint(other.signers)
+    signed_both = set(one.signers).intersection(other.signers).difference(revoked)
+    return is_same_source(one.provenance, other.provenance) or bool(signed_both)
 
 
 def source_words(provenance: Provenance) -> str:
@@ -115,15 +120,20 @@ def source_words(provenance: Provenance) -> str:
 
 
 def decide_install(
-    new: Installed, active: Installed | None, under_its_name: Sequence[Installed], permitted: Permitted
+    new: Installed,
+    active: Installed | None,
+    under_its_name: Sequence[Installed],
+    permitted: Permitted,
 ) -> InstallRefusal | None:
     """Return why `new` may not have its name; None where it may.
 
     `active` is what that name, instance and all, means now. Where it means nothing yet, it is measured by what is
     active `under_its_name`, in any instance: what the host says of a name holds for each of its instances.
+    Who signed both vouches for it, unless that key is revoked.
     """
     known = (active,) if active is not None else tuple(under_its_name)
-    if known and not permitted.replace_source and not any(_is_same_origin(each, new) for each in known):
+    is_known = not known or any(_is_same_origin(each, new, permitted.revoked) for each in known)
+    if not (is_known or permitted.replace_source):
         there, here = (visible(source_words(side.provenance)) for side in (known[0], new))
         return InstallRefusal(
             "A3102",

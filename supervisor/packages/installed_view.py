@@ -8,8 +8,9 @@ from typing import Final
 from supervisor.packages.installed import Installed, source_words
 from supervisor.signing.keys import read_public_key
 from supervisor.terminal import visible
+from supervisor.trust.decide import TrustDecision
 
-HEADINGS: Final = ("NAME", "VERSION", "ACTIVE", "PACKAGE", "INSTALLED", "FROM")
+HEADINGS: Final = ("NAME", "VERSION", "ACTIVE", "TRUST", "PACKAGE", "INSTALLED", "FROM")
 SHORT_DIGEST: Final = 12
 
 
@@ -18,15 +19,16 @@ def time_words(moment_ns: int) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(moment_ns // 10**9))
 
 
-def installed_row(installed: Installed, active: bool) -> tuple[str, ...]:
+def installed_row(installed: Installed, active: bool, trust: TrustDecision) -> tuple[str, ...]:
     """Return the row of one of the installed packages."""
     when = time_words(installed.installed_ns).removesuffix(" UTC")
     source = visible(source_words(installed.provenance))
     digest = installed.digest[:SHORT_DIGEST]
-    return installed.called.text, installed.version, "active" if active else "", digest, when, source
+    is_active = "active" if active else ""
+    return installed.called.text, installed.version, is_active, trust.level, digest, when, source
 
 
-def installed_lines(installed: Installed) -> list[str]:
+def installed_lines(installed: Installed, trust: TrustDecision) -> list[str]:
     """Return where it came from, and who vouches for it, in words."""
     provenance = installed.provenance
     who = f" by {installed.installed_by}" if installed.installed_by else ""
@@ -39,10 +41,11 @@ def installed_lines(installed: Installed) -> list[str]:
         lines.append(f"  revision {provenance.revision}")
     keys = [read_public_key(signer) for signer in installed.signers]
     lines += [f"  signed by {key.fingerprint} ({key.kind})" for key in keys] or ["  signed by nobody"]
+    lines.append(f"  trusted by {trust.rule}" if trust.source is not None else f"  not trusted: {trust.reason}")
     return [visible(line) for line in lines]
 
 
-def installed_json(installed: Installed) -> dict[str, object]:
+def installed_json(installed: Installed, trust: TrustDecision) -> dict[str, object]:
     """Return it under stable keys."""
     provenance = installed.provenance
     return {
@@ -61,6 +64,9 @@ def installed_json(installed: Installed) -> dict[str, object]:
             "fetched_by": provenance.fetched_by or None,
         },
         "signers": [{"fingerprint": read_public_key(each).fingerprint, "key": each} for each in installed.signers],
+        "trust": trust.level,
+        "trust_rule": trust.rule or None,
+        "trust_reason": trust.reason,
         "installed": time_words(installed.installed_ns),
         "installed_by": installed.installed_by or None,
     }

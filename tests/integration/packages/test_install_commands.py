@@ -216,3 +216,30 @@ def test_what_is_wrong_with_a_source_is_told(own, source: Path) -> None:
     assert bad.stderr.startswith("./source/Component.toml:1:") or "./source/Component.toml" in bad.stderr
     assert set(os.listdir(f"{own.state}-packages")) == {"lock"}
     assert own.other_command("list").stdout == b"nothing is installed\n"
+
+
+def test_what_came_from_a_trusted_place_is_asked_nothing(own, source: Path) -> None:
+    """An installed component is trusted by where it came from, whatever lies there now; control: not from elsewhere."""
+    real = os.path.realpath(source)
+    config = own.directory / "airssys.toml"
+    config.write_text(f'schema = 1\n[[trust.sources]]\nlocal = "{real}"\n')
+    config.chmod(0o600)
+    trusting = ("--config", config)
+    for path in (source, source.parent, *source.rglob("*")):
+        if os.geteuid() == 0:
+            os.chown(path, 0, 0)
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    done = own.other_command("install", "./source", *trusting)
+    assert done.code == 0, done.stderr
+    assert b"trusted by trust.sources[0] local" in done.stdout
+    shutil.rmtree(source)
+    ran = own("reader", *trusting)
+    assert (ran.code, ran.stdout) == (0, b"its own\n"), ran.stderr
+    starting = [each for each in own.records() if each["event"] == "worker_starting"][-1]
+    assert starting["trust"] == "trusted"
+    assert starting["detail"]["package"] == _active(own)["package"]
+    assert own("reader").code == 77
+    config.write_text('schema = 1\n[[trust.sources]]\nlocal = "/srv/elsewhere"\n')
+    refused = own("reader", *trusting)
+    assert refused.code == 77
+    assert "not trusted: " in refused.stderr

@@ -75,4 +75,6 @@ def _request(path: str, sha256: str) -> RunRequest:
     engine = EngineSettings()
     limits = WorkerLimits(memory_bytes=1 << 20, output_bytes=0)
     document = PolicyDocument(component="c", instance="")
-    return RunRequest("c", "1.0.0", "unknown", path, (), (), (), document, limits, engine, "asked", sha256)
+    return RunRequest(
+        "c", "1.0.0", "unknown", path, (), (), (), document, limits, engine, "asked", granted_sha256=sha256
+    )

@@ -114,13 +114,15 @@ def test_an_instance_stays_with_the_source_that_it_was_given_to() -> None:
 
 
 def test_who_signs_both_may() -> None:
-    """A key that vouched for what is installed vouches for the next from elsewhere; another key doesn't."""
+    """A key that vouched for what is installed vouches for the next elsewhere; another, or a revoked one, doesn't."""
     elsewhere = Provenance("archive", "/tmp/csv.tar.gz")
     new = replace(HERE, version="1.3.0", digest="b" * 64, provenance=elsewhere, signers=("ssh-ed25519 AAAA",))
     assert decide_install(new, HERE, [HERE], Permitted()) is not None
     assert decide_install(new, replace(HERE, signers=("ssh-ed25519 BBBB",)), [HERE], Permitted()) is not None
     both = ("ssh-ed25519 BBBB", "ssh-ed25519 AAAA")
     assert decide_install(new, replace(HERE, signers=both), [HERE], Permitted()) is None
+    revoked = Permitted(revoked=frozenset(new.signers))
+    assert decide_install(new, replace(HERE, signers=both), [HERE], revoked) is not None
 
 
 @pytest.mark.parametrize("version", ["1.1.9", "1.2.0-rc.1", "0.9.0"])
