@@ -174,6 +174,7 @@ def test_a_wider_version_is_asked_about(own, source: Path, deadline) -> None:
         assert _active(own)["version"] == version
 
 
+@pytest.mark.any_user  # ssh-keygen runs for no user without an entry in /etc/passwd
 def test_who_signed_both_may_come_from_elsewhere(own, source: Path) -> None:
     """The same key over both packages makes one source of two directories; control: unsigned, it is another source."""
     key = own.directory / "key"
