@@ -19,6 +19,8 @@ from supervisor.terminal import visible
 from supervisor.zygote import Zygote
 
 PATIENCE_S = 2.0
+LIFECYCLE = "airssys:core/component-lifecycle@"
+"""What the host of an actor calls, and nobody else has to."""
 
 
 class WasmSummary(Struct, frozen=True):
@@ -32,6 +34,11 @@ class WasmSummary(Struct, frozen=True):
     size_bytes: int = 0
     functions: tuple[tuple[str, str], ...] = ()
     """(name, signature in words) of what `airssys call` can call."""
+
+    @property
+    def is_actor(self) -> bool:
+        """Whether it lives on and takes messages, under `airssys up`."""
+        return any(name.startswith(LIFECYCLE) for name in self.exports)
 
 
 class _How(Struct, frozen=True):

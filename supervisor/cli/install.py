@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from supervisor.packages.installed import parse_name
+
 _EPILOG = """examples:
   airssys install ./log-summary                        a directory with a Component.toml
   airssys install ./log-summary --as log-summary@acme  under a name of its own beside the other
@@ -32,6 +34,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Install it."""
-    from supervisor.cli.installing import chosen_name, install, places_of
+    from supervisor.cli.installing import install, places_of
 
-    return install(args, places_of(args), args.source, chosen_name(args.called))
+    called = None if args.called is None else parse_name(args.called)
+    return install(args, places_of(args), args.source, called)

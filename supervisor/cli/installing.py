@@ -19,18 +19,19 @@ from supervisor import places
 from supervisor.audit_log import AuditLog
 from supervisor.cli.confirm import confirm, on_terminal
 from supervisor.cli.diff import Comparison, compare_versions, read_side
+from supervisor.cli.problems import print_problems
 from supervisor.cli.progress import CompileProgress
 from supervisor.cli.run import duration, size
 from supervisor.cli.targets import Target
 from supervisor.compilation import CompileLimits
 from supervisor.identity import actor
-from supervisor.inspect import inspect_wasm
+from supervisor.inspect import WasmSummary, inspect_wasm
 from supervisor.manifest import Manifest, ManifestErrors, load_manifest
-from supervisor.packages.installed import ComponentName, Installed, InstallRefusal, Permitted, parse_name
+from supervisor.packages.installed import ComponentName, Installed, InstallRefusal, Permitted
 from supervisor.packages.installed_view import installed_json, installed_lines
 from supervisor.packages.installing import InstallRefusedError, Record, enter, installed_event, require_allowed
 from supervisor.packages.registry import Registry
-from supervisor.packages.store import PackageStore
+from supervisor.packages.store import PackageStore, StoreRefusedError
 from supervisor.settings import Settings, load_settings
 from supervisor.terminal import visible
 from supervisor.trust.installed import judge_installed, recorded_exposures, revoked_keys
@@ -98,10 +99,19 @@ def recording(where: Places) -> Iterator[Record]:
 
 
 def install(args: argparse.Namespace, where: Places, source: str, called: ComponentName | None) -> int:
-    """Fetch a package, look at it, compile it and let a name mean it; print what was done.
+    """Install a package and print what was done, or what is wrong with its manifest; return the exit code.
 
     `called` is the name that somebody chose; without one it is the manifest's, and no instance.
     """
+    try:
+        _install(args, where, source, called)
+    except ManifestErrors as error:
+        return print_problems(error, args.json)
+    return 0
+
+
+def _install(args: argparse.Namespace, where: Places, source: str, called: ComponentName | None) -> None:
+    """Fetch a package, look at it, compile it and let its name mean it."""
     store = PackageStore(where.packages)
     with store.incoming() as incoming, Registry(where.state) as registry, recording(where) as record:
         fetched, again = _fetch(source, incoming, args.json)
@@ -110,14 +120,14 @@ def install(args: argparse.Namespace, where: Places, source: str, called: Compon
         revoked = revoked_keys(where.settings.trust_sources)
         permitted = Permitted(args.replace_source, args.allow_downgrade, revoked)
         active = require_allowed(registry, new, permitted, record)
-        _compile(args, manifest, where.state)
-        compared = _compare(store, active, new, incoming, where)
+        summary = _compile(args, manifest, where.state)
+        compared = _compare(args, store, active, new, incoming, where)
         if compared is not None and compared.found.wider:
             _require_wanted(args, compared, new, active, record)
         new = replace(new, installed_ns=time.time_ns())
         enter(store, registry, incoming, fetched, new, permitted, active, record)
-    _tell(args, new, active, compared, judge_installed(new, where.settings.trust_sources, int(time.time())))
-    return 0
+    trust = judge_installed(new, where.settings.trust_sources, int(time.time()))
+    _tell(args, new, active, compared, trust, summary.is_actor)
 
 
 def _fetch(text: str, incoming: str, quiet: bool) -> tuple[Fetched, str]:
@@ -168,8 +178,8 @@ def _installed(fetched: Fetched, manifest: Manifest, source: str, called: Compon
     )
 
 
-def _compile(args: argparse.Namespace, manifest: Manifest, state: str) -> None:
-    """Have the program compiled as a run will want it; raises ConfigError where it can't be."""
+def _compile(args: argparse.Namespace, manifest: Manifest, state: str) -> WasmSummary:
+    """Have the program compiled as a run will want it, and return what it is; raises ConfigError where it can't be."""
     progress = CompileProgress(manifest.component.name, args.json)
     engine = EngineSettings(fuel=manifest.limits.fuel is not None)
     limits = CompileLimits(timeout_s=args.compile_timeout / 1e9, memory_bytes=args.compile_memory)
@@ -179,15 +189,32 @@ def _compile(args: argparse.Namespace, manifest: Manifest, state: str) -> None:
         progress.finish()
     if summary.error:
         raise ConfigError(summary.error, hint="nothing was installed")
+    return summary
 
 
 def _compare(
-    store: PackageStore, active: Installed | None, new: Installed, incoming: str, where: Places
+    args: argparse.Namespace,
+    store: PackageStore,
+    active: Installed | None,
+    new: Installed,
+    incoming: str,
+    where: Places,
 ) -> Comparison | None:
-    """Compare what a name means with what it is to mean; None where it means nothing yet, or the same."""
+    """Compare what a name means with what it is to mean; None where it means nothing yet, or the same.
+
+    None with --yes also where what it means was changed in the store, and so can't be compared.
+    """
     if active is None or active.digest == new.digest:
         return None
-    with contextlib.closing(store.open(active.digest)) as package:
+    try:
+        package = store.open(active.digest)
+    except StoreRefusedError as error:
+        if args.yes:
+            return None
+        raise StoreRefusedError(
+            error.message, hint="so it can't be compared; to replace it all the same: --yes"
+        ) from None
+    with contextlib.closing(package):
         old = read_side(Target(package.directory), where.settings)
         return compare_versions(old, read_side(Target(incoming), where.settings), where.settings, where.state)
 
@@ -217,6 +244,7 @@ def _tell(
     active: Installed | None,
     compared: Comparison | None,
     trust: TrustDecision,
+    is_actor: bool,
 ) -> None:
     if args.json:
         document = {
@@ -230,11 +258,6 @@ def _tell(
     lines[0] = visible(f"installed {new.called.text} {new.version}")
     if compared is not None and active is not None:
         lines[0] += visible(f", in the place of {active.version}: {compared.found.verdict}")
-    elif active is not None:
+    elif active is not None and active.digest == new.digest:
         lines[0] = visible(f"{new.called.text} {new.version} was installed already")
-    print("\n".join([*lines, f"  to run it: airssys run {new.called.text}"]))
-
-
-def chosen_name(text: str | None) -> ComponentName | None:
-    """Read `--as`."""
-    return None if text is None else parse_name(text)
+    print("\n".join([*lines, f"  to run it: airssys {'up' if is_actor else 'run'} {new.called.text}"]))

@@ -16,7 +16,7 @@ from supervisor.cli.grants import open_store
 from supervisor.cli.targets import Target, open_target, trust_of
 from supervisor.component_view import ComponentView, parse_assignments, view_manifest
 from supervisor.grant_store import RememberedGrant, lasting_grants, request_key
-from supervisor.inspect import WasmSummary, inspect_wasm
+from supervisor.inspect import LIFECYCLE, WasmSummary, inspect_wasm
 from supervisor.manifest import load_manifest
 from supervisor.manifest_asks import Ask
 from supervisor.packages.installed_view import installed_json, installed_lines
@@ -24,8 +24,6 @@ from supervisor.settings import format_quota, load_settings
 from supervisor.terminal import visible
 
 EX_DATAERR = 65
-_LIFECYCLE = "airssys:core/component-lifecycle@"
-"""What the host of an actor calls, and nobody else has to."""
 _KINDS = {"module": "a core module (WASI preview 1)", "component": "a component (WASI preview 2)"}
 _EPILOG = """examples:
   airssys show ./log-summary                          what it asks, its imports, its hashes, whether it was granted
@@ -151,7 +149,7 @@ def _program(summary: WasmSummary, name: str = "") -> list[str]:
     for title, names in (("imports", summary.imports), ("exports", summary.exports)):
         lines.append(f"  {title} {'nothing' if not names else ''}".rstrip())
         lines += [visible(f"    {line}") for line in grouped(names)]
-    functions = [(name, signature) for name, signature in summary.functions if not name.startswith(_LIFECYCLE)]
+    functions = [(name, signature) for name, signature in summary.functions if not name.startswith(LIFECYCLE)]
     if len(functions) < len(summary.functions):
         lines.append("  an actor: airssys up DIR starts it, airssys call NAME sends it a message")
     if functions:

@@ -139,6 +139,13 @@ def test_what_was_edited_in_the_store_is_not_run(own, source: Path) -> None:
     assert own("reader@acme", "--grant", "asked").code == 0
     denied = [each for each in own.records() if each["code"] == "A3101"]
     assert [each["decision"] for each in denied] == ["denied"] * 3
+    file.write_bytes(b"changed")
+    _change(source, "1.0.0", "1.1.0")
+    blind = own.other_command("upgrade", "reader@acme")
+    assert blind.code == 77
+    assert "so it can't be compared; to replace it all the same: --yes" in blind.stderr
+    assert own.other_command("upgrade", "reader@acme", "--yes").code == 0
+    assert own("reader@acme", "--grant", "asked").code == 0
 
 
 def test_a_wider_version_is_asked_about(own, source: Path, deadline) -> None:
