@@ -15,12 +15,15 @@ import sys
 import unicodedata  # noqa: F401
 from collections.abc import Callable, Collection
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
+
+import zmq
 
 from ipc.audit.errors import AuditLogError
 from ipc.broker import shell
 from ipc.broker.core import Core
 from ipc.broker.memory import MemoryWatch
+from ipc.broker.one_cpu import OneCpu, open_delays
 from ipc.broker.orders import BrokerSetup
 from ipc.broker.store import StoreError
 from ipc.channel import Channel
@@ -50,8 +53,24 @@ STORE_RIGHTS: Final = (
 SOCKET_RIGHTS: Final = landlock.MAKE_SOCK | landlock.REMOVE_FILE
 
 
-def confine(setup: BrokerSetup, off: Collection[str] = ()) -> list[LayerReport]:
-    """Put on every layer that isn't `off`, in the one thread there is; raises ConfinementError for a required one."""
+LIBRARY_THREADS: Final = 2
+"""With a context of libzmq's come the one that closes sockets and, last, the one through which messages come and go."""
+
+
+class Confined(NamedTuple):
+    """What there is once every layer is on."""
+
+    layers: list[LayerReport]
+    context: zmq.Context[zmq.Socket[bytes]]
+    io_thread: int
+    """Through which that context's messages come and go; 0 where it isn't known."""
+
+
+def confine(setup: BrokerSetup, off: Collection[str] = ()) -> Confined:
+    """Put on every layer that isn't `off`, in the one thread there is; raises ConfinementError for a required one.
+
+    libzmq's own threads are started before the last of them, which all threads get at once: it names one of these.
+    """
     layers: list[LayerReport] = []
 
     def note(report: LayerReport) -> None:
@@ -65,6 +84,7 @@ def confine(setup: BrokerSetup, off: Collection[str] = ()) -> list[LayerReport]:
     # While /proc and our own files are in reach.
     check_never_root(setup.uid)
     program = seccomp.compile_broker()
+    tasks = os.open("/proc/self/task", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     socket_directory = os.path.dirname(setup.socket_path)
     audit_socket = setup.audit_endpoint.removeprefix("ipc://")
     kept = (setup.store_directory, socket_directory, audit_socket)
@@ -80,8 +100,13 @@ def confine(setup: BrokerSetup, off: Collection[str] = ()) -> list[LayerReport]:
     put_on("rlimits", lambda: _bound(setup))
     rights = {setup.store_directory: STORE_RIGHTS, socket_directory: SOCKET_RIGHTS}
     put_on(landlock.LAYER, lambda: landlock.enforce(rights))
-    put_on(seccomp.LAYER, lambda: seccomp.confine_broker(program))
-    return layers
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    context.socket(zmq.PAIR).close()  # the first one starts them
+    threads = os.listdir(tasks)  # in the order in which they were started
+    os.close(tasks)
+    io_thread = int(threads[-1]) if len(threads) == 1 + LIBRARY_THREADS else 0
+    put_on(seccomp.LAYER, lambda: seccomp.confine_broker(program, io_thread))
+    return Confined(layers, context, io_thread)
 
 
 def _bound(setup: BrokerSetup) -> LayerReport:
@@ -117,10 +142,12 @@ def main(channel_descriptor: int, new_core: Callable[[BrokerSetup], shell.CoreLi
         os.environ.clear()
         libc.give_back_blocks(GIVEN_BACK_BYTES)
         watch = MemoryWatch(setup.memory_bytes)
-        layers = confine(setup)
+        delays = open_delays()
+        confined = confine(setup)
         if set(os.getresuid()) != {setup.uid}:
             raise ConfinementError("identity", "getresuid", 0, f"the uids are {os.getresuid()}, not {setup.uid}")
-        shell.serve(channel, setup, layers, new_core or _core, watch)
+        one_cpu = OneCpu(confined.io_thread, delays)
+        shell.serve(channel, setup, confined.layers, confined.context, new_core or _core, watch, one_cpu)
     except (EOFError, ConnectionResetError, BrokenPipeError):
         return
     except (ConfinementError, StoreError, AuditLogError, OSError) as error:

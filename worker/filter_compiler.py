@@ -19,10 +19,12 @@ from ipc.struct import Struct
 
 SELF_PID_SENTINEL: Final = 0x7E57_AB1E
 """Stands for the worker's own pid in a compiled program, until `Program.bound` puts the real one in."""
+IO_THREAD_SENTINEL: Final = 0x7E57_AB22
+"""Stands for the thread in which the broker's messages come and go; no thread has so high a number."""
 EMPTY_PATH_SENTINEL: Final = 0x7E57_AB20_7E57_AB1F
 """Stands for the address of the engine's empty path; no address that a process can have, so it matches no call."""
 
-_SENTINELS: Final = {"self": SELF_PID_SENTINEL, "empty path": EMPTY_PATH_SENTINEL}
+_SENTINELS: Final = {"self": SELF_PID_SENTINEL, "io thread": IO_THREAD_SENTINEL, "empty path": EMPTY_PATH_SENTINEL}
 
 _ACTIONS: Final = {"allow": 0x7FFF_0000, "notify": 0x7FC0_0000, "kill": 0x8000_0000}
 _ERRNO_ACTION: Final = 0x0005_0000
@@ -85,10 +87,12 @@ class Program(Struct, frozen=True):
 
     instructions: bytes
 
-    def bound(self, pid: int, empty_path: int = 0) -> bytes:
-        """Return the instructions with the process's own pid and the empty path's address in the sentinels' places."""
+    def bound(self, pid: int, empty_path: int = 0, io_thread: int = 0) -> bytes:
+        """Return the instructions with the process's own pid, and what else is known, in the sentinels' places."""
         words = struct.Struct("<HBBI")
         real = {SELF_PID_SENTINEL: pid}
+        if io_thread:
+            real[IO_THREAD_SENTINEL] = io_thread
         if empty_path:
             for shift in (0, 32):
                 real[EMPTY_PATH_SENTINEL >> shift & _LOW_32_BITS] = empty_path >> shift & _LOW_32_BITS
@@ -225,7 +229,7 @@ def _add(library: _Library, context: int, rule: Rule, architecture: str) -> None
         slot.argument = condition.argument
         if condition.mask is not None:
             slot.operator, slot.datum_a, slot.datum_b = _MASKED_EQUAL, condition.mask, condition.value
-        elif condition.value == SELF_PID_SENTINEL:
+        elif condition.value in (SELF_PID_SENTINEL, IO_THREAD_SENTINEL):
             # pid_t has 32 bits; what is above them is not part of the argument.
             slot.operator, slot.datum_a, slot.datum_b = _MASKED_EQUAL, _LOW_32_BITS, condition.value
         else:

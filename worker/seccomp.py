@@ -107,9 +107,9 @@ def compile_broker() -> Program:
     return _compile("broker")
 
 
-def confine_broker(program: Program) -> LayerReport:
-    """Load it."""
-    return _load("broker", program)
+def confine_broker(program: Program, io_thread: int) -> LayerReport:
+    """Load it, for all threads that there are: with `io_thread`, whose processors may be chosen, 0 where none may."""
+    return _load("broker", program, io_thread)
 
 
 def compile_unpacker() -> Program:
@@ -129,11 +129,11 @@ def _compile(name: str) -> Program:
         raise ConfinementError(LAYER, "uname", 0, f"no filters for architecture {error}") from error
 
 
-def _load(name: str, program: Program) -> LayerReport:
+def _load(name: str, program: Program, io_thread: int = 0) -> LayerReport:
     layer = "sealed" if name == "seal" else LAYER
     try:
         # A positive result names a thread that couldn't be filtered with the others.
-        if libc.set_filter(libc.SECCOMP_FILTER_FLAG_TSYNC, program.bound(os.getpid())):
+        if libc.set_filter(libc.SECCOMP_FILTER_FLAG_TSYNC, program.bound(os.getpid(), io_thread=io_thread)):
             raise ConfinementError(layer, "seccomp", 0, "a thread has another filter")
     except OSError as error:
         if layer == LAYER:

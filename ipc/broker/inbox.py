@@ -74,6 +74,8 @@ class Inbox:
         self._peers = peers
         self.is_empty = True
         """Whether the last `read` has taken all that had come."""
+        self.frames = 0
+        """How many frames it has taken."""
 
     def read(self) -> list[Received | Malformed]:
         """Return what has come, in its order, for one turn."""
@@ -82,6 +84,7 @@ class Inbox:
         read_bytes = 0
         receive = self._source.receive
         self.is_empty = False
+        self.frames = 0
         for number in range(READ_FRAMES):
             # Where one comes at a time it is asked whether another waits: cheaper than an attempt in vain. Where many
             # do they are tried: to ask before each costs as much as reading it.
@@ -89,6 +92,7 @@ class Inbox:
             if incoming is None:
                 self.is_empty = True
                 break
+            self.frames = number + 1
             if not self._is_taken(incoming):
                 continue
             key, route, _, size_bytes, _ = incoming

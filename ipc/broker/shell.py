@@ -11,7 +11,7 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 import zmq
@@ -20,6 +20,7 @@ from ipc import memory_file
 from ipc.audit.event import AuditEvent
 from ipc.broker import memory
 from ipc.broker.announcing import Connecting, Expected
+from ipc.broker.cutting import SILENT_READER, Cutting
 from ipc.broker.events import (
     Admission,
     Admitted,
@@ -44,6 +45,7 @@ from ipc.broker.holding import Holding
 from ipc.broker.inbox import Inbox
 from ipc.broker.mail import Mail
 from ipc.broker.messages import MAX_PAYLOAD_BYTES
+from ipc.broker.one_cpu import OneCpu
 from ipc.broker.orders import (
     ActorCalled,
     Admit,
@@ -70,7 +72,7 @@ from ipc.broker.orders import (
     UseWarden,
 )
 from ipc.broker.outbox import RETRY_NS, Outbox
-from ipc.broker.peers import Connection, Peers
+from ipc.broker.peers import Peers
 from ipc.broker.provider_links import ProviderLinks
 from ipc.broker.recorder import Recorder
 from ipc.broker.sockets import Sockets
@@ -84,7 +86,6 @@ from ipc.struct import replace
 from ipc.warden.asking import POLICY_MAX_BYTES, read_document
 
 BROKE_PROTOCOL: Final = "A1806"
-SILENT_READER: Final = "it doesn't read what it is sent"
 _ORDERS: Final = (
     AreYouThere,
     Admit,
@@ -136,6 +137,7 @@ class Broker:
         store: StoreThread,
         holding: Holding,
         watch: memory.MemoryWatch,
+        one_cpu: OneCpu,
     ) -> None:
         """Bind the parts; nothing is served yet."""
         self._channel = channel
@@ -144,7 +146,7 @@ class Broker:
         self._store = store
         self._holding = holding
         self._recorder = Recorder(holding)
-        self._watch = watch
+        self._one_cpu = one_cpu
         self._mail = Mail(channel)
         self._peers = Peers()
         self._inbox = Inbox(sockets, self._peers)
@@ -163,7 +165,7 @@ class Broker:
             self._poller.register(readable, zmq.POLLIN)
         self._providers = ProviderLinks(self._poller, self._handle, self._mail.send)
         self._reads = True
-        self._look_ns = 0
+        self._cutting = Cutting(watch, self._peers, self._handle)
         self._due_ns: int | None = None
         self._told_broken = False
         self._handshakes_ns = 0
@@ -177,7 +179,7 @@ class Broker:
             self._turn()
 
     def _turn(self) -> None:
-        ready = dict(self._poller.poll(self._timeout_ms()))
+        ready = dict(self._poller.poll(self._one_cpu.patience_ms(self._timeout_ms())))
         now_ns = time.monotonic_ns()
         sockets = self._sockets
         if sockets.zap in ready:
@@ -199,6 +201,8 @@ class Broker:
             for lost in self._peers.take_lost():
                 self._outbox.forget(lost.route)
                 self._handle(Disconnected(lost.key, lost.route))
+        is_alone = len(ready) == 1 and sockets.router in ready
+        self._one_cpu.note_turn(now_ns, self._inbox.frames if is_alone else 0)
         self._providers.turn(ready, now_ns)
         if self._due_ns is not None and self._due_ns <= now_ns:
             self._handle(Due())
@@ -208,12 +212,12 @@ class Broker:
         self._hold_back()
         if self._peers.failed and now_ns >= self._handshakes_ns:
             self._record_handshakes(now_ns)
-        if now_ns >= self._look_ns:
-            self._look(now_ns)
+        if now_ns >= self._cutting.due_ns:
+            self._cutting.look(now_ns)
 
     def _timeout_ms(self) -> int:
         now_ns = time.monotonic_ns()
-        until_ns = self._look_ns
+        until_ns = self._cutting.due_ns
         self._due_ns = self._core.next_due_ns()
         for due_ns in (self._due_ns, self._holding.next_due_ns(), self._providers.next_due_ns()):
             if due_ns is not None and due_ns < until_ns:
@@ -264,35 +268,6 @@ class Broker:
             for route in gone:
                 outbox.forget(route)
             outbox.flush()
-
-    def _look(self, now_ns: int) -> None:
-        """See whether a message without end fills the memory, or what somebody doesn't read."""
-        if not self._watch.is_high():
-            self._look_ns = now_ns + memory.IDLE_NS
-            return
-        self._look_ns = now_ns + memory.LOOK_NS
-        open_links = self._peers.open_links()
-        frames = {d: -1 if connection is None else connection.frames for d, connection in open_links.items()}
-        worst = self._watch.look(frames)
-        if worst is None:
-            self._look_unread(open_links)
-            return
-        connection = open_links[worst]
-        memory.cut(worst)
-        if connection is not None:
-            keys: Sequence[tuple[str, bytes]] = ((connection.key, connection.route),)
-        else:
-            silent = self._peers.silent()
-            keys = [(key, b"") for key in silent] if len(silent) == 1 else []
-        for key, route in keys:
-            self._handle(Malformed(key, route, "a message without end", 0))
-
-    def _look_unread(self, open_links: Mapping[int, Connection | None]) -> None:
-        stuck = self._watch.look_unread(d for d, connection in open_links.items() if connection is not None)
-        connection = None if stuck is None else open_links[stuck]
-        if stuck is not None and connection is not None:
-            memory.cut(stuck)
-            self._handle(Malformed(connection.key, connection.route, SILENT_READER, 0))
 
     # -- what the core orders ------------------------------------------------------------------------------------------
 
@@ -425,14 +400,15 @@ def serve(
     channel: Channel,
     setup: BrokerSetup,
     layers: Sequence[LayerReport],
+    context: zmq.Context[zmq.Socket[bytes]],
     new_core: Callable[[BrokerSetup], CoreLike],
     watch: memory.MemoryWatch,
+    one_cpu: OneCpu,
 ) -> None:
     """Be the broker until the supervisor closes the channel; the process is confined already.
 
     Raises StoreError, OSError or AuditError when it can't begin or go on.
     """
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     holding = Holding(setup.audit_endpoint, setup.audit_server_key, setup.audit_public_key, setup.audit_secret_key)
     store = StoreThread(StoreFile(setup.store_directory))
     sockets = Sockets(context, setup.socket_path, setup.server_secret_key)
@@ -451,7 +427,7 @@ def serve(
     gc.freeze()
     gc.enable()
     channel.send(BrokerReady(tuple(layers)))
-    broker = Broker(channel, new_core(setup), sockets, store, holding, watch)
+    broker = Broker(channel, new_core(setup), sockets, store, holding, watch, one_cpu)
     try:
         broker.serve()
     finally:

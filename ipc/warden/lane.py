@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from ipc.burst import PAUSE_MS
 from ipc.errors import AuditError
 from ipc.messages import Detached, EndWorker, StorageExceeded, StorageMeasured
 from ipc.policy.decision import compile_policy
 from ipc.syscalls import AUDIT_ARCH
 from ipc.warden.asking import Asker
-from ipc.warden.burst import PAUSE_MS
 from ipc.warden.context import Answer, Context, Injection
 from ipc.warden.decide import LIST, Refusal
 from ipc.warden.dispatch import Answerer

@@ -12,9 +12,9 @@ import os
 import time
 from typing import Final
 
+from ipc.burst import Burst, Step
 from ipc.hand_over import clear_cpus, note_cpus, noted_cpus
 from ipc.libc import current_cpu
-from ipc.warden.burst import Burst, Step
 from ipc.warden.notify import Call, CallGone, Listener
 from ipc.warden.reach import has_ended, pid_of
 

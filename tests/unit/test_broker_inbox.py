@@ -95,8 +95,9 @@ def test_frames_in_a_row_are_one_event(wire: Wire, inbox: Inbox) -> None:
         ("one", sends(4)),
     ]
     assert len(events) == 3
-    assert inbox.is_empty
+    assert (inbox.is_empty, inbox.frames) == (True, 4)
     assert inbox.read() == []
+    assert inbox.frames == 0
 
 
 def test_an_event_has_no_more_messages_than_a_frame(wire: Wire, inbox: Inbox) -> None:

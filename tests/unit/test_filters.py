@@ -7,6 +7,7 @@ import pytest
 from ipc import syscalls
 from worker.filter_compiler import (
     EMPTY_PATH_SENTINEL,
+    IO_THREAD_SENTINEL,
     SELF_PID_SENTINEL,
     Condition,
     FilterData,
@@ -24,6 +25,7 @@ OF_A_FILE = (
 """What the engine does to a file or directory that it was given, next."""
 ARCHITECTURES = ("x86_64", "aarch64")
 THREAD_FLAGS = 0x3D0F00
+SENTINELS = (SELF_PID_SENTINEL, IO_THREAD_SENTINEL, EMPTY_PATH_SENTINEL)
 ENOSYS, ENOTTY, ENODEV, EACCES, ENOMEM, EINVAL, ENOTCONN, EPERM = 38, 25, 19, 13, 12, 22, 107, 1
 
 
@@ -56,9 +58,11 @@ def simulate(instructions: bytes, arch: int, number: int, arguments: tuple[int, 
                 raise AssertionError(f"instruction {code:#x} isn't interpreted here")
 
 
-def ask(name: str, architecture: str, call: str, *arguments: int, pid: int = 1, empty_path: int = 0) -> int:
+def ask(
+    name: str, architecture: str, call: str, *arguments: int, pid: int = 1, empty_path: int = 0, io_thread: int = 0
+) -> int:
     """Return what a filter of ours answers to a call."""
-    program = compile_filter(load(name), architecture).bound(pid, empty_path)
+    program = compile_filter(load(name), architecture).bound(pid, empty_path, io_thread)
     return simulate(program, syscalls.AUDIT_ARCH[architecture], resolve(call, architecture), arguments)
 
 
@@ -378,7 +382,41 @@ def test_who_reads_an_archive(architecture: str, call: str, arguments: tuple[int
     assert ask("unpack", architecture, call, *arguments) == expected
 
 
-@pytest.mark.parametrize("name", ["confine", "actor", "seal", "compile", "unpack"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("call", "arguments", "expected"),
+    [
+        ("sched_setaffinity", (0, 8, 0x1000), ALLOW),
+        ("sched_setaffinity", (4343, 8, 0x1000), ALLOW),
+        ("sched_setaffinity", (4343 | 1 << 32, 8, 0x1000), ALLOW),  # a pid_t is an int
+        ("sched_setaffinity", (4242, 8, 0x1000), KILL),
+        ("sched_setaffinity", (4344, 8, 0x1000), KILL),
+        ("sched_setaffinity", (1, 8, 0x1000), KILL),
+        ("sched_setaffinity", (-1 & (1 << 32) - 1, 8, 0x1000), KILL),
+        ("sched_setaffinity", (IO_THREAD_SENTINEL, 8, 0x1000), KILL),
+        ("sched_getaffinity", (0, 8, 0x1000), ALLOW),
+        ("sched_setscheduler", (0, 5, 0), KILL),  # SCHED_IDLE
+        ("sched_setattr", (0,), KILL),
+        ("setpriority", (0, 0, 0), KILL),
+        ("getdents64", (3,), ERRNO | EACCES),
+    ],
+)
+def test_the_broker_chooses_processors_for_two_threads_only(
+    architecture: str, call: str, arguments: tuple[int, ...], expected: int
+) -> None:
+    """For the calling one and the one through which its messages come and go."""
+    assert ask("broker", architecture, call, *arguments, pid=4242, io_thread=4343) == expected
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_where_that_thread_is_not_known_it_chooses_for_itself_only(architecture: str) -> None:
+    """The number that stands for it is no thread's."""
+    assert ask("broker", architecture, "sched_setaffinity", 0, 8, 0x1000) == ALLOW
+    assert ask("broker", architecture, "sched_setaffinity", 4343, 8, 0x1000) == KILL
+    assert IO_THREAD_SENTINEL > 1 << 22, "PID_MAX_LIMIT of include/linux/threads.h"
+
+
+@pytest.mark.parametrize("name", ["confine", "actor", "seal", "compile", "unpack", "broker"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_foreign_abis_are_killed(name: str, architecture: str) -> None:
     """A call of i386, arm or x32 kills the process, whatever its number."""
@@ -416,7 +454,7 @@ def _interesting(conditions: list[Condition]) -> list[int]:
     return sorted(values)
 
 
-@pytest.mark.parametrize("name", ["confine", "actor", "seal", "compile", "unpack"])
+@pytest.mark.parametrize("name", ["confine", "actor", "seal", "compile", "unpack", "broker"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_compiled_filter_answers_as_its_data_says(name: str, architecture: str) -> None:
     """For every call with rules on arguments, each argument outside of them gets what the data says, bit by bit."""
@@ -425,8 +463,8 @@ def test_a_compiled_filter_answers_as_its_data_says(name: str, architecture: str
     tried = 0
     for call in {rule.call for rule in data.rules if architecture in rule.architectures}:
         rules = [r for r in data.rules if r.call == call and architecture in r.architectures]
-        # The pid's comparison is compiled to 32 bits, and both sentinels stand for a value that isn't known here.
-        conditions = [c for r in rules for c in r.conditions if c.value not in (SELF_PID_SENTINEL, EMPTY_PATH_SENTINEL)]
+        # A thread's comparison is compiled to 32 bits, and sentinels stand for values that aren't known here.
+        conditions = [c for r in rules for c in r.conditions if c.value not in SENTINELS]
         bases = [{c.argument: c.value for c in rule.conditions} for rule in rules]
         for base in bases:
             for argument in {c.argument for c in conditions}:

@@ -32,7 +32,7 @@ from worker.broker import confine
 setup, off = codec.unpack(BrokerSetup, bytes.fromhex(sys.argv[1])), json.loads(sys.argv[2])
 os.dup2(int(sys.argv[4]), 1)
 os.close(int(sys.argv[4]))
-confine(setup, off)
+confined = confine(setup, off)
 os.write(1, b"confined ")
 try:
     exec(sys.argv[3])
@@ -79,6 +79,14 @@ PROBES: dict[str, tuple[str, dict[str, str]]] = {
         {"namespaces": "ENETUNREACH", "landlock": "EACCES", "seccomp": "SIGSYS"},
     ),
     "send a signal to who is there": ("os.kill(PID, 0)", {"landlock": "EPERM", "seccomp": "SIGSYS"}),
+    "choose the processors of another process": (
+        "os.sched_setaffinity(PID, os.sched_getaffinity(PID))",
+        {"seccomp": "SIGSYS"},
+    ),
+    "choose its own, and those of libzmq's thread": (
+        "for thread in (0, confined.io_thread):\n    os.sched_setaffinity(thread, os.sched_getaffinity(thread))",
+        {},
+    ),
     "make executable memory": (
         "mmap.mmap(-1, 4096, prot=mmap.PROT_EXEC, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()",
         {"seccomp": "SIGSYS"},

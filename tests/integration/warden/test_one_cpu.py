@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
+from ipc.burst import CALLS
 from ipc.hand_over import MARK_BYTES, noted_cpus
-from ipc.warden.burst import CALLS
 from ipc.warden.notify import Call, CallGone, Listener
 from ipc.warden.one_cpu import THREADS_MAX, OneCpu
 

@@ -1,6 +1,7 @@
-"""When a worker's calls come so quickly that it and its lane belong on one processor. Pure: time is passed in.
+"""When calls come so quickly that those who answer them belong on one processor. Pure: time is passed in.
 
-`ipc.warden.one_cpu` does what is said here; docs/adr/0018 says why and what was measured.
+For a worker and its lane `ipc.warden.one_cpu` does what is said here (docs/adr/0018), with a call for each of its file
+calls; for the threads of the broker `ipc.broker.one_cpu` (docs/adr/0022), with one for each turn of a single message.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ RENEWAL_NS: Final = 20_000_000
 """So long a burst stays on one processor; then the scheduler chooses anew, should somebody else want that one."""
 REST_NS: Final = 200_000_000
 """So long nothing is kept after somebody else has had much of that processor: where none is idle nothing is gained."""
+DELAYED_NS: Final = 500_000
+"""Who was ready to run for longer than this between two calls, and had to wait, shares the processor with somebody."""
 
 
 class Step(enum.Enum):
@@ -25,13 +28,13 @@ class Step(enum.Enum):
 
     NOTHING = "nothing"
     PIN = "pin"
-    """Keep worker and lane on the processor on which the lane runs."""
+    """Keep all on the processor on which the caller runs."""
     LET_GO = "let go"
-    """Give both back what they had."""
+    """Give them back what they had."""
 
 
 class Burst:
-    """The rhythm of one worker's calls. Integer nanoseconds of a monotonic clock."""
+    """The rhythm of calls. Integer nanoseconds of a monotonic clock."""
 
     __slots__ = ("_last_ns", "_quick", "_rests_until_ns", "_since_ns", "pinned")
 
@@ -42,10 +45,13 @@ class Burst:
         self._since_ns = 0
         self._rests_until_ns = 0
         self.pinned = False
-        """Whether both are on one processor, as far as the last step that was returned has been taken."""
+        """Whether all are on one processor, as far as the last step that was returned has been taken."""
 
-    def note(self, now_ns: int) -> Step:
-        """Note one call, and return what to do before it is answered."""
+    def note(self, now_ns: int, delayed_ns: int = 0) -> Step:
+        """Note one call, and return what to do before it is answered.
+
+        `delayed_ns` is how long the caller waited for its processor since the call before, where that is known.
+        """
         gap_ns = now_ns - self._last_ns
         self._last_ns = now_ns
         if gap_ns > QUICK_NS:
@@ -53,6 +59,9 @@ class Burst:
         elif self._quick < CALLS:
             self._quick += 1
         if self.pinned:
+            if delayed_ns > DELAYED_NS:
+                self.rest(now_ns)
+                return Step.LET_GO
             if now_ns - self._since_ns < RENEWAL_NS:
                 return Step.NOTHING
             return self.let_go()
@@ -62,8 +71,13 @@ class Burst:
         self._since_ns = now_ns
         return Step.PIN
 
+    def interrupt(self) -> Step:
+        """Something else than one call has come, which two processors do sooner: return what to do."""
+        self._quick = 0
+        return self.let_go()
+
     def let_go(self) -> Step:
-        """No call has come for `PAUSE_MS`, or the worker is done: return what to do."""
+        """No call has come for `PAUSE_MS`, or there will be none: return what to do."""
         if not self.pinned:
             return Step.NOTHING
         self.pinned = False

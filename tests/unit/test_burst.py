@@ -1,11 +1,11 @@
-"""When a worker and its lane are kept on one processor, as a matter of times alone."""
+"""When those who answer calls are kept on one processor, as a matter of times alone."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipc.warden.burst import CALLS, QUICK_NS, RENEWAL_NS, REST_NS, Burst, Step
+from ipc.burst import CALLS, DELAYED_NS, QUICK_NS, RENEWAL_NS, REST_NS, Burst, Step
 
 MS = 1_000_000
 START_NS = 1_000 * MS
@@ -87,6 +87,76 @@ def test_what_can_not_be_kept_is_not_tried_at_each_call() -> None:
     assert not burst.pinned
     following = after(burst, *range(START_NS + MS, START_NS + REST_NS + 1, MS))
     assert following.index(Step.PIN) == REST_NS // MS - 1
+
+
+def test_something_else_than_one_call_ends_a_burst_at_once() -> None:
+    """It is let go, and found out anew."""
+    burst = in_burst()
+    assert [burst.interrupt(), burst.interrupt()] == [Step.LET_GO, Step.NOTHING]
+    following = after(burst, *range(START_NS + MS, START_NS + (CALLS + 1) * MS, MS))
+    assert following == [Step.NOTHING] * (CALLS - 1) + [Step.PIN]
+
+
+def test_something_else_before_there_are_enough_calls_begins_the_count_anew() -> None:
+    """However quick they were."""
+    burst = Burst()
+    assert set(after(burst, *range(CALLS))) == {Step.NOTHING}
+    assert burst.interrupt() is Step.NOTHING
+    assert after(burst, *range(CALLS, 2 * CALLS)) == [Step.NOTHING] * (CALLS - 1) + [Step.PIN]
+
+
+def test_who_waited_for_the_processor_between_two_calls_takes_a_rest() -> None:
+    """Half a millisecond it may be one's own threads; more is somebody else."""
+    burst = in_burst()
+    assert burst.note(START_NS + MS, DELAYED_NS) is Step.NOTHING
+    let_go_ns = START_NS + 2 * MS
+    assert burst.note(let_go_ns, DELAYED_NS + 1) is Step.LET_GO
+    assert not burst.pinned
+    following = after(burst, *range(let_go_ns + MS, let_go_ns + REST_NS + 1, MS))
+    assert following.index(Step.PIN) == REST_NS // MS - 1
+
+
+def test_who_is_kept_nowhere_waits_as_it_may() -> None:
+    """A delay before says nothing of the processor on which a burst will be kept."""
+    burst = Burst()
+    steps = [burst.note(START_NS + n * MS, REST_NS) for n in range(CALLS + 1)]
+    assert steps == [Step.NOTHING] * CALLS + [Step.PIN]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(("call", "call", "call", "call", "call", "call", "else", "pause")),
+            st.integers(0, QUICK_NS + QUICK_NS // 20),
+            st.integers(0, DELAYED_NS + DELAYED_NS // 20),
+        ),
+        max_size=200,
+    )
+)
+def test_none_is_kept_for_longer_than_agreed_or_while_it_rests(history: list[tuple[str, int, int]]) -> None:
+    """In any rhythm: the steps alternate, what isn't one call lets go, a delay is followed by a rest."""
+    burst, now_ns, kept_since_ns, rests_until_ns = Burst(), 0, -1, -1
+    for what, gap_ns, delayed_ns in history:
+        now_ns += gap_ns
+        if what == "pause":
+            step = burst.let_go()
+        else:
+            step = burst.note(now_ns, delayed_ns) if what == "call" else burst.interrupt()
+        if step is Step.PIN:
+            assert what == "call"
+            assert kept_since_ns < 0
+            assert now_ns >= rests_until_ns
+            kept_since_ns = now_ns
+        elif step is Step.LET_GO:
+            assert kept_since_ns >= 0
+            if what == "call" and delayed_ns > DELAYED_NS:
+                rests_until_ns = now_ns + REST_NS
+            kept_since_ns = -1
+        elif kept_since_ns >= 0:
+            assert what == "call"
+            assert now_ns - kept_since_ns < RENEWAL_NS
+            assert delayed_ns <= DELAYED_NS
+        assert burst.pinned == (kept_since_ns >= 0)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, QUICK_NS + QUICK_NS // 20)), max_size=200))
