@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
         if shows:
             print(f"  {visible(name)} ({format_size(size_bytes)})", file=sys.stderr)
 
-    published = publish_oci(os.path.realpath(args.directory), reference, progress)
+    published = publish_oci(os.path.realpath(args.directory), reference, progress, manifest.digest)
     component = manifest.component
     if args.json:
         document = {

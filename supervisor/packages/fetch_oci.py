@@ -70,7 +70,7 @@ def _take(registry: OciRegistry, blob: Blob, sink: Callable[[bytes], object]) ->
     """Hand over a blob's bytes, no more than its manifest says there are; raises PackageError unless they are it."""
     digest = hashlib.sha256()
     size = 0
-    for chunk in registry.blob(blob.digest):
+    for chunk in registry.blob(blob.digest, blob.size_bytes):
         size += len(chunk)
         if size > blob.size_bytes:
             raise PackageError(f"{visible(blob.path)}: the registry sends more than its manifest says")

@@ -8,10 +8,12 @@ pull it. The ecosystem's has one layer, a component without a manifest of ours. 
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal
+from urllib.parse import urlsplit
 
 from ipc.struct import Struct
 from supervisor.packages.contents import (
@@ -90,13 +92,27 @@ def read_oci_reference(text: str) -> OciReference:
     repository, colon, tag = rest.partition(":")
     if at and not _DIGEST.fullmatch(digest):
         raise _bad_reference(text, "the digest is no sha256:… of 64 hexadecimal digits")
-    if not _HOST.fullmatch(registry) or not ("." in registry or ":" in registry or registry == "localhost"):
+    if not _is_host(registry) or not ("." in registry or ":" in registry or registry == "localhost"):
         raise _bad_reference(text, "it begins with no registry's host, in lower case and with its dots or port")
     if len(repository) > 255 or not _NAME.fullmatch(repository):
         raise _bad_reference(text, "the name is not in the form of registries (lower case, separated by / . _ -)")
     if colon and not _TAG.fullmatch(tag):
         raise _bad_reference(text, "the tag holds what no tag may hold")
     return OciReference(registry, repository, tag if tag or digest else "latest", digest)
+
+
+def _is_host(text: str) -> bool:
+    """Whether it is a host, with or without a port; one of numbers is an address, and never looked up."""
+    if not _HOST.fullmatch(text):
+        return False
+    try:
+        parts = urlsplit(f"//{text}")
+        host = parts.hostname or ""
+        if ":" in host or not host.strip("0123456789."):
+            ipaddress.ip_address(host)
+        return (parts.port or 1) < 1 << 16
+    except ValueError:
+        return False
 
 
 def _bad_reference(text: str, why: str) -> PackageError:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 from ipc.errors import ConfigError
 from supervisor.packages.oci_manifest import MANIFEST_MAX_BYTES, MANIFEST_TYPE, OciReference
+from supervisor.packages.oci_reach import BLOB, READ_S, origin_of, why_not_followed
 from supervisor.terminal import visible
 
 if TYPE_CHECKING:
@@ -21,11 +21,15 @@ if TYPE_CHECKING:
     from oras.container import Container
     from oras.provider import Registry
 
-CONNECT_S: Final = 10
-READ_S: Final = 30
-"""How long a registry may be silent."""
-REDIRECTS_MAX: Final = 3
+    from supervisor.packages.oci_session import Session
+
+TALK_S: Final = 120
+"""How long it may all take, besides what is asked for and sent:"""
+SLOWEST_BYTES_S: Final = 16 << 10
+EACH_S: Final = 1
 _CHUNK_BYTES: Final = 1 << 20
+_QUESTION_MAX_CHARACTERS: Final = 2_048
+"""Of what a registry says of who gives out tokens; the client takes long for long ones."""
 _WORDS: Final[Mapping[int, str]] = {
     401: "it wants to know who asks",
     403: "it doesn't allow that",
@@ -49,13 +53,14 @@ class OciRegistry:
         """Get ready to ask; nothing is asked yet. TLS always, but for a registry on this machine."""
         self._reference = reference
         self._client = _client(reference)
-        self._container = self._client.get_container(str(reference).removeprefix("oci://"))
+        self._session: Session = self._client.session
+        self._container = _container(reference)
 
     def __enter__(self) -> OciRegistry:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._client.session.close()
+        self._session.close()
 
     def manifest(self) -> bytes:
         """Return the manifest's bytes as they came; raises RegistryError."""
@@ -69,19 +74,23 @@ class OciRegistry:
                     raise self._error("its manifest is larger than any that is taken")
             return bytes(data)
 
-    def blob(self, digest: str) -> Iterator[bytes]:
-        """Yield a blob piece by piece as it comes: never more than is asked for at once is held."""
-        with self._asked(), self._request("GET", self._container.get_blob_url(digest), {}) as response:
+    def blob(self, digest: str, size_bytes: int) -> Iterator[bytes]:
+        """Yield a blob piece by piece as it comes, and at most one byte more than its size."""
+        self._session.blob_bytes = size_bytes + 1
+        self._session.patience.extend(EACH_S + size_bytes / SLOWEST_BYTES_S)
+        with self._asked(), self._request("GET", self._container.get_blob_url(digest), {"Accept": BLOB}) as response:
             self._refuse(response)
             yield from response.iter_content(_CHUNK_BYTES)
 
     def has_blob(self, digest: str) -> bool:
         """Return whether the registry has it already."""
+        self._session.patience.extend(EACH_S)
         with self._asked(), self._request("HEAD", self._container.get_blob_url(digest), {}) as response:
             return bool(response.status_code == 200)
 
     def upload(self, path: str, digest: str, size_bytes: int) -> None:
         """Put a file there as a blob; the registry compares the digest."""
+        self._session.patience.extend(EACH_S + size_bytes / SLOWEST_BYTES_S)
         with self._asked():
             self._refuse(self._client.put_upload(path, self._container, {"digest": digest, "size": size_bytes}))
 
@@ -109,6 +118,20 @@ class OciRegistry:
     def _error(self, words: str, hint: str | None = None) -> RegistryError:
         return RegistryError(f"{visible(str(self._reference))}: {words}", hint=hint)
 
+    def _in_words(self, error: requests.RequestException) -> str:
+        from requests import exceptions
+
+        if self._session.patience.is_over:
+            return "it takes longer than anybody waits"
+        words = {
+            exceptions.SSLError: "its certificate isn't one that this host believes",
+            exceptions.Timeout: f"no answer for {READ_S} s",
+            exceptions.TooManyRedirects: "it sends us somewhere else, where it may not, or again and again",
+            exceptions.ContentDecodingError: "its answer is larger than any that is taken",
+        }
+        found = next((each for kind, each in words.items() if isinstance(error, kind)), "")
+        return found or f"it can't be asked ({type(error).__name__})"
+
     @contextlib.contextmanager
     def _asked(self) -> Iterator[None]:
         """Tell what goes wrong on the way in one line."""
@@ -116,15 +139,11 @@ class OciRegistry:
 
         try:
             yield
-        except exceptions.SSLError:
-            raise self._error("its certificate isn't one that this host believes") from None
-        except exceptions.Timeout:
-            raise self._error(f"no answer for {READ_S} s") from None
-        except exceptions.TooManyRedirects:
-            raise self._error("it sends us somewhere else, again and again") from None
+            if self._session.patience.is_over:
+                raise exceptions.Timeout
         except exceptions.RequestException as error:
-            raise self._error(f"it can't be asked ({type(error).__name__})") from None
-        except (ValueError, KeyError, TypeError, AttributeError):
+            raise self._error(self._in_words(error)) from None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             # The client's own: no credentials it could use, an answer that it can't read.
             raise self._error("it wants to know who asks", f"docker login {self._reference.registry}") from None
 
@@ -135,20 +154,7 @@ def _client(reference: OciReference) -> Registry:
     import requests
     from oras.provider import Registry as OrasRegistry
 
-    class Session(requests.Session):
-        """requests' session with a say in where a registry may send us."""
-
-        def get_redirect_target(self, resp: requests.Response) -> str | None:
-            target = super().get_redirect_target(resp)
-            if target is not None and why_not_followed(resp.url, target):
-                raise requests.exceptions.TooManyRedirects(response=resp)
-            return target
-
-    class Patient(requests.adapters.HTTPAdapter):
-        """requests waits for ever by itself."""
-
-        def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
-            return super().send(request, *args, **(options | {"timeout": (CONNECT_S, READ_S)}))
+    from supervisor.packages.oci_session import Session
 
     class Asked(OrasRegistry):  # type: ignore[misc] # the client has no types
         """ORAS's registry, which would try for two minutes again what has failed: people do that themselves."""
@@ -157,38 +163,61 @@ def _client(reference: OciReference) -> Registry:
 
     logging.getLogger("oras.logger").disabled = True  # what went wrong is ours to say
     logging.getLogger("oras").disabled = True
-    session = Session()
-    session.max_redirects = REDIRECTS_MAX
-    for prefix in ("https://", "http://"):
-        session.mount(prefix, Patient())
-    scheme = "http" if reference.is_loopback else "https"
-    backend = "token"
-    with contextlib.suppress(requests.exceptions.RequestException):
-        first = session.get(f"{scheme}://{reference.registry}/v2/", allow_redirects=False)
-        if first.headers.get("Www-Authenticate", "").lower().startswith("basic"):
-            backend = "basic"
-    client = Asked(hostname=reference.registry, insecure=reference.is_loopback, auth_backend=backend)
-    client.session.close()
-    client.session = client.auth.session = session
-    container: Container = client.get_container(f"{reference.registry}/{reference.repository}")
-    if os.path.exists(os.path.expanduser("~/.docker/config.json")):
-        client.auth.load_configs(container)
+    base = f"{'http' if reference.is_loopback else 'https'}://{reference.registry}"
+    session = Session(base, TALK_S)
+    try:
+        backend = "token"
+        with contextlib.suppress(requests.exceptions.RequestException):
+            first = session.get(f"{base}/v2/", allow_redirects=False)
+            if first.headers.get("Www-Authenticate", "").lower().startswith("basic"):
+                backend = "basic"
+        client = Asked(hostname=reference.registry, insecure=reference.is_loopback, auth_backend=backend)
+        client.session.close()
+        client.session = client.auth.session = session
+        # ORAS_USER and ORAS_PASS of the environment name no registry: any that asks would be told.
+        client.auth.__dict__.pop("_basic_auth", None)
+        client.auth.authenticate_request = _authenticating(session, client.auth.authenticate_request)
+        if os.path.exists(os.path.expanduser("~/.docker/config.json")):
+            _load_credentials(client, reference)
+    except BaseException:
+        session.close()
+        raise
     return client
 
 
-def why_not_followed(url: str, target: str) -> str:
-    """Return why a registry at `url` may not send us to `target`; "" where it may. Pure.
+def _container(reference: OciReference) -> Container:
+    """Return what the client knows a reference as; its own reading takes `localhost` for a part of the name."""
+    from oras.container import Container
 
-    Blobs often lie elsewhere, with a service made for large files: a digest says whether it is the right one. But never
-    from TLS to none, nor from another machine to this one.
-    """
-    before, after = urlsplit(url), urlsplit(target)
-    if not after.scheme and not after.netloc:
-        return ""
-    if after.scheme not in ("http", "https") or (before.scheme == "https" and after.scheme != "https"):
-        return "not by TLS"
-    if after.hostname != before.hostname and before.scheme == "http":
-        return "from this machine to another one"
-    if after.hostname != before.hostname and OciReference(after.netloc, "").is_loopback:
-        return "from another machine to this one"
-    return ""
+    container = Container(reference.repository, registry=reference.registry)
+    container.registry, container.namespace, container.repository = reference.registry, None, reference.repository
+    container.tag, container.digest = reference.tag, reference.digest
+    return container
+
+
+def _load_credentials(client: Registry, reference: OciReference) -> None:
+    """Look up what `docker login` has kept for this registry, and no other."""
+    try:
+        client.auth.load_configs(_container(reference))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ConfigError(
+            f"~/.docker/config.json, or the program that it names, can't be used ({type(error).__name__})",
+            hint=f"docker login {reference.registry}",
+        ) from None
+
+
+def _authenticating(session: Session, authenticate: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what answers a registry's question of who asks: the registry's own, and nobody else's."""
+
+    from oras.auth.utils import parse_auth_header
+
+    def answer(original: requests.Response, headers: Any, refresh: bool = False) -> Any:
+        asked = original.headers.get("Www-Authenticate", "")
+        if origin_of(original.url) != origin_of(session.base) or len(asked) > _QUESTION_MAX_CHARACTERS:
+            return headers, False
+        realm = parse_auth_header(asked).realm or ""
+        if realm.startswith("http") and not why_not_followed(session.base, realm):
+            session.known.add(origin_of(realm))
+        return authenticate(original, headers, refresh=refresh)
+
+    return answer

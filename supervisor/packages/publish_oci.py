@@ -8,10 +8,11 @@ import tempfile
 from collections.abc import Callable
 
 from ipc.struct import Struct
-from supervisor.packages.contents import PackageError
+from supervisor.packages.contents import MANIFEST_FILE, PackageError
 from supervisor.packages.directory import copy_directory, read_signatures
 from supervisor.packages.oci_manifest import EMPTY, OciReference, manifest_for
 from supervisor.packages.oci_registry import OciRegistry
+from supervisor.terminal import visible
 
 Progress = Callable[[str, int], object]
 """Called with a file's path and size in bytes before it is sent."""
@@ -26,16 +27,21 @@ class Published(Struct, frozen=True):
     sent_bytes: int
 
 
-def publish_oci(directory: str, reference: OciReference, progress: Progress) -> Published:
+def publish_oci(
+    directory: str, reference: OciReference, progress: Progress, manifest_sha256: str | None = None
+) -> Published:
     """Publish a component directory under a tag, which then names it; raises PackageError and RegistryError.
 
-    A copy is published, so that it can't change between its digest and its being sent.
+    A copy is published, so that it can't change between its digest and its being sent. Whoever has looked at its
+    manifest before says which one that was.
     """
     if reference.digest or not reference.tag:
         raise PackageError("a package is published under a tag", hint="oci://HOST/NAME:TAG; its digest is told then")
     with tempfile.TemporaryDirectory(prefix="airssys-publish-") as copy, OciRegistry(reference) as registry:
         os.mkdir(os.path.join(copy, "package"))
         contents = copy_directory(directory, os.path.join(copy, "package"))
+        if manifest_sha256 not in (None, *(each.sha256 for each in contents.files if each.path == MANIFEST_FILE)):
+            raise PackageError(f"{visible(directory)}: it changed while it was read", hint="publish it again")
         signatures = read_signatures(directory)
         sent = 0
         blobs = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 import tomllib
 
 import pytest
@@ -21,7 +22,7 @@ from supervisor.packages.oci_manifest import (
     read_artifact,
     read_oci_reference,
 )
-from supervisor.packages.oci_registry import why_not_followed
+from supervisor.packages.oci_reach import why_not_followed
 
 EMPTY = hashlib.sha256(b"").hexdigest()
 DIGEST = f"sha256:{EMPTY}"
@@ -66,6 +67,11 @@ def test_references(text: str, reference: OciReference) -> None:
         "oci://registry.example.com/a?x=1",
         "oci://registry.example.com/a#x",
         "oci://registry.example.com:0/a",
+        "oci://registry.example.com:65536/a",
+        "oci://127.999.1.1/a",
+        "oci://127.1/a",
+        "oci://[1:2]/a",
+        "oci://[::1]x/a",
         "oci://registry.example.com:5000",
         "oci://reg\u0456stry.example.com/a",
         "oci://registry.example.com/a\n",
@@ -201,6 +207,16 @@ def test_a_manifest_is_made_for_what_has_none(reference: str, name: str, version
         ("https://r.example/v2/a", "https://localhost/x", False),
         ("https://r.example/v2/a", "https://127.0.0.1:8443/x", False),
         ("https://r.example/v2/a", "https://[::1]/x", False),
+        ("https://r.example/v2/a", "https://LOCALHOST/x", False),
+        ("https://r.example/v2/a", "https://a.localhost./x", False),
+        ("https://r.example/v2/a", "https://u:p@127.0.0.1/x", False),
+        ("https://r.example/v2/a", "https://127.1/x", False),
+        ("https://r.example/v2/a", "https://2130706433/x", False),
+        ("https://r.example/v2/a", "https://0x7f.1/x", False),
+        ("https://r.example/v2/a", "https://0.0.0.0/x", False),
+        ("https://r.example/v2/a", "https://[::ffff:127.0.0.1]/x", False),
+        ("https://r.example/v2/a", "https://[fe80::1%25eth0]/x", False),
+        ("https://r.example/v2/a", "https://169.254.169.254/latest", False),
         ("https://r.example/v2/a", "file:///etc/passwd", False),
         ("http://127.0.0.1:5000/v2/a", "http://127.0.0.1:5000/v2/b", True),
         ("http://127.0.0.1:5000/v2/a", "http://10.0.0.1/x", False),
@@ -209,3 +225,21 @@ def test_a_manifest_is_made_for_what_has_none(reference: str, name: str, version
 def test_where_a_registry_may_send_us(url: str, target: str, followed: bool) -> None:
     """Never from TLS to none, and not from one side of this machine's border to the other."""
     assert (why_not_followed(url, target) == "") is followed
+
+
+def test_a_name_that_leads_to_this_machine_is_met_where_it_is_connected_to() -> None:
+    """Whatever a name says: its address counts, unless it is the registry that the user has named."""
+    from urllib3.exceptions import NewConnectionError
+
+    from supervisor.packages.oci_session import Session, _pools
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with Session("https://registry.example.com", 60) as session:
+            pool = _pools(session)["http"]("127.0.0.1", port)
+            with pytest.raises(NewConnectionError, match="to this one"):
+                pool.ConnectionCls("127.0.0.1", port).connect()
+        with Session(f"http://127.0.0.1:{port}", 60) as session:
+            connection = _pools(session)["http"]("127.0.0.1", port).ConnectionCls("127.0.0.1", port)
+            connection.connect()
+            connection.close()
