@@ -7,7 +7,9 @@ lies beside them and could be read through `${component}`.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import itertools
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -30,6 +32,11 @@ PATH_MAX_BYTES: Final = 1_024
 NAME_MAX_BYTES: Final = 255
 DEPTH_MAX: Final = 32
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_IGNORABLE: Final = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff"
+    "\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+"""Characters that a file system without case leaves out of a name (Unicode, Default_Ignorable_Code_Point)."""
 
 
 class PackageError(ConfigError):
@@ -111,27 +118,23 @@ def refuse_paths(paths: Sequence[str]) -> None:
     """Raise PackageError for a path that no file of a package may have, alone or beside the others."""
     if len(paths) > FILES_MAX:
         raise PackageError(f"more than {FILES_MAX} files")
-    files: dict[str, str] = {}
-    directories: dict[str, str] = {}
     for path in paths:
         why = why_not_path(path)
         if why:
             raise PackageError(f"{visible(path[:200])}: {why}")
-        _refuse_twice(path, files.setdefault(_alike(path), ""))
-        files[_alike(path)] = path
-        parts = path.split("/")[:-1]
-        for depth in range(1, len(parts) + 1):
-            directory = "/".join(parts[:depth])
-            if directories.setdefault(_alike(directory), directory) != directory:
-                _refuse_twice(path, directories[_alike(directory)])
-    for key in files.keys() & directories.keys():
-        _refuse_twice(files[key], directories[key])
+    # Beside each other stands what begins alike: what clashes with anything clashes with its neighbour.
+    ordered = sorted(([_alike(part) for part in path.split("/")], path) for path in paths)
+    for (key, path), (other_key, other) in itertools.pairwise(ordered):
+        _refuse_clash(key, path, other_key, other)
 
 
-def _refuse_twice(path: str, other: str) -> None:
-    """Raise PackageError if there is another; names are compared as the least exact of file systems does."""
-    if other:
-        raise PackageError(f"{visible(path[:200])}: the same name as {visible(other[:200])} on some file systems")
+def _refuse_clash(key: Sequence[str], path: str, other_key: Sequence[str], other: str) -> None:
+    """Raise PackageError where some file system takes one name for the other, or a file for a directory."""
+    parts, other_parts = path.split("/"), other.split("/")
+    shorter = min(len(parts), len(other_parts))
+    common = next((i for i in range(shorter) if key[i] != other_key[i]), shorter)
+    if common == shorter or parts[:common] != other_parts[:common]:
+        raise PackageError(f"{visible(other[:200])}: the same name as {visible(path[:200])} on some file systems")
 
 
 def why_not_path(path: str) -> str:
@@ -147,13 +150,29 @@ def why_not_path(path: str) -> str:
         return "its name is too long"
     if len(parts) > DEPTH_MAX:
         return f"more than {DEPTH_MAX} directories deep"
-    if path != visible(path) or "\\" in path:
+    if path != visible(path) or "\\" in path or (not path.isascii() and _is_odd(path)):
         return "its name holds characters that can't be shown as they are"
-    if parts[0] in LEFT_OUT:
+    if _alike(parts[0]) in _LEFT_OUT_ALIKE:
         return "that name is no part of a package"
     return ""
 
 
-def _alike(path: str) -> str:
-    """Return what a path is to a file system that knows neither case nor forms of one character."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFKC", path).casefold())
+def _is_odd(path: str) -> bool:
+    """Whether something of it isn't seen, isn't a character yet, or is another way to write what leads elsewhere."""
+    if _IGNORABLE.search(path) or any(unicodedata.category(each) == "Cn" for each in path):
+        return True
+    parts = [_alike(part) for part in path.split("/")]
+    return any(part in ("", ".", "..") or "/" in part or "\\" in part for part in parts)
+
+
+@functools.lru_cache(maxsize=4_096)
+def _alike(name: str) -> str:
+    """Return what a name is to a file system that knows neither case nor forms of one character (Unicode, D146)."""
+    if name.isascii():
+        return name.lower()
+    for form in ("NFD", "NFKD"):
+        name = unicodedata.normalize(form, name).casefold()
+    return unicodedata.normalize("NFKD", name)
+
+
+_LEFT_OUT_ALIKE: Final = frozenset(map(_alike, LEFT_OUT))

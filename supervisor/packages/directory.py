@@ -6,10 +6,12 @@ source may swap anything at any time, and gets at most another package.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Generator
 from typing import Final
 
 from ipc.errors import ConfigError
@@ -48,32 +50,42 @@ def read_directory(directory: str) -> Contents:
     """Return what a component directory holds; raises PackageError for links, devices, odd names and too much."""
     total = 0
     files = []
-    for found in _walk(directory):
-        file = _digest(found, total, None)
-        total += file.size_bytes
-        files.append(file)
+    with contextlib.closing(_walk(directory)) as walk:
+        for found in walk:
+            file = _digest(found, total, None)
+            total += file.size_bytes
+            files.append(file)
     return contents_of(files)
 
 
 def copy_directory(source: str, destination: str) -> Contents:
-    """Copy a package into an empty directory, and return what was written there; each file and directory is durable.
+    """Copy a package into an empty private directory, durably, and return what was written there.
 
     Files get mode 0644 and directories 0755, less the umask: nothing else about them is kept.
     """
     total = 0
     files = []
-    for found in _walk(source):
-        path = os.path.join(destination, found.path)
-        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-        with open(descriptor, "wb", closefd=True) as sink:
-            file = _digest(found, total, sink.write)
-            sink.flush()
-            os.fsync(descriptor)
-        total += file.size_bytes
-        files.append(file)
+    with contextlib.closing(_walk(source)) as walk:
+        for found in walk:
+            file = _copy(found, total, os.path.join(destination, found.path))
+            total += file.size_bytes
+            files.append(file)
     make_directories_durable(destination)
     return contents_of(files)
+
+
+def _copy(found: _Found, total_bytes: int, path: str) -> PackageFile:
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    except BaseException:
+        os.close(found.descriptor)
+        raise
+    with open(descriptor, "wb", closefd=True) as sink:
+        file = _digest(found, total_bytes, sink.write)
+        sink.flush()
+        os.fsync(descriptor)
+    return file
 
 
 def read_signatures(directory: str) -> bytes:
@@ -85,9 +97,10 @@ def read_signatures(directory: str) -> bytes:
         return b""
     except OSError as error:
         raise PackageError(f"{SIGNATURE_FILE}: {os.strerror(error.errno or 0).lower()}") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise PackageError(f"{SIGNATURE_FILE}: no regular file")
     with open(descriptor, "rb") as source:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise PackageError(f"{SIGNATURE_FILE}: no regular file")
         data = source.read(SIGNATURES_MAX_BYTES + 1)
     if len(data) > SIGNATURES_MAX_BYTES:
         raise PackageError(f"{SIGNATURE_FILE}: larger than {SIGNATURES_MAX_BYTES >> 20} MiB")
@@ -131,7 +144,7 @@ def _digest(found: _Found, total_bytes: int, sink: Sink | None) -> PackageFile:
     digest = hashlib.sha256()
     size = 0
     try:
-        while chunk := os.read(found.descriptor, CHUNK_BYTES):
+        while chunk := _read(found):
             size += len(chunk)
             refuse_size(total_bytes + size)
             digest.update(chunk)
@@ -142,50 +155,84 @@ def _digest(found: _Found, total_bytes: int, sink: Sink | None) -> PackageFile:
     return PackageFile(found.path, size, digest.hexdigest())
 
 
-def _walk(directory: str) -> Iterator[_Found]:
-    """Yield the files of a component directory, each open; whoever takes one closes it."""
+def _read(found: _Found) -> bytes:
+    try:
+        return os.read(found.descriptor, CHUNK_BYTES)
+    except OSError as error:
+        raise _unreadable(found.path, error) from None
+
+
+def _unreadable(path: str, error: OSError) -> PackageError:
+    return PackageError(f"{visible(path[:200])}: {os.strerror(error.errno or 0).lower()}")
+
+
+def _walk(directory: str) -> Generator[_Found]:
+    """Yield the files of a component directory, each open; whoever takes one closes it.
+
+    Of the directories those are open that lie above, and no others: there may be many beside each other.
+    """
     try:
         top = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)  # whoever names a link means it
     except OSError as error:
         raise ConfigError(f"{visible(directory)}: {os.strerror(error.errno or 0).lower()}") from None
-    count = 0
-    waiting: list[tuple[int, str]] = [(top, "")]
+    above = [_Level(top, "")]
+    left = _ENTRIES_MAX
     try:
-        while waiting:
-            descriptor, prefix = waiting.pop()
-            try:
-                for name in sorted(os.listdir(descriptor), reverse=True):
-                    if not prefix and name in LEFT_OUT:
-                        continue
-                    count += 1
-                    if count > _ENTRIES_MAX:
-                        raise PackageError(f"{visible(directory)}: more than {_ENTRIES_MAX} entries")
-                    path = f"{prefix}{name}"
-                    why = why_not_path(path)
-                    if why:
-                        raise PackageError(f"{visible(path[:200])}: {why}")
-                    opened, is_directory = _open(descriptor, name, path)
-                    if is_directory:
-                        waiting.append((opened, f"{path}/"))
-                    else:
-                        yield _Found(path, opened)
-            finally:
-                os.close(descriptor)
+        above[-1].list(left)
+        while above:
+            level = above[-1]
+            if not level.names:
+                os.close(above.pop().descriptor)
+                continue
+            name = level.names.pop()
+            path = f"{level.prefix}{name}"
+            why = why_not_path(path)
+            if why:
+                raise PackageError(f"{visible(path[:200])}: {why}")
+            left -= 1
+            opened, is_directory = _open(level.descriptor, name, path)
+            if is_directory:
+                above.append(_Level(opened, f"{path}/"))
+                above[-1].list(left - sum(len(each.names) for each in above))
+                continue
+            yield _Found(path, opened)
     finally:
-        for descriptor, _ in waiting:
-            os.close(descriptor)
+        for level in above:
+            os.close(level.descriptor)
+
+
+class _Level:
+    """A directory that is being read, open; `names` are those of its entries that wait, the next one last."""
+
+    __slots__ = ("descriptor", "names", "prefix")
+
+    def __init__(self, descriptor: int, prefix: str) -> None:
+        self.descriptor = descriptor
+        self.prefix = prefix
+        self.names: list[str] = []
+
+    def list(self, most: int) -> None:
+        """Read which entries there are; raises PackageError for more than may be left."""
+        try:
+            with os.scandir(self.descriptor) as entries:
+                names = (each.name for each in entries if self.prefix or each.name not in LEFT_OUT)
+                self.names = sorted(itertools.islice(names, most + 1), reverse=True)
+        except OSError as error:
+            raise _unreadable(self.prefix or ".", error) from None
+        if len(self.names) > most:
+            raise PackageError(f"more than {_ENTRIES_MAX} files and directories")
 
 
 def _open(directory: int, name: str, path: str) -> tuple[int, bool]:
     """Return the open entry, and whether it is a directory."""
-    kind = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
-    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
-        what = "a symbolic link" if stat.S_ISLNK(kind) else "no regular file"
-        raise PackageError(f"{visible(path[:200])}: {what}", hint="a package holds files and directories only")
     try:
+        kind = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
+        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+            what = "a symbolic link" if stat.S_ISLNK(kind) else "no regular file"
+            raise PackageError(f"{visible(path[:200])}: {what}", hint="a package holds files and directories only")
         descriptor = os.open(name, _DIRECTORY if stat.S_ISDIR(kind) else _FILE, dir_fd=directory)
     except OSError as error:
-        raise PackageError(f"{visible(path[:200])}: {os.strerror(error.errno or 0).lower()}") from None
+        raise _unreadable(path, error) from None
     opened = os.fstat(descriptor)
     # What it is now counts, not what it was when it was looked at.
     if not (stat.S_ISREG(opened.st_mode) or stat.S_ISDIR(opened.st_mode)) or opened.st_size > TOTAL_MAX_BYTES:

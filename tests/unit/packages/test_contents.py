@@ -110,6 +110,13 @@ def test_bytes_that_are_no_text_are_no_statement() -> None:
         ("a\u202eb", "characters"),
         ("a\u200bb", "characters"),
         ("a\\b", "characters"),
+        ("a\ufe0f", "characters"),
+        ("a\u034f", "characters"),
+        ("a\u3164", "characters"),
+        ("a\u0378", "characters"),
+        ("\u2025/a", "characters"),
+        ("a\uff0fb", "characters"),
+        ("a\uff3cb", "characters"),
         ("a\udcff", "UTF-8"),
         ("x" * 256, "too long"),
         ("/".join(["x" * 200] * 6), "too long"),
@@ -117,6 +124,9 @@ def test_bytes_that_are_no_text_are_no_statement() -> None:
         (".git/config", "no part"),
         (".airssys/audit", "no part"),
         ("Component.sig", "no part"),
+        (".GIT/config", "no part"),
+        ("component.SIG", "no part"),
+        ("\uff0egit/config", "no part"),
     ],
 )
 def test_paths_that_no_package_has(path: str, why: str) -> None:
@@ -138,6 +148,9 @@ def test_paths_that_no_package_has(path: str, why: str) -> None:
         ("a/b", "A/c"),
         ("a", "a/b"),
         ("A", "a/b"),
+        ("a/b/c", "a.b", "a0", "A"),
+        ("a/x/1", "a/y/1", "a/X/2"),
+        ("\u03b1\u0342\u0345", "\u1fb6\u0345"),
         ("component.toml", "b"),
     ],
 )

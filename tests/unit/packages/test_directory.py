@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ipc.errors import ConfigError
+from supervisor.packages import directory
 from supervisor.packages.contents import SIGNATURES_MAX_BYTES, PackageError
 from supervisor.packages.directory import copy_directory, read_directory, read_signatures
 
@@ -118,3 +119,65 @@ def test_signatures_are_read_with_care(source: Path) -> None:
         make(signatures)
         with pytest.raises(PackageError, match=r"Component\.sig"):
             read_signatures(str(source))
+
+
+def _remove(path: Path) -> None:
+    path.unlink()
+
+
+def _to_fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _to_link(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/etc/passwd")
+
+
+@pytest.mark.parametrize("swap", [_remove, _to_fifo, _to_link])
+def test_what_is_swapped_between_two_looks(source: Path, tmp_path: Path, monkeypatch, swap) -> None:
+    """Gone, a pipe, a link: told by its name in a line, with no descriptor left; unswapped it is read."""
+    before, look = len(os.listdir("/proc/self/fd")), os.stat
+    assert read_directory(str(source)).file("a.wasm") is not None
+
+    def look_and_swap(name, *args, **options):
+        found = look(name, *args, **options)
+        if name == "a.wasm":
+            swap(source / name)
+        return found
+
+    monkeypatch.setattr(os, "stat", look_and_swap)
+    (tmp_path / "copy").mkdir()
+    with pytest.raises(PackageError, match=r"a\.wasm: "):
+        copy_directory(str(source), str(tmp_path / "copy"))
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_many_directories_beside_each_other_are_not_open_at_once(source: Path) -> None:
+    """Those that wait are names: as many descriptors are open as it is deep."""
+    for number in range(64):
+        (source / "assets" / f"{number}").mkdir()
+        (source / "assets" / f"{number}" / "x").write_text("x")
+    before = len(os.listdir("/proc/self/fd"))
+    opened = []
+    for found in directory._walk(str(source)):
+        opened.append(len(os.listdir("/proc/self/fd")) - before)
+        os.close(found.descriptor)
+    assert len(opened) == 67
+    assert max(opened) == 4
+
+
+def test_entries_have_a_bound_wherever_they_are(source: Path, monkeypatch) -> None:
+    """Six are in it: as many as there may be; one more isn't taken, in no directory."""
+    (source / "empty").mkdir()
+    monkeypatch.setattr(directory, "_ENTRIES_MAX", 6)
+    assert len(read_directory(str(source)).files) == 3
+    for place in (".", "assets/deep", "empty"):
+        (source / place / "more").write_text("")
+        with pytest.raises(PackageError, match="more than 6 files and directories"):
+            read_directory(str(source))
+        (source / place / "more").unlink()
+    (source / "Component.sig").mkdir()
+    with pytest.raises(PackageError, match="no regular file"):
+        read_signatures(str(source))
