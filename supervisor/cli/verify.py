@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
     contents = read_directory(args.directory)
     if args.statement:
-        sys.stdout.write(contents.statement.decode())
+        sys.stdout.buffer.write(contents.statement)  # whatever the terminal's encoding is: these bytes are signed
         return EX_OK
     judged = judge_signatures(contents, read_signatures(args.directory))
     verdicts, notes = _verdicts(judged, args.signers, args.revoked)

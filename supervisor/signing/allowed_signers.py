@@ -106,12 +106,29 @@ def _matches(text: str, patterns: str) -> bool:
     found = False
     for pattern in patterns.split(","):
         plain = pattern.removeprefix("!")
-        expression = "".join({"*": ".*", "?": "."}.get(each, re.escape(each)) for each in plain)
-        if re.fullmatch(expression, text, re.DOTALL):
+        if _is_like(text, plain):
             if plain != pattern:
                 return False
             found = True
     return found
+
+
+def _is_like(text: str, pattern: str) -> bool:
+    """Whether a pattern of `*` and `?` stands for a text, in at most len(text) * len(pattern) steps."""
+    at = here = 0
+    star, tried = -1, 0
+    while at < len(text):
+        if here < len(pattern) and pattern[here] == "*":
+            star, tried = here, at
+            here += 1
+        elif here < len(pattern) and pattern[here] in ("?", text[at]):
+            at, here = at + 1, here + 1
+        elif star >= 0:
+            tried += 1  # the last star stands for one character more; an earlier one needn't
+            at, here = tried, star + 1
+        else:
+            return False
+    return not pattern[here:].strip("*")
 
 
 def _written(time_s: int) -> str:

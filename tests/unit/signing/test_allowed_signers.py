@@ -62,6 +62,7 @@ def test_options_are_read() -> None:
         ('namespaces=""', "listed for  only"),
         ('namespaces="*,!airssys-*"', "only"),
         ('namespaces="airssys.package"', "only"),
+        (f'namespaces="{"*" * 40}x"', "only"),  # steps by the length, not by the number of ways to read it
         ('namespaces="[a]irssys-package"', "only"),
         ('valid-after="20231114221321Z"', "valid from 2023-11-14 22:13:21 UTC on"),
         ('valid-before="20231114221319Z"', "was valid until 2023-11-14 22:13:19 UTC"),
@@ -81,6 +82,7 @@ def test_a_listed_key_that_does_not_count(options: str, why: str) -> None:
         'namespaces="airssys-package"',
         'namespaces="git,airssys-pack*"',
         'namespaces="airssys?package"',
+        f'namespaces="{"*" * 40}"',
         'valid-after="20231114221320Z"',
         'valid-before="20231114221320Z"',
         'valid-before="20231114221320utc"',
