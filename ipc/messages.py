@@ -10,7 +10,7 @@ from ipc.struct import Struct
 ARTIFACT_PATH = "/.airssys/artifact"
 """The name by which a sealed worker opens its compiled code; the warden answers it from the sealed memory file."""
 
-GUARDS = 2
+GUARDS = 3
 """Which guards the compiler puts into a component (`worker.payload_guard`): other guards make other code."""
 PROGRAM = "program"
 """`StartFailed.call` when it is the program itself that can't be run here: a missing import, no entry point."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 HEAD: Final = b"\0asm\x0d\0\x01\0"
-MODULE, CORE_INSTANCE, COMPONENT, INSTANCE, ALIAS, CANON, START, IMPORT, EXPORT = 1, 2, 4, 5, 6, 8, 9, 10, 11
+MODULE, CORE_INSTANCE, COMPONENT, INSTANCE, ALIAS, TYPE, CANON, START, IMPORT, EXPORT = 1, 2, 4, 5, 6, 7, 8, 9, 10, 11
 """Sections of a component."""
 CORE, FUNC, INSTANCES = 0x00, 0x01, 0x05
 CORE_FUNC, CORE_MEMORY, CORE_MODULE, CORE_INSTANCES = 0x00, 0x02, 0x11, 0x12

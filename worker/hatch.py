@@ -50,7 +50,7 @@ class Hatch:
     def __init__(self) -> None:
         """Begin without a page."""
         self._base = 0
-        self._lists: dict[int, list[bytes]] = {}
+        self._lists: dict[int, bytearray] = {}
         self._left_bytes = MAX_PAYLOAD_BYTES
         self._given = memoryview(b"")
         """What is left of it, the piece that lies in the page included."""
@@ -93,7 +93,7 @@ class Hatch:
         number, size_bytes = _HEADER.unpack(ctypes.string_at(self._base + LIST_AT, _HEADER.size))
         if number >= LISTS_MAX or not 0 < size_bytes <= min(PIECE_BYTES, self._left_bytes):
             return
-        self._lists.setdefault(number, []).append(ctypes.string_at(self._base + PIECE_AT, size_bytes))
+        self._lists.setdefault(number, bytearray()).extend(ctypes.string_at(self._base + PIECE_AT, size_bytes))
         self._left_bytes -= size_bytes
         ctypes.memset(self._base + SIZE_AT, 0, 4)
 
@@ -101,7 +101,7 @@ class Hatch:
         """Return the lists that were handed over since this was asked last, by their number among those of the call."""
         if not self._lists:
             return {}
-        taken = {number: b"".join(pieces) for number, pieces in self._lists.items()}
+        taken = {number: bytes(content) for number, content in self._lists.items()}
         self._lists.clear()
         self._left_bytes = MAX_PAYLOAD_BYTES
         return taken

@@ -34,6 +34,7 @@ from worker.component_bytes import (
     INSTANCE,
     INSTANCES,
     MODULE,
+    TYPE,
     Reader,
     UnknownError,
     named,
@@ -66,6 +67,8 @@ _OFFERED: Final[dict[str, tuple[bytes, Fetched]]] = {
 }
 """Functions of the component's own → their parameters and the list among them; the first answers with a list."""
 _ANSWERS: Final = "handle-message"
+_DESTRUCTORS: Final = (b"\x3f\x7f\1", b"\x3e\x7f")
+"""How a resource's type begins that names a core function, should these bytes be one."""
 _DEPTH_MAX: Final = 8
 """So many components within each other are looked into: each has a copy of what is in it, and toolchains make two."""
 
@@ -124,9 +127,10 @@ class _Rewriting:
             self._changed_within = self._changed_within or within is not content
             content = within
         elif number == MODULE:
-            if self._guards:
-                raise UnknownError  # its number would be another one, wherever that is used
-            self._module_count += 1
+            self._define_module()
+        elif number == TYPE:
+            if self._guards and any(one in content for one in _DESTRUCTORS):
+                raise UnknownError  # a core function's number, where we don't look
         elif number == IMPORT:
             self._read_imports(section)
         elif number == EXPORT:
@@ -146,13 +150,18 @@ class _Rewriting:
             return
         self._output.append(section_of(number, content))
 
+    def _define_module(self) -> None:
+        if self._guards:
+            raise UnknownError  # its number would be another one, wherever that is used
+        self._module_count += 1
+
     # -- what is numbered ----------------------------------------------------------------------------------------------
 
     def _read_imports(self, section: Reader) -> None:
         for _ in range(section.number()):
             name, kind = read_name(section), read_extern(section)
             if kind == CORE:
-                self._module_count += 1
+                self._define_module()
             elif kind == FUNC:
                 self._asked.append(None)
             elif kind == INSTANCES:

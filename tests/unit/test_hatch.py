@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
+import tracemalloc
 from collections.abc import Iterator
 
 import pytest
@@ -83,6 +84,17 @@ def test_no_more_is_kept_than_a_payload_may_have(page: Page) -> None:
     assert MAX_PAYLOAD_BYTES - PIECE_BYTES < taken <= MAX_PAYLOAD_BYTES
     page.hand_over(0, 1, b"x")
     assert page.hatch.take() == {0: b"x"}
+
+
+def test_small_pieces_take_no_more_than_large_ones(page: Page) -> None:
+    """Each of two bytes: they are kept as what they are, and not as a million values."""
+    tracemalloc.start()
+    for _ in range(10_000):
+        page.hand_over(0, 2)
+    kept_bytes = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert len(page.hatch.take()[0]) == 20_000
+    assert kept_bytes < 100_000
 
 
 def test_what_is_given_lies_there_piece_by_piece(page: Page) -> None:

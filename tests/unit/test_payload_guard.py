@@ -85,3 +85,36 @@ def test_one_that_lies_within_another_is_guarded_there(engine: wasmtime.Engine) 
     within = ACTORS[0].read_bytes()
     assert guarded(around(within)) == around(guarded(within, depth=1, is_direct=False))
     Component(engine, guarded(around(within)))
+
+
+ASKING = """(component
+  (import "airssys:core/storage@1.0.0" (instance $s
+    (export "set" (func (param "key" string) (param "value" (list u8)) (result (result (error string)))))))
+  (core module $m (memory (export "m") 1) (func (export "d") (param i32))
+    (func (export "r") (param i32 i32 i32 i32) (result i32) i32.const 0))
+  (core instance $i (instantiate $m))
+  (alias export $s "set" (func $set))
+  (core func $low (canon lower (func $set) (memory (core memory $i "m")) (realloc (core func $i "r"))))
+  (core instance $x (export "set" (func $low)))
+"""
+"""Whose guards are made by its end."""
+
+
+@pytest.mark.parametrize(
+    ("follows", "is_guarded"),
+    [
+        ("", True),
+        ("(type $r (resource (rep i32))) (core func $drop (canon resource.drop $r))", True),
+        ('(core func $d (alias core export $i "d")) (type $r (resource (rep i32) (dtor (core func $d))))', False),
+        ('(import "l" (core module $m2 (export "f" (func)))) (core instance (instantiate $m2))', False),
+        ("(core module $n) (core instance (instantiate $n))", False),
+        ("(component $c (alias outer 1 $m (core module $o)) (core instance (instantiate $o)))", True),
+    ],
+)  # fmt: skip
+def test_what_is_named_by_its_number_keeps_its_meaning(engine: wasmtime.Engine, follows: str, is_guarded: bool) -> None:
+    """A module that is imported behind the guards, a resource's destructor: what would be another one stays."""
+    component = bytes(wasmtime.wat2wasm(f"{ASKING} {follows})"))
+    Component(engine, component)
+    changed = guarded(component)
+    assert (changed != component) is is_guarded
+    Component(engine, changed)
