@@ -218,6 +218,8 @@ def _authenticating(session: Session, authenticate: Callable[..., Any]) -> Calla
         realm = parse_auth_header(asked).realm or ""
         if realm.startswith("http") and not why_not_followed(session.base, realm):
             session.known.add(origin_of(realm))
-        return authenticate(original, headers, refresh=refresh)
+        # One that was refused has run out: the client would send it again.
+        is_refused = "Authorization" in original.request.headers
+        return authenticate(original, headers, refresh=refresh or is_refused)
 
     return answer

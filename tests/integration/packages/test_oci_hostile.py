@@ -117,6 +117,28 @@ def test_credentials_go_to_the_registry_and_to_its_realm_only(hosts, tmp_path: P
     assert seen == [("PUT", "/put", None)]
 
 
+def test_a_token_that_has_run_out_is_replaced(hosts) -> None:
+    """One that is refused isn't sent again, but asked for anew, once."""
+    good = ["T1"]
+
+    def blob(host: http.server.BaseHTTPRequestHandler) -> None:
+        is_taken = host.headers.get("Authorization") == f"Bearer {good[0]}"
+        (say(200, b"x") if is_taken else _asks(f"http://{host.headers['Host']}/token"))(host)
+
+    def token(host: http.server.BaseHTTPRequestHandler) -> None:
+        say(200, json.dumps({"token": good[0] or "T3"}).encode())(host)
+
+    host, asked = hosts({"GET /token": token, f"GET /v2/a/blobs/{DIGEST}": blob})
+    with _registry(host) as registry:
+        assert list(registry.blob(DIGEST, 1)) == [b"x"]
+        good[0] = "T2"
+        assert list(registry.blob(DIGEST, 1)) == [b"x"]
+        good[0] = ""
+        with pytest.raises(RegistryError, match="who asks"):
+            list(registry.blob(DIGEST, 1))
+    assert [path for _, path, _ in asked].count("/token") == 3
+
+
 def test_who_keeps_a_blob_may_not_ask_who_we_are(hosts) -> None:
     """A question from there isn't answered; the same one from the registry itself is."""
     thief, stolen = hosts({"GET /token": say(200, b'{"token":"T"}')})
