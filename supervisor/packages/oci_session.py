@@ -11,6 +11,7 @@ import contextlib
 import socket
 import threading
 import time
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterator
 from http.cookiejar import DefaultCookiePolicy
@@ -42,6 +43,7 @@ class Patience:
         self._is_closed = False
         # Descriptors of our own: a TLS handshake takes a socket away from whoever had it.
         self._sockets: OrderedDict[int, socket.socket] = OrderedDict()
+        self._owners: weakref.WeakSet[HTTPConnection] = weakref.WeakSet()
         threading.Thread(target=self._watch, name="registry", daemon=True).start()
 
     def extend(self, more_s: float) -> None:
@@ -49,9 +51,10 @@ class Patience:
         with self._changed:
             self._ends_s += more_s
 
-    def watch(self, owner: object, connection: socket.socket) -> None:
+    def watch(self, owner: HTTPConnection, connection: socket.socket) -> None:
         """Watch a connection; of many those that were used last, since one is used at a time."""
         with self._changed:
+            self._owners.add(owner)
             self._forget(id(owner))
             if self.is_over:
                 connection.close()
@@ -60,15 +63,17 @@ class Patience:
             if len(self._sockets) > _WATCHED_MAX:
                 self._forget(next(iter(self._sockets)))
 
-    def used(self, owner: object) -> None:
+    def used(self, owner: HTTPConnection) -> None:
         """Say that a connection is used again."""
         with self._changed:
             if id(owner) in self._sockets:
                 self._sockets.move_to_end(id(owner))
 
     def close(self) -> None:
-        """Watch no more."""
+        """Watch no more, and close what is open, also where an answer wasn't read to its end."""
         with self._changed:
+            for each in list(self._owners):
+                each.close()
             self._is_closed = True
             for owner in list(self._sockets):
                 self._forget(owner)
@@ -104,6 +109,7 @@ class _Bounded:
         while piece := self._raw.read(min(size, self._left_bytes + 1), decode_content=False):
             self._left_bytes -= len(piece)
             if self._left_bytes < 0:
+                self._raw.close()
                 raise exceptions.ContentDecodingError("larger than any answer that is taken")
             yield piece
 

@@ -74,7 +74,7 @@ def hosts(tmp_path: Path, monkeypatch) -> Iterator[Callable[..., tuple[str, list
 
     def start(answers: dict[str, Answer], login: bool = True) -> tuple[str, list]:
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Host)
-        server.daemon_threads = True
+        server.daemon_threads = False  # so that closing it waits for what it answers
         server.answers, server.asked = {"GET /v2/": say(200)} | answers, []  # type: ignore[attr-defined]
         threading.Thread(target=server.serve_forever, args=(0.01,)).start()
         servers.append(server)
