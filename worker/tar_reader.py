@@ -17,6 +17,8 @@ BLOCK_BYTES: Final = 512
 CHUNK_BYTES: Final = 1 << 18
 EXTENDED_MAX_BYTES: Final = 1 << 16
 NAME_MAX_BYTES: Final = 4_000
+SIZE_MAX_BYTES: Final = 2**62
+"""More than any file has; what a package may have is far less, and not judged here."""
 _ZEROS: Final = bytes(BLOCK_BYTES)
 _POSIX: Final = b"ustar\x0000"
 _GNU: Final = b"ustar  \0"
@@ -214,6 +216,8 @@ def _judged(kind: bytes, path: str, size_bytes: int) -> Entry:
         if size_bytes:
             raise ArchiveError(f"{path[:200]}: a directory with a content of its own")
         path = path.removesuffix("/")
+    if size_bytes > SIZE_MAX_BYTES:
+        raise ArchiveError(f"{path[:200]}: larger than any file")
     return Entry(path.removeprefix("./"), is_directory, size_bytes)
 
 

@@ -111,8 +111,9 @@ def _of_repository(directory: str) -> tuple[str, ...]:
         except OSError:
             continue
         found.extend(os.path.join(top, name) for name in names)
-        for inner, directories, files in os.walk(os.path.join(directory, top, "refs")):
-            found.extend(os.path.relpath(os.path.join(inner, name), directory) for name in (*directories, *files))
+        for references in ("refs", "reftable"):
+            for inner, directories, files in os.walk(os.path.join(directory, top, references)):
+                found.extend(os.path.relpath(os.path.join(inner, name), directory) for name in (*directories, *files))
     return tuple(found)
 
 

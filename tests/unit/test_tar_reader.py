@@ -85,6 +85,8 @@ REFUSED = {
     "a header for nothing": (pax(("path", b"b")), "belongs to nothing"),
     "no name": (entry("./", b"1"), "without a name"),
     "a directory with bytes": (entry("d/", kind=b"5", size=512) + bytes(512), "a content of its own"),
+    "larger than any file": (entry("x", size=b"\x80" + b"\xff" * 11), "larger than any file"),
+    "larger by pax": (pax(("size", b"9" * 19)) + entry("x"), "larger than any file"),
     "below zero": (entry("x", size=b"\xff" * 12), "below zero"),
     "a nul before a number": (entry("x", b"1", size=b"\0" + b"0000000001\0"), "a number isn't one"),
     "a prefix in a form that has none": (entry("x", magic=b"ustar  \0", prefix=b"y"), "in front"),

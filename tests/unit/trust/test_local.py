@@ -114,13 +114,15 @@ def test_a_repository_of_this_machine_is_as_safe_as_its_references(place: Path) 
     for url, top in ((f"file://{place}", place), (f"git+file://{place}", place / ".git")):
         origin = Provenance("git", url)
         (top / "refs" / "heads").mkdir(parents=True)
-        for path in (top, top / "refs", top / "refs" / "heads"):
+        (top / "reftable").mkdir()
+        for path in (top, top / "refs", top / "refs" / "heads", top / "reftable"):
             path.chmod(0o755)
-        for path in (top / "HEAD", top / "refs" / "heads" / "main"):
+        for path in (top / "HEAD", top / "refs" / "heads" / "main", top / "reftable" / "tables.list"):
             path.write_text("x")
             path.chmod(0o644)
         assert _beneath(place, origin) == []
-        for path in (top / "HEAD", top / "refs", top / "refs" / "heads" / "main"):
+        references = (top / "refs", top / "refs" / "heads" / "main", top / "reftable" / "tables.list")
+        for path in (top / "HEAD", *references):
             mode = path.stat().st_mode
             path.chmod(0o777)
             assert _beneath(place, origin) == [str(path)]
