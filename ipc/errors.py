@@ -19,6 +19,8 @@ class ConfigError(AirssysError):
     """The operator's fault: a manifest, a setting or an argument is wrong. `hint` says what would mend it."""
 
     exit_code: ClassVar[int] = 65  # EX_DATAERR
+    kind: ClassVar[str] = "config"
+    """What it is called in JSON."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         """Keep the message and the hint."""

@@ -13,6 +13,7 @@ import os
 from ipc.errors import LocalProtocolError
 
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+_FIXED = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _CHUNK_BYTES = 1 << 24
 
 
@@ -65,6 +66,19 @@ def sha256(descriptor: int) -> str:
 def read_all(descriptor: int) -> bytes:
     """Return what a sealed file holds."""
     return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+
+
+def read_sealed(descriptor: int, max_bytes: int) -> bytes:
+    """Return what somebody's sealed file holds, which nobody can make wait or change; raises ValueError otherwise."""
+    try:
+        seals = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
+    except OSError:  # a pipe, a file of some file system, a device: whatever it is, reading it could take for ever
+        raise ValueError("is not a sealed memory file") from None
+    if seals & _FIXED != _FIXED:
+        raise ValueError("is not sealed")
+    if os.fstat(descriptor).st_size > max_bytes:
+        raise ValueError(f"has more than {max_bytes} bytes")
+    return read_all(descriptor)
 
 
 def take(descriptor: int, max_bytes: int) -> bytes:

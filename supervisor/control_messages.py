@@ -52,9 +52,40 @@ class ShutDown(Message, frozen=True):
     """End every component in order, and then the supervisor. Done comes when the components have ended."""
 
 
-Request = GetStatus | OpenLogs | GetQuotas | CallComponent | ShutDown
+class ReadApprovals(Message, frozen=True):
+    """What is asked for, or request `number` in full? Part: ApprovalDocument, with its JSON (a sealed memory file)."""
 
-REQUESTS: Final[tuple[type[Request], ...]] = (GetStatus, OpenLogs, GetQuotas, CallComponent, ShutDown)
+    number: int = 0
+    closed: bool = False
+    """Those that are answered or over, too."""
+
+
+class DecideApproval(Message, frozen=True):
+    """Approve, reject, revoke, or request anew (`what`), with [the file to narrow to]. Part: as of ReadApprovals.
+
+    Whose word it is, the kernel says; what they need for it besides the least role, `supervisor.approvals.service`.
+    """
+
+    what: str
+    number: int
+    seen: str = ""
+    without: tuple[str, ...] = ()
+    lifetime_s: int = 0
+    once: bool = False
+    reason: str = ""
+
+
+Request = GetStatus | OpenLogs | GetQuotas | CallComponent | ShutDown | ReadApprovals | DecideApproval
+
+REQUESTS: Final[tuple[type[Request], ...]] = (
+    GetStatus,
+    OpenLogs,
+    GetQuotas,
+    CallComponent,
+    ShutDown,
+    ReadApprovals,
+    DecideApproval,
+)
 
 MAY_ASK: Final[dict[type[Request], Role]] = {
     GetStatus: Role.VIEWER,
@@ -62,6 +93,8 @@ MAY_ASK: Final[dict[type[Request], Role]] = {
     GetQuotas: Role.VIEWER,
     CallComponent: Role.OPERATOR,
     ShutDown: Role.ADMIN,
+    ReadApprovals: Role.VIEWER,
+    DecideApproval: Role.VIEWER,
 }
 """The least role that each request takes."""
 
@@ -156,6 +189,12 @@ class CallAnswer(Message, frozen=True):
     has_payload: bool = False
 
 
+class ApprovalDocument(Message, frozen=True):
+    """JSON comes along; `ended` are the components that have ended, because their approval was taken back."""
+
+    ended: tuple[str, ...] = ()
+
+
 class Done(Message, frozen=True):
     """The request was answered."""
 
@@ -168,7 +207,7 @@ class NotDone(Message, frozen=True):
     hint: str = ""
 
 
-Part = SupervisorStatus | ComponentStatus | ProviderStatus | QuotaStatus | LogFiles | CallAnswer
+Part = SupervisorStatus | ComponentStatus | ProviderStatus | QuotaStatus | LogFiles | CallAnswer | ApprovalDocument
 Ending = Done | NotDone
 ANSWERS: Final[tuple[type, ...]] = (
     SupervisorStatus,
@@ -177,6 +216,7 @@ ANSWERS: Final[tuple[type, ...]] = (
     QuotaStatus,
     LogFiles,
     CallAnswer,
+    ApprovalDocument,
     Done,
     NotDone,
 )

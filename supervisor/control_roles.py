@@ -27,6 +27,16 @@ class Roles(Struct, frozen=True):
     own_uid: int
     users: dict[int, Role]
     groups: dict[int, Role]
+    approving_users: frozenset[int] = frozenset()
+    approving_groups: frozenset[int] = frozenset()
+
+    def has_vote(self, peer: Peer) -> bool:
+        """Whether the peer's yes counts in an approval: never root's; our own user's where no approver is named."""
+        if peer.uid == 0:
+            return False
+        if not (self.approving_users or self.approving_groups):
+            return peer.uid == self.own_uid
+        return peer.uid in self.approving_users or not self.approving_groups.isdisjoint(peer.groups)
 
     def role_of(self, peer: Peer) -> Role:
         """Return the highest role that the peer's user or one of its groups has."""
@@ -55,16 +65,25 @@ def read_roles(settings: ControlSettings, own_uid: int) -> Roles:
     """Find the users and groups that are named; raises ConfigError for one that isn't there."""
     users: dict[int, Role] = {}
     groups: dict[int, Role] = {}
-    named = ((Role.VIEWER, settings.viewers), (Role.OPERATOR, settings.operators), (Role.ADMIN, settings.admins))
-    for role, names in named:
+    approving: tuple[set[int], set[int]] = (set(), set())
+    named = (
+        ("viewers", Role.VIEWER, settings.viewers),
+        ("operators", Role.OPERATOR, settings.operators),
+        # Who approves has to see; what else the others may is not theirs.
+        ("approvers", Role.VIEWER, settings.approvers),
+        ("admins", Role.ADMIN, settings.admins),
+    )
+    for word, role, names in named:
         for name in names:
             found, number = (groups, _gid(name[1:])) if name.startswith("@") else (users, _uid(name))
             if number is None:
-                key = f"[control] {role.name.lower()}s"
+                key = f"[control] {word}"
                 kind = "group" if name.startswith("@") else "user"
                 raise ConfigError(f"{key}: there is no {kind} {visible(name.removeprefix('@'))!r} on this machine")
             found[number] = max(role, found.get(number, Role.NOBODY))
-    return Roles(own_uid, users, groups)
+            if word == "approvers":
+                approving[found is groups].add(number)
+    return Roles(own_uid, users, groups, *map(frozenset, approving))
 
 
 def own_roles(settings: ControlSettings) -> Roles:

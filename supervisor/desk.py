@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from ipc import memory_file
 from ipc.audit.event import AuditEvent
@@ -21,40 +21,48 @@ from supervisor.control_messages import (
     CallAnswer,
     CallComponent,
     ComponentStatus,
+    DecideApproval,
     GetQuotas,
     GetStatus,
     LogFiles,
     OpenLogs,
     ProviderStatus,
     QuotaStatus,
+    ReadApprovals,
     Request,
     ShutDown,
     SupervisorStatus,
 )
 from supervisor.control_roles import Peer
 from supervisor.fleet import Fleet
-from supervisor.lifecycle import Phase
+from supervisor.lifecycle import ENDS, Event, Phase
 from supervisor.member import COMMAND, Member
 from supervisor.output_log import open_log_files
 from supervisor.output_view import check_log_name
 from supervisor.provider_life import state_of
 from supervisor.terminal import visible
 
+if TYPE_CHECKING:
+    from supervisor.approvals.desk import ApprovalDesk
+
 REFUSED_CODE = "A3009"
 _VALUES = "values"
 _ORDER = tuple(kind.name for kind in QUOTAS)
-_SEALED = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
 class FleetDesk:
     """Answers from what a fleet knows; nothing here waits."""
 
-    def __init__(self, fleet: Fleet, log_directory: str) -> None:
-        """Answer for a fleet."""
+    def __init__(
+        self, fleet: Fleet, log_directory: str, open_approvals: Callable[[], ApprovalDesk] | None = None
+    ) -> None:
+        """Answer for a fleet; `open_approvals` is called when somebody first asks for approvals."""
         self._fleet = fleet
         self._log_directory = log_directory
         self._started_ns = time.time_ns()
         self._folder = Folder()
+        self._open_approvals = open_approvals
+        self._approvals: ApprovalDesk | None = None
         self._leaving: list[Client] = []
         self._calls: dict[int, Client] = {}
         self._reading_quotas: list[tuple[Client, tuple[str, ...]]] = []
@@ -75,6 +83,8 @@ class FleetDesk:
                 self._call(request, descriptors, client)
             case ShutDown():
                 self._shut_down(client)
+            case ReadApprovals() | DecideApproval():
+                self._approve(request, descriptors, client)
 
     def forget(self, client: Client) -> None:
         """Nobody waits for what this client has asked any more."""
@@ -83,6 +93,8 @@ class FleetDesk:
         self._reading_quotas = [waiting for waiting in self._reading_quotas if waiting[0] is not client]
         with contextlib.suppress(ValueError):
             self._reading_providers.remove(client)
+        if self._approvals is not None:
+            self._approvals.forget(client)
         for call in [call for call, caller in self._calls.items() if caller is client]:
             del self._calls[call]
             if self._fleet.broker is not None:
@@ -133,8 +145,14 @@ class FleetDesk:
         )
         self._record(*self._folder.note(event, time.monotonic_ns()))
 
+    def turn(self) -> None:
+        """Tell those who wait for the end of components; called in each turn of the loop."""
+        if self._approvals is not None:
+            self._approvals.turn(lambda name: self._fleet.members[name].phase in ENDS)
+
     def finish(self) -> None:
         """Tell those who asked for the end that everything has ended, and close what was counted."""
+        self.turn()
         for client in tuple(self._leaving):
             client.done()
         self._leaving.clear()
@@ -287,6 +305,24 @@ class FleetDesk:
         else:
             client.not_done("unavailable", "the broker is away at the moment", "try again in a second")
 
+    def _approve(self, request: ReadApprovals | DecideApproval, descriptors: Sequence[int], client: Client) -> None:
+        if self._approvals is None and self._open_approvals is not None:
+            self._approvals = self._open_approvals()
+        if self._approvals is None:
+            client.not_done("unavailable", "there are no approvals here")
+        else:
+            self._approvals.answer(request, descriptors, client)
+            self.turn()  # what wasn't running has ended at once
+
+    def end_approved_by(self, approval: str) -> list[str]:
+        """Ask those to end that were started by an approval which was taken back; returns their names."""
+        members = [each for each in self._fleet.members.values() if each.plan.request.approval == approval]
+        living = [member for member in members if member.phase not in ENDS]
+        self._fleet.barred.update(member.name for member in members)
+        for member in living:
+            self._fleet.happen(member, Event.STOP_ASKED)
+        return [member.name for member in living]
+
     def _shut_down(self, client: Client) -> None:
         if self._used("shut_down", client):
             client.busy = True
@@ -295,19 +331,13 @@ class FleetDesk:
 
 
 def _sealed_bytes(descriptors: Sequence[int]) -> bytes:
-    """Read a payload: from a sealed memory file, which nobody can make wait or change. Raises ValueError."""
+    """Read a payload; raises ValueError."""
     if len(descriptors) != 1:
         raise ValueError("a message comes with one payload")
-    (descriptor,) = descriptors
     try:
-        seals = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
-    except OSError:  # a pipe, a file of some file system, a device: whatever it is, reading it could take for ever
-        raise ValueError("the payload is not a sealed memory file") from None
-    if seals & _SEALED != _SEALED:
-        raise ValueError("the payload is not sealed")
-    if os.fstat(descriptor).st_size > MAX_PAYLOAD_BYTES:
-        raise ValueError(f"a payload has at most {MAX_PAYLOAD_BYTES} bytes")
-    return memory_file.read_all(descriptor)
+        return memory_file.read_sealed(descriptors[0], MAX_PAYLOAD_BYTES)
+    except ValueError as error:
+        raise ValueError(f"the payload {error}") from None
 
 
 def component_status(member: Member) -> ComponentStatus:

@@ -65,6 +65,8 @@ class Fleet:
         self._runs: dict[str, RunLoop] = {}
         self._queue: deque[Member] = deque()
         self._stop_by_ns = 0
+        self.barred: set[str] = set()
+        """What is not to be started any more: the approval of these was taken back."""
         self.loop.add(HOST_KEY, HostSource(host, self._runs, self.loop, self.on_signal))
 
     def start(self) -> None:
@@ -74,7 +76,8 @@ class Fleet:
         if self.providers is not None:
             self.loop.add(PROVIDERS_KEY, self.providers)
         for member in self.members.values():
-            self.happen(member, Event.WANTED)
+            if member.name not in self.barred:
+                self.happen(member, Event.WANTED)
 
     def turn(self, until_ns: int = 0) -> None:
         """Let one turn of the loop happen, at the latest at `until_ns` (0: whenever), and start who may start."""

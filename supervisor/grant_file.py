@@ -24,7 +24,20 @@ def read_grant_file(
     real_path: Callable[[str], str],
 ) -> tuple[Grant, ...]:
     """Return what the file grants; raises ConfigError for another component's, or an action not asked for."""
-    reviewed = parse_manifest(read_toml_bytes(path, path), file=path, directory=manifest.directory)
+    return grants_in(read_toml_bytes(path, path), path, manifest, parameters, variables, cwd, real_path)
+
+
+def grants_in(
+    data: bytes,
+    path: str,
+    manifest: Manifest,
+    parameters: Mapping[str, ParameterValue],
+    variables: Variables,
+    cwd: str,
+    real_path: Callable[[str], str],
+) -> tuple[Grant, ...]:
+    """Return what the bytes of such a file grant, as above; `path` is what it is called in messages."""
+    reviewed = parse_manifest(data, file=path, directory=manifest.directory)
     name = manifest.component.name
     if reviewed.component.name != name:
         raise ConfigError(f"{visible(path)}: is for {reviewed.component.name}, not for {name}")

@@ -85,10 +85,20 @@ class Control(Struct, frozen=True):
 
 
 class ApprovalRule(Struct, frozen=True):
-    """Which actions take how many people to approve."""
+    """What takes an approval, by how many people, within which times. Every condition that is written has to hold."""
 
     when: tuple[str, ...]
     approvers: int
+    broad: bool = False
+    """Only patterns that cover more than a person can oversee (`supervisor.approvals.rules.is_broad`)."""
+    over: Quota = NO_QUOTA
+    """Only components that may use more than one of these."""
+    review_ns: int = 0
+    """The least time between request and approval."""
+    expires_ns: int | None = None
+    """How long a request waits for its answer."""
+    source: str = ""
+    """Where the rule is written."""
 
 
 class SecretSource(Struct, frozen=True):
@@ -127,6 +137,8 @@ class Settings(Struct, frozen=True):
     audit_budget: AuditBudget = AuditBudget()
     trust_sources: tuple[TrustSource, ...] = ()
     approval_rules: tuple[ApprovalRule, ...] = ()
+    approval_notify: str | None = None
+    """The operator's own program that tells the reviewers of a request; an absolute path."""
     acl: tuple[AclEntry, ...] = ()
     trust_denials: tuple[AclEntry, ...] = ()
     """What follows from `trust_sources`: no component writes where trusted ones come from."""
@@ -218,11 +230,7 @@ def drop_in_files(directory: str) -> list[str]:
 
 def settings_not_enforced(settings: Settings) -> tuple[str, ...]:
     """Return each section or key that is written and that nothing in this version enforces."""
-    written = {
-        "control.approvers": bool(settings.control.approvers),
-        "approvals.rules": bool(settings.approval_rules),
-    }
-    keys = [key for key, value in written.items() if value]
+    keys: list[str] = []
     for table in ("defaults", "maxima"):
         if ("quota", table, "network_bandwidth") in settings.origins:
             keys.append(f"quota.{table}.network_bandwidth")

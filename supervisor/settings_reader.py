@@ -11,6 +11,7 @@ from ipc.policy.capability import is_action, pattern_problem, separator_of
 from ipc.policy.forbidden import GUARDED_TREES
 from ipc.policy.patterns import PatternError, parse_pattern
 from supervisor import units
+from supervisor.approvals.read import read_approvals
 from supervisor.audit_retention import DEFAULT_MAX_SIZE_BYTES, MIN_KEEP_NS, MIN_MAX_SIZE_BYTES, AuditRetention
 from supervisor.manifest import checks
 from supervisor.manifest.parse import read_quota
@@ -21,7 +22,6 @@ from supervisor.settings import (
     DEFAULT_QUOTA,
     LAYERS,
     REQUIRED_LAYERS,
-    ApprovalRule,
     ComponentSettings,
     Control,
     HostDirectories,
@@ -77,6 +77,7 @@ class _SettingsReader:
         quota.finish()
         roles = self._roles(root.section("roles"))
         audit = root.section("audit")
+        rules, notify = read_approvals(root.section("approvals"), _check_family)
         trusted, denials = self._trust(root.section("trust"))
         settings = Settings(
             directories=self._host(root.section("host"), directories),
@@ -87,7 +88,8 @@ class _SettingsReader:
             audit=self._audit(audit),
             audit_budget=self._audit_budget(audit),
             trust_sources=trusted,
-            approval_rules=self._approvals(root.section("approvals")),
+            approval_rules=rules,
+            approval_notify=notify,
             acl=self._acl(root),
             trust_denials=denials,
             roles=roles,
@@ -178,15 +180,6 @@ class _SettingsReader:
             denials = trust_denials(sources)
         section.finish()
         return sources, denials
-
-    def _approvals(self, section: Section) -> tuple[ApprovalRule, ...]:
-        rules: list[ApprovalRule] = []
-        for rule in section.array_of_sections("rules"):
-            when = rule.texts("when", _check_family, needed="the actions that need approval")
-            rules.append(ApprovalRule(when, rule.integer("approvers", minimum=1, maximum=100) or 1))
-            rule.finish()
-        section.finish()
-        return tuple(rules)
 
     def _acl(self, root: Section) -> tuple[AclEntry, ...]:
         entries: list[AclEntry] = []

@@ -127,6 +127,13 @@ class _View:
         for index, rule in enumerate(settings.approval_rules):
             yield self.setting(("approvals", "rules", index, "when"), list(rule.when))
             yield self.setting(("approvals", "rules", index, "approvers"), rule.approvers)
+            yield self.setting(("approvals", "rules", index, "broad"), rule.broad)
+            for key, amount in format_quota(rule.over).items():
+                yield self.setting(("approvals", "rules", index, "over", key), amount)
+            yield self.setting(("approvals", "rules", index, "review"), units.format_duration(rule.review_ns))
+            expires = None if rule.expires_ns is None else units.format_duration(rule.expires_ns)
+            yield self.setting(("approvals", "rules", index, "expires"), expires)
+        yield self.setting(("approvals", "notify"), settings.approval_notify)
         for index, entry in enumerate(settings.acl):
             written = {
                 "effect": entry.effect,

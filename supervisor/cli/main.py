@@ -50,6 +50,7 @@ COMMANDS = {
     "sign": ("supervisor.cli.sign", "sign a component with a key of OpenSSH's"),
     "verify": ("supervisor.cli.verify", "say who signed exactly these bytes of a component"),
     "trust": ("supervisor.cli.trust", "say which sources are trusted, and whether one is"),
+    "approvals": ("supervisor.cli.approvals", "see and answer what waits for approval"),
     "audit": ("supervisor.cli.audit", "read and verify the audit log"),
     "config": ("supervisor.cli.config", "check and show the host's settings"),
     "schema": ("supervisor.cli.schema", "print the JSON Schema of a file of ours, or what an actor is built against"),
@@ -145,6 +146,7 @@ _EPILOG = """examples:
   airssys check ./log-summary --explain           what it asks for, and the rules that follow
   airssys diff ./log-summary ./log-summary-1.1    what a new version could do more
   airssys explain ./log-summary filesystem.read /var/log/app.log
+  airssys approvals list                          what waits for somebody's yes
   airssys audit query --decision denied           what was refused, and why
   airssys doctor                                  what this kernel offers
 """
@@ -224,7 +226,7 @@ def _guarded(module: CommandModule, args: argparse.Namespace) -> int:
     try:
         return module.run(args)
     except ConfigError as error:
-        return _told(error, "config", error.exit_code, args)
+        return _told(error, error.kind, error.exit_code, args)
     except ConfinementError as error:
         return _told(error, "confinement", EX_UNAVAILABLE, args)
     except AuditError as error:

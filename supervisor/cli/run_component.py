@@ -125,7 +125,7 @@ def granted_component(
         # Nobody is asked, so nothing that the manifest asks for elsewhere is granted either; it is listed as wanted.
         decision: tuple[tuple[Grant, ...], str, str] | None = (dev_grants((*dev, data), homes), "--dev", "")
     else:
-        decision = decide_grants(args, host, bound, parameters, judged, program_sha256)
+        decision = decide_grants(args, host, bound, parameters, settings, resolution.quota, judged, installed)
     if decision is None:
         reason = "nobody granted what it asks for"
         host.record(AuditEvent("run_refused", component=name, decision="denied", reason=reason, actor=actor()))
@@ -247,26 +247,36 @@ def decide_grants(
     host: Host,
     bound: BoundManifest,
     parameters: dict[str, ParameterValue],
+    settings: Settings,
+    quota: ResolvedQuota,
     judged: JudgedDirectory | None = None,
-    program_sha256: str = "",
+    installed: InstalledPackage | None = None,
 ) -> tuple[tuple[Grant, ...], str, str] | None:
     """Return what is granted, who said so, and for which bytes (sha256; empty: any); None means refused.
 
-    Of what is trusted nobody is asked: it is granted what it asks for. `program_sha256` is what its program
-    will have to be, where that is known.
+    Of what is trusted nobody is asked: it is granted what it asks for. What its program will have to be is known
+    of what is `installed`.
     """
     manifest = bound.manifest
     if not bound.grants:
         return (), "nothing asked", ""
-    if args.grant == "asked":
-        return bound.grants, "--grant asked", ""
-    if args.grant is not None:
+    trust = "unknown" if judged is None else judged.decision.level
+    granted = bound.grants
+    if args.grant not in (None, "asked"):
         from supervisor.grant_file import read_grant_file
 
         granted = read_grant_file(args.grant, manifest, parameters, bound.variables, os.getcwd(), os.path.realpath)
+    if settings.approval_rules:
+        from supervisor.cli.run_approval import approved_grants
+
+        approved = approved_grants(host, settings, bound, quota, granted, trust, installed)
+        if approved is not None:
+            return approved
+    if args.grant is not None:
         return granted, f"--grant {os.path.basename(args.grant)}", ""
     if judged is not None and judged.trusted:
         return bound.grants, judged.decision.approval, ""
+    program_sha256 = "" if installed is None else installed.program_sha256
     if not program_sha256:
         program = Program.open(manifest.wasm_path)
         program.close()
@@ -277,12 +287,17 @@ def decide_grants(
     if store.remembered(key):
         return bound.grants, "remembered", program_sha256
     if not on_terminal():
+        from supervisor.cli.run_approval import approval_without_terminal
+
+        found = approval_without_terminal(host, settings, bound, trust, installed)
+        if not isinstance(found, str):
+            return found
         print(f"airssys: {manifest.component.name} asks for:", file=sys.stderr)
         _print_words(bound)
         _print_untrusted(judged)
         print(
             "airssys: not granted, and there is no terminal to ask on\n"
-            "  grant what it asks with --grant asked, or less with --grant FILE",
+            f"  grant what it asks with --grant asked, or less with --grant FILE{found}",
             file=sys.stderr,
         )
         return None

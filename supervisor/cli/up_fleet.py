@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import json
 import os
 import stat
 import time
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ipc.audit.event import AuditEvent
 from ipc.broker.events import Bounds, SharedStorage
@@ -18,6 +17,7 @@ from ipc.broker.messages import MAX_PAYLOAD_BYTES
 from ipc.errors import AuditError, ConfigError
 from ipc.struct import replace
 from supervisor import places
+from supervisor.approvals.errors import AwaitingApprovalError, several
 from supervisor.cli.run_component import GrantedComponent, granted_component, tell_not_granted
 from supervisor.cli.run_setup import host_options, read_settings
 from supervisor.cli.targets import Target, open_installed
@@ -28,12 +28,12 @@ from supervisor.compiling import Compilations
 from supervisor.component_directories import make_data_directory
 from supervisor.control import SOCKET_NAME, Control, bind_control_socket
 from supervisor.control_client import DIRECTORY
-from supervisor.control_roles import read_roles
+from supervisor.control_roles import Roles, read_roles
 from supervisor.desk import FleetDesk
 from supervisor.fleet import Fleet
 from supervisor.fleet_broker import FleetBroker
 from supervisor.fleet_providers import FleetProviders
-from supervisor.host import Host, needed_for_records, open_host
+from supervisor.host import Host, open_host
 from supervisor.identity import actor
 from supervisor.lifecycle import Phase
 from supervisor.manifest import load_manifest, only_brokered
@@ -45,13 +45,18 @@ from supervisor.provider_check import provider_problems
 from supervisor.provider_settings import ProviderSettings
 from supervisor.run_request import RunRequest, require_text
 from supervisor.settings import Settings
+from supervisor.state_lock import only_one
 from supervisor.terminal import visible
 from supervisor.units import UNLIMITED, format_size
 from supervisor.usage_error import UsageError
 
-_LOCK: Final = "up.lock"
+if TYPE_CHECKING:
+    from supervisor.approvals.desk import ApprovalDesk
+
 _ACTOR_EXPORT: Final = "airssys:core/component-lifecycle@"
 """What makes a component an actor: it exports this interface, in whichever version."""
+_APPROVALS_WAIT_S: Final = 0.2
+"""How long the loop waits for somebody who has the approvals open."""
 CALL_TIMEOUT_NS: Final = 30 * 10**9
 """How long one call of an actor may take whose manifest says nothing."""
 
@@ -65,7 +70,7 @@ def bring_up(args: argparse.Namespace, processes: Processes) -> int:
     options = host_options(args, settings)
     roles = read_roles(settings.control, os.getuid())
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_only_one(options.state_directory))
+        stack.enter_context(only_one(options.state_directory))
         view = new_view(args)
         host = stack.enter_context(open_host(options, processes, view.trouble, ahead=None))
         found = [stack.enter_context(_found(target, installed_in)) for target in args.targets]
@@ -77,7 +82,7 @@ def bring_up(args: argparse.Namespace, processes: Processes) -> int:
         providers = _providers(settings, plans, view)
         fleet = Fleet(host, plans, logs, view)
         stack.callback(fleet.close)
-        desk = FleetDesk(fleet, logs)
+        desk = FleetDesk(fleet, logs, lambda: _approvals(host, settings, roles, desk))
         listener = bind_control_socket(options.state_directory, roles)
         stack.callback(_unlink, os.path.join(options.state_directory, SOCKET_NAME))
         control = Control(listener, roles, desk, fleet.loop, time.monotonic_ns)
@@ -92,7 +97,7 @@ def bring_up(args: argparse.Namespace, processes: Processes) -> int:
                     fleet.providers = FleetProviders(host, fleet.loop, providers, logs, view.warn)
                     stack.callback(fleet.providers.close)
                 _start_broker(host, fleet, desk, stack)
-                _turns(args, fleet, view)
+                _turns(args, fleet, view, desk)
         except BaseException:
             view.leave()
             with contextlib.suppress(AuditError):
@@ -109,6 +114,17 @@ def bring_up(args: argparse.Namespace, processes: Processes) -> int:
             return 128 + fleet.ended_by
         failed = any(member.phase is Phase.FAILED for member in fleet.members.values())
         return 1 if args.until_done and failed else 0
+
+
+def _approvals(host: Host, settings: Settings, roles: Roles, desk: FleetDesk) -> ApprovalDesk:
+    """Return what answers for approvals; most supervisors are never asked."""
+    from supervisor.approvals.desk import ApprovalDesk
+    from supervisor.approvals.service import ApprovalService
+    from supervisor.approvals.store import ApprovalStore
+
+    options = host.options
+    store = ApprovalStore(options.state_directory, options.audit_directory, host.record, wait_s=_APPROVALS_WAIT_S)
+    return ApprovalDesk(ApprovalService(store, settings, roles, tells=False), desk.end_approved_by)
 
 
 def _compile(
@@ -170,13 +186,14 @@ def _providers(settings: Settings, plans: Sequence[Plan], view: Lines | LiveTabl
     return asked
 
 
-def _turns(args: argparse.Namespace, fleet: Fleet, view: Lines | LiveTable) -> None:
+def _turns(args: argparse.Namespace, fleet: Fleet, view: Lines | LiveTable, desk: FleetDesk) -> None:
     view.begin(fleet)
     fleet.start()
     rested = False
     while not (fleet.at_rest and (fleet.stopping or args.until_done)):
         fleet.turn(view.next_ns())
         view.turn(fleet)
+        desk.turn()
         if fleet.at_rest and not (rested or fleet.stopping or args.until_done):
             view.rests()
         rested = fleet.at_rest
@@ -201,25 +218,6 @@ def _own_directory(cwd: str) -> str:
             hint="name a place for the state that is yours alone: --state-dir DIR",
         )
     return path
-
-
-@contextlib.contextmanager
-def _only_one(state: str) -> Iterator[None]:
-    """Hold the state directory's lock; raises ConfigError where a supervisor holds it."""
-    with needed_for_records():
-        os.makedirs(state, mode=0o700, exist_ok=True)
-        held = os.open(os.path.join(state, _LOCK), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(
-                f"a supervisor runs already with its state in {visible(state)}",
-                hint="look at it with airssys status, end it with airssys down, or name another --state-dir",
-            ) from None
-        yield
-    finally:
-        os.close(held)
 
 
 def _unlink(path: str) -> None:
@@ -270,15 +268,22 @@ def _grant(
         ],
     )
     granted_to_all: list[GrantedComponent] = []
+    waiting: list[AwaitingApprovalError] = []
     for manifest, target in zip(manifests, targets, strict=True):
         name = manifest.component.name
         tmp = make_data_directory(os.path.join(host.tmp_directory, name), host.options.run_as)
         of_one = _run_arguments(args, target.path, own[name], secrets[name])
-        granted = granted_component(of_one, host, settings, tmp, brokered=True, installed=target.installed)
+        try:
+            granted = granted_component(of_one, host, settings, tmp, brokered=True, installed=target.installed)
+        except AwaitingApprovalError as error:  # the others are asked for, too
+            waiting.append(error)
+            continue
         if granted is None:
             return None
         require_text(granted.request)
         granted_to_all.append(granted)
+    if waiting:
+        raise several(waiting)
     return granted_to_all
 
 

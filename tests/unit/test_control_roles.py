@@ -50,6 +50,23 @@ def test_roles_follow_from_user_and_groups() -> None:
     ]
 
 
+def test_who_has_a_vote() -> None:
+    """Those who are named, by user or group; our own user where nobody is; never root, and no admin for being one."""
+
+    def voters(roles: Roles) -> list[bool]:
+        peers: list[tuple[int, tuple[int, ...]]] = [(0, ()), (1000, ()), (1001, ()), (1002, (50,)), (1003, ())]
+        return [roles.has_vote(Peer(1, uid, frozenset(groups))) for uid, groups in peers]
+
+    assert voters(Roles(1000, {}, {})) == [False, True, False, False, False]
+    assert voters(Roles(0, {}, {})) == [False] * 5
+    assert voters(Roles(1000, {}, {}, frozenset({1001}), frozenset({50}))) == [False, False, True, True, False]
+    assert voters(Roles(1000, {1003: Role.ADMIN}, {}, frozenset({0, 1001}))) == [False, False, True, False, False]
+    user = pwd.getpwuid(65534)
+    named = read_roles(Control(approvers=(user.pw_name,)), 1000)
+    assert named.approving_users == {user.pw_uid}
+    assert named.role_of(Peer(1, user.pw_uid, frozenset())) is Role.VIEWER
+
+
 def test_names_are_found_or_refused() -> None:
     """Users and groups are looked up when the supervisor starts; one that isn't there is told, not passed over."""
     user, group = pwd.getpwuid(65534), grp.getgrall()[0]

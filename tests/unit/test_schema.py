@@ -81,9 +81,15 @@ revoked = false
 local = "/srv/components/*"
 [[trust.sources]]
 oci = "registry.example.com/x/*"
+[approvals]
+notify = "/usr/local/bin/tell"
 [[approvals.rules]]
 when = ["network.connect"]
 approvers = 2
+broad = true
+over = { memory = "1MB", storage = "1MB", message_rate = "1/s", network_bandwidth = "1MB/s", cpu_time = "1ms/s" }
+review = "1h"
+expires = "7d"
 [roles.r]
 permissions = ["filesystem.read:/a"]
 [components."tool@a"]

@@ -50,9 +50,15 @@ max_size = "5GB"
 [[trust.sources]]
 git = "https://git.example.com/plugins/*"
 branch = "main"
+[approvals]
+notify = "/usr/local/bin/tell"
 [[approvals.rules]]
 when = ["network.connect", "custom.x.*"]
 approvers = 2
+broad = true
+over = { memory = "1GB" }
+review = "24h"
+expires = "3d"
 [[acl]]
 effect = "deny"
 who = "*"
@@ -86,9 +92,12 @@ def test_every_section_is_read() -> None:
     assert settings.control.operators == ("alice", "@ops")
     assert settings.audit.keep_ns == 90 * 86400 * 10**9
     assert settings.trust_sources[0].name == "git https://git.example.com/plugins/* branch main"
-    assert settings.approval_rules[0].approvers == 2
+    rule = settings.approval_rules[0]
+    assert (rule.approvers, rule.broad, rule.over.memory_bytes, rule.source) == (2, True, 10**9, "0.toml:23")
+    assert (rule.review_ns, rule.expires_ns) == (86_400 * 10**9, 3 * 86_400 * 10**9)
+    assert settings.approval_notify == "/usr/local/bin/tell"
     (entry,) = settings.acl
-    assert entry.rule == 'acl deny * filesystem.read "/srv/pii/**" (0.toml:27)'
+    assert entry.rule == 'acl deny * filesystem.read "/srv/pii/**" (0.toml:33)'
     assert [(role.name, role.inherits) for role in settings.roles] == [("base", ()), ("reporter", ("base",))]
     component = settings.component("log-summary", "acme")
     assert dict(component.parameters) == {"logs": "/var/log/acme", "depth": 3}
@@ -98,8 +107,6 @@ def test_every_section_is_read() -> None:
     ]
     assert (component.enabled, component.run_as, component.lift_guarded) == (False, "acme", ("/proc/cpuinfo",))
     assert settings_not_enforced(settings) == (
-        "control.approvers",
-        "approvals.rules",
         'components."log-summary".enabled',
         'components."log-summary@acme".version',
         'components."log-summary@acme".run_as',
@@ -170,6 +177,13 @@ def test_a_lowered_maximum_lowers_the_default() -> None:
         ('[components.a]\nlift_guarded = ["/etc/x"]', 3, "components.a.lift_guarded[0]", "beneath /proc"),
         ('[components.a]\nsecrets = { T = { file = "x" } }', 3, "components.a.secrets.T.file", "an absolute path"),
         ("[components.a]\nsecrets = { T = {} }", 3, "components.a.secrets.T", "credential and file"),
+        (
+            '[[approvals.rules]]\nwhen = ["*"]\nreview = "2d"\nexpires = "1d"',
+            5,
+            "approvals.rules[0].expires",
+            "more than",
+        ),
+        ('[approvals]\nnotify = "tell"', 3, "approvals.notify", "absolute"),
         ("[[approvals.rules]]\nwhen = []", 3, "approvals.rules[0].when", "need approval"),
         ("[quta.maxima]\n", 2, "quta", '"quota"'),
     ],

@@ -21,11 +21,11 @@ from pathlib import Path
 import psutil
 import pytest
 import wasmtime
+from as_another import as_another_user
 
 from ipc.channel import Channel
 from supervisor.cli import down as _down  # noqa: F401 # loaded before a fork that can't read it any more
 from supervisor.cli import status as _status  # noqa: F401 # likewise
-from supervisor.cli.main import main
 from supervisor.control_messages import ANSWERS, Done, GetStatus, NotDone
 
 GUESTS = Path(__file__).resolve().parents[1] / "guests"
@@ -315,7 +315,7 @@ def test_another_user_may_what_the_settings_say(
         fleet.until("waiting: running")
 
         def as_another(*arguments: str) -> tuple[int, str]:
-            return _as_another(UNPRIVILEGED, airssys.state / "control.sock", arguments)
+            return as_another_user(UNPRIVILEGED, airssys.state / "control.sock", arguments)
 
         looked, said = as_another("status", "--json")
         assert looked == status, said
@@ -333,33 +333,6 @@ def test_another_user_may_what_the_settings_say(
     assert all((r["actor"], r["code"], r["decision"]) == ("uid 65534", "A3009", "denied") for r in refused)
     used = [r["actor"] for r in records if r["event"] == "control_used" and r["action"] == "control.shut_down"]
     assert used == ["uid 0" if down else "uid 65534"]
-
-
-def _as_another(uid: int, control_socket: Path, arguments: Sequence[str]) -> tuple[int, str]:
-    """Be the command line as another user, who may not be able to read this Python: in a fork that has it loaded."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        code = 70
-        try:
-            for descriptor in (1, 2):
-                os.dup2(writer, descriptor)
-            sys.stdout = os.fdopen(1, "w")
-            sys.stderr = os.fdopen(2, "w")
-            os.setgroups([])
-            os.setresgid(uid, uid, uid)
-            os.setresuid(uid, uid, uid)
-            os.chdir("/")
-            os.environ["AIRSSYS_SOCKET"] = str(control_socket)
-            code = main(list(arguments))
-            sys.stdout.flush()
-            sys.stderr.flush()
-        finally:
-            os._exit(code)
-    os.close(writer)
-    with os.fdopen(reader) as said:
-        text = said.read()
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), text
 
 
 # ---- who misbehaves on the socket

@@ -1,0 +1,231 @@
+"""A start that takes an approval: what it is about, whether there is one, and asking for it where there isn't."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+
+from ipc.audit.event import AuditEvent
+from ipc.errors import ConfigError
+from ipc.policy.capability import Grant
+from ipc.struct import Struct, replace
+from supervisor.approvals.errors import AwaitingApprovalError, NotApprovedError
+from supervisor.approvals.events import approval_of
+from supervisor.approvals.ledger import Ledger
+from supervisor.approvals.machine import Refusal, State
+from supervisor.approvals.request import Ask, Facts, Filed, Rejected, Request, Revoked, Told, Used
+from supervisor.approvals.review import DIGEST_SHOWN, document_of, last_approved
+from supervisor.approvals.rules import Needed
+from supervisor.approvals.store import ApprovalStore
+from supervisor.approvals.subject import Subject, named, named_value, placed
+from supervisor.manifest import BoundManifest
+from supervisor.manifest import Request as AskedFor
+from supervisor.manifest_asks import Danger, describe_ask
+from supervisor.packages.contents import MANIFEST_FILE, Contents
+from supervisor.packages.directory import read_directory
+from supervisor.settings import Settings
+from supervisor.terminal import visible
+from supervisor.toml_source import read_toml_bytes
+from supervisor.trust.level import TrustLevel
+from supervisor.units import counted
+
+MANIFEST_MAX_BYTES = 256 * 1024
+"""A manifest that is longer is nothing that anybody reviews."""
+
+
+class Approved(Struct, frozen=True):
+    """What is granted, by which approval, and for which program's bytes."""
+
+    grants: tuple[Grant, ...]
+    approval: str
+    wasm_sha256: str
+
+
+class Question(Struct, frozen=True):
+    """What a start asks: about what, which approval that takes, and what a reviewer is told of it."""
+
+    subject: Subject
+    needed: Needed
+    facts: Facts
+
+
+def question_of(
+    bound: BoundManifest,
+    granted: Sequence[Grant],
+    needed: Needed,
+    trust: TrustLevel = "unknown",
+    instance: str = "",
+    contents: Contents | None = None,
+) -> Question:
+    """Return the question; raises ConfigError for a directory that is no package, or that changes under our eyes.
+
+    `contents` are what an installed package holds, verified when it was opened; None for a directory.
+    """
+    manifest = bound.manifest
+    if contents is None:
+        contents = read_directory(manifest.directory)
+    program, text = contents.file(os.path.normpath(manifest.component.wasm)), contents.file(MANIFEST_FILE)
+    if program is None:
+        raise ConfigError(f"{visible(manifest.wasm_path)}: the program is no file of its package")
+    path = os.path.join(manifest.directory, MANIFEST_FILE)
+    data = read_toml_bytes(path, path)
+    if len(data) > MANIFEST_MAX_BYTES:
+        raise ConfigError(f"{visible(path)}: more than {MANIFEST_MAX_BYTES >> 10} KiB, and nobody reviews that")
+    if text is None or {text.sha256, hashlib.sha256(data).hexdigest()} != {manifest.digest}:
+        raise ConfigError(f"{visible(path)}: it changed while it was read", hint="try again")
+    own = bound.variables
+    asked = named(granted, own.tmp, own.data)
+    facts = Facts(
+        version=manifest.component.version,
+        directory=own.component,
+        manifest=data.decode("utf-8", "replace"),
+        wasm_sha256=program.sha256,
+        parameters=tuple((name, named_value(value, own.tmp, own.data)) for name, value in bound.parameters),
+        asks=_words(bound, granted, asked),
+        rules=needed.rules,
+        trust=trust,
+    )
+    return Question(Subject(manifest.component.name, instance, contents.digest, asked), needed, facts)
+
+
+def _words(bound: BoundManifest, granted: Sequence[Grant], asked: Sequence[Grant]) -> tuple[Ask, ...]:
+    """Return what would be granted in words, the most dangerous first; `resource` is the pattern by its names.
+
+    `granted` is what `asked` calls by their names. `--grant FILE` may have put another pattern in a manifest's place:
+    that is judged as it is.
+    """
+    written = {(each.action, each.pattern_text): request for request, each in _pairs(bound)}
+    found: list[tuple[Danger, Ask]] = []
+    for grant, called in zip(granted, asked, strict=True):
+        request = written.get((grant.action, grant.pattern_text)) or _as_request(grant)
+        ask = describe_ask(request, grant, bound)
+        told = Ask(
+            ask.danger.word,
+            grant.action,
+            called.pattern_text,
+            _by_name(ask.sentence, bound),
+            grant.required,
+            ask.rationale,
+        )
+        found.append((ask.danger, told))
+    return tuple(ask for _, ask in sorted(found, key=lambda pair: (-pair[0], pair[1].action, pair[1].resource)))
+
+
+def _pairs(bound: BoundManifest) -> Iterator[tuple[AskedFor, Grant]]:
+    return zip(bound.manifest.requests(), bound.grants, strict=True)
+
+
+def _as_request(grant: Grant) -> AskedFor:
+    return AskedFor(grant.action, grant.pattern_text, grant.required, "", 0, grant.methods, grant.metadata)
+
+
+def _by_name(sentence: str, bound: BoundManifest) -> str:
+    """Return a sentence with the directories of this start by the names that they have at each."""
+    own = bound.variables
+    return sentence.replace(f"{own.tmp}/", "${tmp}/").replace(f"{own.data}/", "${data}/")
+
+
+def decide_by_approval(
+    store: ApprovalStore, question: Question, settings: Settings, where: str, uid: int, tmp: str, data: str
+) -> Approved:
+    """Return what is approved; raises AwaitingApprovalError where it isn't: then it has been asked for.
+
+    `where` is what has to be added to a command so that it finds this store; `uid` is who starts it; `tmp` and `data`
+    are the directories of this start.
+    """
+    with store.open() as ledger:
+        found = ledger.of_subject(question.subject.key)
+        request = None if found is None else ledger.settled(found)
+        if request is not None and _is_enough(request, question.needed):
+            return _use(ledger, request, question, uid, tmp, data)
+        if request is not None:
+            _refuse_what_was_refused(request, where)
+        if request is None or request.state not in (State.REQUESTED, State.PENDING):
+            request = ledger.file(_filed(question, uid, ledger.now_s))
+        document = document_of(request, last_approved(ledger.answered(question.subject.identity), request), settings)
+    if request.state is State.REQUESTED:
+        request = tell(store, request, document, settings)
+    raise awaiting(request, where)
+
+
+def _is_enough(request: Request, needed: Needed) -> bool:
+    """Whether it is approved, by as many people as today's rules take."""
+    return request.state is State.APPROVED and request.votes_for(needed.approvers) >= needed.approvers
+
+
+def _filed(question: Question, uid: int, now_s: int) -> Filed:
+    needed = question.needed
+    return Filed(now_s, uid, question.subject, needed.approvers, needed.review_s, needed.expires_s, question.facts)
+
+
+def _use(ledger: Ledger, request: Request, question: Question, uid: int, tmp: str, data: str) -> Approved:
+    # Only what changes something is kept: of a start that relies on it the start's own records tell.
+    if request.once:
+        used = ledger.take(request, Used(ledger.now_s, uid))
+        if isinstance(used, Refusal):
+            raise ConfigError(f"approval {request.number}: {used.reason}", hint="start it again")
+    approval = approval_of(request.number)
+    grants = placed(request.granted, tmp, data)
+    return Approved(
+        tuple(replace(grant, source=f"{approval} ({grant.source})") for grant in grants),
+        approval,
+        question.facts.wasm_sha256,
+    )
+
+
+def tell(store: ApprovalStore, request: Request, document: dict[str, object], settings: Settings) -> Request:
+    """Have the reviewers told, and put on record that they were, or why not; returns the request after it.
+
+    The lock isn't held meanwhile: whoever is told may answer at once.
+    """
+    trouble = ""
+    if settings.approval_notify is not None:
+        # Only here: starting a program imports what most starts have no use for.
+        from supervisor.approvals.notify import tell_reviewers
+
+        trouble = tell_reviewers(settings.approval_notify, document)
+    with store.open() as ledger:
+        current = ledger.request(request.number)
+        if current is None or current.state is not State.REQUESTED:
+            return current or request
+        told = ledger.take(current, Told(ledger.now_s, trouble))
+        return current if isinstance(told, Refusal) else told
+
+
+def awaiting(request: Request, where: str) -> AwaitingApprovalError:
+    """Return what is said of a request that waits."""
+    missing = request.needs - request.counting
+    needs = f"needs {counted(request.needs, 'approver')}" + (f", {missing} more" if request.counting else "")
+    return AwaitingApprovalError(
+        request,
+        f"{request.subject.identity}: awaiting approval: request {request.number} ({needs})",
+        f"look at it: airssys approvals show {request.number}{where}",
+    )
+
+
+def _refuse_what_was_refused(request: Request, where: str) -> None:
+    """Raise NotApprovedError for what somebody has said no to: it isn't asked again by itself."""
+    ending = request.ending
+    if isinstance(ending, Rejected | Revoked):
+        why = f": {ending.reason}" if ending.reason else ""
+        raise NotApprovedError(
+            request,
+            f"{request.subject.identity}: request {request.number} was {request.state} by uid {ending.uid}{why}",
+            f"to ask again: airssys approvals request {request.number}{where}",
+        )
+
+
+def refusal_event(error: AwaitingApprovalError, actor: str) -> AuditEvent:
+    """Return the record of a start that was refused for want of an approval."""
+    subject = error.request.subject
+    return AuditEvent(
+        "run_refused",
+        component=subject.component,
+        instance=subject.instance,
+        decision="denied",
+        reason=f"request {error.request.number} is {error.request.state}",
+        approval=approval_of(error.request.number),
+        actor=actor,
+        detail={"package": subject.package[:DIGEST_SHOWN]},
+    )

@@ -1,0 +1,82 @@
+"""Approvals on the control socket: what is answered there, and which components are ended for what was taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ipc import memory_file
+from ipc.errors import AuditError, ConfigError
+from supervisor.approvals.events import approval_of
+from supervisor.approvals.service import (
+    NARROW_MAX_BYTES,
+    ApprovalService,
+    Document,
+    RefusedError,
+    UnknownRequestError,
+    encoded,
+)
+from supervisor.approvals.store import BusyError
+from supervisor.control import Client
+from supervisor.control_messages import ApprovalDocument, DecideApproval, ReadApprovals
+
+
+class ApprovalDesk:
+    """Answers for the approvals of a supervisor's own state; `end` ends what was started by one, and names it."""
+
+    def __init__(self, service: ApprovalService, end: Callable[[str], Sequence[str]]) -> None:
+        """Answer by a service whose store waits for nobody."""
+        self._service = service
+        self._end = end
+        self._ending: list[tuple[Client, Document, tuple[str, ...]]] = []
+
+    def answer(self, request: ReadApprovals | DecideApproval, descriptors: Sequence[int], client: Client) -> None:
+        """Answer now: each step is on record, durable, and taken when the answer goes out."""
+        try:
+            match request:
+                case ReadApprovals(number=0):
+                    document = self._service.listed(request.closed)
+                case ReadApprovals():
+                    document = self._service.shown(request.number)
+                case DecideApproval():
+                    document = self._service.decide(client.peer, request, _narrow(descriptors))
+        except ConfigError as error:
+            kinds = {RefusedError: "refused", UnknownRequestError: "unknown", BusyError: "busy"}
+            client.not_done(kinds.get(type(error), "invalid"), error.message, error.hint or "")
+            return
+        except AuditError as error:
+            client.not_done("unavailable", f"no audit record, no action: {error}", "airssys audit verify")
+            return
+        revoked = isinstance(request, DecideApproval) and document.get("state") == "revoked"
+        names = tuple(self._end(approval_of(request.number))) if revoked else ()
+        if names:
+            # It is revoked, on record, already; the answer is that nothing runs by it any more.
+            self._ending.append((client, document, names))
+        else:
+            self._tell(client, document, ())
+
+    def turn(self, has_ended: Callable[[str], bool]) -> None:
+        """Tell those who have revoked something that nothing runs by it any more, where that is so."""
+        waiting, self._ending = self._ending, []
+        for client, document, names in waiting:
+            if all(map(has_ended, names)):
+                self._tell(client, document, names)
+            else:
+                self._ending.append((client, document, names))
+
+    def forget(self, client: Client) -> None:
+        """Nobody waits for an answer any more; what was to end does all the same."""
+        self._ending = [each for each in self._ending if each[0] is not client]
+
+    def _tell(self, client: Client, document: Document, ended: tuple[str, ...]) -> None:
+        client.part(ApprovalDocument(ended), (memory_file.from_bytes("approvals", encoded(document)),))
+        client.done()
+
+
+def _narrow(descriptors: Sequence[int]) -> bytes:
+    """Return the file to narrow to, b"" where there is none; raises ConfigError for what can't be read safely."""
+    if not descriptors:
+        return b""
+    try:
+        return memory_file.read_sealed(descriptors[0], NARROW_MAX_BYTES)
+    except ValueError as error:
+        raise ConfigError(f"the file to narrow to {error}") from None

@@ -1,0 +1,346 @@
+"""The steps that are kept, open under their lock: found, verified, repaired, taken."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from ipc.audit.event import AuditEvent
+from ipc.errors import ConfigError, LocalProtocolError
+from ipc.struct import to_builtins
+from supervisor.approvals import chain
+from supervisor.approvals.chain import GENESIS, DamagedError, Row, make_row, replay
+from supervisor.approvals.events import event_of
+from supervisor.approvals.machine import FINAL, Refusal, State
+from supervisor.approvals.request import (
+    Filed,
+    Request,
+    Step,
+    Superseded,
+    Withdrawn,
+    due_step,
+    file_request,
+    latest_approved,
+    take,
+)
+
+REQUESTS_MAX: Final = 10_000
+CLOSED_KEPT: Final = 5_000
+"""How many that are closed stay, when there are too many."""
+OPEN_OF_ONE_MAX: Final = 50
+"""How many open requests one person may have."""
+MARK_EVERY_S: Final = 60
+"""How much of the clock's going forward may be forgotten."""
+_COLUMNS: Final = "seq, request, kind, identity, subject, body, prev, sum"
+_SELECT: Final = f"SELECT {_COLUMNS} FROM steps"  # noqa: S608 - the columns are ours
+_INSERT: Final = f"INSERT INTO steps ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - likewise
+_EVER_VOTED: Final = "WHERE request IN (SELECT request FROM steps WHERE identity = ? AND kind = 'voted')"
+_NOT_ENDED: Final = "WHERE request NOT IN (SELECT request FROM steps WHERE kind IN (SELECT value FROM json_each(?)))"
+_PUT: Final = "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+
+
+class TooManyError(ConfigError):
+    """No more requests are taken."""
+
+    exit_code = 77  # EX_NOPERM
+
+
+class Ledger:
+    """Valid only while its store holds it open. `now_s` never goes back, whatever the clock does."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        head_path: str,
+        record: Callable[[AuditEvent], None],
+        was_recorded: Callable[[str], bool],
+        clock_s: int,
+    ) -> None:
+        """Look at an open file; `verify` and `repair` come first."""
+        self._connection = connection
+        self._head_path = head_path
+        self._record = record
+        self._was_recorded = was_recorded
+        self._clock_s = clock_s
+        self._seq, self._sum = 0, GENESIS
+        self.now_s = clock_s
+
+    @property
+    def behind_s(self) -> int:
+        """Return by how much the clock is behind what was seen of it: the time stands still for so long."""
+        return self.now_s - self._clock_s
+
+    # -- opening -------------------------------------------------------------------------------------------------------
+
+    def verify(self) -> None:
+        """Check the whole chain, and the head beside it; raises DamagedError."""
+        rows = self._rows("")
+        origin = self._read_origin()
+        chain.verify_rows(rows, origin)
+        if rows:
+            self._seq, self._sum = rows[-1].seq, rows[-1].sum
+        elif origin[0]:
+            raise DamagedError("all steps are gone")
+        self._verify_head(rows, origin)
+        mark_s = self._read_mark()
+        if rows and not mark_s:
+            raise DamagedError("the latest time that was seen is gone")
+        self.now_s = max(self._clock_s, mark_s)
+        if self.now_s - mark_s >= MARK_EVERY_S:
+            self._put("mark", _checked(str(self.now_s)))
+
+    def _verify_head(self, rows: Sequence[Row], origin: tuple[int, str]) -> None:
+        try:
+            with open(self._head_path, encoding="ascii") as file:
+                seq_text, _, digest = file.read(200).strip().partition(":")
+                head = (int(seq_text), digest)
+        except FileNotFoundError:
+            head = (0, GENESIS)
+        except ValueError:
+            raise DamagedError("the head beside them can't be read") from None
+        # A crash leaves the head one step behind at most, or at what was there before old ones were dropped.
+        allowed = [(self._seq, self._sum)]
+        if rows:
+            allowed.append((rows[-1].seq - 1, rows[-1].prev))
+        if origin[0]:
+            allowed.append(origin)
+        if head not in allowed:
+            raise DamagedError(f"step {head[0]} was the last, and isn't there or is another one")
+        if head != (self._seq, self._sum):
+            self._write_head()
+
+    def repair(self) -> None:
+        """Finish, or take back, what a crash interrupted."""
+        text = self._get("intent")
+        if text is None:
+            return
+        try:
+            values = json.loads(text)
+            row = Row(**values)
+        except (ValueError, TypeError):
+            raise DamagedError("what was about to happen can't be read") from None
+        if not row.intact or (row.seq, row.prev) != (self._seq + 1, self._sum):
+            raise DamagedError("what was about to happen doesn't follow what had happened")
+        recorded = self._was_recorded(row.sum)
+        if not recorded and row.kind in chain.GIVING:
+            self._connection.execute("DELETE FROM meta WHERE name = 'intent'")
+            return
+        rows = [*self._rows("WHERE request = ?", row.request), row]
+        if not recorded:
+            self._record(event_of(row, replay(rows), chain.read_step(row)))
+        self._commit(row)
+
+    # -- finding -------------------------------------------------------------------------------------------------------
+
+    def requests(self) -> list[Request]:
+        """Return all of them, the oldest first."""
+        return self._replayed(self._rows("ORDER BY request, seq", sort=False))
+
+    def request(self, number: int) -> Request | None:
+        """Return the one with this number."""
+        rows = self._rows("WHERE request = ?", number)
+        return replay(rows) if rows else None
+
+    def of_subject(self, key: str) -> Request | None:
+        """Return the newest request for exactly this."""
+        found = self._connection.execute(
+            "SELECT MAX(request) FROM steps WHERE subject = ? AND kind = 'filed'", (key,)
+        ).fetchone()[0]
+        return None if found is None else self.request(found)
+
+    def approved(self, identity: str) -> Request | None:
+        """Return what counts for a component: the one that was approved last, if it still is."""
+        return latest_approved(self.answered(identity))
+
+    def current(self) -> list[Request]:
+        """Return those that nothing has ended: what waits, and what is approved."""
+        rows = self._rows(f"{_NOT_ENDED} ORDER BY request, seq", json.dumps(chain.ENDING), sort=False)
+        return self._replayed(rows)
+
+    def answered(self, identity: str) -> list[Request]:
+        """Return the requests of a component that anybody has said yes to."""
+        return self._replayed(self._rows(f"{_EVER_VOTED} ORDER BY request, seq", identity, sort=False))
+
+    def _replayed(self, rows: Sequence[Row]) -> list[Request]:
+        return [replay(list(group)) for _, group in itertools.groupby(rows, key=lambda row: row.request)]
+
+    # -- taking steps --------------------------------------------------------------------------------------------------
+
+    def settle(self) -> list[Request]:
+        """Take the steps that time alone makes due, and return what is current then."""
+        found = self._superseded([self._settled(request) for request in self.current()])
+        return [request for request in found if request.state not in FINAL]
+
+    def settled(self, request: Request) -> Request:
+        """Return a request once what is due for it and for its component was done."""
+        found = self._settled(request)
+        if found.state is State.APPROVED:
+            others = [self._settled(each) for each in self.answered(found.subject.identity)]
+            found = next((each for each in self._superseded(others) if each.number == found.number), found)
+        return found
+
+    def _settled(self, request: Request) -> Request:
+        step = due_step(request, self.now_s)
+        taken = request if step is None else self.take(request, step)
+        return request if isinstance(taken, Refusal) else taken
+
+    def _superseded(self, requests: list[Request]) -> list[Request]:
+        """Of each component one approval counts: that of the last; a crash may have left two."""
+        of_each: dict[str, list[Request]] = {}
+        for request in requests:
+            of_each.setdefault(request.subject.identity, []).append(request)
+        latest = {identity: latest_approved(each) for identity, each in of_each.items()}
+        settled = []
+        for request in requests:
+            current = latest[request.subject.identity]
+            if current is not None and request.state is State.APPROVED and request.number != current.number:
+                taken = self.take(request, Superseded(self.now_s, current.number))
+                settled.append(request if isinstance(taken, Refusal) else taken)
+            else:
+                settled.append(request)
+        return settled
+
+    def file(self, filed: Filed) -> Request:
+        """Add a request; what the same person had asked for this component before is withdrawn.
+
+        Raises TooManyError where there are too many.
+        """
+        waiting = [
+            each for each in map(self._settled, self.current()) if each.state in (State.REQUESTED, State.PENDING)
+        ]
+        own = [each for each in waiting if each.filed.uid == filed.uid]
+        replaced = [each for each in own if each.subject.identity == filed.subject.identity]
+        if len(own) - len(replaced) >= OPEN_OF_ONE_MAX:
+            raise TooManyError(
+                f"uid {filed.uid} has {len(own)} open requests, and no more are taken",
+                hint="have some of them answered: airssys approvals list",
+            )
+        if self._count("SELECT COUNT(*) FROM steps WHERE kind = 'filed'") >= REQUESTS_MAX:
+            self._drop_old(self.requests())
+        number = 1 + self._count("SELECT MAX(request) FROM steps")
+        request = file_request(number, filed)
+        row = make_row(self._seq + 1, self._sum, number, filed, filed.subject.identity, filed.subject.key)
+        self._carry_out(row, request, filed)
+        for each in replaced:
+            self.take(each, Withdrawn(self.now_s, filed.uid, number))
+        return request
+
+    def take(self, request: Request, step: Step) -> Request | Refusal:
+        """Take a step: on record first, durable; returns the request after it, or why it isn't taken.
+
+        Raises LocalProtocolError for a request that isn't as it is kept: what was read before another step was taken.
+        """
+        if self.request(request.number) != request:
+            raise LocalProtocolError(f"request {request.number} has changed since it was read")
+        after = take(request, step)
+        if isinstance(after, Refusal):
+            return after
+        subject = request.subject
+        row = make_row(self._seq + 1, self._sum, request.number, step, subject.identity, subject.key)
+        self._carry_out(row, after, step)
+        return after
+
+    def _carry_out(self, row: Row, after: Request, step: Step | Filed) -> None:
+        self._put("intent", json.dumps(to_builtins(row)))
+        # Where this fails, nobody knows for certain what is in the log: whoever opens them next looks (`repair`).
+        self._record(event_of(row, after, step))
+        self._commit(row)
+
+    def _commit(self, row: Row) -> None:
+        with self._transaction():
+            self._connection.execute(_INSERT, _values(row))
+            self._connection.execute("DELETE FROM meta WHERE name = 'intent'")
+            self._connection.execute(_PUT, ("mark", _checked(str(self.now_s))))
+        self._seq, self._sum = row.seq, row.sum
+        self._write_head()
+
+    def _drop_old(self, requests: Sequence[Request]) -> None:
+        """Make room: the oldest that are closed go, and those that stay are chained anew, behind a record of it."""
+        closed = [each.number for each in requests if each.state in FINAL]
+        gone = set(closed[: max(0, len(closed) - CLOSED_KEPT)])
+        if not gone:
+            raise TooManyError(
+                f"there are {len(requests)} requests, and no more are taken",
+                hint="have some of them answered: airssys approvals list",
+            )
+        detail: dict[str, object] = {"requests": len(gone), "head": f"{self._seq}:{self._sum}"}
+        self._record(
+            AuditEvent("approvals_dropped", reason="older than what is kept of closed requests", detail=detail)
+        )
+        kept = [row for row in self._rows("") if row.request not in gone]
+        origin = f"{self._seq}:{self._sum}"
+        with self._transaction():
+            self._connection.execute("DELETE FROM steps")
+            self._connection.execute(_PUT, ("origin", _checked(origin)))
+            for old in kept:
+                step = chain.read_step(old)
+                row = make_row(self._seq + 1, self._sum, old.request, step, old.identity, old.subject)
+                self._connection.execute(_INSERT, _values(row))
+                self._seq, self._sum = row.seq, row.sum
+        self._write_head()
+
+    # -- the file ------------------------------------------------------------------------------------------------------
+
+    def _rows(self, where: str, *values: object, sort: bool = True) -> list[Row]:
+        order = " ORDER BY seq" if sort else ""
+        return [Row(*found) for found in self._connection.execute(f"{_SELECT} {where}{order}", values)]
+
+    def _count(self, query: str) -> int:
+        return int(self._connection.execute(query).fetchone()[0] or 0)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+    def _get(self, name: str) -> str | None:
+        found = self._connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        return None if found is None else str(found[0])
+
+    def _put(self, name: str, value: str) -> None:
+        self._connection.execute(_PUT, (name, value))
+
+    def _read_origin(self) -> tuple[int, str]:
+        """Return what stood before the first row that is kept."""
+        text = _unchecked(self._get("origin"))
+        seq, _, digest = text.partition(":")
+        return (int(seq), digest) if text else (0, GENESIS)
+
+    def _read_mark(self) -> int:
+        """Return the latest time that was seen."""
+        return int(_unchecked(self._get("mark")) or 0)
+
+    def _write_head(self) -> None:
+        new = f"{self._head_path}.new"
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(f"{self._seq}:{self._sum}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(new, self._head_path)
+
+
+def _values(row: Row) -> tuple[object, ...]:
+    return (row.seq, row.request, row.kind, row.identity, row.subject, row.body, row.prev, row.sum)
+
+
+def _checked(text: str) -> str:
+    return f"{text} {chain.hash_text(text)}"
+
+
+def _unchecked(stored: str | None) -> str:
+    """Return what was stored with its checksum, "" for nothing; raises DamagedError where it was edited."""
+    text = (stored or "").rpartition(" ")[0]
+    if stored is not None and stored != _checked(text):
+        raise DamagedError("a note beside the steps isn't what was written")
+    return text

@@ -1,0 +1,40 @@
+"""`[approvals]` of airssys.toml: which starts take how many people, and who is told. Pure."""
+
+from __future__ import annotations
+
+from supervisor import units
+from supervisor.manifest import checks
+from supervisor.manifest.parse import read_quota
+from supervisor.settings import ApprovalRule
+from supervisor.toml_reader import Check, Section
+
+APPROVERS_MAX = 100
+
+
+def read_approvals(section: Section, check_family: Check) -> tuple[tuple[ApprovalRule, ...], str | None]:
+    """Return the rules, and the program that tells the reviewers; what is wrong is noted in the document."""
+    rules = tuple(_rule(each, check_family) for each in section.array_of_sections("rules"))
+    notify = section.optional_text("notify", checks.check_absolute_path)
+    section.finish()
+    return rules, notify or None
+
+
+def _rule(section: Section, check_family: Check) -> ApprovalRule:
+    when = section.texts("when", check_family, needed="the actions that need approval")
+    over = read_quota(section.section("over"))
+    review_ns = section.quantity("review", units.parse_duration_ns) or 0
+    expires_ns = section.quantity("expires", units.parse_duration_ns)
+    if expires_ns is not None and expires_ns <= max(review_ns, 10**9):
+        least = "more than the review" if review_ns else "more than a second"
+        section.problem("expires", least, units.format_duration(expires_ns))
+    rule = ApprovalRule(
+        when=when,
+        approvers=section.integer("approvers", minimum=1, maximum=APPROVERS_MAX) or 1,
+        broad=section.boolean("broad", default=False),
+        over=over,
+        review_ns=review_ns,
+        expires_ns=expires_ns,
+        source=str(section.document.source.origin((*section.path, "when"))),
+    )
+    section.finish()
+    return rule

@@ -1,0 +1,311 @@
+"""One request as a value, and the steps that change it: each is checked, and then is one event of the table. Pure.
+
+A request is nothing but what its steps made of it: what is kept are the steps, and reading them is taking them again.
+Times are UTC in seconds, and never smaller than those of an earlier step (`supervisor.approvals.ledger` sees to it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from ipc.policy.capability import Grant
+from ipc.struct import Struct, replace
+from supervisor.approvals.machine import FINAL, Event, Refusal, State, advance
+from supervisor.approvals.narrowing import why_wider
+from supervisor.approvals.subject import Subject, grant_terms, hash_of
+
+ROOT: Final = 0
+REASON_MAX_CHARS: Final = 500
+SEEN_LEAST: Final = 8
+"""How many digits of the digest that was reviewed have to be named."""
+
+
+class Ask(Struct, frozen=True):
+    """One thing that is asked for in words, as it was when it was asked."""
+
+    danger: str
+    action: str
+    resource: str
+    sentence: str
+    required: bool
+    rationale: str
+
+
+class Facts(Struct, frozen=True):
+    """What else a reviewer wants to know, as the supervisor found it when it was asked. Nothing is decided by it."""
+
+    version: str
+    directory: str
+    manifest: str
+    """The text of its Component.toml."""
+    wasm_sha256: str
+    parameters: tuple[tuple[str, str | int | bool], ...]
+    asks: tuple[Ask, ...]
+    rules: tuple[str, ...]
+    trust: str = "unknown"
+
+
+class Filed(Struct, frozen=True):
+    """Somebody asked: the first step of each request."""
+
+    at_s: int
+    uid: int
+    subject: Subject
+    needs: int
+    review_s: int
+    expires_s: int
+    facts: Facts
+
+
+class Told(Struct, frozen=True):
+    """The reviewers were told; `trouble` says why that failed, "" where it didn't or nobody is to be told."""
+
+    at_s: int
+    trouble: str = ""
+
+
+class Voted(Struct, frozen=True):
+    """Somebody said yes to what they had seen (`seen`: how `Request.review` began).
+
+    `granted` is the set that they approve, None for the one there is. `needs` are so many people by today's rules;
+    `lifetime_s` and `once` limit the approval.
+    """
+
+    at_s: int
+    uid: int
+    seen: str
+    needs: int
+    granted: tuple[Grant, ...] | None = None
+    lifetime_s: int | None = None
+    once: bool = False
+    reason: str = ""
+
+
+class Carried(Struct, frozen=True):
+    """The review time is over, and enough people had said yes before."""
+
+    at_s: int
+
+
+class Rejected(Struct, frozen=True):
+    """Somebody said no."""
+
+    at_s: int
+    uid: int
+    reason: str = ""
+
+
+class Lapsed(Struct, frozen=True):
+    """Its time was over."""
+
+    at_s: int
+
+
+class Withdrawn(Struct, frozen=True):
+    """Who asked has asked for something else: request `by`."""
+
+    at_s: int
+    uid: int
+    by: int
+
+
+class Revoked(Struct, frozen=True):
+    """Somebody took it back."""
+
+    at_s: int
+    uid: int
+    reason: str = ""
+
+
+class Superseded(Struct, frozen=True):
+    """Request `by` of the same component was approved."""
+
+    at_s: int
+    by: int
+
+
+class Used(Struct, frozen=True):
+    """A start relies on it."""
+
+    at_s: int
+    uid: int
+
+
+Step = Told | Voted | Carried | Rejected | Lapsed | Withdrawn | Revoked | Superseded | Used
+
+
+class Request(Struct, frozen=True):
+    """Where it stands. `granted` is what a further yes would grant, or what is granted: never more than was asked."""
+
+    number: int
+    filed: Filed
+    state: State
+    granted: tuple[Grant, ...]
+    needs: int
+    latest_s: int
+    votes: tuple[Voted, ...] = ()
+    lifetime_s: int | None = None
+    once: bool = False
+    approved_s: int | None = None
+    ending: Step | None = None
+    """The step by which it got into a final state."""
+
+    @property
+    def subject(self) -> Subject:
+        """Return what it is about."""
+        return self.filed.subject
+
+    @property
+    def opens_s(self) -> int:
+        """Return when it can be approved at the earliest."""
+        return self.filed.at_s + self.filed.review_s
+
+    @property
+    def due_s(self) -> int | None:
+        """Return when it lapses: unanswered, or approved for so long; None for never."""
+        if self.state is not State.APPROVED:
+            return self.filed.at_s + self.filed.expires_s
+        return None if self.lifetime_s is None or self.approved_s is None else self.approved_s + self.lifetime_s
+
+    @property
+    def counting(self) -> int:
+        """Return how many of the votes count."""
+        return self.votes_for(self.needs)
+
+    def votes_for(self, needs: int) -> int:
+        """Return how many votes count where so many people are needed: where others are, that of who asked doesn't."""
+        return sum(1 for vote in self.votes if needs == 1 or vote.uid != self.filed.uid)
+
+    @property
+    def narrowed(self) -> bool:
+        """Whether less is granted than was asked."""
+        return grant_terms(self.granted) != grant_terms(self.subject.asked)
+
+    @property
+    def review(self) -> str:
+        """Return the digest of what a yes would be to now, in hexadecimal: another one where anything is different."""
+        terms = [self.number, self.subject.key, grant_terms(self.granted), self.needs, self.lifetime_s, self.once]
+        return hash_of(terms)
+
+
+def file_request(number: int, filed: Filed) -> Request:
+    """Return a request as it begins."""
+    return Request(number, filed, State.REQUESTED, filed.subject.asked, max(1, filed.needs), filed.at_s)
+
+
+def due_step(request: Request, now_s: int) -> Step | None:
+    """Return what time alone makes of a request by now; None for nothing."""
+    if request.state in FINAL:
+        return None
+    if _is_over(request, now_s):
+        return Lapsed(now_s)
+    if request.state is State.PENDING and _is_carried(request, now_s):
+        return Carried(now_s)
+    return None
+
+
+def take(request: Request, step: Step) -> Request | Refusal:
+    """Return the request after a step, or why it isn't taken: then nothing changes."""
+    if step.at_s < request.latest_s:
+        return Refusal("the clock was set back: it is earlier than the step before")
+    match step:
+        case Told():
+            return _moved(request, step, Event.TOLD)
+        case Voted():
+            return _vote(request, step)
+        case Carried():
+            if not _is_carried(request, step.at_s):
+                return Refusal("it isn't approved by enough people, or its review time isn't over")
+            return _approved(request, step)
+        case Rejected():
+            return _moved(request, step, Event.REJECTED)
+        case Lapsed():
+            if request.due_s is None or step.at_s < request.due_s:
+                return Refusal("its time isn't over")
+            return _moved(request, step, Event.LAPSED)
+        case Withdrawn():
+            if step.uid != request.filed.uid:
+                return Refusal("only who asked withdraws it")
+            return _moved(request, step, Event.WITHDRAWN)
+        case Revoked():
+            return _moved(request, step, Event.REVOKED)
+        case Superseded():
+            return _moved(request, step, Event.SUPERSEDED)
+        case Used():
+            if _is_over(request, step.at_s):
+                return Refusal("its time is over")
+            return _moved(request, step, Event.SPENT if request.once else Event.USED)
+
+
+def _is_over(request: Request, at_s: int) -> bool:
+    return request.due_s is not None and at_s >= request.due_s
+
+
+def _is_carried(request: Request, at_s: int) -> bool:
+    return request.counting >= request.needs and at_s >= request.opens_s
+
+
+def _moved(request: Request, step: Step, event: Event) -> Request | Refusal:
+    state = advance(request.state, event)
+    if isinstance(state, Refusal):
+        return state
+    return replace(request, state=state, latest_s=step.at_s, ending=step if state in FINAL else None)
+
+
+def _approved(request: Request, step: Step) -> Request | Refusal:
+    moved = _moved(request, step, Event.CARRIED)
+    return moved if isinstance(moved, Refusal) else replace(moved, approved_s=step.at_s)
+
+
+def _vote(request: Request, vote: Voted) -> Request | Refusal:
+    state = advance(request.state, Event.VOTED)
+    if isinstance(state, Refusal):
+        return state
+    needs = max(request.needs, vote.needs)
+    why = _why_no_vote(request, vote, needs)
+    if why:
+        return Refusal(why)
+    counted = replace(
+        request,
+        votes=(*request.votes, vote),
+        granted=request.granted if vote.granted is None else vote.granted,
+        needs=needs,
+        lifetime_s=_least(request.lifetime_s, vote.lifetime_s),
+        once=request.once or vote.once,
+    )
+    if _is_carried(counted, vote.at_s):
+        return _approved(counted, vote)
+    return _moved(counted, vote, Event.VOTED)
+
+
+def _why_no_vote(request: Request, vote: Voted, needs: int) -> str:
+    """Return why a yes doesn't count, "" where it does."""
+    if _is_over(request, vote.at_s):
+        return "its time is over"
+    if vote.uid == ROOT:
+        return "root administers, and has no vote"
+    if any(vote.uid == each.uid for each in request.votes):
+        return f"uid {vote.uid} has said yes already, and {needs} different people are needed"
+    if needs > 1 and vote.uid == request.filed.uid:
+        return f"uid {vote.uid} asked for it, and {needs} other people are needed"
+    if len(vote.seen) < SEEN_LEAST or not request.review.startswith(vote.seen):
+        return f"it isn't what was reviewed ({vote.seen[:12]}): it is {request.review[:12]} now"
+    if len(vote.reason) > REASON_MAX_CHARS:
+        return f"a reason has at most {REASON_MAX_CHARS} characters"
+    if vote.lifetime_s is not None and vote.lifetime_s < 1:
+        return "it would be over at once"
+    if vote.granted is not None:
+        return "nothing would be granted: reject it" if not vote.granted else why_wider(request.granted, vote.granted)
+    return ""
+
+
+def _least(one: int | None, other: int | None) -> int | None:
+    amounts = [each for each in (one, other) if each is not None]
+    return min(amounts) if amounts else None
+
+
+def latest_approved(requests: Sequence[Request]) -> Request | None:
+    """Return which of several was approved last, None where none is approved: the one that counts."""
+    approved = [each for each in requests if each.state is State.APPROVED]
+    return max(approved, key=lambda each: (each.approved_s or 0, each.number), default=None)

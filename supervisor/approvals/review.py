@@ -1,0 +1,192 @@
+"""What a reviewer reads of a request, as plain values: whole, and what differs from what was approved last. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from ipc.audit.event import format_time
+from ipc.errors import ConfigError
+from ipc.policy.capability import FILE_ACTIONS, Grant
+from ipc.policy.inclusion import Coverage
+from ipc.struct import replace
+from supervisor.approvals.machine import FINAL, State
+from supervisor.approvals.request import Facts, Rejected, Request, Revoked, Superseded, Withdrawn
+from supervisor.approvals.subject import grant_terms, grant_text, placed
+from supervisor.host_policy import resolve_quota
+from supervisor.manifest import Manifest, parse_manifest
+from supervisor.manifest_diff import Change, Version, compare
+from supervisor.settings import Settings
+
+DIGEST_SHOWN: Final = 12
+_COMPONENT: Final = "/<component>"
+
+
+def summary_of(request: Request) -> dict[str, object]:
+    """Return what a list says of it."""
+    return {
+        "request": request.number,
+        "state": str(request.state),
+        "component": request.subject.component,
+        "instance": request.subject.instance or None,
+        "version": request.filed.facts.version,
+        "package": request.subject.package,
+        "requested_by": f"uid {request.filed.uid}",
+        "requested_at": when(request.filed.at_s),
+        "votes": request.counting,
+        "needs_approvers": request.needs,
+        "due_at": None if request.state in FINAL else when(request.due_s),
+        "narrowed": request.narrowed,
+        "once": request.once,
+    }
+
+
+def document_of(request: Request, last: Request | None, settings: Settings) -> dict[str, object]:
+    """Return all of it; `last` is what was approved of this component before, None where nothing was."""
+    facts = request.filed.facts
+    return {
+        **summary_of(request),
+        "review": request.review,
+        "directory": facts.directory,
+        "trust": facts.trust,
+        "wasm_sha256": facts.wasm_sha256,
+        "parameters": dict(facts.parameters),
+        "rules": list(facts.rules),
+        "opens_at": when(request.opens_s) if request.filed.review_s else None,
+        "approved_at": when(request.approved_s),
+        "lifetime_s": request.lifetime_s,
+        "asks": _asks(request),
+        "yes": [{"by": f"uid {vote.uid}", "at": when(vote.at_s), "reason": vote.reason} for vote in request.votes],
+        "ended": _ending(request),
+        "since": None if last is None else _differences(last, request, settings),
+    }
+
+
+def when(at_s: int | None) -> str | None:
+    """Return a time as RFC 3339 in whole seconds, UTC."""
+    return None if at_s is None else f"{format_time(at_s * 10**9)[:19]}Z"
+
+
+def _asks(request: Request) -> list[dict[str, object]]:
+    """Return each thing that is asked for, the most dangerous first, and whether it is (or would be) granted."""
+    granted = {str(term) for term in grant_terms(request.granted)}
+    told: list[dict[str, object]] = [
+        {
+            "danger": ask.danger,
+            "action": ask.action,
+            "resource": ask.resource,
+            "sentence": ask.sentence,
+            "required": ask.required,
+            "rationale": ask.rationale,
+            "granted": _is_granted(request, ask.action, ask.resource, granted),
+        }
+        for ask in request.filed.facts.asks
+    ]
+    asked = {str(term) for term in grant_terms(request.subject.asked)}
+    for grant in request.granted:
+        (term,) = grant_terms([grant])
+        if str(term) in granted - asked:
+            told.append(
+                {
+                    "danger": "",
+                    "action": grant.action,
+                    "resource": grant.pattern_text,
+                    "sentence": f"(narrowed) {grant_text(grant)}",
+                    "required": grant.required,
+                    "rationale": "",
+                    "granted": True,
+                }
+            )
+    return told
+
+
+def _is_granted(request: Request, action: str, pattern: str, granted: set[str]) -> bool:
+    """Whether all that is asked under this name is granted as it is asked, methods and words to a provider included."""
+    named = [grant for grant in request.subject.asked if (grant.action, grant.pattern_text) == (action, pattern)]
+    return all(str(term) in granted for term in grant_terms(named))
+
+
+def _ending(request: Request) -> dict[str, object] | None:
+    ending = request.ending
+    if ending is None:
+        return None
+    document: dict[str, object] = {"how": str(request.state), "at": when(ending.at_s)}
+    if isinstance(ending, Rejected | Revoked):
+        document.update(by=f"uid {ending.uid}", reason=ending.reason)
+    if isinstance(ending, Withdrawn | Superseded):
+        document["by_request"] = ending.by
+    return document
+
+
+def _differences(last: Request, new: Request, settings: Settings) -> dict[str, object]:
+    """Return what is asked beyond what was granted last (which may have been narrowed), what less, what else."""
+    before, after = _comparable(last.granted, last.filed.facts), _comparable(new.subject.asked, new.filed.facts)
+    covered_before, covered_after = Coverage(before), Coverage(after)
+    told = {(grant.action, grant.metadata) for grant in before}
+    wider = [
+        grant_text(grant)
+        for grant, there in zip(new.subject.asked, after, strict=True)
+        if not covered_before.covers(there) or (grant.metadata and (grant.action, grant.metadata) not in told)
+    ]
+    narrower = [
+        grant_text(grant) for grant, there in zip(last.granted, before, strict=True) if not covered_after.covers(there)
+    ]
+    old_manifest, new_manifest = manifest_of(last.filed.facts), manifest_of(new.filed.facts)
+    rest: list[tuple[str, Change]] = []
+    if old_manifest is not None and new_manifest is not None:
+        versions = [
+            Version(manifest, resolve_quota(manifest, settings, new.subject.instance).quota, facts.wasm_sha256)
+            for manifest, facts in ((old_manifest, last.filed.facts), (new_manifest, new.filed.facts))
+        ]
+        found = compare(*versions)
+        effects = (("wider", found.wider), ("narrower", found.narrower), ("none", found.changed))
+        # Capabilities are compared above, by what was granted and not by what was asked.
+        rest = [(effect, each) for effect, changes in effects for each in changes if each.kind != "capability"]
+    return {
+        "request": last.number,
+        "version": last.filed.facts.version,
+        "state": str(last.state),
+        "wider": wider,
+        "narrower": narrower,
+        "same": len(after) - len(wider),
+        "changed": [
+            {"effect": effect, "kind": each.kind, "what": each.what, "old": each.old, "new": each.new}
+            for effect, each in rest
+        ],
+    }
+
+
+def _comparable(grants: Sequence[Grant], facts: Facts) -> list[Grant]:
+    """Return grants whose `${tmp}`, `${data}` and own directory are called alike, wherever a version lies."""
+
+    def moved(grant: Grant) -> Grant:
+        directory, text = facts.directory, grant.pattern_text
+        if grant.action in FILE_ACTIONS and (text == directory or text.startswith(f"{directory}/")):
+            return replace(grant, pattern_text=_COMPONENT + text[len(directory) :])
+        return grant
+
+    return [moved(grant) for grant in placed(grants)]
+
+
+def manifest_of(facts: Facts) -> Manifest | None:
+    """Return the manifest that was asked with; None where this version can't read it any more."""
+    try:
+        return parse_manifest(facts.manifest.encode(), file="Component.toml", directory=facts.directory)
+    except ConfigError:
+        return None
+
+
+def last_approved(requests: Sequence[Request], request: Request) -> Request | None:
+    """Return what was approved of this component last, this one left out; whatever has become of it since."""
+    identity = request.subject.identity
+    found = [
+        each
+        for each in requests
+        if each.approved_s is not None and each.number != request.number and each.subject.identity == identity
+    ]
+    return max(found, key=lambda each: (each.approved_s or 0, each.number), default=None)
+
+
+def is_open(request: Request) -> bool:
+    """Whether it waits for an answer."""
+    return request.state in (State.REQUESTED, State.PENDING)

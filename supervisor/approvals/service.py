@@ -1,0 +1,204 @@
+"""What people do with approvals, whichever way they come: looking, and deciding as whoever the kernel says they are."""
+
+from __future__ import annotations
+
+import json
+from typing import ClassVar
+
+from ipc.errors import ConfigError
+from ipc.policy.capability import Grant
+from ipc.struct import replace
+from supervisor.approvals.asking import tell
+from supervisor.approvals.ledger import Ledger
+from supervisor.approvals.machine import Refusal, State
+from supervisor.approvals.narrowing import without
+from supervisor.approvals.request import REASON_MAX_CHARS, Rejected, Request, Revoked, Step, Voted, take
+from supervisor.approvals.review import document_of, is_open, last_approved, manifest_of, summary_of
+from supervisor.approvals.rules import needed
+from supervisor.approvals.store import ApprovalStore
+from supervisor.approvals.subject import DATA_STAND_IN, TMP_STAND_IN, named, placed_value
+from supervisor.control_messages import DecideApproval, Role
+from supervisor.control_roles import Peer, Roles
+from supervisor.grant_file import grants_in
+from supervisor.host_policy import resolve_quota
+from supervisor.manifest import Variables
+from supervisor.settings import Settings
+from supervisor.terminal import visible
+
+NARROW_MAX_BYTES = 256 * 1024
+Document = dict[str, object]
+
+
+class RefusedError(ConfigError):
+    """This is not done, by whoever asked for it."""
+
+    exit_code: ClassVar[int] = 77  # EX_NOPERM
+
+
+class UnknownRequestError(ConfigError):
+    """There is no such request."""
+
+
+class ApprovalService:
+    """The approvals of one store, by the rules and roles of its host."""
+
+    def __init__(self, store: ApprovalStore, settings: Settings, roles: Roles, tells: bool = True) -> None:
+        """Answer for a store. Who may not wait doesn't `tell` the reviewers: the next start does."""
+        self._tells = tells
+        self._store = store
+        self._settings = settings
+        self._roles = roles
+
+    def listed(self, closed: bool) -> Document:
+        """Return the requests that wait and the approvals that hold; with `closed` all."""
+        if not self._store.exists:
+            return {"requests": []}
+        with self._store.open() as ledger:
+            found = ledger.settle()
+            found = ledger.requests() if closed else found
+            return {"requests": [summary_of(each) for each in found], **_clock(ledger)}
+
+    def shown(self, number: int) -> Document:
+        """Return one request in full; raises UnknownRequestError."""
+        self._require_any(number)
+        with self._store.open() as ledger:
+            return self._document(ledger, self._found(ledger, number))
+
+    def decide(self, peer: Peer, decision: DecideApproval, narrow: bytes = b"") -> Document:
+        """Carry a decision out, and return the request after it; raises RefusedError with the reason where it isn't."""
+        self._require_any(decision.number)
+        if len(decision.reason) > REASON_MAX_CHARS:
+            raise RefusedError(f"a reason has at most {REASON_MAX_CHARS} characters")
+        if decision.what == "request":
+            return self._ask_anew(peer, decision.number)
+        with self._store.open() as ledger:
+            request = self._found(ledger, decision.number)
+            self._require_vote_or_admin(peer, decision.what)
+            if decision.what == "preview":
+                would_be = _taken(request, take(request, self._vote(ledger, request, peer, decision, narrow)))
+                return {**self._document(ledger, would_be), "state": str(request.state), "review": request.review}
+            after = _taken(request, ledger.take(request, self._step(ledger, request, peer, decision, narrow)))
+            before = [each.number for each in ledger.current() if each.state is State.APPROVED]
+            after = ledger.settled(after)
+            superseded = [number for number in before if number != after.number and _is_superseded(ledger, number)]
+            return {**self._document(ledger, after), "supersedes": superseded}
+
+    def _ask_anew(self, peer: Peer, number: int) -> Document:
+        """Ask for what a request asked that was refused or taken back."""
+        with self._store.open() as ledger:
+            request = self._found(ledger, number)
+            if self._roles.role_of(peer) is not Role.ADMIN and peer.uid != request.filed.uid:
+                raise RefusedError(f"uid {peer.uid} didn't ask for it, and is no admin")
+            newest = ledger.of_subject(request.subject.key)
+            if newest is not None and (is_open(newest) or newest.state is State.APPROVED):
+                raise RefusedError(f"request {newest.number} asks for the same, and is {newest.state}")
+            filed = replace(request.filed, at_s=ledger.now_s, uid=peer.uid, needs=self._needs(request))
+            new = ledger.file(filed)
+            document = self._document(ledger, new)
+        if self._tells:
+            new = tell(self._store, new, document, self._settings)
+        return {**document, "state": str(new.state)}
+
+    def _step(self, ledger: Ledger, request: Request, peer: Peer, decision: DecideApproval, narrow: bytes) -> Step:
+        match decision.what:
+            case "approve":
+                return self._vote(ledger, request, peer, decision, narrow)
+            case "reject":
+                return Rejected(ledger.now_s, peer.uid, decision.reason)
+            case "revoke":
+                return Revoked(ledger.now_s, peer.uid, decision.reason)
+            case what:
+                raise RefusedError(f"nothing is called {visible(what[:40])}")
+
+    def _vote(self, ledger: Ledger, request: Request, peer: Peer, decision: DecideApproval, narrow: bytes) -> Voted:
+        return Voted(
+            at_s=ledger.now_s,
+            uid=peer.uid,
+            # What would be isn't approved: nothing has to have been seen for it.
+            seen=request.review if decision.what == "preview" else decision.seen,
+            needs=self._needs(request),
+            granted=self._narrowed(request, decision, narrow),
+            lifetime_s=decision.lifetime_s or None,
+            once=decision.once,
+            reason=decision.reason,
+        )
+
+    def _narrowed(self, request: Request, decision: DecideApproval, narrow: bytes) -> tuple[Grant, ...] | None:
+        """Return what is to be granted, None for what is asked; raises RefusedError for what isn't asked."""
+        grants = self._of_file(request, narrow) if narrow else request.granted
+        left = without(grants, decision.without)
+        if isinstance(left, Refusal):
+            raise RefusedError(
+                f"request {request.number}: {visible(left.reason)}",
+                hint=f"as they are called there: airssys approvals show {request.number} --whole",
+            )
+        return left if narrow or decision.without else None
+
+    def _of_file(self, request: Request, narrow: bytes) -> tuple[Grant, ...]:
+        facts = request.filed.facts
+        manifest = manifest_of(facts)
+        if manifest is None:
+            raise RefusedError("this version can't read the manifest that was asked with: use --without")
+        parameters = {name: placed_value(value) for name, value in facts.parameters}
+        variables = Variables(component=facts.directory, data=DATA_STAND_IN, tmp=TMP_STAND_IN)
+        # Its names were made real when it was asked; a link of today's is nobody's to follow here.
+        found = grants_in(narrow, "--narrow", manifest, parameters, variables, "/", lambda path: path)
+        return named(found, TMP_STAND_IN, DATA_STAND_IN)
+
+    def _needs(self, request: Request) -> int:
+        """Return how many people it takes by today's rules."""
+        manifest = manifest_of(request.filed.facts)
+        if manifest is None:
+            return request.filed.needs
+        quota = resolve_quota(manifest, self._settings, request.subject.instance).quota
+        found = needed(self._settings.approval_rules, request.subject.asked, quota)
+        return 1 if found is None else found.approvers
+
+    def _require_vote_or_admin(self, peer: Peer, what: str) -> None:
+        if self._roles.has_vote(peer):
+            return
+        if self._roles.role_of(peer) is Role.ADMIN and (what in ("reject", "revoke") or peer.uid == 0):
+            return  # who administers takes away; of root's yes the request itself says what it is worth
+        raise RefusedError(f"uid {peer.uid} has no vote here", hint="who has: [control] approvers in airssys.toml")
+
+    def _require_any(self, number: int) -> None:
+        if not self._store.exists:
+            raise _unknown(number)
+
+    def _found(self, ledger: Ledger, number: int) -> Request:
+        request = ledger.request(number)
+        if request is None:
+            raise _unknown(number)
+        return ledger.settled(request)
+
+    def _document(self, ledger: Ledger, request: Request) -> Document:
+        last = last_approved(ledger.answered(request.subject.identity), request)
+        return {**document_of(request, last, self._settings), **_clock(ledger)}
+
+
+def _taken(request: Request, after: Request | Refusal) -> Request:
+    """Return the request after a step; raises RefusedError where it wasn't taken."""
+    if isinstance(after, Refusal):
+        raise RefusedError(
+            f"request {request.number}: {visible(after.reason)}",
+            hint=f"look at it: airssys approvals show {request.number}",
+        )
+    return after
+
+
+def _is_superseded(ledger: Ledger, number: int) -> bool:
+    request = ledger.request(number)
+    return request is not None and request.state is State.SUPERSEDED
+
+
+def _clock(ledger: Ledger) -> Document:
+    return {"clock_behind_s": ledger.behind_s} if ledger.behind_s else {}
+
+
+def _unknown(number: int) -> UnknownRequestError:
+    return UnknownRequestError(f"there is no request {number}", hint="what there is: airssys approvals list --all")
+
+
+def encoded(document: Document) -> bytes:
+    """Return a document as it travels."""
+    return json.dumps(document, ensure_ascii=True).encode()

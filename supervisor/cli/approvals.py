@@ -1,0 +1,291 @@
+"""`airssys approvals list|show|approve|reject|revoke|request`: what waits for an answer, and the answer."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from typing import ClassVar, Final, Protocol
+
+from ipc import memory_file
+from ipc.audit.event import SUPERVISOR, AuditEvent
+from ipc.errors import AirssysError, ConfigError
+from ipc.struct import replace
+from supervisor import places
+from supervisor.approvals.service import ApprovalService, Document
+from supervisor.approvals.store import ApprovalStore
+from supervisor.audit_log import AuditLog
+from supervisor.cli.approvals_view import list_lines, outcome_lines, review_lines
+from supervisor.control_client import SOCKET_NAME, Address, ControlClient, NobodyAnswersError, find_socket
+from supervisor.control_messages import ApprovalDocument, DecideApproval, ReadApprovals, Request
+from supervisor.control_roles import Peer, own_roles
+from supervisor.settings import Settings, load_settings
+from supervisor.toml_source import read_toml_bytes
+
+_DOCUMENT_MAX_BYTES: Final = 16 << 20
+_EPILOG = """examples:
+  airssys approvals list                         what waits for an answer, and what is approved
+  airssys approvals show 12                      what it asks, or what is different from what was approved last
+  airssys approvals approve 12 --expires 30d     shows it, asks, and approves it for thirty days
+  airssys approvals approve 12 --without network.connect:example.com:443
+  airssys approvals reject 12 --reason "why does it need the network?"
+  airssys approvals revoke 12                    nothing starts by it any more
+
+Exit: 77 where this user may not, or the request is in a state that doesn't allow it.
+"""
+_APPROVE_EPILOG = """examples:
+  airssys approvals approve 12
+  airssys approvals approve 12 --narrow reviewed.toml --once
+  airssys approvals approve 12 --yes 3f9a51c2     without a terminal: the digest that `show` has printed
+"""
+
+_SERVE_EPILOG = """example: airssys approvals serve
+
+Other users approve by a supervisor's control socket. `airssys up` has one; where nothing is up yet, this is one, for
+approvals alone, until Ctrl-C.
+"""
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the `approvals` command with its own."""
+    parser = subparsers.add_parser("approvals", help="see and answer what waits for approval", epilog=_EPILOG)
+    commands = parser.add_subparsers(dest="approvals_command", metavar="COMMAND", required=True)
+    listing = commands.add_parser("list", help="what waits, and what is approved", epilog="example: … list --all")
+    listing.add_argument("--all", action="store_true", help="what was answered or is over, too")
+    show = commands.add_parser("show", help="one request, to be reviewed", epilog="example: … show 12 --whole")
+    approve = commands.add_parser("approve", help="say yes", epilog=_APPROVE_EPILOG)
+    reject = commands.add_parser("reject", help="say no", epilog='example: … reject 12 --reason "too broad"')
+    revoke = commands.add_parser("revoke", help="take an approval back", epilog="example: … revoke 12")
+    anew = commands.add_parser("request", help="ask anew for what was refused", epilog="example: … request 12")
+    commands.add_parser("serve", help="answer approvers who can't open the state", epilog=_SERVE_EPILOG)
+    for command in (show, approve, reject, revoke, anew):
+        command.add_argument("number", metavar="ID", type=_number, help="the number of the request")
+    for command in (show, approve):
+        command.add_argument("--whole", action="store_true", help="all of it, not only what is different")
+    approve.add_argument("--narrow", metavar="FILE", help="a copy of its Component.toml that asks for less: grant that")
+    approve.add_argument(
+        "--without", action="append", default=[], metavar="ACTION:PATTERN", help="leave out one thing; may be repeated"
+    )
+    approve.add_argument("--expires", metavar="DURATION", type=_duration_s, help="how long it holds, such as 30d")
+    approve.add_argument("--once", action="store_true", help="for one start")
+    approve.add_argument("--yes", metavar="DIGEST", help="don't ask: how the digest begins that was reviewed")
+    for command in (approve, reject, revoke):
+        command.add_argument("--reason", default="", metavar="TEXT", help="why, for the record and for who asked")
+    for name, command in commands.choices.items():
+        if name != "serve":
+            command.add_argument("--json", action="store_true", help="print one JSON document")
+            command.add_argument("--socket", metavar="PATH", help="ask the supervisor with this control socket")
+        command.add_argument("--state-dir", metavar="DIR", help="where they are kept (or $AIRSSYS_STATE)")
+        command.add_argument("--config", metavar="FILE", help="the host's airssys.toml")
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) < 2**31):
+        raise argparse.ArgumentTypeError(f"expected the number of a request, got {text!r}")
+    return int(text)
+
+
+def _duration_s(text: str) -> int:
+    from supervisor.units import parse_duration_ns
+
+    try:
+        seconds = parse_duration_ns(text) // 10**9
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if not 0 < seconds < 2**31:
+        raise argparse.ArgumentTypeError(f"expected at least a second, got {text!r}")
+    return seconds
+
+
+class NoTerminalError(ConfigError):
+    """Nobody can be asked."""
+
+    exit_code: ClassVar[int] = 77  # EX_NOPERM
+
+
+class Desk(Protocol):
+    """Who answers: the store itself, or the supervisor whose it is."""
+
+    def listed(self, closed: bool) -> Document:
+        """Return what there is."""
+
+    def shown(self, number: int) -> Document:
+        """Return one in full."""
+
+    def decided(self, decision: DecideApproval, narrow: bytes) -> Document:
+        """Have a decision carried out."""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry the command out."""
+    if args.approvals_command == "serve":
+        from supervisor.cli.approvals_serve import serve
+
+        settings = load_settings(args.config, os.environ, os.getuid())
+        return serve(settings, places.state_directory(args.state_dir, os.environ, settings), _say)
+    desk = _desk(args)
+    match args.approvals_command:
+        case "list":
+            document = desk.listed(args.all)
+            _print(args, document, list_lines(document, args.all))
+        case "show":
+            document = desk.shown(args.number)
+            _print(args, document, review_lines(document, args.whole))
+        case "approve":
+            return _approve(args, desk)
+        case what:
+            document = desk.decided(DecideApproval(what, args.number, reason=getattr(args, "reason", "")), b"")
+            _print(args, document, outcome_lines(what, document))
+    return 0
+
+
+def _say(text: str) -> None:
+    print(f"airssys: {text}", file=sys.stderr, flush=True)
+
+
+def _print(args: argparse.Namespace, document: Document, lines: list[str]) -> None:
+    print(json.dumps(document, indent=2) if args.json else "\n".join(lines))
+
+
+def _approve(args: argparse.Namespace, desk: Desk) -> int:
+    narrow = b"" if args.narrow is None else read_toml_bytes(args.narrow, args.narrow)
+    decision = DecideApproval(
+        what="approve",
+        number=args.number,
+        seen=args.yes or "",
+        without=tuple(args.without),
+        lifetime_s=args.expires or 0,
+        once=args.once,
+        reason=args.reason,
+    )
+    if args.yes is None:
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise NoTerminalError(
+                "there is no terminal to ask on, and nothing is approved unseen",
+                hint=f"review it (airssys approvals show {args.number}), then name its digest: --yes DIGEST",
+            )
+        would_be = desk.decided(replace(decision, what="preview"), narrow)
+        print("\n".join(review_lines(would_be, args.whole or bool(narrow or args.without))), file=sys.stderr)
+        if not confirm("Approve this? [y/N] "):
+            print("airssys: not approved", file=sys.stderr)
+            return NoTerminalError.exit_code
+        # What was shown is what is approved: where it is another one by now, it is refused.
+        decision = replace(decision, seen=str(would_be["review"]))
+    after = desk.decided(decision, narrow)
+    _print(args, after, outcome_lines("approve", after))
+    return 0
+
+
+def confirm(question: str) -> bool:
+    """Ask on the terminal; what was typed before the question was shown is thrown away."""
+    import termios
+
+    sys.stderr.flush()
+    termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
+    print(question, end="", file=sys.stderr, flush=True)
+    try:
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+    except (OSError, UnicodeDecodeError):  # the terminal went away, or said no word
+        return False
+
+
+def _imports(document: Document, state: str) -> Document:
+    """Return what its program really imports beyond what it declares; nothing where it isn't there any more."""
+    from supervisor.inspect import inspect_wasm
+    from supervisor.manifest import load_manifest
+    from supervisor.manifest_findings import uncovered_imports
+
+    try:
+        manifest = load_manifest(str(document["directory"]))
+        summary = inspect_wasm(manifest.wasm_path, state)
+    except (AirssysError, OSError):
+        return {}
+    if summary.error or summary.sha256 != document["wasm_sha256"]:
+        return {}
+    findings = [finding.message for finding in uncovered_imports(summary.imports, manifest)]
+    return {"imports": list(summary.imports), "undeclared": findings}
+
+
+class _Local:
+    """The store itself: its owner asks."""
+
+    def __init__(self, settings: Settings, state: str) -> None:
+        self._audit_directory = places.audit_directory(state, settings)
+        self._retention = settings.audit
+        store = ApprovalStore(state, self._audit_directory, self._record)
+        self._service = ApprovalService(store, settings, own_roles(settings.control))
+        self._state = state
+
+    def _record(self, event: AuditEvent) -> None:
+        # Opened where there is something to record: looking makes no log.
+        log = AuditLog(self._audit_directory, retention=self._retention)
+        try:
+            log.append([(event.within_bounds(), SUPERVISOR)])
+        finally:
+            log.close()
+
+    def listed(self, closed: bool) -> Document:
+        return self._service.listed(closed)
+
+    def shown(self, number: int) -> Document:
+        document = self._service.shown(number)
+        return {**document, **_imports(document, self._state)}
+
+    def decided(self, decision: DecideApproval, narrow: bytes) -> Document:
+        if decision.what == "revoke":
+            # A supervisor that runs with this state ends what relies on it.
+            address = Address(os.path.join(self._state, SOCKET_NAME), "the state directory", trusted=True)
+            with contextlib.suppress(NobodyAnswersError):
+                return _Remote(address).decided(decision, narrow)
+        peer = Peer(os.getpid(), os.getuid(), frozenset((os.getgid(), *os.getgroups())))
+        return self._service.decide(peer, decision, narrow)
+
+
+class _Remote:
+    """The supervisor that the store belongs to: it knows who asks."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+
+    def listed(self, closed: bool) -> Document:
+        return self._ask(ReadApprovals(closed=closed))
+
+    def shown(self, number: int) -> Document:
+        return self._ask(ReadApprovals(number=number))
+
+    def decided(self, decision: DecideApproval, narrow: bytes) -> Document:
+        return self._ask(decision, narrow)
+
+    def _ask(self, request: Request, narrow: bytes = b"") -> Document:
+        descriptors = [memory_file.from_bytes("narrow", narrow)] if narrow else []
+        try:
+            with ControlClient(self._address) as client:
+                for part, received in client.ask(request, descriptors):
+                    if isinstance(part, ApprovalDocument) and len(received) == 1:
+                        document: Document = json.loads(memory_file.take(received[0], _DOCUMENT_MAX_BYTES))
+                        return {**document, "ended": list(part.ended)} if part.ended else document
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        raise NobodyAnswersError("the supervisor gave no answer", hint="ask again")
+
+
+def _desk(args: argparse.Namespace) -> Desk:
+    """Return who answers: the store where it is ours, else the supervisor whose it is."""
+    if args.socket or os.environ.get("AIRSSYS_SOCKET"):
+        return _Remote(find_socket(args.socket, args.state_dir, os.environ, os.getcwd()))
+    settings = load_settings(args.config, os.environ, os.getuid())
+    state = places.state_directory(args.state_dir, os.environ, settings)
+    owner = _owner(state)
+    if owner is not None and owner != os.getuid():
+        return _Remote(Address(os.path.join(state, SOCKET_NAME), "the state directory", trusted=owner == 0))
+    return _Local(settings, state)
+
+
+def _owner(state: str) -> int | None:
+    try:
+        return os.stat(state).st_uid
+    except OSError:
+        return None

@@ -1,0 +1,104 @@
+"""A start of a component directory that takes an approval, or has nobody whom it could ask."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ipc.errors import ConfigError
+from ipc.policy.capability import Grant
+from supervisor import places
+from supervisor.approvals.asking import (
+    Approved,
+    Question,
+    decide_by_approval,
+    question_of,
+    refusal_event,
+)
+from supervisor.approvals.errors import AwaitingApprovalError
+from supervisor.approvals.rules import Needed, needed
+from supervisor.approvals.store import ApprovalStore
+from supervisor.approvals.subject import named
+from supervisor.control_roles import own_roles
+from supervisor.host import Host
+from supervisor.host_policy import ResolvedQuota
+from supervisor.identity import actor
+from supervisor.manifest import BoundManifest
+from supervisor.report import shell_quoted
+from supervisor.settings import Settings
+from supervisor.terminal import visible
+from supervisor.trust.level import TrustLevel
+
+if TYPE_CHECKING:
+    from supervisor.cli.targets import InstalledPackage
+
+Decision = tuple[tuple[Grant, ...], str, str]
+
+
+def approved_grants(
+    host: Host,
+    settings: Settings,
+    bound: BoundManifest,
+    quota: ResolvedQuota,
+    granted: Sequence[Grant],
+    trust: TrustLevel,
+    installed: InstalledPackage | None,
+) -> Decision | None:
+    """Return what is approved, None where no rule wants an approval of this; raises AwaitingApprovalError.
+
+    `trust` is what the reviewers are told; it changes nothing in what is needed.
+    """
+    own = bound.variables
+    wanted = needed(settings.approval_rules, named(granted, own.tmp, own.data), quota)
+    if wanted is None:
+        return None
+    try:
+        approved = _decide(host, settings, _question(bound, granted, wanted, trust, installed), bound)
+    except AwaitingApprovalError as error:
+        host.record(refusal_event(error, actor()))
+        if not _somebody_has_a_vote(settings):
+            error.hint = "nobody has a vote here: name people in [control] approvers of airssys.toml"
+        raise
+    return approved.grants, approved.approval, approved.wasm_sha256
+
+
+def approval_without_terminal(
+    host: Host, settings: Settings, bound: BoundManifest, trust: TrustLevel, installed: InstalledPackage | None
+) -> Decision | str:
+    """Return what is approved where nobody can be asked now; else what became of asking for it, in lines."""
+    try:
+        if not _somebody_has_a_vote(settings):
+            return ""
+        approved = _decide(host, settings, _question(bound, bound.grants, Needed(), trust, installed), bound)
+    except AwaitingApprovalError as error:
+        return f"\n  {visible(error.message)}\n  {visible(error.hint or '')}"
+    except ConfigError as error:
+        return f"\n  nor can an approval be asked for: {visible(error.message)}"
+    return approved.grants, approved.approval, approved.wasm_sha256
+
+
+def _question(
+    bound: BoundManifest,
+    granted: Sequence[Grant],
+    wanted: Needed,
+    trust: TrustLevel,
+    installed: InstalledPackage | None,
+) -> Question:
+    if installed is None:
+        return question_of(bound, granted, wanted, trust)
+    return question_of(bound, granted, wanted, trust, installed.installed.instance, installed.package.contents)
+
+
+def _somebody_has_a_vote(settings: Settings) -> bool:
+    roles = own_roles(settings.control)
+    return os.getuid() != 0 or bool(roles.approving_users or roles.approving_groups)
+
+
+def _decide(host: Host, settings: Settings, question: Question, bound: BoundManifest) -> Approved:
+    options = host.options
+    store = ApprovalStore(options.state_directory, options.audit_directory, host.record)
+    found_by_default = places.state_directory(None, os.environ, settings) == options.state_directory
+    where = "" if found_by_default else f" --state-dir {shell_quoted(options.state_directory)}"
+    own = bound.variables
+    return decide_by_approval(store, question, settings, where, os.getuid(), own.tmp, own.data)

@@ -1,0 +1,155 @@
+"""`airssys approvals` by the one whose state it is, on a terminal; and what a killed process leaves of a step."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from approvals_to_test import ALICE, BOB, START_S, filed, vote
+
+from ipc.audit.event import SUPERVISOR, AuditEvent
+from supervisor.approvals.ledger import Ledger
+from supervisor.approvals.machine import State
+from supervisor.approvals.request import Request, Revoked, Step
+from supervisor.approvals.store import ApprovalStore
+from supervisor.audit_log import AuditLog
+
+GUESTS = Path(__file__).resolve().parents[1] / "guests"
+MANIFEST = """schema = 1
+[component]
+name = "writer"
+version = "1.0.0"
+wasm = "tool.wasm"
+args = ["write", "${tmp}/x", "text"]
+[capabilities.filesystem]
+write = ["${tmp}/**", "${data}/**"]
+"""
+RULES = 'schema = 1\n[[approvals.rules]]\nwhen = ["filesystem.write"]\n'
+
+
+def _on_a_terminal(run, answer: bytes, deadline, *arguments: str | Path) -> tuple[int, str]:
+    """Run a command on a terminal and answer its question; its exit code, and what it says."""
+    master, slave = pty.openpty()
+    shown, answered = b"", False
+    command = [run.command_line_path, *arguments]
+    with subprocess.Popen(
+        command, stdin=slave, stdout=slave, stderr=slave, env=run.environment, cwd=run.directory, start_new_session=True
+    ) as process:
+        os.close(slave)
+        while select.select([master], [], [], deadline.left_s())[0]:
+            try:
+                shown += os.read(master, 65536)
+            except OSError:  # it has ended
+                break
+            if b"[y/N]" in shown and not answered:
+                answered = True
+                os.write(master, answer)
+        code = process.wait(deadline.left_s())
+    os.close(master)
+    return code, shown.decode()
+
+
+@pytest.mark.needs_user
+@pytest.mark.parametrize("rules", [RULES, ""])
+def test_a_person_approves_what_they_are_shown(run, deadline, rules: str) -> None:
+    """By a rule, or since nobody could be asked when it started: shown, asked, approved without one thing, started."""
+    component = run.folder("component")
+    shutil.copy(GUESTS / "tool.wasm", component / "tool.wasm")
+    (component / "Component.toml").write_text(MANIFEST)
+    config = run.file("airssys.toml", rules or "schema = 1\n")
+    config.chmod(0o600)
+    state = ("--config", config, "--state-dir", run.directory / "state")
+    refused = run(component, *state)
+    assert refused.code == 77
+    assert "awaiting approval: request 1 (needs 1 approver)" in refused.stderr
+    number = ("approvals", "approve", "1", *state, "--without", "filesystem.write:${data}/**")
+    assert _on_a_terminal(run, b"n\n", deadline, *number)[0] == 77
+    assert run(component, *state).code == 77
+    code, said = _on_a_terminal(run, b"y\n", deadline, *number)
+    assert code == 0, said
+    assert "create, change and delete everything beneath ${tmp}" in said
+    assert "[left out]" in said
+    done = run(component, *state)
+    assert done.code == 0, done.stderr
+    assert run.other_command("approvals", "revoke", "1", *state).code == 0
+    assert run(component, *state).code == 77
+
+
+@pytest.mark.parametrize("arguments", [("show", "1"), ("approve", "1", "--yes", "12345678"), ("revoke", "1")])
+def test_what_was_never_asked_is_told(run, arguments: tuple[str, ...]) -> None:
+    """In two lines, and nothing is made for it; a list of nothing is one."""
+    place = run.directory / "nowhere"
+    told = run.other_command("approvals", *arguments, "--state-dir", place)
+    assert told.code == 65
+    assert len(told.stderr.splitlines()) == 2
+    assert run.other_command("approvals", "list", "--state-dir", place).code == 0
+    assert not place.exists()
+
+
+def test_nothing_is_approved_without_a_terminal(run) -> None:
+    """Unless what was reviewed is named."""
+    told = run.other_command("approvals", "approve", "1", "--state-dir", run.directory / "nowhere")
+    assert told.code == 77
+    assert "nothing is approved unseen" in told.stderr
+
+
+def _kill(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _store(place: Path, before: Callable[[], object], after: Callable[[], object]) -> ApprovalStore:
+    def record(event: AuditEvent) -> None:
+        before()
+        log = AuditLog(str(place / "audit"))
+        log.append([(event.within_bounds(), SUPERVISOR)])
+        log.close()
+        after()
+
+    return ApprovalStore(str(place), str(place / "audit"), record, clock_s=lambda: START_S)
+
+
+@pytest.mark.parametrize("where", ["intent", "record", "commit", "head"])
+@pytest.mark.parametrize("what", ["approve", "revoke"])
+def test_kill_9_at_each_step_leaves_both_or_neither(tmp_path: Path, what: str, where: str) -> None:
+    """A step and its record: both, none, or what the next one who looks finishes; what takes away always happens."""
+
+    def nothing() -> None:
+        pass
+
+    def step(request: Request) -> Step:
+        return vote(request, BOB, START_S) if what == "approve" else Revoked(START_S, BOB)
+
+    with _store(tmp_path, nothing, nothing).open() as ledger:
+        request = ledger.file(filed())
+        for uid in (ALICE,) if what == "approve" else (ALICE, BOB):
+            taken = ledger.take(request, vote(request, uid, START_S))
+            assert isinstance(taken, Request)
+            request = taken
+    pid = os.fork()
+    if pid == 0:
+        try:
+            if where in ("intent", "head"):
+                setattr(Ledger, "_put" if where == "intent" else "_write_head", _kill)
+            before = _kill if where == "record" else nothing
+            with _store(tmp_path, before, _kill if where == "commit" else nothing).open() as ledger:
+                ledger.take(request, step(request))
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    with _store(tmp_path, nothing, nothing).open() as ledger:
+        (left,) = ledger.requests()
+        (again,) = ledger.requests()
+    happened = where in ("commit", "head") or (what == "revoke" and where == "record")
+    wanted = {"approve": State.APPROVED, "revoke": State.REVOKED}[what]
+    assert (left.state is wanted) is happened
+    assert left == again
+    name = {"approve": "approval_granted", "revoke": "approval_revoked"}[what]
+    recorded = sum(path.read_text().count(f'"{name}"') for path in (tmp_path / "audit").glob("*.jsonl"))
+    assert recorded == happened
