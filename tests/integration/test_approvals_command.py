@@ -82,6 +82,27 @@ def test_a_person_approves_what_they_are_shown(run, deadline, rules: str) -> Non
     assert run(component, *state).code == 77
 
 
+@pytest.mark.needs_user
+def test_what_is_installed_is_approved_by_name_and_instance(run) -> None:
+    """The same bytes under another name wait for their own answer."""
+    component = run.folder("component")
+    shutil.copy(GUESTS / "tool.wasm", component / "tool.wasm")
+    (component / "Component.toml").write_text(MANIFEST)
+    config = run.file("airssys.toml", RULES)
+    config.chmod(0o600)
+    state = ("--config", config, "--state-dir", run.directory / "state")
+    for named in (("--as", "writer@acme"), ()):
+        assert run.other_command("install", component, *named, *state).code == 0
+    for number, name in ((1, "writer@acme"), (2, "writer")):
+        refused = run(name, *state)
+        assert refused.code == 77
+        assert f"airssys: {name}: awaiting approval: request {number} " in refused.stderr
+    review = run.other_command("approvals", "show", "1", "--json", *state).document()["review"]
+    assert run.other_command("approvals", "approve", "1", "--yes", str(review), *state).code == 0
+    assert run("writer@acme", *state).code == 0
+    assert run("writer", *state).code == 77
+
+
 @pytest.mark.parametrize("arguments", [("show", "1"), ("approve", "1", "--yes", "12345678"), ("revoke", "1")])
 def test_what_was_never_asked_is_told(run, arguments: tuple[str, ...]) -> None:
     """In two lines, and nothing is made for it; a list of nothing is one."""
