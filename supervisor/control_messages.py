@@ -61,8 +61,9 @@ class ReadApprovals(Message, frozen=True):
 
 
 class DecideApproval(Message, frozen=True):
-    """Approve, reject, revoke, or request anew (`what`), with [the file to narrow to]. Part: as of ReadApprovals.
+    """Approve, reject, revoke, request anew or import (`what`), with [the file to narrow to, or to import].
 
+    Part: as of ReadApprovals; for what was imported and is kept, what that is.
     Whose word it is, the kernel says; what they need for it besides the least role, `supervisor.approvals.service`.
     """
 

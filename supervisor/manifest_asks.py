@@ -12,7 +12,7 @@ from ipc.policy.endpoints import EndpointPattern
 from ipc.policy.patterns import is_too_broad, parse_pattern
 from ipc.struct import Struct
 from supervisor import units
-from supervisor.manifest import BoundManifest, Manifest, Request
+from supervisor.manifest import BoundManifest, Manifest, Request, Variables
 from supervisor.manifest.template import Variable, parse_template, variables_in
 
 
@@ -89,10 +89,22 @@ def describe_asks(manifest: Manifest, bound: BoundManifest, unset: Sequence[str]
 def describe_ask(request: Request, grant: Grant, bound: BoundManifest, unset: Sequence[str] = ()) -> Ask:
     """Return one thing that is asked for, with the grant that it became."""
     shown = _shown(request, grant, unset)
-    danger, place = _judge(request, grant, bound, unset)
+    danger, place = _judge(request, grant, bound.variables, unset)
     sentence = _sentence(request, shown, place)
     rationale = dict(bound.manifest.rationale).get(request.action, "")
     return Ask(danger, request.action, shown, sentence, request.required, rationale, request.line)
+
+
+def describe_grant(grant: Grant, placed: Grant, variables: Variables) -> tuple[Danger, str]:
+    """Return how dangerous a grant is, and what it allows as one clause: of a set without its manifest.
+
+    `placed` is the same grant where `variables` put `${data}` and `${tmp}`, which `grant` may have by name.
+    """
+    own = next((name for name in ("${data}", "${tmp}") if grant.pattern_text.startswith(name)), "")
+    resource = own + grant.pattern_text[len(own) :].replace("${", "$${")
+    request = Request(grant.action, resource, grant.required, "", 0, grant.methods, grant.metadata)
+    danger, place = _judge(request, placed, variables, ())
+    return danger, _sentence(request, grant.pattern_text, place)
 
 
 def _shown(request: Request, grant: Grant, unset: Sequence[str]) -> str:
@@ -116,7 +128,7 @@ def literal_prefix(text: str) -> str:
     return "/" + "/".join(str(token) for token in literal)
 
 
-def _judge(request: Request, grant: Grant, bound: BoundManifest, unset: Sequence[str]) -> tuple[Danger, str]:
+def _judge(request: Request, grant: Grant, variables: Variables, unset: Sequence[str]) -> tuple[Danger, str]:
     """Return how dangerous a request is, and a few words on where it reaches."""
     verb = request.action.rpartition(".")[2]
     if not request.action.startswith("filesystem."):
@@ -126,12 +138,12 @@ def _judge(request: Request, grant: Grant, bound: BoundManifest, unset: Sequence
         return (Danger.HIGH if verb == "write" else Danger.MEDIUM), f"you name {first.parameter} with --set"
     prefix = literal_prefix(grant.pattern_text)
     for place, words in (
-        (bound.variables.data, "its own data directory"),
-        (bound.variables.tmp, "its own temporary directory"),
+        (variables.data, "its own data directory"),
+        (variables.tmp, "its own temporary directory"),
     ):
         if is_beneath(prefix, place):
             return Danger.OWN, words
-    if is_beneath(prefix, bound.variables.component):
+    if is_beneath(prefix, variables.component):
         if verb == "write":
             return Danger.CRITICAL, "its own program directory: it could change what runs next time"
         return Danger.OWN, "its own program directory"

@@ -20,6 +20,7 @@ from supervisor.quota import Quota
 from supervisor.toml_source import ConfigFileError, KeyPath, Origin, Problem, TomlSource, read_toml
 
 if TYPE_CHECKING:
+    from supervisor.approvals.signers import Signer
     from supervisor.manifest.values import ParameterValue
     from supervisor.provider_settings import ProviderSettings
     from supervisor.shared_storage import SharedStorageSettings
@@ -137,6 +138,9 @@ class Settings(Struct, frozen=True):
     audit_budget: AuditBudget = AuditBudget()
     trust_sources: tuple[TrustSource, ...] = ()
     approval_rules: tuple[ApprovalRule, ...] = ()
+    approval_signers: tuple[Signer, ...] = ()
+    host_name: str | None = None
+    """What this host is called in approvals that are signed elsewhere; None for what the kernel calls it."""
     approval_notify: str | None = None
     """The operator's own program that tells the reviewers of a request; an absolute path."""
     acl: tuple[AclEntry, ...] = ()

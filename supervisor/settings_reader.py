@@ -11,6 +11,7 @@ from ipc.policy.capability import is_action, pattern_problem, separator_of
 from ipc.policy.forbidden import GUARDED_TREES
 from ipc.policy.patterns import PatternError, parse_pattern
 from supervisor import units
+from supervisor.approvals.host_names import check_host_name
 from supervisor.approvals.read import read_approvals
 from supervisor.audit_retention import DEFAULT_MAX_SIZE_BYTES, MIN_KEEP_NS, MIN_MAX_SIZE_BYTES, AuditRetention
 from supervisor.manifest import checks
@@ -77,10 +78,12 @@ class _SettingsReader:
         quota.finish()
         roles = self._roles(root.section("roles"))
         audit = root.section("audit")
-        rules, notify = read_approvals(root.section("approvals"), _check_family)
+        rules, signers, notify = read_approvals(root.section("approvals"), _check_family)
         trusted, denials = self._trust(root.section("trust"))
+        host = root.section("host")
+        name = host.text("name", check_host_name)
         settings = Settings(
-            directories=self._host(root.section("host"), directories),
+            directories=self._host(host, directories),
             required_layers=self._confinement(root.section("confinement")),
             quota_defaults=defaults,
             quota_maxima=maxima,
@@ -89,6 +92,8 @@ class _SettingsReader:
             audit_budget=self._audit_budget(audit),
             trust_sources=trusted,
             approval_rules=rules,
+            approval_signers=signers,
+            host_name=name or None,
             approval_notify=notify,
             acl=self._acl(root),
             trust_denials=denials,

@@ -12,7 +12,7 @@ from supervisor.quota import Quota
 from supervisor.settings import ComponentSettings, HostDirectories, Settings, format_quota
 from supervisor.shared_storage import SharedStorageSettings
 from supervisor.toml_source import KeyPath, key_name
-from supervisor.trust.sources import written_keys
+from supervisor.trust.sources import format_time, written_keys
 
 QUOTA_KEYS = ("memory", "storage", "message_rate", "network_bandwidth", "cpu_time")
 _XDG = {"state": "XDG_STATE_HOME", "data": "XDG_DATA_HOME", "run": "XDG_RUNTIME_DIR", "log": "XDG_STATE_HOME"}
@@ -81,6 +81,7 @@ class _View:
             run=os.path.join(state, "run") if uid != 0 else settings.directories.run,
             log=os.path.dirname(places.audit_directory(state, settings)),
         )
+        yield self.setting(("host", "name"), settings.host_name)
         for name in ("state", "data", "run", "log"):
             path, own = ("host", name), getattr(settings.directories, name)
             value = getattr(moved, name) if named else own
@@ -133,6 +134,14 @@ class _View:
             yield self.setting(("approvals", "rules", index, "review"), units.format_duration(rule.review_ns))
             expires = None if rule.expires_ns is None else units.format_duration(rule.expires_ns)
             yield self.setting(("approvals", "rules", index, "expires"), expires)
+        for signer in settings.approval_signers:
+            at: KeyPath = ("approvals", "signers", signer.index)
+            yield self.setting((*at, "key"), signer.key.text)
+            yield self.setting((*at, "identity"), signer.identity)
+            yield self.setting((*at, "uid"), signer.uid)
+            yield self.setting((*at, "valid_after"), format_time(signer.valid_after_s))
+            yield self.setting((*at, "valid_before"), format_time(signer.valid_before_s))
+            yield self.setting((*at, "revoked"), signer.revoked)
         yield self.setting(("approvals", "notify"), settings.approval_notify)
         for index, entry in enumerate(settings.acl):
             written = {

@@ -15,7 +15,7 @@ from supervisor.approvals.events import approval_of
 from supervisor.approvals.ledger import Ledger
 from supervisor.approvals.machine import Refusal, State
 from supervisor.approvals.request import Ask, Facts, Filed, Rejected, Request, Revoked, Told, Used
-from supervisor.approvals.review import DIGEST_SHOWN, document_of, last_approved
+from supervisor.approvals.review import DIGEST_SHOWN, document_of, is_open, last_approved
 from supervisor.approvals.rules import Needed
 from supervisor.approvals.store import ApprovalStore
 from supervisor.approvals.subject import Subject, named, named_value, placed
@@ -141,10 +141,14 @@ def decide_by_approval(
             return _use(ledger, request, question, uid, tmp, data)
         if request is not None:
             _refuse_what_was_refused(request, where)
-        if request is None or request.state not in (State.REQUESTED, State.PENDING):
+        is_new = request is None or not is_open(request)
+        if request is None or is_new:
             request = ledger.file(_filed(question, uid, ledger.now_s))
+        request = with_kept(ledger, request, settings, question.needed.approvers)
+        if _is_enough(request, question.needed):
+            return _use(ledger, request, question, uid, tmp, data)
         document = document_of(request, last_approved(ledger.answered(question.subject.identity), request), settings)
-    if request.state is State.REQUESTED:
+    if is_new or request.state is State.REQUESTED:
         request = tell(store, request, document, settings)
     raise awaiting(request, where)
 
@@ -152,6 +156,16 @@ def decide_by_approval(
 def _is_enough(request: Request, needed: Needed) -> bool:
     """Whether it is approved, by as many people as today's rules take."""
     return request.state is State.APPROVED and request.votes_for(needed.approvers) >= needed.approvers
+
+
+def with_kept(ledger: Ledger, request: Request, settings: Settings, needs: int) -> Request:
+    """Return a request once what was signed for it elsewhere, and brought here before, has counted."""
+    if not ledger.kept.of_subject(request.subject.key):
+        return request
+    # Only here: what verifies signatures takes a while to be imported.
+    from supervisor.approvals.importing import count_kept
+
+    return count_kept(ledger, request, settings, needs)
 
 
 def _filed(question: Question, uid: int, now_s: int) -> Filed:
@@ -187,7 +201,7 @@ def tell(store: ApprovalStore, request: Request, document: dict[str, object], se
         trouble = tell_reviewers(settings.approval_notify, document)
     with store.open() as ledger:
         current = ledger.request(request.number)
-        if current is None or current.state is not State.REQUESTED:
+        if current is None or not is_open(current):
             return current or request
         told = ledger.take(current, Told(ledger.now_s, trouble))
         return current if isinstance(told, Refusal) else told

@@ -32,7 +32,7 @@ _NAMES: Final = {
     "superseded": "approval_superseded",
     "used": "approval_used",
 }
-EVENTS: Final = frozenset(_NAMES.values())
+EVENTS: Final = frozenset((*_NAMES.values(), "approval_kept", "approval_unkept"))
 _DECISIONS: Final = {"rejected": "denied", "revoked": "denied", "lapsed": "denied", "superseded": "denied"}
 _SHOWN_CHARS: Final = 3_000
 
@@ -54,7 +54,7 @@ def event_of(row: Row, after: Request, step: Step | Filed) -> AuditEvent:
         "package": subject.package,
         "asked_sha256": subject.capability_set,
         "granted_sha256": hash_of(grant_terms(after.granted)),
-        "votes": [vote.uid for vote in after.votes],
+        "votes": [vote.who for vote in after.votes],
         "needs": after.needs,
     }
     # Of many, the hash has to do: what is too long for a record would take the rest with it.
@@ -62,7 +62,8 @@ def event_of(row: Row, after: Request, step: Step | Filed) -> AuditEvent:
         detail["granted" if after.state is State.APPROVED else "asked"] = texts
     if isinstance(step, Withdrawn | Superseded):
         detail["by"] = step.by
-    uid = getattr(step, "uid", None)
+    if isinstance(step, Voted) and step.signed is not None:
+        detail.update(signed=step.signed.id, brought_by=f"uid {step.signed.brought_by}")
     return AuditEvent(
         "approval_granted" if granted else name,
         component=subject.component,
@@ -71,10 +72,17 @@ def event_of(row: Row, after: Request, step: Step | Filed) -> AuditEvent:
         decision="allowed" if granted or row.kind == "carried" else _DECISIONS.get(row.kind, "info"),
         reason=_reason(step),
         approval=approval_of(after.number),
-        actor="" if uid is None else f"uid {uid}",
+        actor=_actor(step),
         correlation=row.sum,
         detail=detail,
     )
+
+
+def _actor(step: Step | Filed) -> str:
+    if isinstance(step, Voted):
+        return step.who
+    uid = getattr(step, "uid", None)
+    return "" if uid is None else f"uid {uid}"
 
 
 def _reason(step: Step | Filed) -> str:

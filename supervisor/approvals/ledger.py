@@ -16,6 +16,7 @@ from ipc.struct import to_builtins
 from supervisor.approvals import chain
 from supervisor.approvals.chain import GENESIS, DamagedError, Row, make_row, replay
 from supervisor.approvals.events import event_of
+from supervisor.approvals.kept import Kept
 from supervisor.approvals.machine import FINAL, Refusal, State
 from supervisor.approvals.request import (
     Filed,
@@ -69,6 +70,7 @@ class Ledger:
         self._clock_s = clock_s
         self._seq, self._sum = 0, GENESIS
         self.now_s = clock_s
+        self.kept = Kept(connection, record)
 
     @property
     def behind_s(self) -> int:
@@ -261,7 +263,7 @@ class Ledger:
 
     def _drop_old(self, requests: Sequence[Request]) -> None:
         """Make room: the oldest that are closed go, and those that stay are chained anew, behind a record of it."""
-        closed = [each.number for each in requests if each.state in FINAL]
+        closed = [each.number for each in requests if each.state in FINAL and not self._is_remembered(each)]
         gone = set(closed[: max(0, len(closed) - CLOSED_KEPT)])
         if not gone:
             raise TooManyError(
@@ -283,6 +285,10 @@ class Ledger:
                 self._connection.execute(_INSERT, _values(row))
                 self._seq, self._sum = row.seq, row.sum
         self._write_head()
+
+    def _is_remembered(self, request: Request) -> bool:
+        """Whether a signed yes that counted for it could be brought once more, if nobody remembered."""
+        return any(vote.signed is not None and vote.signed.import_before_s > self.now_s for vote in request.votes)
 
     # -- the file ------------------------------------------------------------------------------------------------------
 

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from supervisor import units
 from supervisor.manifest import checks
 from supervisor.manifest.parse import read_quota
 from supervisor.settings import ApprovalRule
 from supervisor.toml_reader import Check, Section
 
+if TYPE_CHECKING:
+    from supervisor.approvals.signers import Signer
+
 APPROVERS_MAX = 100
 
 
-def read_approvals(section: Section, check_family: Check) -> tuple[tuple[ApprovalRule, ...], str | None]:
-    """Return the rules, and the program that tells the reviewers; what is wrong is noted in the document."""
+def read_approvals(
+    section: Section, check_family: Check
+) -> tuple[tuple[ApprovalRule, ...], tuple[Signer, ...], str | None]:
+    """Return the rules, the signers, and what tells the reviewers; what is wrong is noted in the document."""
     rules = tuple(_rule(each, check_family) for each in section.array_of_sections("rules"))
     notify = section.optional_text("notify", checks.check_absolute_path)
+    signers: tuple[Signer, ...] = ()
+    of_signers = section.array_of_sections("signers")
+    if of_signers:
+        # Only here: on most hosts nobody signs, and then nothing of it is imported.
+        from supervisor.approvals.signers import read_signers
+
+        signers = read_signers(of_signers)
     section.finish()
-    return rules, notify or None
+    return rules, signers, notify or None
 
 
 def _rule(section: Section, check_family: Check) -> ApprovalRule:

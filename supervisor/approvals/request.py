@@ -65,21 +65,50 @@ class Told(Struct, frozen=True):
     trouble: str = ""
 
 
-class Voted(Struct, frozen=True):
-    """Somebody said yes to what they had seen (`seen`: how `Request.review` began).
+class Signed(Struct, frozen=True):
+    """A yes that was brought along, signed elsewhere (`supervisor.approvals.signed`).
 
-    `granted` is the set that they approve, None for the one there is. `needs` are so many people by today's rules;
-    `lifetime_s` and `once` limit the approval.
+    `key` is the key's fingerprint, `identity` whose key that is by this host's settings, `subject` what it was signed
+    for (`Subject.key`), `id` what no other signed yes has. It counted for nothing from `import_before_s` on.
+    """
+
+    key: str
+    identity: str
+    subject: str
+    id: str
+    import_before_s: int
+    brought_by: int
+
+
+class Voted(Struct, frozen=True):
+    """Somebody said yes to what they had seen (`seen`: how `Request.review` began, or the digest that was signed).
+
+    `uid` is None for a signer who is nobody on this host. `granted` is the set that they approve, None for the one
+    there is. `needs` are so many people by today's rules; `lifetime_s`, `until_s` and `once` limit the approval.
     """
 
     at_s: int
-    uid: int
+    uid: int | None
     seen: str
     needs: int
     granted: tuple[Grant, ...] | None = None
     lifetime_s: int | None = None
     once: bool = False
     reason: str = ""
+    until_s: int | None = None
+    signed: Signed | None = None
+
+    @property
+    def who(self) -> str:
+        """Return what records and reviewers call them."""
+        return f"uid {self.uid}" if self.signed is None else f"key {self.signed.key} ({self.signed.identity})"
+
+    def is_by_who_voted(self, other: Voted) -> bool:
+        """Whether both are one person's: by user, by key, or by whose key it is."""
+        if self.uid is not None and self.uid == other.uid:
+            return True
+        one, two = self.signed, other.signed
+        return one is not None and two is not None and (one.key == two.key or one.identity == two.identity)
 
 
 class Carried(Struct, frozen=True):
@@ -146,6 +175,8 @@ class Request(Struct, frozen=True):
     latest_s: int
     votes: tuple[Voted, ...] = ()
     lifetime_s: int | None = None
+    until_s: int | None = None
+    """When it is over whenever it was approved; open requests, too."""
     once: bool = False
     approved_s: int | None = None
     ending: Step | None = None
@@ -165,8 +196,10 @@ class Request(Struct, frozen=True):
     def due_s(self) -> int | None:
         """Return when it lapses: unanswered, or approved for so long; None for never."""
         if self.state is not State.APPROVED:
-            return self.filed.at_s + self.filed.expires_s
-        return None if self.lifetime_s is None or self.approved_s is None else self.approved_s + self.lifetime_s
+            return _least(self.filed.at_s + self.filed.expires_s, self.until_s)
+        if self.lifetime_s is None or self.approved_s is None:
+            return self.until_s
+        return _least(self.approved_s + self.lifetime_s, self.until_s)
 
     @property
     def counting(self) -> int:
@@ -185,8 +218,8 @@ class Request(Struct, frozen=True):
     @property
     def review(self) -> str:
         """Return the digest of what a yes would be to now, in hexadecimal: another one where anything is different."""
-        terms = [self.number, self.subject.key, grant_terms(self.granted), self.needs, self.lifetime_s, self.once]
-        return hash_of(terms)
+        terms = [self.number, self.subject.key, grant_terms(self.granted), self.needs]
+        return hash_of([*terms, self.lifetime_s, self.until_s, self.once])
 
 
 def file_request(number: int, filed: Filed) -> Request:
@@ -272,6 +305,7 @@ def _vote(request: Request, vote: Voted) -> Request | Refusal:
         granted=request.granted if vote.granted is None else vote.granted,
         needs=needs,
         lifetime_s=_least(request.lifetime_s, vote.lifetime_s),
+        until_s=_least(request.until_s, vote.until_s),
         once=request.once or vote.once,
     )
     if _is_carried(counted, vote.at_s):
@@ -285,15 +319,23 @@ def _why_no_vote(request: Request, vote: Voted, needs: int) -> str:
         return "its time is over"
     if vote.uid == ROOT:
         return "root administers, and has no vote"
-    if any(vote.uid == each.uid for each in request.votes):
-        return f"uid {vote.uid} has said yes already, and {needs} different people are needed"
+    if vote.uid is None and vote.signed is None:
+        return "nobody has said it"
+    if any(vote.is_by_who_voted(each) for each in request.votes):
+        return f"{vote.who} has said yes already, and {needs} different people are needed"
     if needs > 1 and vote.uid == request.filed.uid:
-        return f"uid {vote.uid} asked for it, and {needs} other people are needed"
-    if len(vote.seen) < SEEN_LEAST or not request.review.startswith(vote.seen):
+        return f"{vote.who} asked for it, and {needs} other people are needed"
+    if vote.signed is not None:
+        if vote.signed.subject != request.subject.key:
+            return "it was signed for something else"
+        if vote.at_s >= vote.signed.import_before_s:
+            return "the time in which it could be imported is over"
+    elif len(vote.seen) < SEEN_LEAST or not request.review.startswith(vote.seen):
         return f"it isn't what was reviewed ({vote.seen[:12]}): it is {request.review[:12]} now"
     if len(vote.reason) > REASON_MAX_CHARS:
         return f"a reason has at most {REASON_MAX_CHARS} characters"
-    if vote.lifetime_s is not None and vote.lifetime_s < 1:
+    ends_s = _least(None if vote.lifetime_s is None else vote.at_s + vote.lifetime_s, vote.until_s)
+    if ends_s is not None and ends_s <= vote.at_s:
         return "it would be over at once"
     if vote.granted is not None:
         return "nothing would be granted: reject it" if not vote.granted else why_wider(request.granted, vote.granted)

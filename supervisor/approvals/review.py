@@ -12,7 +12,7 @@ from ipc.policy.inclusion import Coverage
 from ipc.struct import replace
 from supervisor.approvals.machine import FINAL, State
 from supervisor.approvals.request import Facts, Rejected, Request, Revoked, Superseded, Withdrawn
-from supervisor.approvals.subject import grant_terms, grant_text, placed
+from supervisor.approvals.subject import grant_terms, grant_text, placed, spelled_out
 from supervisor.host_policy import resolve_quota
 from supervisor.manifest import Manifest, parse_manifest
 from supervisor.manifest_diff import Change, Version, compare
@@ -55,8 +55,11 @@ def document_of(request: Request, last: Request | None, settings: Settings) -> d
         "opens_at": when(request.opens_s) if request.filed.review_s else None,
         "approved_at": when(request.approved_s),
         "lifetime_s": request.lifetime_s,
+        "until": when(request.until_s),
+        "asked_set": spelled_out(request.subject.asked),
+        "granted_set": spelled_out(request.granted),
         "asks": _asks(request),
-        "yes": [{"by": f"uid {vote.uid}", "at": when(vote.at_s), "reason": vote.reason} for vote in request.votes],
+        "yes": [{"by": vote.who, "at": when(vote.at_s), "reason": vote.reason} for vote in request.votes],
         "ended": _ending(request),
         "since": None if last is None else _differences(last, request, settings),
     }

@@ -8,13 +8,14 @@ from typing import ClassVar
 from ipc.errors import ConfigError
 from ipc.policy.capability import Grant
 from ipc.struct import replace
-from supervisor.approvals.asking import tell
+from supervisor.approvals.asking import tell, with_kept
 from supervisor.approvals.ledger import Ledger
 from supervisor.approvals.machine import Refusal, State
 from supervisor.approvals.narrowing import without
 from supervisor.approvals.request import REASON_MAX_CHARS, Rejected, Request, Revoked, Step, Voted, take
 from supervisor.approvals.review import document_of, is_open, last_approved, manifest_of, summary_of
 from supervisor.approvals.rules import needed
+from supervisor.approvals.signers import host_name
 from supervisor.approvals.store import ApprovalStore
 from supervisor.approvals.subject import DATA_STAND_IN, TMP_STAND_IN, named, placed_value
 from supervisor.control_messages import DecideApproval, Role
@@ -66,6 +67,8 @@ class ApprovalService:
 
     def decide(self, peer: Peer, decision: DecideApproval, narrow: bytes = b"") -> Document:
         """Carry a decision out, and return the request after it; raises RefusedError with the reason where it isn't."""
+        if decision.what == "import":
+            return self._bring(peer, narrow)
         self._require_any(decision.number)
         if len(decision.reason) > REASON_MAX_CHARS:
             raise RefusedError(f"a reason has at most {REASON_MAX_CHARS} characters")
@@ -93,11 +96,25 @@ class ApprovalService:
             if newest is not None and (is_open(newest) or newest.state is State.APPROVED):
                 raise RefusedError(f"request {newest.number} asks for the same, and is {newest.state}")
             filed = replace(request.filed, at_s=ledger.now_s, uid=peer.uid, needs=self._needs(request))
-            new = ledger.file(filed)
+            new = with_kept(ledger, ledger.file(filed), self._settings, filed.needs)
             document = self._document(ledger, new)
-        if self._tells:
+        if self._tells and is_open(new):
             new = tell(self._store, new, document, self._settings)
         return {**document, "state": str(new.state)}
+
+    def _bring(self, peer: Peer, data: bytes) -> Document:
+        """Count a yes that was signed elsewhere, or keep it: the yes is the signer's, whoever brings it."""
+        # Only here: what verifies signatures takes a while to be imported.
+        from supervisor.approvals.importing import bring
+
+        self._require_vote_or_admin(peer, "import")
+        with self._store.open() as ledger:
+            found = bring(ledger, data, self._settings, peer.uid, self._needs)
+            if isinstance(found, Refusal):
+                raise RefusedError(
+                    f"not imported: {visible(found.reason)}", hint="read it: airssys approvals show FILE"
+                )
+            return self._document(ledger, found) if isinstance(found, Request) else found.to_json()
 
     def _step(self, ledger: Ledger, request: Request, peer: Peer, decision: DecideApproval, narrow: bytes) -> Step:
         match decision.what:
@@ -157,7 +174,7 @@ class ApprovalService:
     def _require_vote_or_admin(self, peer: Peer, what: str) -> None:
         if self._roles.has_vote(peer):
             return
-        if self._roles.role_of(peer) is Role.ADMIN and (what in ("reject", "revoke") or peer.uid == 0):
+        if self._roles.role_of(peer) is Role.ADMIN and (what in ("reject", "revoke", "import") or peer.uid == 0):
             return  # who administers takes away; of root's yes the request itself says what it is worth
         raise RefusedError(f"uid {peer.uid} has no vote here", hint="who has: [control] approvers in airssys.toml")
 
@@ -173,7 +190,7 @@ class ApprovalService:
 
     def _document(self, ledger: Ledger, request: Request) -> Document:
         last = last_approved(ledger.answered(request.subject.identity), request)
-        return {**document_of(request, last, self._settings), **_clock(ledger)}
+        return {**document_of(request, last, self._settings), "host": host_name(self._settings), **_clock(ledger)}
 
 
 def _taken(request: Request, after: Request | Refusal) -> Request:

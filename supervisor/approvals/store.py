@@ -21,6 +21,7 @@ from typing import Final
 
 from ipc.audit.event import AuditEvent
 from ipc.errors import AuditError, ConfigError
+from supervisor.approvals import kept
 from supervisor.approvals.chain import DamagedError, StoreError
 from supervisor.approvals.ledger import Ledger
 from supervisor.audit_query import Filter, newest_first
@@ -46,6 +47,7 @@ _TABLES: Final = (
     """CREATE TABLE IF NOT EXISTS steps (seq INTEGER PRIMARY KEY, request INTEGER NOT NULL, kind TEXT NOT NULL,
     identity TEXT NOT NULL, subject TEXT NOT NULL, body TEXT NOT NULL, prev TEXT NOT NULL, sum TEXT NOT NULL)""",
     "CREATE INDEX IF NOT EXISTS requests ON steps (request)",
+    kept.TABLE,
     "CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
     f"PRAGMA user_version = {_SCHEMA}",
 )

@@ -17,6 +17,7 @@ from ipc.struct import Struct, replace
 TMP_STAND_IN: Final = "/<tmp>"
 DATA_STAND_IN: Final = "/<data>"
 """Where a pattern has to be a path: no real directory has these names."""
+PARTS: Final = ("action", "resource", "methods", "metadata")
 _TMP: Final = "${tmp}"
 _DATA: Final = "${data}"
 
@@ -59,6 +60,11 @@ def grant_terms(grants: Sequence[Grant]) -> list[list[object]]:
     ]
     # A request twice in a manifest allows nothing more.
     return [each for _, each in sorted({json.dumps(each): each for each in terms}.items())]
+
+
+def spelled_out(grants: Sequence[Grant]) -> list[dict[str, object]]:
+    """Return the same with the names of its parts, as documents have it."""
+    return [dict(zip(PARTS, term, strict=True)) for term in grant_terms(grants)]
 
 
 def named(grants: Sequence[Grant], tmp: str, data: str) -> tuple[Grant, ...]:

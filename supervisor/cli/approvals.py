@@ -17,6 +17,14 @@ from supervisor import places
 from supervisor.approvals.service import ApprovalService, Document
 from supervisor.approvals.store import ApprovalStore
 from supervisor.audit_log import AuditLog
+from supervisor.cli.approvals_offhost import (
+    export,
+    import_lines,
+    read_import,
+    register_offhost,
+    show_file,
+    sign_file,
+)
 from supervisor.cli.approvals_view import list_lines, outcome_lines, review_lines
 from supervisor.control_client import SOCKET_NAME, Address, ControlClient, NobodyAnswersError, find_socket
 from supervisor.control_messages import ApprovalDocument, DecideApproval, ReadApprovals, Request
@@ -32,6 +40,7 @@ _EPILOG = """examples:
   airssys approvals approve 12 --without network.connect:example.com:443
   airssys approvals reject 12 --reason "why does it need the network?"
   airssys approvals revoke 12                    nothing starts by it any more
+  airssys approvals export 12 -o 12.json         to be reviewed and signed on another machine
 
 Exit: 77 where this user may not, or the request is in a state that doesn't allow it.
 """
@@ -59,35 +68,46 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     reject = commands.add_parser("reject", help="say no", epilog='example: … reject 12 --reason "too broad"')
     revoke = commands.add_parser("revoke", help="take an approval back", epilog="example: … revoke 12")
     anew = commands.add_parser("request", help="ask anew for what was refused", epilog="example: … request 12")
+    register_offhost(commands)
     commands.add_parser("serve", help="answer approvers who can't open the state", epilog=_SERVE_EPILOG)
     for command in (show, approve, reject, revoke, anew):
-        command.add_argument("number", metavar="ID", type=_number, help="the number of the request")
+        kind, form = ("ID|FILE", _number_or_file) if command is show else ("ID", number_of)
+        command.add_argument("number", metavar=kind, type=form, help="the number of the request")
     for command in (show, approve):
         command.add_argument("--whole", action="store_true", help="all of it, not only what is different")
     approve.add_argument("--narrow", metavar="FILE", help="a copy of its Component.toml that asks for less: grant that")
     approve.add_argument(
         "--without", action="append", default=[], metavar="ACTION:PATTERN", help="leave out one thing; may be repeated"
     )
-    approve.add_argument("--expires", metavar="DURATION", type=_duration_s, help="how long it holds, such as 30d")
+    approve.add_argument("--expires", metavar="DURATION", type=duration_s, help="how long it holds, such as 30d")
     approve.add_argument("--once", action="store_true", help="for one start")
     approve.add_argument("--yes", metavar="DIGEST", help="don't ask: how the digest begins that was reviewed")
     for command in (approve, reject, revoke):
         command.add_argument("--reason", default="", metavar="TEXT", help="why, for the record and for who asked")
     for name, command in commands.choices.items():
-        if name != "serve":
+        if name == "sign":
+            continue
+        if name not in ("serve", "export"):
             command.add_argument("--json", action="store_true", help="print one JSON document")
+        if name != "serve":
             command.add_argument("--socket", metavar="PATH", help="ask the supervisor with this control socket")
         command.add_argument("--state-dir", metavar="DIR", help="where they are kept (or $AIRSSYS_STATE)")
         command.add_argument("--config", metavar="FILE", help="the host's airssys.toml")
 
 
-def _number(text: str) -> int:
+def number_of(text: str) -> int:
+    """Return the number of a request; raises ArgumentTypeError."""
     if not (text.isascii() and text.isdecimal() and 0 < int(text) < 2**31):
         raise argparse.ArgumentTypeError(f"expected the number of a request, got {text!r}")
     return int(text)
 
 
-def _duration_s(text: str) -> int:
+def _number_or_file(text: str) -> int | str:
+    return number_of(text) if text.isdecimal() else text
+
+
+def duration_s(text: str) -> int:
+    """Return a duration such as `30d` in seconds; raises ArgumentTypeError."""
     from supervisor.units import parse_duration_ns
 
     try:
@@ -125,6 +145,10 @@ def run(args: argparse.Namespace) -> int:
 
         settings = load_settings(args.config, os.environ, os.getuid())
         return serve(settings, places.state_directory(args.state_dir, os.environ, settings), _say)
+    if args.approvals_command == "sign":
+        return sign_file(args)
+    if args.approvals_command == "show" and isinstance(args.number, str):
+        return show_file(args)
     desk = _desk(args)
     match args.approvals_command:
         case "list":
@@ -135,6 +159,11 @@ def run(args: argparse.Namespace) -> int:
             _print(args, document, review_lines(document, args.whole))
         case "approve":
             return _approve(args, desk)
+        case "export":
+            export(args.output, desk.shown(args.number))
+        case "import":
+            document = desk.decided(DecideApproval("import", 0), read_import(args.file))
+            _print(args, document, import_lines(document))
         case what:
             document = desk.decided(DecideApproval(what, args.number, reason=getattr(args, "reason", "")), b"")
             _print(args, document, outcome_lines(what, document))

@@ -91,6 +91,8 @@ def _terms(document: Document) -> str:
     if isinstance(lifetime, int):
         due = document["due_at"] if document["state"] == "approved" else None
         parts.append(f"until {_time(due)}" if due else f"for {format_duration(lifetime * 10**9)}")
+    if document.get("until"):
+        parts.append(f"until {_time(document['until'])} at the latest")
     said = ", ".join(part for part in parts if part)
     return f" ({said})" if said else ""
 
@@ -155,16 +157,16 @@ def outcome_lines(what: str, document: Document) -> list[str]:
     """Return what has become of a request."""
     number, state = document["request"], document["state"]
     name = visible(_identity(document))
-    if what == "approve" and state != "approved":
+    if what in ("approve", "import") and state != "approved":
         missing = int(str(document["needs_approvers"])) - int(str(document["votes"]))
         waits = f"needs {counted(missing, 'more approver')}" if missing > 0 else "waits for the end of its review time"
-        return [f"request {number} of {name}: your yes counts; it {waits}"]
+        return [f"request {number} of {name}: {'your' if what == 'approve' else 'the'} yes counts; it {waits}"]
     narrowed = ", narrowed" if document["narrowed"] and state == "approved" else ""
     lines = [f"request {number} of {name} is {state}{narrowed}{_terms(document) if state == 'approved' else ''}"]
     supersedes = document.get("supersedes")
     if isinstance(supersedes, list) and supersedes:
         lines.append(f"it supersedes request {', '.join(map(str, supersedes))}")
-    if what == "approve":
+    if what in ("approve", "import"):
         lines += [visible(f"  left out: {ask['sentence']}") for ask in _maps(document, "asks") if not ask["granted"]]
     if what == "revoke":
         ended = document.get("ended")

@@ -92,7 +92,8 @@ def _question(
 
 def _somebody_has_a_vote(settings: Settings) -> bool:
     roles = own_roles(settings.control)
-    return os.getuid() != 0 or bool(roles.approving_users or roles.approving_groups)
+    named = roles.approving_users or roles.approving_groups or settings.approval_signers
+    return os.getuid() != 0 or bool(named)
 
 
 def _decide(host: Host, settings: Settings, question: Question, bound: BoundManifest) -> Approved:

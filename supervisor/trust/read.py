@@ -67,10 +67,10 @@ def _read(section: Section, index: int) -> TrustSource | None:
     before = len(section.document.problems)
     git = section.text("git", _check_git)
     branch = section.text("branch", check_branch)
-    key_text = section.text("signing_key", _check_key)
+    key_text = section.text("signing_key", check_key)
     identity = section.text("identity", checks.check_one_line)
-    after = section.text("valid_after", _check_time)
-    until = section.text("valid_before", _check_time)
+    after = section.text("valid_after", check_time)
+    until = section.text("valid_before", check_time)
     revoked = section.boolean("revoked", default=False)
     local = section.text("local", _check_local)
     oci = section.text("oci", _check_oci)
@@ -84,11 +84,11 @@ def _read(section: Section, index: int) -> TrustSource | None:
         return oci_source(index, origin, oci)
     if form == "local":
         return LocalSource(index, origin, local)
-    after_s, until_s = _seconds(after), _seconds(until)
+    after_s, until_s = seconds_of(after), seconds_of(until)
     if after_s is not None and until_s is not None and after_s >= until_s:
         section.problem("valid_before", "a time after valid_after", f'"{until}"')
         return None
-    return KeySource(index, origin, _public_key(key_text), identity, after_s, until_s, revoked)
+    return KeySource(index, origin, public_key(key_text), identity, after_s, until_s, revoked)
 
 
 def _form(section: Section) -> SourceForm | None:
@@ -128,31 +128,34 @@ def _check_local(text: str) -> str | None:
     return None
 
 
-def _check_key(text: str) -> str | None:
+def check_key(text: str) -> str | None:
+    """Return what is wanted instead of this public key, None where it is one."""
     try:
-        _public_key(text)
+        public_key(text)
     except ConfigError as error:
         return f"a public key as in ~/.ssh/id_ed25519.pub ({error.message})"
     return None
 
 
-def _public_key(text: str) -> PublicKey:
+def public_key(text: str) -> PublicKey:
+    """Return the key of a line; raises ConfigError."""
     from supervisor.signing.keys import read_public_key
 
     return read_public_key(text)
 
 
-def _check_time(text: str) -> str | None:
+def check_time(text: str) -> str | None:
+    """Return what is wanted instead of this time, None where it is one."""
     try:
         if _TIME.fullmatch(text):
-            _seconds(text)
+            seconds_of(text)
             return None
     except ValueError:
         pass
     return 'a day or a time of UTC, such as "2027-01-31" or "2027-01-31T12:00:00Z"'
 
 
-def _seconds(text: str) -> int | None:
+def seconds_of(text: str) -> int | None:
     """Return a time as seconds of UTC, a day as its beginning; None for "". Raises ValueError."""
     if not text:
         return None

@@ -54,6 +54,7 @@ depends_on = ["other"]
 """
 HOST = """schema = 1
 [host]
+name = "web-1"
 state = "/s"
 [confinement]
 require = ["seccomp"]
@@ -83,6 +84,13 @@ local = "/srv/components/*"
 oci = "registry.example.com/x/*"
 [approvals]
 notify = "/usr/local/bin/tell"
+[[approvals.signers]]
+key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBog0BgK8OeQlo29bEgWXHvOD06Z7Lhci9DshhmUyaEx"
+identity = "alice"
+uid = 1001
+valid_after = "2026-01-01"
+valid_before = "2027-01-01"
+revoked = false
 [[approvals.rules]]
 when = ["network.connect"]
 approvers = 2

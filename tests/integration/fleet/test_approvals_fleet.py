@@ -6,13 +6,17 @@ import contextlib
 import json
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from as_another import as_another_user
 from ending import end
+from signed import signer, sshsig
 
+from supervisor.approvals.signed import NAMESPACE
+from supervisor.approvals.statement import Statement, read_exported
 from supervisor.cli import approvals as _approvals  # noqa: F401 # loaded before a fork that can't read it any more
 from supervisor.cli import status as _status  # noqa: F401 # likewise
 
@@ -23,8 +27,21 @@ approvers = ["daemon", "nobody"]
 [[approvals.rules]]
 when = ["filesystem.*"]
 approvers = 2
+[host]
+name = "web-1"
+[[approvals.signers]]
+key = "{key}"
+identity = "carol@example.com"
 """
+CAROLS = signer("ssh-ed25519")
 DAEMON, GAMES, NOBODY = 1, 5, 65534
+
+
+def _statement(data: bytes) -> bytes:
+    """Return what somebody signs who says yes to what was exported, for an hour."""
+    seen, now_s = read_exported(data), int(time.time())
+    limits = (now_s, now_s + 3600, None, False, "")
+    return Statement(seen.subject, seen.granted, ("web-*",), *limits, seen.digest, seen.host, seen.number, "1").encoded
 
 
 @contextlib.contextmanager
@@ -43,7 +60,7 @@ def _serving(airssys, config: Path) -> Iterator[subprocess.Popen[bytes]]:
 def test_two_people_approve_narrow_and_revoke(airssys, up, component: Callable[..., Path]) -> None:
     """Refused, approved with less than it asked, done, taken back, refused again; who runs with it is ended."""
     config = airssys.directory / "airssys.toml"
-    config.write_text(SETTINGS)
+    config.write_text(SETTINGS.format(key=CAROLS.line))
     os.chmod(airssys.directory, 0o755)
     out = airssys.directory / "out"
     out.mkdir()
@@ -85,8 +102,14 @@ def test_two_people_approve_narrow_and_revoke(airssys, up, component: Callable[.
         done = start()
         assert done.code == 0, done.stderr
         assert (out / "x").read_text() == "text"
-        for uid in (DAEMON, NOBODY):
-            assert says(uid, "approve", "2", "--yes", review(2))[0] == 0
+        statement = _statement(airssys("approvals", "export", "2", "--config", config).stdout.encode())
+        signed_file = airssys.directory / "2.signed"
+        signed_file.write_bytes(statement + sshsig(CAROLS, statement, NAMESPACE))
+        assert says(GAMES, "import", str(signed_file))[0] == 77, "who has no vote brings nothing"
+        code, said = says(DAEMON, "import", str(signed_file))
+        assert (code, "the yes counts" in said) == (0, True), said
+        assert says(DAEMON, "import", str(signed_file))[0] == 77, "one yes on a host"
+        assert says(NOBODY, "approve", "2", "--yes", review(2))[0] == 0
         assert says(NOBODY, "revoke", "9")[0] == 65
         assert as_another_user(NOBODY, airssys.state / "control.sock", ("status",))[0] == 69
         assert airssys("down").code == 0
