@@ -102,6 +102,16 @@ class ApprovalRule(Struct, frozen=True):
     """Where the rule is written."""
 
 
+class AutomaticApproval(Struct, frozen=True):
+    """A newer version that asks for nothing more, signed by who is named, is approved by this rule alone."""
+
+    change: str
+    signer: str
+    """The identity of one of the signers."""
+    source: str
+    """Where the rule is written."""
+
+
 class SecretSource(Struct, frozen=True):
     """Where the value of a secret comes from: one of a systemd credential's name and a file's absolute path."""
 
@@ -139,6 +149,7 @@ class Settings(Struct, frozen=True):
     trust_sources: tuple[TrustSource, ...] = ()
     approval_rules: tuple[ApprovalRule, ...] = ()
     approval_signers: tuple[Signer, ...] = ()
+    approval_automatic: tuple[AutomaticApproval, ...] = ()
     host_name: str | None = None
     """What this host is called in approvals that are signed elsewhere; None for what the kernel calls it."""
     approval_notify: str | None = None

@@ -78,7 +78,7 @@ class _SettingsReader:
         quota.finish()
         roles = self._roles(root.section("roles"))
         audit = root.section("audit")
-        rules, signers, notify = read_approvals(root.section("approvals"), _check_family)
+        approvals = read_approvals(root.section("approvals"), _check_family)
         trusted, denials = self._trust(root.section("trust"))
         host = root.section("host")
         name = host.text("name", check_host_name)
@@ -91,10 +91,11 @@ class _SettingsReader:
             audit=self._audit(audit),
             audit_budget=self._audit_budget(audit),
             trust_sources=trusted,
-            approval_rules=rules,
-            approval_signers=signers,
+            approval_rules=approvals.rules,
+            approval_signers=approvals.signers,
+            approval_automatic=approvals.automatic,
             host_name=name or None,
-            approval_notify=notify,
+            approval_notify=approvals.notify,
             acl=self._acl(root),
             trust_denials=denials,
             roles=roles,

@@ -142,6 +142,9 @@ class _View:
             yield self.setting((*at, "valid_after"), format_time(signer.valid_after_s))
             yield self.setting((*at, "valid_before"), format_time(signer.valid_before_s))
             yield self.setting((*at, "revoked"), signer.revoked)
+        for index, automatic in enumerate(settings.approval_automatic):
+            yield self.setting(("approvals", "automatic", index, "change"), automatic.change)
+            yield self.setting(("approvals", "automatic", index, "signer"), automatic.signer)
         yield self.setting(("approvals", "notify"), settings.approval_notify)
         for index, entry in enumerate(settings.acl):
             written = {

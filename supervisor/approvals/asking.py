@@ -48,6 +48,8 @@ class Question(Struct, frozen=True):
     subject: Subject
     needed: Needed
     facts: Facts
+    signers: tuple[str, ...] | None = None
+    """The keys whose signatures held when it was installed; None for a directory, in which they lie."""
 
 
 def question_of(
@@ -145,6 +147,10 @@ def decide_by_approval(
         if request is None or is_new:
             request = ledger.file(_filed(question, uid, ledger.now_s))
         request = with_kept(ledger, request, settings, question.needed.approvers)
+        if settings.approval_automatic:
+            from supervisor.approvals.automatic import approve_by_rule
+
+            request = approve_by_rule(ledger, request, settings, question.needed.approvers, question.signers)
         if _is_enough(request, question.needed):
             return _use(ledger, request, question, uid, tmp, data)
         document = document_of(request, last_approved(ledger.answered(question.subject.identity), request), settings)

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ipc.struct import Struct
 from supervisor import units
 from supervisor.manifest import checks
 from supervisor.manifest.parse import read_quota
-from supervisor.settings import ApprovalRule
+from supervisor.settings import ApprovalRule, AutomaticApproval
 from supervisor.toml_reader import Check, Section
 
 if TYPE_CHECKING:
     from supervisor.approvals.signers import Signer
 
 APPROVERS_MAX = 100
+SAME_OR_NARROWER = "same-or-narrower"
 
 
-def read_approvals(
-    section: Section, check_family: Check
-) -> tuple[tuple[ApprovalRule, ...], tuple[Signer, ...], str | None]:
-    """Return the rules, the signers, and what tells the reviewers; what is wrong is noted in the document."""
+class Approvals(Struct, frozen=True):
+    """What the section says."""
+
+    rules: tuple[ApprovalRule, ...]
+    signers: tuple[Signer, ...]
+    automatic: tuple[AutomaticApproval, ...]
+    notify: str | None
+
+
+def read_approvals(section: Section, check_family: Check) -> Approvals:
+    """Return what it says; what is wrong is noted in the document."""
     rules = tuple(_rule(each, check_family) for each in section.array_of_sections("rules"))
     notify = section.optional_text("notify", checks.check_absolute_path)
     signers: tuple[Signer, ...] = ()
@@ -29,8 +38,19 @@ def read_approvals(
         from supervisor.approvals.signers import read_signers
 
         signers = read_signers(of_signers)
+    automatic = tuple(_automatic(each, signers) for each in section.array_of_sections("automatic"))
     section.finish()
-    return rules, signers, notify or None
+    return Approvals(rules, signers, automatic, notify or None)
+
+
+def _automatic(section: Section, signers: tuple[Signer, ...]) -> AutomaticApproval:
+    change = section.choice("change", (SAME_OR_NARROWER,), default=SAME_OR_NARROWER, required=True)
+    signer = section.text("signer", required=True)
+    if signer and all(each.identity != signer for each in signers):
+        section.problem("signer", "an identity of [[approvals.signers]]", f'"{signer}"')
+    source = str(section.document.source.origin((*section.path, "change")))
+    section.finish()
+    return AutomaticApproval(change, signer, source)
 
 
 def _rule(section: Section, check_family: Check) -> ApprovalRule:

@@ -97,10 +97,14 @@ class Voted(Struct, frozen=True):
     reason: str = ""
     until_s: int | None = None
     signed: Signed | None = None
+    rule: str = ""
+    """Which rule has said it, where nobody did (`supervisor.approvals.automatic`)."""
 
     @property
     def who(self) -> str:
         """Return what records and reviewers call them."""
+        if self.rule:
+            return f"rule {self.rule}"
         return f"uid {self.uid}" if self.signed is None else f"key {self.signed.key} ({self.signed.identity})"
 
     def is_by_who_voted(self, other: Voted) -> bool:
@@ -207,8 +211,8 @@ class Request(Struct, frozen=True):
         return self.votes_for(self.needs)
 
     def votes_for(self, needs: int) -> int:
-        """Return how many votes count where so many people are needed: where others are, that of who asked doesn't."""
-        return sum(1 for vote in self.votes if needs == 1 or vote.uid != self.filed.uid)
+        """Return how many votes count where so many are needed: where others are, neither who asked nor a rule."""
+        return sum(1 for vote in self.votes if needs == 1 or (vote.uid != self.filed.uid and not vote.rule))
 
     @property
     def narrowed(self) -> bool:
@@ -319,7 +323,9 @@ def _why_no_vote(request: Request, vote: Voted, needs: int) -> str:
         return "its time is over"
     if vote.uid == ROOT:
         return "root administers, and has no vote"
-    if vote.uid is None and vote.signed is None:
+    if vote.rule and needs > 1:
+        return f"a rule approves nothing that takes {needs} people"
+    if vote.uid is None and vote.signed is None and not vote.rule:
         return "nobody has said it"
     if any(vote.is_by_who_voted(each) for each in request.votes):
         return f"{vote.who} has said yes already, and {needs} different people are needed"

@@ -123,7 +123,7 @@ def _ending(request: Request) -> dict[str, object] | None:
 
 def _differences(last: Request, new: Request, settings: Settings) -> dict[str, object]:
     """Return what is asked beyond what was granted last (which may have been narrowed), what less, what else."""
-    before, after = _comparable(last.granted, last.filed.facts), _comparable(new.subject.asked, new.filed.facts)
+    before, after = comparable(last.granted, last.filed.facts), comparable(new.subject.asked, new.filed.facts)
     covered_before, covered_after = Coverage(before), Coverage(after)
     told = {(grant.action, grant.metadata) for grant in before}
     wider = [
@@ -159,7 +159,7 @@ def _differences(last: Request, new: Request, settings: Settings) -> dict[str, o
     }
 
 
-def _comparable(grants: Sequence[Grant], facts: Facts) -> list[Grant]:
+def comparable(grants: Sequence[Grant], facts: Facts) -> list[Grant]:
     """Return grants whose `${tmp}`, `${data}` and own directory are called alike, wherever a version lies."""
 
     def moved(grant: Grant) -> Grant:

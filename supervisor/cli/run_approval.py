@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ipc.errors import ConfigError
 from ipc.policy.capability import Grant
+from ipc.struct import replace
 from supervisor import places
 from supervisor.approvals.asking import (
     Approved,
@@ -87,7 +88,9 @@ def _question(
 ) -> Question:
     if installed is None:
         return question_of(bound, granted, wanted, trust)
-    return question_of(bound, granted, wanted, trust, installed.installed.instance, installed.package.contents)
+    own = installed.installed
+    question = question_of(bound, granted, wanted, trust, own.instance, installed.package.contents)
+    return replace(question, signers=own.signers)
 
 
 def _somebody_has_a_vote(settings: Settings) -> bool:

@@ -91,6 +91,9 @@ uid = 1001
 valid_after = "2026-01-01"
 valid_before = "2027-01-01"
 revoked = false
+[[approvals.automatic]]
+change = "same-or-narrower"
+signer = "alice"
 [[approvals.rules]]
 when = ["network.connect"]
 approvers = 2

@@ -27,6 +27,17 @@ def _entry(key: str, identity: str, more: str = "") -> str:
     return f'[[approvals.signers]]\nkey = "{key}"\nidentity = "{identity}"\n{more}\n'
 
 
+def _rule(signer: str) -> str:
+    return f'[[approvals.automatic]]\nchange = "same-or-narrower"\nsigner = "{signer}"\n'
+
+
+def test_rules_that_approve_are_read() -> None:
+    """With where they are written; none, where none is."""
+    (rule,) = _read(_entry(ONE, "alice") + _rule("alice")).approval_automatic
+    assert (rule.signer, rule.source) == ("alice", "t.toml:7")
+    assert _read("").approval_automatic == ()
+
+
 def test_signers_are_read() -> None:
     """All that can be said of one, and where it isn't said."""
     more = 'uid = 1001\nvalid_after = "2026-01-01"\nvalid_before = "2027-01-01T12:00:00Z"\nrevoked = true'
@@ -51,6 +62,9 @@ def test_signers_are_read() -> None:
         (_entry(ONE, "alice", "uid = 1") + _entry(TWO, "alice", "uid = 2"), "the same user"),
         (_entry(ONE, "alice", "user = 1"), "unknown key"),
         ('[host]\nname = "Web 1"', "name"),
+        (_entry(ONE, "alice") + _rule("bob"), "an identity of"),
+        (_rule("alice"), "an identity of"),
+        (_entry(ONE, "alice") + _rule("alice").replace("same", "any"), "same-or-narrower"),
     ],
 )
 def test_what_is_wrong_is_told(text: str, words: str) -> None:
