@@ -15,6 +15,7 @@ from supervisor.approvals.request import (
     Rejected,
     Request,
     Revoked,
+    Signed,
     Step,
     Superseded,
     Told,
@@ -29,6 +30,8 @@ from supervisor.approvals.request import (
 FILES = frozenset(range(4))
 PEOPLE = (0, 1000, 1001, 1002, 1003)
 ASKER = 1000
+SIGNERS = {-1: ("SHA256:a", "a", None), -2: ("SHA256:b", "b", None), 1001: ("SHA256:c", "c", 1001)}
+"""Whom the oracle calls so → the key, whose it is, and which user that is."""
 
 people = st.sampled_from(PEOPLE)
 subsets = st.none() | st.frozensets(st.sampled_from([*sorted(FILES), 4]))
@@ -48,6 +51,7 @@ class Said:
         self.yes: list[int] = []
         self.files = FILES
         self.lifetimes: list[int] = []
+        self.until_s: list[int] = []
         self.once = False
         self.approved_s: int | None = None
         self.ended = ""
@@ -64,6 +68,8 @@ class Said:
 
     def is_over(self, now_s: int) -> bool:
         """Whether its time is over."""
+        if any(now_s >= each for each in self.until_s):
+            return True
         if self.approved_s is None:
             return now_s >= self.waits_until_s
         return bool(self.lifetimes) and now_s >= self.approved_s + min(self.lifetimes)
@@ -166,6 +172,36 @@ class RequestMachine(RuleBasedStateMachine):
             if said.has_enough(said.needs, said.yes) and self.now_s >= said.opens_s:
                 said.approved_s = self.now_s
 
+    @rule(
+        signer=st.sampled_from(sorted(SIGNERS)),
+        is_for_this=st.sampled_from([True, True, True, False]),
+        needs=st.integers(1, 3),
+        import_s=st.sampled_from([0, 1, 1000]),
+        until_s=st.none() | st.sampled_from([0, 5, 200]),
+    )
+    def says_yes_by_a_key(self, signer: int, is_for_this: bool, needs: int, import_s: int, until_s: int | None) -> None:
+        """Somebody approves what is there by a signature that is brought."""
+        said, now_s = self.said, self.now_s
+        key, identity, uid = SIGNERS[signer]
+        about = self.request.subject.key if is_for_this else "0" * 64
+        ends_s = None if until_s is None else now_s + until_s
+        expected = (
+            said.waits
+            and not said.is_over(now_s)
+            and is_for_this
+            and said.counts(signer, needs)
+            and import_s > 0
+            and until_s != 0
+        )
+        signed = Signed(key, identity, about, "id", now_s + import_s, ASKER)
+        assert self.take(Voted(now_s, uid, "", needs, until_s=ends_s, signed=signed)) is expected
+        if expected:
+            said.yes.append(signer)
+            said.needs = max(said.needs, needs)
+            said.until_s += [] if ends_s is None else [ends_s]
+            if said.has_enough(said.needs, said.yes) and now_s >= said.opens_s:
+                said.approved_s = now_s
+
     @rule(uid=people)
     def says_no(self, uid: int) -> None:
         """Somebody rejects it."""
@@ -223,7 +259,8 @@ class RequestMachine(RuleBasedStateMachine):
             assert request.state == said.ended
         assert request.granted == grants(said.files)
         if request.state is State.APPROVED:
-            voters = {vote.uid for vote in request.votes}
+            keys = {key: name for name, (key, _, _) in SIGNERS.items()}
+            voters = {keys[vote.signed.key] if vote.signed else vote.uid or 0 for vote in request.votes}
             assert said.has_enough(request.needs, sorted(voters))
             assert 0 not in voters
 

@@ -116,6 +116,8 @@ def test_documents_are_read_as_they_were_written() -> None:
         exported, subject=read_exported(exported.encoded).subject, granted=read_exported(exported.encoded).granted
     )
     assert exported.encoded.isascii()
+    with pytest.raises(ConfigError, match="edited"):
+        read_exported(json.dumps(json.loads(exported.encoded)).encode())
     assert b"\x1b" not in exported.encoded
 
 
