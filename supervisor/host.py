@@ -74,12 +74,18 @@ class Host(Struct):
     records_ready: tuple[int, int] = (-1, -1)
     started: bool = False
     _cleanup: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    _last: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def __enter__(self) -> Host:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._cleanup.close()
+        with self._last:
+            self._cleanup.close()
+
+    def at_end(self, close: Callable[[], object]) -> None:
+        """Have something closed when everything else here has ended."""
+        self._last.callback(close)
 
     def record(self, event: AuditEvent) -> None:
         """Have an event of the supervisor's own made durable; raises AuditError when it can't be."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from ipc.audit.event import AuditEvent
 from ipc.errors import ConfigError
@@ -129,9 +129,18 @@ def _by_name(sentence: str, bound: BoundManifest) -> str:
 
 
 def decide_by_approval(
-    store: ApprovalStore, question: Question, settings: Settings, where: str, uid: int, tmp: str, data: str
+    store: ApprovalStore,
+    question: Question,
+    settings: Settings,
+    where: str,
+    uid: int,
+    tmp: str,
+    data: str,
+    hold: Callable[[int], None],
 ) -> Approved:
     """Return what is approved; raises AwaitingApprovalError where it isn't: then it has been asked for.
+
+    `hold` is called with the number of an approval that is relied on, before anybody can take it back.
 
     `where` is what has to be added to a command so that it finds this store; `uid` is who starts it; `tmp` and `data`
     are the directories of this start.
@@ -140,7 +149,7 @@ def decide_by_approval(
         found = ledger.of_subject(question.subject.key)
         request = None if found is None else ledger.settled(found)
         if request is not None and _is_enough(request, question.needed):
-            return _use(ledger, request, question, uid, tmp, data)
+            return _use(ledger, request, question, uid, tmp, data, hold)
         if request is not None:
             _refuse_what_was_refused(request, where)
         is_new = request is None or not is_open(request)
@@ -152,7 +161,7 @@ def decide_by_approval(
 
             request = approve_by_rule(ledger, request, settings, question.needed.approvers, question.signers)
         if _is_enough(request, question.needed):
-            return _use(ledger, request, question, uid, tmp, data)
+            return _use(ledger, request, question, uid, tmp, data, hold)
         document = document_of(request, last_approved(ledger.answered(question.subject.identity), request), settings)
     if is_new or request.state is State.REQUESTED:
         request = tell(store, request, document, settings)
@@ -179,12 +188,21 @@ def _filed(question: Question, uid: int, now_s: int) -> Filed:
     return Filed(now_s, uid, question.subject, needed.approvers, needed.review_s, needed.expires_s, question.facts)
 
 
-def _use(ledger: Ledger, request: Request, question: Question, uid: int, tmp: str, data: str) -> Approved:
+def _use(
+    ledger: Ledger,
+    request: Request,
+    question: Question,
+    uid: int,
+    tmp: str,
+    data: str,
+    hold: Callable[[int], None],
+) -> Approved:
     # Only what changes something is kept: of a start that relies on it the start's own records tell.
     if request.once:
         used = ledger.take(request, Used(ledger.now_s, uid))
         if isinstance(used, Refusal):
             raise ConfigError(f"approval {request.number}: {used.reason}", hint="start it again")
+    hold(request.number)
     approval = approval_of(request.number)
     grants = placed(request.granted, tmp, data)
     return Approved(

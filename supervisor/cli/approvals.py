@@ -14,6 +14,7 @@ from ipc.audit.event import SUPERVISOR, AuditEvent
 from ipc.errors import AirssysError, ConfigError
 from ipc.struct import replace
 from supervisor import places
+from supervisor.approvals.running import NO_RUNS, end_runs
 from supervisor.approvals.service import ApprovalService, Document
 from supervisor.approvals.store import ApprovalStore
 from supervisor.audit_log import AuditLog
@@ -244,6 +245,7 @@ class _Local:
         self._audit_directory = places.audit_directory(state, settings)
         self._retention = settings.audit
         store = ApprovalStore(state, self._audit_directory, self._record)
+        self._approvals = store.directory
         self._service = ApprovalService(store, settings, own_roles(settings.control))
         self._state = state
 
@@ -264,10 +266,20 @@ class _Local:
 
     def decided(self, decision: DecideApproval, narrow: bytes) -> Document:
         if decision.what == "revoke":
-            # A supervisor that runs with this state ends what relies on it.
-            address = Address(os.path.join(self._state, SOCKET_NAME), "the state directory", trusted=True)
-            with contextlib.suppress(NobodyAnswersError):
-                return _Remote(address).decided(decision, narrow)
+            document = self._revoked(decision)
+            runs = end_runs(self._approvals, decision.number) if document.get("state") == "revoked" else NO_RUNS
+            more: Document = {"ended_runs": list(runs.ended)} if runs.ended else {}
+            return {**document, **more, **({"left_runs": list(runs.left)} if runs.left else {})}
+        return self._decide(decision, narrow)
+
+    def _revoked(self, decision: DecideApproval) -> Document:
+        # A supervisor that runs with this state ends what relies on it; what relies on it without one is ours to end.
+        address = Address(os.path.join(self._state, SOCKET_NAME), "the state directory", trusted=True)
+        with contextlib.suppress(NobodyAnswersError):
+            return _Remote(address).decided(decision, b"")
+        return self._decide(decision, b"")
+
+    def _decide(self, decision: DecideApproval, narrow: bytes) -> Document:
         peer = Peer(os.getpid(), os.getuid(), frozenset((os.getgid(), *os.getgroups())))
         return self._service.decide(peer, decision, narrow)
 

@@ -169,13 +169,17 @@ def outcome_lines(what: str, document: Document) -> list[str]:
     if what in ("approve", "import"):
         lines += [visible(f"  left out: {ask['sentence']}") for ask in _maps(document, "asks") if not ask["granted"]]
     if what == "revoke":
-        ended = document.get("ended")
-        if isinstance(ended, list) and ended:
-            names = ", ".join(map(str, ended))
-            lines.append(visible(f"ended: {names}; nothing of this supervisor's runs by it, and nothing starts by it"))
-        else:
-            lines.append("nothing starts by it any more; what `airssys run` has started goes on until its end")
+        ended = [str(name) for name in _list(document, "ended")]
+        ended += [f"a run (process {pid})" for pid in _list(document, "ended_runs")]
+        lines.append(visible(f"ended: {', '.join(ended)}") if ended else "nothing ran by it that could be ended")
+        left = ", ".join(str(pid) if pid else "one of another container" for pid in _list(document, "left_runs"))
+        lines.append(f"still running, and not this user's to end: {left}" if left else "nothing starts by it any more")
     return lines
+
+
+def _list(document: Document, key: str) -> list[object]:
+    found = document.get(key)
+    return found if isinstance(found, list) else []
 
 
 def _clock_lines(document: Document) -> list[str]:

@@ -19,6 +19,7 @@ from supervisor.approvals.asking import (
 )
 from supervisor.approvals.errors import AwaitingApprovalError
 from supervisor.approvals.rules import Needed, needed
+from supervisor.approvals.running import Held
 from supervisor.approvals.store import ApprovalStore
 from supervisor.approvals.subject import named
 from supervisor.control_roles import own_roles
@@ -45,17 +46,19 @@ def approved_grants(
     granted: Sequence[Grant],
     trust: TrustLevel,
     installed: InstalledPackage | None,
+    supervised: bool,
 ) -> Decision | None:
     """Return what is approved, None where no rule wants an approval of this; raises AwaitingApprovalError.
 
-    `trust` is what the reviewers are told; it changes nothing in what is needed.
+    `trust` is what the reviewers are told; it changes nothing in what is needed. What isn't `supervised` holds the
+    approval itself, so that who takes it back finds it.
     """
     own = bound.variables
     wanted = needed(settings.approval_rules, named(granted, own.tmp, own.data), quota)
     if wanted is None:
         return None
     try:
-        approved = _decide(host, settings, _question(bound, granted, wanted, trust, installed), bound)
+        approved = _decide(host, settings, _question(bound, granted, wanted, trust, installed), bound, supervised)
     except AwaitingApprovalError as error:
         host.record(refusal_event(error, actor()))
         if not _somebody_has_a_vote(settings):
@@ -65,13 +68,20 @@ def approved_grants(
 
 
 def approval_without_terminal(
-    host: Host, settings: Settings, bound: BoundManifest, trust: TrustLevel, installed: InstalledPackage | None
+    host: Host,
+    settings: Settings,
+    bound: BoundManifest,
+    trust: TrustLevel,
+    installed: InstalledPackage | None,
+    supervised: bool,
 ) -> Decision | str:
     """Return what is approved where nobody can be asked now; else what became of asking for it, in lines."""
     try:
         if not _somebody_has_a_vote(settings):
             return ""
-        approved = _decide(host, settings, _question(bound, bound.grants, Needed(), trust, installed), bound)
+        approved = _decide(
+            host, settings, _question(bound, bound.grants, Needed(), trust, installed), bound, supervised
+        )
     except AwaitingApprovalError as error:
         return f"\n  {visible(error.message)}\n  {visible(error.hint or '')}"
     except ConfigError as error:
@@ -99,10 +109,15 @@ def _somebody_has_a_vote(settings: Settings) -> bool:
     return os.getuid() != 0 or bool(named)
 
 
-def _decide(host: Host, settings: Settings, question: Question, bound: BoundManifest) -> Approved:
+def _decide(host: Host, settings: Settings, question: Question, bound: BoundManifest, supervised: bool) -> Approved:
     options = host.options
     store = ApprovalStore(options.state_directory, options.audit_directory, host.record)
     found_by_default = places.state_directory(None, os.environ, settings) == options.state_directory
     where = "" if found_by_default else f" --state-dir {shell_quoted(options.state_directory)}"
     own = bound.variables
-    return decide_by_approval(store, question, settings, where, os.getuid(), own.tmp, own.data)
+
+    def hold(number: int) -> None:
+        if not supervised:
+            host.at_end(Held(store.directory, number).close)
+
+    return decide_by_approval(store, question, settings, where, os.getuid(), own.tmp, own.data, hold)

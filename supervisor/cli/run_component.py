@@ -269,7 +269,7 @@ def decide_grants(
     if settings.approval_rules:
         from supervisor.cli.run_approval import approved_grants
 
-        approved = approved_grants(host, settings, bound, quota, granted, trust, installed)
+        approved = approved_grants(host, settings, bound, quota, granted, trust, installed, args.command == "up")
         if approved is not None:
             return approved
     if args.grant is not None:
@@ -289,7 +289,7 @@ def decide_grants(
     if not on_terminal():
         from supervisor.cli.run_approval import approval_without_terminal
 
-        found = approval_without_terminal(host, settings, bound, trust, installed)
+        found = approval_without_terminal(host, settings, bound, trust, installed, args.command == "up")
         if not isinstance(found, str):
             return found
         print(f"airssys: {manifest.component.name} asks for:", file=sys.stderr)

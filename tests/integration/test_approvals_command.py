@@ -83,6 +83,30 @@ def test_a_person_approves_what_they_are_shown(run, deadline, rules: str) -> Non
 
 
 @pytest.mark.needs_user
+def test_what_runs_ends_when_its_approval_is_taken_back(run) -> None:
+    """Refused, approved, at work, revoked: it has ended before the command returns, and the same start is refused."""
+    component = run.folder("component")
+    shutil.copy(GUESTS / "tool.wasm", component / "tool.wasm")
+    waits = '["print", "ready", ",", "wait-stdin"]'
+    (component / "Component.toml").write_text(MANIFEST.replace('["write", "${tmp}/x", "text"]', waits))
+    config = run.file("airssys.toml", RULES)
+    config.chmod(0o600)
+    state = ("--config", config, "--state-dir", run.directory / "state")
+    assert run(component, *state).code == 77
+    review = run.other_command("approvals", "show", "1", "--json", *state).document()["review"]
+    assert run.other_command("approvals", "approve", "1", "--yes", str(review), *state).code == 0
+    with run.start(component, "-q", *state) as process:
+        assert process.stdout.read(5) == b"ready"
+        revoked = run.other_command("approvals", "revoke", "1", "--reason", "a hole", *state)
+        assert revoked.code == 0, revoked.stderr
+        assert f"ended: a run (process {process.pid})".encode() in revoked.stdout
+        assert process.wait(0.1) == 128 + signal.SIGTERM  # it has ended already: only its status is taken
+    refused = run(component, *state)
+    assert refused.code == 77
+    assert "a hole" in refused.stderr
+
+
+@pytest.mark.needs_user
 def test_what_is_installed_is_approved_by_name_and_instance(run) -> None:
     """The same bytes under another name wait for their own answer."""
     component = run.folder("component")

@@ -1,0 +1,88 @@
+"""Who runs by an approval is found by its lock and ended; nobody else is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from supervisor.approvals.running import DIRECTORY, EndedRuns, Held, end_runs
+
+pytestmark = pytest.mark.any_user
+
+HOLDER = """
+import signal, sys
+from supervisor.approvals.running import Held
+if sys.argv[3] == "deaf":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+held = Held(sys.argv[1], int(sys.argv[2]))
+print("holds", flush=True)
+sys.stdin.read()
+held.close()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Start a process that holds an approval; it is ended in any case."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(number: int, how: str = "plain") -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", HOLDER, tmp_path, str(number), how],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={"PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        )
+        started.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"holds\n"
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_who_holds_it_is_ended_and_nobody_else(holder, tmp_path: Path) -> None:
+    """Two by approval 1 end; one by approval 11 goes on, and is found when that one is taken back."""
+    ours = [holder(1), holder(1)]
+    other = holder(11)
+    assert end_runs(str(tmp_path), 1) == EndedRuns(tuple(sorted(each.pid for each in ours)), ())
+    assert [each.wait() for each in ours] == [-15, -15]
+    assert other.poll() is None
+    assert end_runs(str(tmp_path), 11).ended == (other.pid,)
+
+
+def test_who_doesnt_listen_is_killed(holder, tmp_path: Path) -> None:
+    """A process that ignores SIGTERM ends all the same."""
+    deaf = holder(1, "deaf")
+    assert end_runs(str(tmp_path), 1, within_s=0.05).ended == (deaf.pid,)
+    assert deaf.wait() == -9
+
+
+def test_what_the_dead_have_left_is_nobodys(holder, tmp_path: Path) -> None:
+    """A file without a lock names no one, whatever is in its name, and is removed; so is that of who ended in order."""
+    dead = holder(1)
+    dead.kill()
+    dead.wait()
+    assert len(list((tmp_path / DIRECTORY).iterdir())) == 1
+    assert end_runs(str(tmp_path), 1) == EndedRuns((), ())
+    in_order = holder(1)
+    in_order.communicate(b"")
+    assert in_order.returncode == 0
+    assert list((tmp_path / DIRECTORY).iterdir()) == []
+    assert end_runs(str(tmp_path / "nothing"), 1) == EndedRuns((), ())
+
+
+def test_it_is_held_until_it_is_closed(tmp_path: Path) -> None:
+    """Two of one process are two files, and each goes with its own end."""
+    first, second = Held(str(tmp_path), 1), Held(str(tmp_path), 2)
+    first.close()
+    assert [each.name.partition(".")[0] for each in (tmp_path / DIRECTORY).iterdir()] == ["2"]
+    second.close()
+    assert list((tmp_path / DIRECTORY).iterdir()) == []
