@@ -303,6 +303,7 @@ def _run_arguments(
 ) -> argparse.Namespace:
     """Return what `airssys run DIRECTORY` would have been given."""
     return argparse.Namespace(
+        command=args.command,
         target=directory,
         grant=args.grant,
         set=parameters,

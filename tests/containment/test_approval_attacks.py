@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from approvals_to_test import ALICE, ASKER, BOB, CAROL, MANIFEST, START_S, filed, subject
+from approvals_to_test import ALICE, ASKER, BOB, CAROL, MANIFEST, START_S, filed, hold, subject
 
 from ipc.audit.event import SUPERVISOR, AuditEvent
 from ipc.errors import ConfigError
@@ -73,7 +73,7 @@ class Host:
     def start(self, needs: int = 2) -> Approved:
         """Start it, as far as approvals go."""
         own = (str(self.state / "tmp"), str(self.state / "data"))
-        return decide_by_approval(self.store, self.question(needs), self.settings, "", ASKER, *own)
+        return decide_by_approval(self.store, self.question(needs), self.settings, "", ASKER, *own, hold)
 
     def asked(self, needs: int = 2) -> int:
         """Have it asked for; the number of the request."""

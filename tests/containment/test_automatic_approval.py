@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from approvals_to_test import ALICE, ASKER, BOB, MANIFEST, START_S
+from approvals_to_test import ALICE, ASKER, BOB, MANIFEST, START_S, hold
 from signed import Signer as Key
 from signed import ed25519_signer, sshsig
 
@@ -71,7 +71,7 @@ class Host:
         """Start what is there, as far as approvals go; with `signers` as what is installed."""
         bound = bind(load_manifest(str(self.component)), {}, Variables(str(self.component), "/d", "/t"))
         question = replace(question_of(bound, bound.grants, needed or Needed()), signers=signers)
-        return decide_by_approval(self.store, question, self.settings, "", ASKER, "/t", "/d")
+        return decide_by_approval(self.store, question, self.settings, "", ASKER, "/t", "/d", hold)
 
     def waits(self, needed: Needed | None = None, signers: tuple[str, ...] | None = None) -> int:
         """Have it asked for; the number of the request, which waits."""

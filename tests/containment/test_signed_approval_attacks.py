@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from approvals_to_test import ALICE, ASKER, BOB, CONNECT, READ, START_S, facts, filed, subject
+from approvals_to_test import ALICE, ASKER, BOB, CONNECT, READ, START_S, facts, filed, hold, subject
 from signed import Signer as Key
 from signed import ed25519_signer, sshsig
 
@@ -76,7 +76,7 @@ class Host:
     def start(self, about: Subject | None = None, needs: int = 2) -> Approved:
         """Start it, as far as approvals go."""
         question = Question(about or subject(), Needed(needs), facts())
-        return decide_by_approval(self.store, question, self.settings, "", ASKER, "/t", "/d")
+        return decide_by_approval(self.store, question, self.settings, "", ASKER, "/t", "/d", hold)
 
     def asked(self, about: Subject | None = None, needs: int = 2) -> int:
         """Have it asked for; the number of the request."""
