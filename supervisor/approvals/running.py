@@ -43,7 +43,13 @@ class Held:
     """One approval that this process runs by, until `close`."""
 
     def __init__(self, approvals: str, number: int) -> None:
-        """Hold it; to be done while the approvals are locked, so that who takes it back comes before or after."""
+        """Hold it; to be done while the approvals are locked, so that who takes it back comes before or after.
+
+        Once in a process: a process sees no locks of its own. What killed runs have left of this one is removed.
+        """
+        for _, pidfd in _pidfds(approvals, number):
+            if pidfd >= 0:
+                os.close(pidfd)
         directory = os.path.join(approvals, DIRECTORY)
         os.makedirs(directory, mode=0o700, exist_ok=True)
         self._path = os.path.join(directory, f"{number}.{os.urandom(8).hex()}")

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import os
-from collections.abc import Callable
-from typing import Final
+import io
+from collections.abc import Iterator
 
-from supervisor.packages.contents import (
-    MANIFEST_FILE,
-    PackageError,
-    PackageFile,
-    contents_of,
-)
-from supervisor.packages.directory import make_directories_durable
-from supervisor.packages.oci_manifest import (
-    Blob,
-    OciReference,
-    manifest_of_bare,
-    read_artifact,
-)
+from supervisor.packages.contents import MANIFEST_FILE, PackageError
+from supervisor.packages.oci_manifest import Blob, OciReference, manifest_of_bare, read_artifact
 from supervisor.packages.oci_registry import OciRegistry
 from supervisor.packages.provenance import Fetched, Provenance
+from supervisor.packages.writing import PackageWriter
 from supervisor.terminal import visible
-
-_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def fetch_oci(reference: OciReference, destination: str, fetched_ns: int, fetched_by: str) -> Fetched:
@@ -32,6 +20,7 @@ def fetch_oci(reference: OciReference, destination: str, fetched_ns: int, fetche
 
     An artifact without a manifest of ours is given one that asks for nothing.
     """
+    writer = PackageWriter(destination)
     with OciRegistry(reference) as registry:
         data = registry.manifest()
         digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
@@ -41,51 +30,51 @@ def fetch_oci(reference: OciReference, destination: str, fetched_ns: int, fetche
                 hint="it isn't what was asked for: nothing of it is used",
             )
         artifact = read_artifact(data)
-        files = [_write_blob(registry, blob, destination) for blob in artifact.blobs]
+        for blob in (*artifact.blobs, *([] if artifact.signatures is None else [artifact.signatures])):
+            _write(writer, blob, registry)
         if artifact.layout == "wasm":
-            files.append(_write(os.path.join(destination, MANIFEST_FILE), MANIFEST_FILE, manifest_of_bare(reference)))
-        signatures = b"" if artifact.signatures is None else _read_blob(registry, artifact.signatures)
-    make_directories_durable(destination)
+            made = manifest_of_bare(reference)
+            writer.write(MANIFEST_FILE, len(made), io.BytesIO(made).read)
+    contents, signatures = writer.finish(lift=False)
     provenance = Provenance("oci", reference.name, digest, fetched_ns=fetched_ns, fetched_by=fetched_by)
-    return Fetched(contents_of(files), signatures, provenance)
+    return Fetched(contents, signatures, provenance)
 
 
-def _write_blob(registry: OciRegistry, blob: Blob, destination: str) -> PackageFile:
-    path = os.path.join(destination, blob.path)
-    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-    with open(os.open(path, _NEW, 0o644), "wb") as sink:
-        _take(registry, blob, sink.write)
-        sink.flush()
-        os.fsync(sink.fileno())
-    return PackageFile(blob.path, blob.size_bytes, blob.digest.removeprefix("sha256:"))
+def _write(writer: PackageWriter, blob: Blob, registry: OciRegistry) -> None:
+    """Write a blob's bytes, exactly as many as its manifest says there are; raises PackageError unless they are it."""
+    with contextlib.closing(registry.blob(blob.digest, blob.size_bytes)) as chunks:
+        stream = _Stream(chunks, blob)
+        sha256 = writer.write(blob.path, blob.size_bytes, stream.read)
+        if f"sha256:{sha256}" != blob.digest:
+            raise _another(blob)
+        stream.end()
 
 
-def _read_blob(registry: OciRegistry, blob: Blob) -> bytes:
-    data = bytearray()
-    _take(registry, blob, data.extend)
-    return bytes(data)
+class _Stream:
+    """A blob's bytes, as many as are asked for."""
+
+    def __init__(self, chunks: Iterator[bytes], blob: Blob) -> None:
+        self._chunks = chunks
+        self._blob = blob
+        self._rest = memoryview(b"")
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes, so many or fewer; raises PackageError where there are none."""
+        if not self._rest:
+            self._rest = memoryview(next(self._chunks, b""))
+        if not self._rest:
+            raise _another(self._blob)
+        taken, self._rest = self._rest[:size], self._rest[size:]
+        return bytes(taken)
+
+    def end(self) -> None:
+        """Raise PackageError where more follows."""
+        if self._rest or any(self._chunks):
+            raise PackageError(f"{visible(self._blob.path)}: the registry sends more than its manifest says")
 
 
-def _take(registry: OciRegistry, blob: Blob, sink: Callable[[bytes], object]) -> None:
-    """Hand over a blob's bytes, no more than its manifest says there are; raises PackageError unless they are it."""
-    digest = hashlib.sha256()
-    size = 0
-    for chunk in registry.blob(blob.digest, blob.size_bytes):
-        size += len(chunk)
-        if size > blob.size_bytes:
-            raise PackageError(f"{visible(blob.path)}: the registry sends more than its manifest says")
-        digest.update(chunk)
-        sink(chunk)
-    if size != blob.size_bytes or f"sha256:{digest.hexdigest()}" != blob.digest:
-        raise PackageError(
-            f"{visible(blob.path)}: what the registry sent isn't what its manifest names ({blob.digest})",
-            hint="it was damaged or exchanged on the way: nothing of it is used",
-        )
-
-
-def _write(path: str, name: str, data: bytes) -> PackageFile:
-    with open(os.open(path, _NEW, 0o644), "wb") as sink:
-        sink.write(data)
-        sink.flush()
-        os.fsync(sink.fileno())
-    return PackageFile(name, len(data), hashlib.sha256(data).hexdigest())
+def _another(blob: Blob) -> PackageError:
+    return PackageError(
+        f"{visible(blob.path)}: what the registry sent isn't what its manifest names ({blob.digest})",
+        hint="it was damaged or exchanged on the way: nothing of it is used",
+    )

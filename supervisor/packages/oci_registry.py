@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from ipc.errors import ConfigError
@@ -74,7 +74,7 @@ class OciRegistry:
                     raise self._error("its manifest is larger than any that is taken")
             return bytes(data)
 
-    def blob(self, digest: str, size_bytes: int) -> Iterator[bytes]:
+    def blob(self, digest: str, size_bytes: int) -> Generator[bytes, None, None]:
         """Yield a blob piece by piece as it comes, and at most one byte more than its size."""
         self._session.blob_bytes = size_bytes + 1
         self._session.patience.extend(EACH_S + size_bytes / SLOWEST_BYTES_S)

@@ -49,8 +49,11 @@ class PackageWriter:
         """Judge the name of a directory; one is made only where a file is in it."""
         self._judge(path)
 
-    def write(self, path: str, size_bytes: int, read: Callable[[int], bytes]) -> None:
-        """Write a file of exactly so many bytes, of which `read` gives some each time; raises PackageError."""
+    def write(self, path: str, size_bytes: int, read: Callable[[int], bytes]) -> str:
+        """Write a file of exactly so many bytes, of which `read` gives some each time, and return their sha256.
+
+        Raises PackageError.
+        """
         self._judge(path)
         if len(self._files) > FILES_MAX:
             raise PackageError(f"more than {FILES_MAX} files")
@@ -67,6 +70,7 @@ class PackageWriter:
             sink.flush()
             os.fsync(sink.fileno())
         self._files.append(PackageFile(path, size_bytes, digest.hexdigest()))
+        return self._files[-1].sha256
 
     def finish(self, lift: bool = True) -> tuple[Contents, bytes]:
         """Return what the package is, and its signatures, which are taken out of the directory.

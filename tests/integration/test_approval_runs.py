@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -71,6 +72,8 @@ def test_what_the_dead_have_left_is_nobodys(holder, tmp_path: Path) -> None:
     dead.kill()
     dead.wait()
     assert len(list((tmp_path / DIRECTORY).iterdir())) == 1
+    with contextlib.closing(Held(str(tmp_path), 1)):
+        assert len(list((tmp_path / DIRECTORY).iterdir())) == 1  # its own: who runs by it next has removed the other
     assert end_runs(str(tmp_path), 1) == EndedRuns((), ())
     in_order = holder(1)
     in_order.communicate(b"")
