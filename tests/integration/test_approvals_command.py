@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import pty
-import select
 import shutil
 import signal
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from approvals_to_test import ALICE, BOB, START_S, filed, vote
+from on_terminal import run_on_terminal
 
 from ipc.audit.event import SUPERVISOR, AuditEvent
 from supervisor.approvals.ledger import Ledger
@@ -34,26 +32,10 @@ write = ["${tmp}/**", "${data}/**"]
 RULES = 'schema = 1\n[[approvals.rules]]\nwhen = ["filesystem.write"]\n'
 
 
-def _on_a_terminal(run, answer: bytes, deadline, *arguments: str | Path) -> tuple[int, str]:
+def _on_a_terminal(run, answer: str, deadline, *arguments: str | Path) -> tuple[int, str]:
     """Run a command on a terminal and answer its question; its exit code, and what it says."""
-    master, slave = pty.openpty()
-    shown, answered = b"", False
     command = [run.command_line_path, *arguments]
-    with subprocess.Popen(
-        command, stdin=slave, stdout=slave, stderr=slave, env=run.environment, cwd=run.directory, start_new_session=True
-    ) as process:
-        os.close(slave)
-        while select.select([master], [], [], deadline.left_s())[0]:
-            try:
-                shown += os.read(master, 65536)
-            except OSError:  # it has ended
-                break
-            if b"[y/N]" in shown and not answered:
-                answered = True
-                os.write(master, answer)
-        code = process.wait(deadline.left_s())
-    os.close(master)
-    return code, shown.decode()
+    return run_on_terminal(command, answer, deadline.left_s, cwd=run.directory, env=run.environment)
 
 
 @pytest.mark.needs_user
@@ -70,9 +52,9 @@ def test_a_person_approves_what_they_are_shown(run, deadline, rules: str) -> Non
     assert refused.code == 77
     assert "awaiting approval: request 1 (needs 1 approver)" in refused.stderr
     number = ("approvals", "approve", "1", *state, "--without", "filesystem.write:${data}/**")
-    assert _on_a_terminal(run, b"n\n", deadline, *number)[0] == 77
+    assert _on_a_terminal(run, "n", deadline, *number)[0] == 77
     assert run(component, *state).code == 77
-    code, said = _on_a_terminal(run, b"y\n", deadline, *number)
+    code, said = _on_a_terminal(run, "y", deadline, *number)
     assert code == 0, said
     assert "create, change and delete everything beneath ${tmp}" in said
     assert "[left out]" in said

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import pty
-import select
 import shutil
 import signal
-import subprocess
-import time
 from pathlib import Path
 
 import pytest
+from on_terminal import run_on_terminal
 
 GUESTS = Path(__file__).resolve().parents[1] / "guests"
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -87,60 +84,30 @@ def test_without_a_terminal_nothing_is_granted(run, component: Path) -> None:
     assert (told.code, told.document()["error"]["code"]) == (77, "not_granted")
 
 
-def _on_a_terminal(run, component: Path, answer: str | int | None) -> tuple[int, str]:
+def _on_a_terminal(run, component: Path, answer: str | int | None, deadline) -> tuple[int, str]:
     """Run on a pseudo-terminal; answer the question, by a line or a signal; return exit code and what was shown."""
-    master, slave = pty.openpty()
-    shown = b""
-    try:
-        process = subprocess.Popen(
-            [run.command_line_path, "run", str(component), "--set", "data=data"],
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            cwd=run.directory,
-            env=run.environment,
-            start_new_session=True,
-        )
-        os.close(slave)
-        until = time.monotonic() + 60
-        answered = False
-        while time.monotonic() < until:
-            if not select.select([master], [], [], 1)[0]:
-                continue
-            try:
-                chunk = os.read(master, 65536)
-            except OSError:  # EIO: the last process on the terminal has gone
-                break
-            shown += chunk
-            if b"Grant this? [y/N]" in shown and not answered and answer is not None:
-                answered = True
-                if isinstance(answer, int):
-                    process.send_signal(answer)
-                else:
-                    os.write(master, answer.encode() + b"\n")
-        return process.wait(30), shown.decode("utf-8", "replace")
-    finally:
-        os.close(master)
+    command = [run.command_line_path, "run", str(component), "--set", "data=data"]
+    return run_on_terminal(command, answer, deadline.left_s, cwd=run.directory, env=run.environment)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_the_question(run, component: Path, number: int) -> None:
+def test_a_signal_ends_the_question(run, component: Path, number: int, deadline) -> None:
     """Ctrl-C, or a kill, at the question whether to grant ends it: nothing is granted and nothing runs."""
     before = len([r for r in run.records() if r["event"] == "worker_starting"])
-    code, shown = _on_a_terminal(run, component, int(number))
+    code, shown = _on_a_terminal(run, component, int(number), deadline)
     assert code == 128 + number
     assert "Traceback" not in shown
     assert len([r for r in run.records() if r["event"] == "worker_starting"]) == before
 
 
-def test_a_yes_is_remembered_for_exactly_these_bytes(run, component: Path) -> None:
+def test_a_yes_is_remembered_for_exactly_these_bytes(run, component: Path, deadline) -> None:
     """On a terminal it asks once; a no runs nothing; changed bytes or requests ask again."""
-    code, shown = _on_a_terminal(run, component, "n")
+    code, shown = _on_a_terminal(run, component, "n", deadline)
     assert code == 77
     assert "the data" not in shown
-    code, shown = _on_a_terminal(run, component, "y")
+    code, shown = _on_a_terminal(run, component, "y", deadline)
     assert (code, "the data" in shown) == (0, True), shown
-    code, shown = _on_a_terminal(run, component, None)
+    code, shown = _on_a_terminal(run, component, None, deadline)
     assert (code, "Grant this" in shown, "the data" in shown) == (0, False, True), shown
     remembered = run(component, "--set", "data=data")
     assert (remembered.code, remembered.stdout) == (0, b"the data\nKIND=test\n")

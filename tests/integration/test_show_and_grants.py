@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pty
-import select
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
+from on_terminal import run_on_terminal
 
 GUESTS = Path(__file__).resolve().parents[1] / "guests"
 
@@ -44,29 +42,11 @@ def component(run) -> Path:
 
 def _say_yes(run, component: Path, state: Path, deadline) -> bool:
     """Run it on a terminal and grant what it asks; whether it had to ask."""
-    master, slave = pty.openpty()
-    shown, asked = b"", False
-    with subprocess.Popen(
-        [run.command_line_path, "run", str(component), "--set", "data=data"],
-        stdin=slave,
-        stdout=slave,
-        stderr=slave,
-        cwd=run.directory,
-        env={**run.environment, "AIRSSYS_STATE": str(state)},
-        start_new_session=True,
-    ) as process:
-        os.close(slave)
-        while select.select([master], [], [], deadline.left_s())[0]:
-            try:
-                shown += os.read(master, 65536)
-            except OSError:  # EIO: the last process on the terminal has gone
-                break
-            if b"[y/N]" in shown and not asked:
-                asked = True
-                os.write(master, b"y\n")
-        os.close(master)
-        assert process.wait(deadline.left_s()) == 0, shown.decode()
-    return asked
+    command = [run.command_line_path, "run", str(component), "--set", "data=data"]
+    environment = {**run.environment, "AIRSSYS_STATE": str(state)}
+    code, shown = run_on_terminal(command, "y", deadline.left_s, cwd=run.directory, env=environment)
+    assert code == 0, shown
+    return "[y/N]" in shown
 
 
 def _command(run, state: Path, *arguments: str | Path):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import pty
-import select
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from on_terminal import run_on_terminal
 
 from ipc.struct import replace
 
@@ -153,31 +152,17 @@ def test_a_wider_version_is_asked_about(own, source: Path, deadline) -> None:
     assert own.other_command("install", "./source").code == 0
     _change(source, "1.0.0", "1.1.0")
     _change(source, 'read = ["', 'read = ["/etc/hostname", "')
-    for answer, code, version in ((b"\n", 77, "1.0.0"), (b"y\n", 0, "1.1.0")):
-        master, slave = pty.openpty()
-        shown, asked = b"", False
-        os.write(master, b"y\n")  # typed before the question: thrown away
-        with subprocess.Popen(
+    for answer, code, version in (("", 77, "1.0.0"), ("y", 0, "1.1.0")):
+        found, shown = run_on_terminal(
             [own.command_line_path, "upgrade", "reader"],
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
+            answer,
+            deadline.left_s,
             cwd=own.directory,
             env=own.environment,
-            start_new_session=True,
-        ) as process:
-            os.close(slave)
-            while select.select([master], [], [], deadline.left_s())[0]:
-                try:
-                    shown += os.read(master, 65536)
-                except OSError:  # EIO: the last process on the terminal has gone
-                    break
-                if b"[y/N]" in shown and not asked:
-                    asked = True
-                    os.write(master, answer)
-            os.close(master)
-            assert process.wait(deadline.left_s()) == code, shown.decode()
-        assert b"it could do more:" in shown
+            typed_before=b"y\n",  # before the question: thrown away
+        )
+        assert found == code, shown
+        assert "it could do more:" in shown
         assert _active(own)["version"] == version
 
 
