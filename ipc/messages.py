@@ -5,6 +5,7 @@ Directions are part of each docstring; who may say what when is enforced by the 
 
 from __future__ import annotations
 
+from ipc.security_context import SecurityContext
 from ipc.struct import Struct
 
 ARTIFACT_PATH = "/.airssys/artifact"
@@ -279,11 +280,8 @@ class PreparePolicy(Message, frozen=True):
     """
 
     document: bytes
-    component: str
     instance: str
-    component_digest: str
-    trust: str
-    policy_digest: str
+    context: SecurityContext
     mounts: tuple[tuple[str, str], ...]
     ask: bool = False
     learn: bool = False

@@ -316,7 +316,7 @@ class FleetDesk:
 
     def end_approved_by(self, approval: str) -> list[str]:
         """Ask those to end that were started by an approval which was taken back; returns their names."""
-        members = [each for each in self._fleet.members.values() if each.plan.request.approval == approval]
+        members = [each for each in self._fleet.members.values() if each.plan.request.context.approval == approval]
         living = [member for member in members if member.phase not in ENDS]
         self._fleet.barred.update(member.name for member in members)
         for member in living:
@@ -346,7 +346,7 @@ def component_status(member: Member) -> ComponentStatus:
     limits = member.plan.request.limits
     return ComponentStatus(
         name=member.name,
-        version=member.plan.request.version,
+        version=member.plan.request.context.version,
         kind=member.plan.kind,
         phase=member.phase,
         instance=member.instance,

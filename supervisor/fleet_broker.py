@@ -136,17 +136,8 @@ class FleetBroker:
         assert actor is not None, "only an actor speaks to the broker"
         assert artifact is not None, "what is known to be an actor is compiled"
         public, secret = zmq.curve_keypair()
-        order = Admit(
-            instance=instance,
-            name=plan.name,
-            key=public,
-            bounds=actor.bounds,
-            component_digest=artifact.record.wasm_sha256,
-            trust=plan.request.trust,
-            policy_digest=document.digest(),
-            version=plan.request.version,
-            description=plan.description,
-        )
+        context = plan.request.context.of_program(artifact.record.wasm_sha256)
+        order = Admit(instance, public, actor.bounds, context, plan.description)
         self._client.admit(order, document)
         return ActorJob(
             name=plan.name,

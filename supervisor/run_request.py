@@ -14,6 +14,7 @@ from ipc.policy.capability import Grant
 from ipc.policy.document import PolicyDocument
 from ipc.policy.patterns import Form, has_wildcards, literal_pattern_text, parse_pattern
 from ipc.policy.quotas import DEFAULT_LIMITS, QuotaLimits
+from ipc.security_context import SecurityContext
 from ipc.struct import Struct
 from supervisor.terminal import visible
 
@@ -28,9 +29,8 @@ FILE_SIZE_BYTES_MAX = 1 << 32
 class RunRequest(Struct, frozen=True):
     """One program, what it was granted, and its limits. `environment` holds secrets: never logged, never shown."""
 
-    component: str
-    version: str
-    trust: str
+    context: SecurityContext
+    """Whose it is; its program's digest is that of the bytes that somebody said yes to, where anybody was asked."""
     wasm_path: str
     arguments: tuple[str, ...]
     environment: tuple[tuple[str, str], ...]
@@ -38,13 +38,6 @@ class RunRequest(Struct, frozen=True):
     document: PolicyDocument
     limits: WorkerLimits
     engine: EngineSettings
-    approval: str
-    trust_rule: str = ""
-    """Of what is trusted: the entry of the host's settings that says so, with file and line."""
-    package_digest: str = ""
-    """Of what was judged as a package: what it is called, by all its bytes."""
-    granted_sha256: str = ""
-    """The program's bytes that a person said yes to; empty where nobody was asked."""
     quota: QuotaLimits = DEFAULT_LIMITS
     """What it may use of each of the five; of what `limits` bounds too, the same."""
     own_directories: tuple[str, ...] = ()
@@ -57,6 +50,11 @@ class RunRequest(Struct, frozen=True):
     """What no grant covers is held, and asked about."""
     learn: bool = False
     """What was used is recorded closely enough to write a manifest from it."""
+
+    @property
+    def component(self) -> str:
+        """Return the component's name."""
+        return self.context.component
 
     def storage_bounds(self, told: bool = False) -> StorageBounds | None:
         """Return what it may store, `told` while it runs; None where it may store without bound, or write nowhere."""

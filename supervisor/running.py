@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ipc import codec
-from ipc.audit.event import AuditEvent
+from ipc.audit.event import AuditEvent, about
 from ipc.errors import ConfigError
 from ipc.hand_over import make_mark
 from ipc.messages import ActorJob, PreparePolicy, WorkerJob
@@ -100,7 +100,7 @@ def obtain_artifact(
 def open_program(request: RunRequest) -> Program:
     """Return the sealed bytes of a request's program; raises ConfigError where they aren't those that were granted."""
     program = Program.open(request.wasm_path)
-    if request.granted_sha256 not in ("", program.sha256):
+    if request.context.component_digest not in ("", program.sha256):
         program.close()
         raise ProgramChangedError(
             f"{visible(request.wasm_path)}: changed after it was granted what it asks; run it again"
@@ -178,23 +178,12 @@ def begin_run(
 
     `quotas` are the component's from an earlier run of it, None where this is its only one.
     """
-    digest = request.document.digest()
-    base = AuditEvent(
-        event="",
-        component=request.component,
-        instance=instance,
-        component_digest=artifact.record.wasm_sha256,
-        trust=request.trust,
-        policy=digest,
-        approval=request.approval,
-    )
+    context = request.context.of_program(artifact.record.wasm_sha256)
+    base = about(context, "", instance)
     policy = PreparePolicy(
         document=codec.pack_map(request.document.to_wire()),
-        component=request.component,
         instance=instance,
-        component_digest=artifact.record.wasm_sha256,
-        trust=request.trust,
-        policy_digest=digest,
+        context=context,
         mounts=request.mounts,
         ask=request.ask,
         learn=request.learn,
@@ -205,7 +194,7 @@ def begin_run(
     host.ensure_warden()
     prepared = _prepare(host, request, artifact, policy)
     # Before any record names it; while the warden gets ready, this costs nothing.
-    keep_policy(host.options.audit_directory, request.document, digest)
+    keep_policy(host.options.audit_directory, request.document, context.policy_digest)
     tally = DecisionTally(instance)
     if request.learn:
         from supervisor.usage import Uses
@@ -226,7 +215,7 @@ def begin_run(
                 "wasm_kind": artifact.record.wasm_kind,
                 "run_as": host.options.run_as.name,
                 **({"imports_all_of": "wasi:sockets"} if is_habit(artifact.record.imports) else {}),
-                **_trusted(request),
+                **context.told_at_start(),
                 **_called(request),
             },
         )
@@ -268,12 +257,6 @@ def begin_run(
         worker.release()
         raise
     return BegunRun(loop, worker, request, base, tally, recovery, started_s)
-
-
-def _trusted(request: RunRequest) -> dict[str, object]:
-    """Return what is on record of a package and of why it is trusted: the whole rule, which begins `approval`."""
-    found = {"trusted_by": request.trust_rule, "package": request.package_digest}
-    return {key: value for key, value in found.items() if value}
 
 
 def _called(request: RunRequest) -> dict[str, object]:

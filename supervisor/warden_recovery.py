@@ -268,7 +268,8 @@ class Recovery:
     def learn(self, policy: NewPolicy | None, last: bool) -> None:
         """Take over what a question has come to: by this another warden decides, and asks."""
         if policy is not None:
-            self._policy = replace(self._policy, document=policy.document, policy_digest=policy.policy_digest)
+            context = replace(self._policy.context, policy_digest=policy.policy_digest)
+            self._policy = replace(self._policy, document=policy.document, context=context)
         if last:
             self._policy = replace(self._policy, ask=False)
 

@@ -13,10 +13,14 @@ import operator
 import time
 from collections.abc import Mapping
 from json.encoder import encode_basestring_ascii
+from typing import TYPE_CHECKING
 
 from ipc.audit.text import bounded, escape, unescape
 from ipc.errors import PeerProtocolError
 from ipc.struct import Struct, asdict, replace
+
+if TYPE_CHECKING:
+    from ipc.security_context import SecurityContext
 
 SCHEMA = 1
 
@@ -186,6 +190,19 @@ def _plain(value: object, depth: int) -> object:
     if isinstance(value, bytes):
         return _short(value.decode("utf-8", "surrogateescape"))
     return _short(repr(value))
+
+
+def about(context: SecurityContext, event: str, worker: str) -> AuditEvent:
+    """Return an event about the instance that runs as `worker`, with what every record says of one."""
+    return AuditEvent(
+        event,
+        component=context.component,
+        instance=worker,
+        component_digest=context.component_digest,
+        trust=context.trust,
+        policy=context.policy_digest,
+        approval=context.approval,
+    )
 
 
 class ComponentStamp(Struct, frozen=True):

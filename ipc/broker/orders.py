@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ipc.broker.events import Bounds
 from ipc.messages import LayerReport, Message
+from ipc.security_context import SecurityContext
 
 
 class BrokerSetup(Message, frozen=True):
@@ -46,13 +47,9 @@ class Admit(Message, frozen=True):
     """Supervisor → broker, with [policy]: the holder of `key` is this instance. The file is a packed PolicyDocument."""
 
     instance: str
-    name: str
     key: bytes
     bounds: Bounds
-    component_digest: str
-    trust: str
-    policy_digest: str
-    version: str = ""
+    context: SecurityContext
     description: str = ""
 
 

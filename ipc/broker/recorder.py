@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from ipc.audit.event import AuditEvent
+from ipc.audit.event import AuditEvent, about
 from ipc.broker.events import Record
 from ipc.broker.holding import Holding
 from ipc.broker.orders import Admit
@@ -24,14 +24,7 @@ class Recorder:
 
     def admit(self, order: Admit) -> None:
         """Know an instance from here on."""
-        self._stamps[order.instance] = AuditEvent(
-            "",
-            component=order.name,
-            instance=order.instance,
-            component_digest=order.component_digest,
-            trust=order.trust,
-            policy=order.policy_digest,
-        )
+        self._stamps[order.instance] = about(order.context, "", order.instance)
 
     def forget(self, instance: str) -> None:
         """Know it no longer."""

@@ -366,11 +366,11 @@ class Broker:
         self._recorder.admit(order)
         admission = Admission(
             order.instance,
-            order.name,
+            order.context.component,
             key,
             compile_policy(document),
             order.bounds,
-            order.version,
+            order.context.version,
             order.description,
         )
         self._handle(Admitted(admission))

@@ -13,7 +13,7 @@ import threading
 from typing import Final, NamedTuple
 
 from ipc import codec, memory_file, syscalls
-from ipc.audit.event import AuditEvent
+from ipc.audit.event import AuditEvent, about
 from ipc.audit.stream import AuditClient
 from ipc.channel import Channel
 from ipc.errors import AirssysError, ConfinementError, LocalProtocolError
@@ -33,6 +33,7 @@ from ipc.messages import (
     WardenSetup,
 )
 from ipc.policy.decision import Policy, compile_policy, forbidden_objects, write_forbidden_objects
+from ipc.struct import replace
 from ipc.warden.asking import POLICY_MAX_BYTES, Asker, read_document
 from ipc.warden.broker_door import BrokerDoor, Connection
 from ipc.warden.context import Context
@@ -264,15 +265,7 @@ class Warden:
                 prepare_root(policy, files, host)
             except OSError as error:
                 warnings.append(f"mount {host}: {error.strerror} (as uid {self._setup.uid})")
-        stamp = AuditEvent(
-            event="file_access",
-            component=told.component,
-            instance=told.instance,
-            component_digest=told.component_digest,
-            trust=told.trust,
-            policy=told.policy_digest,
-            correlation=worker_id,
-        )
+        stamp = replace(about(told.context, "file_access", told.instance), correlation=worker_id)
         recorder = Recorder(self._sink, stamp, self._setup.audit_budget)
         storage = None if told.storage is None else Storage(told.storage, recorder)
         connection = Connection(self._door, worker_id) if told.broker else None

@@ -15,6 +15,7 @@ from ipc.broker.orders import Admit
 from ipc.channel import Channel
 from ipc.policy.capability import Grant
 from ipc.policy.decision import PolicyDocument
+from ipc.security_context import SecurityContext
 from supervisor.audit_log import AuditLog
 from supervisor.audit_writer import AuditWriter
 from supervisor.broker_client import BrokerClient, BrokerOptions
@@ -175,7 +176,7 @@ class Stage:
         grants = tuple(Grant(f"messaging.{verb}", "*", "bench") for verb in ("send", "receive"))
         grants += tuple(Grant(f"storage.{verb}", "*", "bench") for verb in ("read", "write"))
         bounds = Bounds(None, None, 1_000_000, 100_000, 64_000_000, 1_000)
-        order = Admit(f"{name}-1", name, public, bounds, "d" * 64, "unknown", "p" * 64)
+        order = Admit(f"{name}-1", public, bounds, SecurityContext(name, "p" * 64, component_digest="d" * 64))
         self.client.admit(order, PolicyDocument(name, f"{name}-1", grants))
         while True:
             self.warden.send(Connecting(f"{name}-1"))

@@ -11,6 +11,7 @@ from ipc.audit.event import AuditEvent
 from ipc.errors import ConfigError
 from ipc.messages import EngineSettings
 from ipc.policy.capability import Grant
+from ipc.security_context import context_of
 from ipc.struct import Struct, replace
 from supervisor.cli.confirm import confirm, on_terminal
 from supervisor.cli.main import EX_NOPERM
@@ -159,9 +160,15 @@ def granted_component(
     arguments = args.guest_arguments or bound.args
     mounts = tuple((mount.guest, mount.host) for mount in bound.mounts)
     request = RunRequest(
-        component=name,
-        version=manifest.component.version,
-        trust="dev" if args.dev else "unknown" if judged is None else judged.decision.level,
+        context=context_of(
+            document,
+            approval,
+            "dev" if args.dev else "unknown" if judged is None else judged.decision.level,
+            version=manifest.component.version,
+            trust_rule=trust_rule,
+            package_digest=package_digest,
+            component_digest=program_sha256 or granted_sha256,
+        ),
         wasm_path=manifest.wasm_path,
         arguments=(os.path.basename(manifest.component.wasm), *arguments),
         environment=(
@@ -174,10 +181,6 @@ def granted_component(
         limits=limits,
         quota=quota_limits(resolution.quota.limits(), limits),
         engine=EngineSettings(fuel=limits.fuel is not None),
-        approval=approval,
-        trust_rule=trust_rule,
-        package_digest=package_digest,
-        granted_sha256=program_sha256 or granted_sha256,
         ask=args.ask,
         learn=args.write_manifest is not None,
         own_directories=(data, tmp),

@@ -129,7 +129,7 @@ def write_manifest(
     written = manifest_text(
         Draft(
             name=request.component,
-            version=request.version or "0.1.0",
+            version=request.context.version or "0.1.0",
             wasm=os.path.relpath(os.path.realpath(request.wasm_path), directory),
             arguments=arguments,
             environment=environment,

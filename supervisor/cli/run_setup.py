@@ -15,6 +15,7 @@ from ipc.policy.capability import Grant
 from ipc.policy.document import PolicyDocument
 from ipc.policy.quotas import QuotaLimits
 from ipc.policy.storage import largest_file_bytes
+from ipc.security_context import context_of
 from ipc.struct import replace
 from supervisor import places, units
 from supervisor.broad_grants import is_broad_allowed, is_too_broad_grant
@@ -215,9 +216,7 @@ def bare_request(args: argparse.Namespace, host: Host, settings: Settings) -> Ru
     limits = worker_limits(args, memory_bytes(args, settings, None), storage, None)
     cpu_time = cpu_time_ns_per_s(settings, own.quota.cpu_time_ns_per_s)
     return RunRequest(
-        component=name,
-        version="",
-        trust="dev" if args.dev else "unknown",
+        context=context_of(document, "--dev" if args.dev else "flags", "dev" if args.dev else "unknown"),
         wasm_path=args.target,
         arguments=(visible(os.path.basename(args.target)), *args.guest_arguments),
         environment=environment_pairs(args.env, args.secret, dict(os.environ)),
@@ -226,7 +225,6 @@ def bare_request(args: argparse.Namespace, host: Host, settings: Settings) -> Ru
         limits=limits,
         quota=quota_limits(QuotaLimits(cpu_time=None if cpu_time == units.UNLIMITED else cpu_time), limits),
         engine=EngineSettings(fuel=args.fuel is not None),
-        approval="--dev" if args.dev else "flags",
         ask=args.ask,
         learn=args.write_manifest is not None,
     )

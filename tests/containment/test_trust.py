@@ -13,6 +13,7 @@ import pytest
 from ipc.errors import ConfigError
 from ipc.messages import EngineSettings, WorkerLimits
 from ipc.policy.document import PolicyDocument
+from ipc.security_context import context_of
 from supervisor.manifest import load_manifest
 from supervisor.packages.directory import read_directory
 from supervisor.run_request import RunRequest
@@ -237,19 +238,18 @@ def test_what_was_judged_is_what_runs(package: Callable[[str], Path]) -> None:
     manifest = load_manifest(str(directory))
     judged = judge_directory(str(directory), (local(directory.parent / "*"),))
     assert judged.trusted
+    document = PolicyDocument(component="csv", instance="", grants=())
     request = RunRequest(
-        component="csv",
-        version="1.0.0",
-        trust="trusted",
+        context=context_of(
+            document, judged.decision.approval, "trusted", component_digest=require_judged(judged, manifest)
+        ),
         wasm_path=manifest.wasm_path,
         arguments=(),
         environment=(),
         mounts=(),
-        document=PolicyDocument(component="csv", instance="", grants=()),
+        document=document,
         limits=WorkerLimits(memory_bytes=1 << 20, output_bytes=0),
         engine=EngineSettings(),
-        approval=judged.decision.approval,
-        granted_sha256=require_judged(judged, manifest),
     )
     open_program(request).close()
     (directory / "csv.wasm").write_bytes(WASM + b"\0\2\1x")

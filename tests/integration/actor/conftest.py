@@ -77,6 +77,7 @@ from ipc.messages import (
 )
 from ipc.policy.capability import Grant
 from ipc.policy.decision import PolicyDocument
+from ipc.security_context import context_of
 from ipc.struct import Struct
 from supervisor.audit_log import AuditLog
 from supervisor.audit_writer import AuditWriter
@@ -421,7 +422,11 @@ class Stage(Struct):
         instance.pid = spawned.pid
         self.instances.append(instance)
         policy = PreparePolicy(
-            packed, "actor", "", "d" * 64, "unknown", document.digest(), tuple((m, m) for _, m in mounts), broker=broker
+            packed,
+            "",
+            context_of(document, "the test", component_digest="d" * 64),
+            tuple((m, m) for _, m in mounts),
+            broker=broker,
         )
         self.warden.prepare(worker_id, policy, artifact)
         pidfd, mark = os.pidfd_open(spawned.pid), make_mark()

@@ -23,6 +23,7 @@ from ipc.broker.orders import Admit, EndPeerNow
 from ipc.channel import Channel
 from ipc.policy.capability import Grant
 from ipc.policy.decision import PolicyDocument
+from ipc.security_context import SecurityContext
 from ipc.struct import Struct, field
 from supervisor.audit_log import AuditLog
 from supervisor.audit_writer import AuditWriter
@@ -124,7 +125,7 @@ class Stage(Struct):
         document = document or PolicyDocument(
             name, instance, tuple(Grant(*grant, "Component.toml") for grant in grants)
         )
-        order = Admit(instance, name, keys[0], bounds, "d" * 64, "unknown", "p" * 64)
+        order = Admit(instance, keys[0], bounds, SecurityContext(name, "p" * 64, component_digest="d" * 64))
         self.client.admit(order, document)
         return keys
 

@@ -252,6 +252,46 @@ def test_actors_find_the_broker_through_another_warden(airssys, both) -> None:
         )
 
 
+def test_who_it_is_stays_the_same_whoever_is_started_anew(airssys, up, actor) -> None:
+    """Another warden, broker, worker and supervisor put on record the very same identity, trust, approval and rules."""
+    may = '[capabilities.storage]\nread = ["k"]\nwrite = ["k"]\n'
+    directory = actor("one", may)
+    config = airssys.directory / "airssys.toml"
+    config.write_text(
+        "schema = 1\n[roles.keeper]\npermissions = ['storage.*:*', 'filesystem.*:/**']\n"
+        '[components.one]\nroles = ["keeper"]\n'
+        f"[[trust.sources]]\nlocal = '{directory}'\n"
+    )
+    refusals = 0
+    for _ in range(2):
+        with up(directory, "--config", config) as fleet:
+            fleet.until("one: running")
+            for key in (b"gfirst", b"gafter"):
+                assert "no grant covers it" in airssys("call", "one", "-", stdin=key).stderr
+                refusals += 1
+                if key == b"gfirst":
+                    _process(fleet, "ipc.warden.shell").kill()
+                    _process(fleet, "worker.broker").kill()
+                    _until(
+                        airssys,
+                        lambda: airssys("call", "one", "-", "--timeout", "2s", stdin=b"e!").stdout == "e!",
+                        "it is back",
+                    )
+            assert airssys("down").code == 0
+            assert fleet.end() == 0
+    lines = map(json.loads, airssys("audit", "query", "--json").stdout.splitlines())
+    of_it = [each for each in lines if each["component"] == "one" and each["instance"]]
+    starts = [each["detail"] for each in of_it if each["event"] == "worker_starting"]
+    assert len({each["instance"] for each in of_it}) == len(starts) == 2
+    assert sum(each["decision"] == "denied" for each in of_it) == refusals
+    assert {each["producer"] for each in of_it} >= {"supervisor", "broker"}
+    assert "warden_restarted" in {each["event"] for each in of_it}
+    whose = {(each["component_digest"], each["trust"], each["policy"], each["approval"]) for each in of_it}
+    assert whose == {(of_it[0]["component_digest"], "trusted", of_it[0]["policy"], f"trusted: local {directory}")}
+    told = [(each["version"], each["package"], each["trusted_by"], each["roles"]) for each in starts]
+    assert told[0] == told[1] == ("1.2.3", told[0][1], f"trust.sources[0] local {directory} ({config}:7)", ["keeper"])
+
+
 def test_actors_end_in_order(airssys, up, actor, promptly: Callable[[float, Callable[[], float]], float]) -> None:
     """Asked to end they do so by themselves, well within the time; one that is stuck in a call is killed in the end."""
     directories = (actor("one"), actor("other"))

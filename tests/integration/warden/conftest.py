@@ -34,6 +34,7 @@ from ipc.messages import (
 )
 from ipc.policy.capability import Grant
 from ipc.policy.decision import PolicyDocument
+from ipc.security_context import context_of
 from ipc.struct import Struct, field
 from supervisor.audit_log import AuditLog
 from supervisor.audit_writer import AuditWriter
@@ -169,11 +170,8 @@ class Stage(Struct):
         )
         policy = PreparePolicy(
             document=msgpack.packb(document.to_wire(), use_bin_type=True, unicode_errors="surrogateescape"),
-            component="probe",
             instance="",
-            component_digest="d" * 64,
-            trust="unknown",
-            policy_digest=document.digest(),
+            context=context_of(document, "the test", component_digest="d" * 64),
             mounts=tuple((m, m) for m in mounts),
             ask=ask,
             storage=storage,

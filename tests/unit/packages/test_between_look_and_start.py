@@ -11,6 +11,7 @@ import pytest
 
 from ipc.messages import EngineSettings, WorkerLimits
 from ipc.policy.document import PolicyDocument
+from ipc.security_context import context_of
 from ipc.struct import replace
 from supervisor.cli.run_component import require_installed
 from supervisor.cli.targets import InstalledPackage, open_installed
@@ -68,13 +69,12 @@ def test_another_program(found: InstalledPackage) -> None:
     _exchange(found, "p.wasm", bytes(data))
     with pytest.raises(ProgramChangedError):
         open_program(request)
-    open_program(replace(request, granted_sha256="")).close()
+    open_program(replace(request, context=replace(request.context, component_digest=""))).close()
 
 
 def _request(path: str, sha256: str) -> RunRequest:
     engine = EngineSettings()
     limits = WorkerLimits(memory_bytes=1 << 20, output_bytes=0)
     document = PolicyDocument(component="c", instance="")
-    return RunRequest(
-        "c", "1.0.0", "unknown", path, (), (), (), document, limits, engine, "asked", granted_sha256=sha256
-    )
+    context = context_of(document, "asked", version="1.0.0", component_digest=sha256)
+    return RunRequest(context, path, (), (), (), document, limits, engine)
