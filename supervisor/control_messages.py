@@ -121,7 +121,8 @@ class SupervisorStatus(Message, frozen=True):
 class ComponentStatus(Message, frozen=True):
     """One component: its phase of `supervisor.lifecycle`, and what is known. `pid` 0: no process of it runs.
 
-    Times are UTC in nanoseconds, 0 for never. `ended` says how the last run of it ended, in words.
+    Times are UTC in nanoseconds, 0 for never. `ended` says how the last run of it ended, in words. `trust` is the level
+    (`supervisor.trust.level`), `approval` who said yes to what it may.
     """
 
     name: str
@@ -141,6 +142,8 @@ class ComponentStatus(Message, frozen=True):
     exit_code: int
     code: str
     ended: str
+    trust: str
+    approval: str
 
 
 class ProviderStatus(Message, frozen=True):

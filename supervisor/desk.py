@@ -362,6 +362,8 @@ def component_status(member: Member) -> ComponentStatus:
         exit_code=0 if report is None else report.verdict.exit_code,
         code="" if report is None else report.verdict.code,
         ended=member.ended,
+        trust=member.plan.request.context.trust,
+        approval=member.plan.request.context.approval,
     )
 
 

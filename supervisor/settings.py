@@ -21,6 +21,7 @@ from supervisor.toml_source import ConfigFileError, KeyPath, Origin, Problem, To
 
 if TYPE_CHECKING:
     from supervisor.approvals.signers import Signer
+    from supervisor.dev_settings import DevComponent
     from supervisor.manifest.values import ParameterValue
     from supervisor.provider_settings import ProviderSettings
     from supervisor.shared_storage import SharedStorageSettings
@@ -159,6 +160,8 @@ class Settings(Struct, frozen=True):
     """What follows from `trust_sources`: no component writes where trusted ones come from."""
     roles: tuple[Role, ...] = ()
     components: tuple[ComponentSettings, ...] = ()
+    dev: tuple[DevComponent, ...] = ()
+    """What runs in dev mode, whoever starts it."""
     providers: tuple[ProviderSettings, ...] = ()
     shared_storage: tuple[SharedStorageSettings, ...] = ()
     files: tuple[str, ...] = ()
@@ -249,10 +252,7 @@ def settings_not_enforced(settings: Settings) -> tuple[str, ...]:
     for table in ("defaults", "maxima"):
         if ("quota", table, "network_bandwidth") in settings.origins:
             keys.append(f"quota.{table}.network_bandwidth")
-    keys += [f'components."{each.name}".enabled' for each in settings.components if not each.enabled]
     for path in settings.origins:
-        if len(path) == 3 and path[0] == "components" and path[2] in ("version", "run_as"):
-            keys.append(f'components."{path[1]}".{path[2]}')
         if len(path) == 4 and path[0] == "components" and path[2] == "quota" and path[3] not in ENFORCED_QUOTAS:
             keys.append(f'components."{path[1]}".quota.{path[3]}')
     return tuple(keys)

@@ -14,6 +14,7 @@ from supervisor import units
 from supervisor.approvals.host_names import check_host_name
 from supervisor.approvals.read import read_approvals
 from supervisor.audit_retention import DEFAULT_MAX_SIZE_BYTES, MIN_KEEP_NS, MIN_MAX_SIZE_BYTES, AuditRetention
+from supervisor.dev_settings import read_dev
 from supervisor.manifest import checks
 from supervisor.manifest.parse import read_quota
 from supervisor.manifest.values import ParameterValue, Quota
@@ -100,6 +101,7 @@ class _SettingsReader:
             trust_denials=denials,
             roles=roles,
             components=self._components(root.section("components"), roles),
+            dev=read_dev(root.section("dev")),
             providers=read_providers(root.section("providers")),
             shared_storage=read_shared_storage(root.section("storage")),
             files=files,

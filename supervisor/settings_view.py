@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from ipc.struct import Struct
 from supervisor import places, units
+from supervisor.dev_settings import INSTALLED
 from supervisor.provider_settings import ProviderSettings
 from supervisor.quota import Quota
 from supervisor.settings import ComponentSettings, HostDirectories, Settings, format_quota
@@ -53,6 +54,7 @@ def effective_settings(
         *view.control(),
         *view.rules(),
         *(each for component in settings.components for each in view.component(component)),
+        *(view.setting(("dev", "components", each.identity), each.directory or INSTALLED) for each in settings.dev),
         *(each for provider in settings.providers for each in view.provider(provider)),
         *(each for shared in settings.shared_storage for each in view.shared_storage(shared)),
     )

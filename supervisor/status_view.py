@@ -30,7 +30,8 @@ def status_row(status: ComponentStatus, now_ns: int) -> tuple[str, ...]:
     if status.pid or status.memory_bytes:
         memory = f"{size_words(status.memory_bytes)}/{size_words(status.memory_limit_bytes)}"
     denied = str(status.denied) if status.denied else ""
-    return status.name, status.phase, health, since, memory, denied, visible(status.ended)
+    said = "; ".join(part for part in ("DEV MODE" if status.trust == "dev" else "", visible(status.ended)) if part)
+    return status.name, status.phase, health, since, memory, denied, said
 
 
 def quota_row(status: QuotaStatus) -> tuple[str, ...]:
@@ -84,6 +85,8 @@ def component_details(status: ComponentStatus) -> list[str]:
         "directory": status.directory,
         "instance": status.instance,
         "pid": str(status.pid) if status.pid else "",
+        "trust": status.trust,
+        "approval": status.approval,
         "health": status.health if status.kind == "actor" else "",
         "decisions": f"{status.allowed} allowed, {status.denied} denied",
     }
@@ -99,6 +102,8 @@ def component_json(status: ComponentStatus) -> dict[str, object]:
         "phase": status.phase,
         "instance": status.instance or None,
         "directory": status.directory,
+        "trust": status.trust,
+        "approval": status.approval,
         "health": status.health,
         "pid": status.pid or None,
         "since": status.since_ns / 1e9 if status.since_ns else None,

@@ -78,3 +78,20 @@ def home_directories() -> tuple[str, ...]:
 
 def _real(paths: set[str]) -> set[str]:
     return {os.path.realpath(path) for path in paths if path.startswith("/")}
+
+
+def own_service() -> str:
+    """Return why this process is root's or a service's, and no developer's (`supervisor.dev_mode.why_service`)."""
+    from supervisor.dev_mode import why_service
+
+    try:
+        with open("/proc/self/cgroup", encoding="utf-8", errors="replace") as file:
+            cgroups = file.read(65_536)
+    except OSError:  # without /proc no worker starts anyway
+        cgroups = ""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+        has_terminal = True
+    except OSError:
+        has_terminal = False
+    return why_service(os.getuid(), os.environ, os.getpid(), cgroups, has_terminal)

@@ -15,10 +15,12 @@ from supervisor.cli.asking import address_of
 from supervisor.cli.main import EX_LIMIT, EX_NOPERM, EX_UNAVAILABLE
 from supervisor.cli.run import (
     add_component_options,
+    add_dev_option,
     add_grant_options,
     add_host_options,
     add_limit_options,
     duration,
+    refuse_dev_and_grant,
     require_target,
 )
 from supervisor.control_client import ControlClient
@@ -93,6 +95,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     add_grant_options(parser)
     add_component_options(parser)
+    add_dev_option(parser)
     add_limit_options(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="print what is returned, and what ended it, alone")
     add_host_options(parser)
@@ -100,9 +103,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     where.add_argument("--no-wait", action="store_true", help="return when the message is in its mailbox")
     where.add_argument("--socket", metavar="PATH", help="its supervisor's control socket (or $AIRSSYS_SOCKET)")
     # What `run` has beside these.
-    parser.set_defaults(
-        ask=False, dev=False, write_manifest=None, json=False, report=None, raw_output=False, fail_on_denied=False
-    )
+    parser.set_defaults(ask=False, write_manifest=None, json=False, report=None, raw_output=False, fail_on_denied=False)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -121,6 +122,7 @@ def _call_function(args: argparse.Namespace, words: list[str]) -> int:
             raise UsageError(
                 f"--{flag.replace('_', '-')} is for a message to a running component, named without a function"
             )
+    refuse_dev_and_grant(args)
     if is_path(args.target):
         require_target(args.target)
     interface, name = _split(words[0])
@@ -142,7 +144,7 @@ def _split(text: str) -> tuple[str, str]:
 
 
 _RUN_OPTIONS = (
-    *("read", "write", "list", "dir", "env", "secret", "grant", "set"),
+    *("read", "write", "list", "dir", "env", "secret", "grant", "set", "dev"),
     *("memory", "storage", "cpu_time", "fuel", "output"),
     *("run_as", "config", "no_namespaces", "layer_off", "require"),
 )

@@ -10,6 +10,7 @@ import sys
 from ipc.struct import asdict
 from supervisor.cli.main import EX_DATAERR
 from supervisor.cli.problems import print_problems
+from supervisor.dev_settings import dev_warnings
 from supervisor.settings import Settings, load_settings, settings_not_enforced
 from supervisor.terminal import visible
 from supervisor.toml_source import ConfigFileError
@@ -51,7 +52,7 @@ def _check(settings: Settings, args: argparse.Namespace) -> int:
     from supervisor.provider_check import provider_problems
 
     unsupported = settings_not_enforced(settings)
-    warnings = _trust_warnings(settings)
+    warnings = [*dev_warnings(settings), *_trust_warnings(settings)]
     problems = provider_problems(settings.providers)
     if args.json:
         document = {
@@ -110,6 +111,8 @@ def _show(settings: Settings, args: argparse.Namespace) -> int:
         }
         print(json.dumps({"files": list(settings.files), "settings": found}, indent=2))
         return 0
+    for warning in dev_warnings(settings):
+        print(visible(f"airssys: warning: {warning}"), file=sys.stderr)
     for each in effective:
         # What isn't set has no form in TOML; of all else JSON's is TOML's too.
         written = json.dumps(each.value, ensure_ascii=False)

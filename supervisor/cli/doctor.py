@@ -8,6 +8,7 @@ import os
 import platform
 import sys
 
+from supervisor.report import paint
 from supervisor.terminal import visible
 
 EX_UNAVAILABLE = 69
@@ -37,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
     findings = probe_all(host)
     usable = ready(findings)
     providers = find_providers(args.config)
+    warnings = find_warnings(args.config)
     rows = [
         {
             "name": feature.name,
@@ -63,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
                 {"name": name, "program": program, "problem": problem or None, "mend": hint or None}
                 for name, program, problem, hint in providers
             ],
+            "warnings": warnings,
         }
         print(json.dumps(document, indent=2))
         return 0 if usable else EX_UNAVAILABLE
@@ -87,6 +90,8 @@ def run(args: argparse.Namespace) -> int:
         print(visible(f"{'not' if problem else 'found':7}  {name}: {problem or program}"))
         if problem:
             print(visible(f"{'':9}to mend: {hint}"))
+    for warning in warnings:
+        print(f"\n{paint(visible(f'warning: {warning}'), '1;33', sys.stdout)}")
     print(
         f"\n{_conclusion(usable, [feature.title for feature in FEATURES if findings[feature.name].state != 'found'])}"
     )
@@ -110,6 +115,18 @@ def find_providers(config: str | None) -> list[tuple[str, str, str, str]]:
         wrong = ("", "") if problem is None else (problem.problem, problem.hint)
         found.append((provider.name, provider.program, *wrong))
     return found
+
+
+def find_warnings(config: str | None) -> list[str]:
+    """Return what is in force here that somebody should know of: dev mode."""
+    from supervisor.dev_settings import dev_warnings
+    from supervisor.settings import load_settings
+    from supervisor.toml_source import ConfigFileError
+
+    try:
+        return dev_warnings(load_settings(config, os.environ, os.geteuid()))
+    except ConfigFileError:  # which is told among the providers
+        return []
 
 
 def _conclusion(usable: bool, lacking: list[str]) -> str:

@@ -73,11 +73,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     finding.add_argument(
         "--ask", action="store_true", help="hold each call that no grant covers, and ask on the terminal"
     )
-    finding.add_argument(
-        "--dev",
-        action="store_true",
-        help="allow all beneath its own and the working directory, hidden names excepted; list what else it wants",
-    )
+    add_dev_option(finding)
     finding.add_argument(
         "--write-manifest", metavar="FILE", help="write a Component.toml that asks for exactly what this run used"
     )
@@ -99,6 +95,21 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--fail-on-denied", action="store_true", help="exit with 77 in place of 0 if anything was denied"
     )
     add_host_options(parser)
+
+
+def add_dev_option(parser: argparse._ActionsContainer) -> None:
+    """Add the option that asks nobody."""
+    parser.add_argument(
+        "--dev",
+        action="store_true",
+        help="allow all beneath its own and the working directory, hidden names excepted; list what else it wants",
+    )
+
+
+def refuse_dev_and_grant(args: argparse.Namespace) -> None:
+    """Raise UsageError where it is said twice what a component may."""
+    if args.dev and args.grant is not None:
+        raise UsageError("--dev and --grant exclude each other: each says what it may")
 
 
 def add_grant_options(parser: argparse.ArgumentParser) -> None:
@@ -208,8 +219,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--ask and --raw-output exclude each other: what it draws could pass for a question")
     if is_path(args.target):
         require_target(args.target)
-    elif args.dev:
-        raise UsageError("--dev is for what is being written, and not for what is installed")
+    refuse_dev_and_grant(args)
     # The processes first, where they weren't started ahead: they import while this one imports the rest.
     with contextlib.ExitStack() as stack:
         processes = args.processes or stack.enter_context(Processes(not args.no_namespaces, args.layer_off))

@@ -100,6 +100,11 @@ def granted_component(
     if installed is not None:
         require_installed(manifest, installed)
         instance, program_sha256 = installed.installed.instance, installed.program_sha256
+    mode = None
+    if settings.components or settings.dev or args.dev:
+        from supervisor.cli.start_rules import start_mode
+
+        mode = start_mode(args, host, settings, manifest, installed)
     unsupported = not_enforced(manifest, brokered)
     if unsupported:
         by_nobody = not_enforced(manifest, brokered=True)
@@ -119,12 +124,12 @@ def granted_component(
     if resolution.refusals:
         raise ManifestErrors(resolution.refusals)
     homes = home_directories()
-    dev = dev_directories(args, args.target, host)
-    # What --dev allows, it allows whoever wrote the component; and then each record says so.
-    judged = None if dev else _judge(args, manifest, settings, installed)
-    if dev:
+    dev = dev_directories(mode, manifest.directory, tmp)
+    # What dev mode allows, it allows whoever wrote the component; and then each record says so.
+    judged = None if mode is not None else _judge(args, manifest, settings, installed)
+    if mode is not None:
         # Nobody is asked, so nothing that the manifest asks for elsewhere is granted either; it is listed as wanted.
-        decision: tuple[tuple[Grant, ...], str, str] | None = (dev_grants((*dev, data), homes), "--dev", "")
+        decision: tuple[tuple[Grant, ...], str, str] | None = (dev_grants((*dev, data), homes), mode.by, "")
     else:
         decision = decide_grants(args, host, bound, parameters, settings, resolution.quota, judged, installed)
     if decision is None:
@@ -163,7 +168,7 @@ def granted_component(
         context=context_of(
             document,
             approval,
-            "dev" if args.dev else "unknown" if judged is None else judged.decision.level,
+            "dev" if mode is not None else "unknown" if judged is None else judged.decision.level,
             version=manifest.component.version,
             trust_rule=trust_rule,
             package_digest=package_digest,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ipc.errors import ConfigError
@@ -41,6 +42,7 @@ from supervisor.terminal import visible
 from supervisor.usage_error import UsageError
 
 if TYPE_CHECKING:
+    from supervisor.dev_mode import DevMode
     from supervisor.manifest import Manifest
 
 
@@ -48,8 +50,16 @@ _OF_NAMESPACES = ("namespaces", "pid_namespace")
 """The layers that `--no-namespaces` does without."""
 
 
-def host_options(args: argparse.Namespace, settings: Settings) -> HostOptions:
-    """Return where things are kept and how strictly to confine, from flags over settings over defaults."""
+def host_options(args: argparse.Namespace, settings: Settings, targets: Sequence[str] = ()) -> HostOptions:
+    """Return where things are kept and how strictly to confine, from flags over settings over defaults.
+
+    `targets` are what is to be started: the settings may say as whom.
+    """
+    run_as = args.run_as
+    if settings.components:
+        from supervisor.cli.start_rules import run_as_of
+
+        run_as = run_as_of(args, settings, targets)
     own_uid = os.getuid()
     state = places.state_directory(args.state_dir, os.environ, settings)
     own_state = state != os.path.realpath(settings.directories.state)
@@ -80,7 +90,7 @@ def host_options(args: argparse.Namespace, settings: Settings) -> HostOptions:
         audit_directory=places.audit_directory(state, settings),
         retention=settings.audit,
         audit_budget=settings.audit_budget,
-        run_as=resolve_run_as(args.run_as, own_uid, os.environ),
+        run_as=resolve_run_as(run_as, own_uid, os.environ),
         required_layers=required,
         layers_off=tuple(args.layer_off),
         namespaces=not args.no_namespaces,
@@ -194,7 +204,12 @@ def bare_request(args: argparse.Namespace, host: Host, settings: Settings) -> Ru
     own = settings.component(name)
     refuse_broad(grants, own)
     homes = home_directories()
-    dev = dev_directories(args, os.path.dirname(args.target), host)
+    mode = None
+    if settings.components or args.dev:
+        from supervisor.cli.start_rules import bare_mode
+
+        mode = bare_mode(args, host, settings)
+    dev = dev_directories(mode, os.path.dirname(args.target) or ".", host.tmp_directory)
     grants += dev_grants(dev, homes)
     document = PolicyDocument(
         component=name,
@@ -216,7 +231,7 @@ def bare_request(args: argparse.Namespace, host: Host, settings: Settings) -> Ru
     limits = worker_limits(args, memory_bytes(args, settings, None), storage, None)
     cpu_time = cpu_time_ns_per_s(settings, own.quota.cpu_time_ns_per_s)
     return RunRequest(
-        context=context_of(document, "--dev" if args.dev else "flags", "dev" if args.dev else "unknown"),
+        context=context_of(document, "flags" if mode is None else mode.by, "unknown" if mode is None else "dev"),
         wasm_path=args.target,
         arguments=(visible(os.path.basename(args.target)), *args.guest_arguments),
         environment=environment_pairs(args.env, args.secret, dict(os.environ)),
@@ -234,11 +249,11 @@ def _top_directories() -> tuple[str, ...]:
     return tuple(f"/{entry.name}" for entry in sorted(os.scandir("/"), key=lambda entry: entry.name) if entry.is_dir())
 
 
-def dev_directories(args: argparse.Namespace, component: str, host: Host) -> tuple[str, ...]:
-    """Return where `--dev` allows everything: the component's own directory, the working directory and `${tmp}`."""
-    if not args.dev:
+def dev_directories(mode: DevMode | None, component: str, tmp: str) -> tuple[str, ...]:
+    """Return where dev mode allows everything: the component's own directory, `${tmp}`, and maybe where one stands."""
+    if mode is None:
         return ()
-    return tuple(os.path.realpath(path) for path in (component or ".", os.getcwd(), host.tmp_directory))
+    return tuple(os.path.realpath(path) for path in (component, *([os.getcwd()] if mode.here else []), tmp))
 
 
 def refuse_broad(grants: tuple[Grant, ...], own: ComponentSettings) -> None:

@@ -27,7 +27,7 @@ from supervisor.host import Host, open_host
 from supervisor.identity import actor
 from supervisor.packages.target import is_path
 from supervisor.processes import Processes
-from supervisor.report import DenialPrinter, ending_lines, paint, print_error, summary_line
+from supervisor.report import DenialPrinter, ending_lines, paint, summary_line
 from supervisor.run_report import RunReport
 from supervisor.run_request import RunRequest, require_text
 from supervisor.running import ProgramChangedError, RunStreams, run_request
@@ -36,9 +36,6 @@ from supervisor.terminal import OwnLines, TerminalLine, visible
 if TYPE_CHECKING:
     from supervisor.cli.targets import InstalledPackage
 
-DEV_BANNER = (
-    "DEV MODE: nobody was asked; it may read and write its own and the working directory, and each record says dev"
-)
 MAX_ARGUMENTS_BYTES = 1 << 20
 """Of a call. Values take memory of the worker's beside the guest's: those of a result of this size as well."""
 
@@ -49,14 +46,8 @@ def run_target(args: argparse.Namespace, processes: Processes, call: FunctionCal
     With `call` one function is called in place of the command.
     """
     settings = read_settings(args)
-    options = host_options(args, settings)
+    options = host_options(args, settings, (args.target,))
     directory = not is_path(args.target) or os.path.isdir(args.target)
-    if args.dev and os.getuid() == 0:
-        refused = ConfigError(
-            "--dev is not for root: what it allows unasked, root could do to everybody",
-            hint="run it as the user whose project this is, or name what it may with --read and --write",
-        )
-        return print_error(refused, "config", EX_NOPERM, args)
     with contextlib.ExitStack() as stack:
         terminal = -1
         if args.ask:
@@ -123,7 +114,7 @@ def _run(
     stderr: OwnLines,
     line: TerminalLine | None,
 ) -> int:
-    printer = DenialPrinter(stderr, bare, args.quiet or args.json, wanted=args.dev, asks=args.ask)
+    printer = DenialPrinter(stderr, bare, args.quiet or args.json, wanted=request.context.trust == "dev", asks=args.ask)
     # A function is no command: what comes from our standard input is not meant for it.
     stdin = 0 if request.call is None else None
     streams = RunStreams(stdin, None, None) if args.json else RunStreams(stdin, 1, 2, args.raw_output, line=line)
@@ -131,9 +122,15 @@ def _run(
     progress = CompileProgress(request.component, args.quiet or args.json)
     for layer in host.options.layers_off:
         print(paint(f"airssys: layer {layer} is off: this is a test, not protection", "33", stderr), file=stderr)
-    if args.dev:
+    if request.context.trust == "dev":
+        from supervisor.dev_mode import DevMode, banner
+
         # With --quiet too, as above: nobody is to take this for a run that somebody has allowed.
-        print(paint(f"airssys: {DEV_BANNER}", "1;33", stderr), file=stderr, flush=True)
+        print(
+            paint(f"airssys: {visible(banner(DevMode(request.context.approval)))}", "1;33", stderr),
+            file=stderr,
+            flush=True,
+        )
     try:
         report = run_request(host, request, streams, compile_limits, progress, printer, terminal)
     except CompileError as error:

@@ -69,7 +69,8 @@ def run(args: argparse.Namespace) -> int:
     heading, *rows = table_lines([status_row(each, now_ns) for each in components])
     print(paint(heading, "2", sys.stdout))
     for each, row in zip(components, rows, strict=True):
-        print(paint(row, COLOURS[each.phase], sys.stdout) if each.phase in COLOURS else row)
+        colour = "1;33" if each.trust == "dev" else COLOURS.get(each.phase)
+        print(row if colour is None else paint(row, colour, sys.stdout))
         if args.name:
             print("\n".join(component_details(each)))
     for provider in providers:

@@ -7,7 +7,7 @@ import contextlib
 import os
 
 from ipc.errors import ConfigError
-from supervisor.cli.run import add_host_options, duration, size
+from supervisor.cli.run import add_dev_option, add_host_options, duration, refuse_dev_and_grant, size
 from supervisor.packages.target import is_path
 from supervisor.processes import Processes
 from supervisor.terminal import visible
@@ -40,6 +40,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--grant", metavar="asked|FILE", help="grant what is asked, or (for one) what FILE says, without a question"
     )
+    add_dev_option(parser)
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="bind a parameter, in each that has it"
     )
@@ -71,6 +72,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Bring them up, and stay until the end."""
+    refuse_dev_and_grant(args)
     for target in args.targets:
         if is_path(target) and not os.path.isdir(target):
             raise ConfigError(

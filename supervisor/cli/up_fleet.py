@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import stat
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
@@ -43,6 +44,7 @@ from supervisor.packages.target import is_path
 from supervisor.processes import Processes
 from supervisor.provider_check import provider_problems
 from supervisor.provider_settings import ProviderSettings
+from supervisor.report import paint
 from supervisor.run_request import RunRequest, require_text
 from supervisor.settings import Settings
 from supervisor.state_lock import only_one
@@ -67,7 +69,7 @@ def bring_up(args: argparse.Namespace, processes: Processes) -> int:
     installed_in = places.state_directory(args.state_dir, os.environ, settings)
     if args.state_dir is None and not os.environ.get("AIRSSYS_STATE") and ("host", "state") not in settings.origins:
         args.state_dir = _own_directory(os.getcwd())
-    options = host_options(args, settings)
+    options = host_options(args, settings, args.targets)
     roles = read_roles(settings.control, os.getuid())
     with contextlib.ExitStack() as stack:
         stack.enter_context(only_one(options.state_directory))
@@ -281,10 +283,20 @@ def _grant(
         if granted is None:
             return None
         require_text(granted.request)
+        if granted.request.context.trust == "dev":
+            _tell_dev_mode(granted.request)
         granted_to_all.append(granted)
     if waiting:
         raise several(waiting)
     return granted_to_all
+
+
+def _tell_dev_mode(request: RunRequest) -> None:
+    from supervisor.dev_mode import DevMode, banner
+
+    # On stderr, and with --quiet too: nobody is to take this for what somebody has allowed.
+    said = visible(f"airssys: {request.component}: {banner(DevMode(request.context.approval))}")
+    print(paint(said, "1;33", sys.stderr), file=sys.stderr, flush=True)
 
 
 def _sorted_out(flag: str, given: Sequence[str], declared: Sequence[tuple[str, set[str]]]) -> dict[str, list[str]]:
@@ -313,7 +325,7 @@ def _run_arguments(
         write=[],
         list=[],
         dir=[],
-        dev=False,
+        dev=args.dev,
         ask=False,
         write_manifest=None,
         guest_arguments=(),

@@ -55,15 +55,14 @@ def decide_trust(
     signers: Sequence[PublicKey],
     sources: Sequence[TrustSource],
     *,
-    dev: bool,
     now_s: int,
     exposed: Sequence[Exposure] | None = None,
 ) -> TrustDecision:
     """Decide on a package by its origin and its verified signers; the first entry that covers it is the rule.
 
     `exposed` is what `supervisor.trust.local` found of a path; None where nobody looked, and then no entry of a path on
-    this machine (`local`, or `git` with file://) covers anything. Dev mode is what somebody has said of this run or
-    host: it stands where nothing is trusted.
+    this machine (`local`, or `git` with file://) covers anything. What starts in dev mode (`supervisor.dev_mode`) isn't
+    asked about here: its level is somebody's word, also where an entry would cover it.
     """
     revoked = frozenset(each.key.blob for each in sources if isinstance(each, KeySource) and each.revoked)
     place = _place(provenance)
@@ -78,8 +77,6 @@ def decide_trust(
         if miss.nearness > (nearest[0] if nearest is not None else 0):
             nearest = (miss.nearness, source, miss.why)
     reason = _reason(place, sources, nearest)
-    if dev:
-        return TrustDecision("dev", "dev mode", reason, None, nearest[1] if nearest else None)
     return TrustDecision("unknown", "", reason, None, nearest[1] if nearest else None)
 
 

@@ -19,7 +19,7 @@ def judge_installed(installed: Installed, sources: Sequence[TrustSource], now_s:
     """Decide on an installed package; `now_s` is UTC, in seconds."""
     signers = tuple(read_public_key(each) for each in installed.signers)
     exposed = None if installed.exposed is None else tuple(Exposure(*each) for each in installed.exposed)
-    return decide_trust(installed.provenance, signers, sources, dev=False, now_s=now_s, exposed=exposed)
+    return decide_trust(installed.provenance, signers, sources, now_s=now_s, exposed=exposed)
 
 
 def recorded_exposures(

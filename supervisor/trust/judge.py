@@ -14,7 +14,6 @@ from supervisor.packages.directory import read_directory, read_signatures
 from supervisor.packages.provenance import Fetched, Provenance
 from supervisor.terminal import visible
 from supervisor.trust.decide import Exposure, TrustDecision, decide_trust
-from supervisor.trust.level import TrustLevel
 from supervisor.trust.local import exposed_files, exposures_of, open_place
 from supervisor.trust.sources import KeySource, TrustSource
 
@@ -41,9 +40,7 @@ class JudgedDirectory(Struct, frozen=True):
         return self.decision.level == "trusted"
 
 
-def judge_directory(
-    directory: str, sources: Sequence[TrustSource], *, dev: bool = False, always_read: bool = False
-) -> JudgedDirectory:
+def judge_directory(directory: str, sources: Sequence[TrustSource], *, always_read: bool = False) -> JudgedDirectory:
     """Decide on a component directory; it is read through one descriptor, so that what was judged is one thing.
 
     Where neither its place nor a signature could make it trusted it isn't read, unless `always_read`.
@@ -53,29 +50,28 @@ def judge_directory(
     descriptor, exposed = open_place(real_path)
     try:
         signatures, notes = _signatures(descriptor, sources)
-        decision = _decide(provenance, (), sources, dev, exposed)
+        decision = _decide(provenance, (), sources, exposed)
         if not (signatures or decision.source is not None or always_read):
             return JudgedDirectory(decision, provenance, None, notes=notes)
         contents, why_not = _read(descriptor, directory)
         if contents is None:
-            level: TrustLevel = "dev" if dev else "unknown"
-            nothing = TrustDecision(level, "dev mode" if dev else "", f"it is no package: {why_not}")
+            nothing = TrustDecision("unknown", "", f"it is no package: {why_not}")
             return JudgedDirectory(nothing, provenance, None)
         files = [file.path for file in contents.files]
         exposed = (*exposed, *exposed_files(descriptor, real_path, files))
     finally:
         os.close(descriptor)
     signers, void = _verify(contents, signatures)
-    decision = _decide(provenance, signers, sources, dev, exposed)
+    decision = _decide(provenance, signers, sources, exposed)
     return JudgedDirectory(decision, provenance, contents, signers, (*notes, *void))
 
 
-def judge_fetched(fetched: Fetched, sources: Sequence[TrustSource], *, dev: bool = False) -> TrustDecision:
+def judge_fetched(fetched: Fetched, sources: Sequence[TrustSource]) -> TrustDecision:
     """Decide on a package that was just fetched: its origin, its signatures, and who could have exchanged it there."""
     keys = any(isinstance(source, KeySource) for source in sources)
     signers = _verify(fetched.contents, fetched.signatures)[0] if keys else ()
     files = [file.path for file in fetched.contents.files]
-    return _decide(fetched.provenance, signers, sources, dev, exposures_of(fetched.provenance, files))
+    return _decide(fetched.provenance, signers, sources, exposures_of(fetched.provenance, files))
 
 
 def require_judged(judged: JudgedDirectory, manifest: Manifest) -> str:
@@ -94,10 +90,9 @@ def _decide(
     provenance: Provenance,
     signers: tuple[PublicKey, ...],
     sources: Sequence[TrustSource],
-    dev: bool,
     exposed: Sequence[Exposure] | None,
 ) -> TrustDecision:
-    return decide_trust(provenance, signers, sources, dev=dev, now_s=int(time.time()), exposed=exposed)
+    return decide_trust(provenance, signers, sources, now_s=int(time.time()), exposed=exposed)
 
 
 def _read(descriptor: int, name: str) -> tuple[Contents | None, str]:

@@ -53,7 +53,7 @@ def check_target(target: str, branch: str | None, sources: Sequence[TrustSource]
     remote = remote_provenance(target, branch)
     if remote is not None:
         exposed = exposures_of(remote)
-        decision = decide_trust(remote, (), sources, dev=False, now_s=int(time.time()), exposed=exposed)
+        decision = decide_trust(remote, (), sources, now_s=int(time.time()), exposed=exposed)
         facts = _read_as(remote)
         if branch is None and isinstance(decision.nearest, GitSource) and decision.nearest.branch:
             facts.append("asked about no branch; --branch B says which would be fetched")
@@ -73,7 +73,7 @@ def check_target(target: str, branch: str | None, sources: Sequence[TrustSource]
         raise ConfigError(f"{visible(target)}: neither a directory nor an archive")
     provenance = Provenance("archive", os.path.realpath(target))
     exposed = exposures_of(provenance)
-    decision = decide_trust(provenance, (), sources, dev=False, now_s=int(time.time()), exposed=exposed)
+    decision = decide_trust(provenance, (), sources, now_s=int(time.time()), exposed=exposed)
     return TrustAnswer(decision, provenance, facts=("judged by its path; its signatures are looked at on installing",))
 
 

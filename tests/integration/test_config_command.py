@@ -76,10 +76,10 @@ def test_all_problems_are_told_at_once(airssys, config: Path) -> None:
 
 def test_what_is_read_and_not_enforced_is_named(airssys, config: Path) -> None:
     """What `airssys run` would refuse is right, and said."""
-    config.write_text(RIGHT + "[components.other]\nenabled = false\n")
+    config.write_text(RIGHT + '[components.other]\nquota = { network_bandwidth = "1MB/s" }\n')
     result = airssys("config", "check", "--config", config)
     assert result.code == 0
-    assert 'components."other".enabled' in result.stdout.split("not enforced", 1)[1]
+    assert 'components."other".quota.network_bandwidth' in result.stdout.split("not enforced", 1)[1]
 
 
 def test_settings_are_shown_with_their_origin(airssys, config: Path) -> None:

@@ -58,7 +58,7 @@ def test_only_the_host_that_is_asked_is_covered(url: str) -> None:
     """A URL whose host isn't the pattern's is covered by none of its entries, and what can't be read by nothing."""
     parsed = _parsed(url)
     for branch in ("", "main"):
-        decision = decide_trust(Provenance("git", url, branch=branch), (), SOURCES, dev=False, now_s=0, exposed=())
+        decision = decide_trust(Provenance("git", url, branch=branch), (), SOURCES, now_s=0, exposed=())
         if parsed is None or parsed.host != HOST or parsed.scheme not in ("https", "ssh"):
             assert decision.level == "unknown"
         assert decision.reason
@@ -72,7 +72,7 @@ def test_another_host_is_never_covered(own: str, other: str, path: str, form: st
 
     def level(host: str) -> str:
         provenance = Provenance("git", form.format(host, path))
-        return decide_trust(provenance, (), sources, dev=False, now_s=0).level
+        return decide_trust(provenance, (), sources, now_s=0).level
 
     assert level(other) == "unknown"
     assert level(own) == "trusted"
@@ -100,12 +100,12 @@ def test_one_form_stays_one_form(url: str) -> None:
     assert parse_git_url(parsed.text) == parsed
 
 
-@given(st.sampled_from(["git", "oci", "directory", "archive"]), URLS, st.text(max_size=8), st.booleans(), st.booleans())
-def test_the_answer_is_total(kind: str, url: str, branch: str, dev: bool, looked: bool) -> None:
-    """Whatever an origin says, there is an answer, and its rule is named exactly where it is trusted or in dev mode."""
+@given(st.sampled_from(["git", "oci", "directory", "archive"]), URLS, st.text(max_size=8), st.booleans())
+def test_the_answer_is_total(kind: str, url: str, branch: str, looked: bool) -> None:
+    """Whatever an origin says, there is an answer, and its rule is named exactly where it is trusted."""
     provenance = Provenance(kind, url, branch=branch)  # type: ignore[arg-type]
-    decision = decide_trust(provenance, (), SOURCES, dev=dev, now_s=0, exposed=() if looked else None)
-    assert decision.level in (("trusted", "dev") if dev else ("trusted", "unknown"))
+    decision = decide_trust(provenance, (), SOURCES, now_s=0, exposed=() if looked else None)
+    assert decision.level in ("trusted", "unknown")
     assert bool(decision.rule) == (decision.level != "unknown")
     assert (decision.source is not None) == (decision.level == "trusted") == bool(decision.approval)
 

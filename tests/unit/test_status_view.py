@@ -34,6 +34,8 @@ ONE = ComponentStatus(
     exit_code=0,
     code="",
     ended="",
+    trust="unknown",
+    approval="asked",
 )
 
 

@@ -29,12 +29,11 @@ def decide(
     provenance: Provenance | None,
     *signers: PublicKey,
     sources: tuple[TrustSource, ...] = ALL,
-    dev: bool = False,
     exposed: tuple[Exposure, ...] | None = (),
     now_s: int = NOW_S,
 ) -> TrustDecision:
     """Decide, on a host whose places are looked at."""
-    return decide_trust(provenance, signers, sources, dev=dev, now_s=now_s, exposed=exposed)
+    return decide_trust(provenance, signers, sources, now_s=now_s, exposed=exposed)
 
 
 @pytest.mark.parametrize(
@@ -118,12 +117,10 @@ def test_the_rule_is_named(
     ],
 )
 def test_everything_else_is_unknown_with_a_reason(provenance: Provenance | None) -> None:
-    """The answer is total: no origin, however odd, raises or is trusted; dev mode stands in that place only."""
+    """The answer is total: no origin, however odd, raises or is trusted."""
     decision = decide(provenance, OTHER)
     assert (decision.level, decision.rule, decision.source, decision.approval) == ("unknown", "", None, "")
     assert decision.reason
-    dev = decide(provenance, OTHER, dev=True)
-    assert (dev.level, dev.rule) == ("dev", "dev mode")
 
 
 def test_nothing_is_trusted_where_nothing_is_written() -> None:
@@ -132,12 +129,6 @@ def test_nothing_is_trusted_where_nothing_is_written() -> None:
         decision = decide(provenance, KEY, sources=())
         assert decision.level == "unknown"
         assert "[[trust.sources]]" in decision.reason
-
-
-def test_dev_mode_wins_over_unknown_only() -> None:
-    """What an entry covers stays trusted by that entry."""
-    assert decide(FROM_GIT, dev=True) == decide(FROM_GIT)
-    assert decide(ELSEWHERE, dev=True).level == "dev"
 
 
 def test_the_first_entry_that_covers_it_is_the_rule() -> None:

@@ -40,12 +40,11 @@ def test_a_directory_is_judged_with_its_contents(package: Path) -> None:
 
 
 def test_what_is_no_package_is_not_trusted(package: Path) -> None:
-    """A link, a pipe or a missing manifest: unknown, or dev mode, with what is wrong."""
+    """A link, a pipe or a missing manifest: unknown, with what is wrong."""
     os.mkfifo(package / "pipe")
     judged = judge_directory(str(package), (_here(package),))
     assert (judged.decision.level, judged.contents) == ("unknown", None)
     assert "it is no package: pipe: no regular file" in judged.decision.reason
-    assert judge_directory(str(package), (_here(package),), dev=True).decision.level == "dev"
     (package / "pipe").unlink()
     (package / "Component.toml").unlink()
     assert "no Component.toml" in judge_directory(str(package), (_here(package),)).decision.reason
