@@ -11,8 +11,10 @@ from supervisor.approvals.ledger import Ledger
 from supervisor.approvals.machine import Refusal, State
 from supervisor.approvals.narrowing import why_wider
 from supervisor.approvals.request import Request, Voted
-from supervisor.approvals.review import comparable, is_open
+from supervisor.approvals.review import comparable, is_open, manifest_of
 from supervisor.approvals.signers import Signer
+from supervisor.host_policy import resolve_quota
+from supervisor.manifest_diff import Version, compare
 from supervisor.packages.directory import read_directory, read_signatures
 from supervisor.settings import AutomaticApproval, Settings
 from supervisor.signing.package_signatures import verified_signers
@@ -32,7 +34,7 @@ def approve_by_rule(
         return request
     found = ledger.approved(request.subject.identity)
     last = None if found is None else ledger.settled(found)
-    if last is None or why_not_newer(last, request) or ledger.kept.refused_s(request.subject.key) is not None:
+    if last is None or why_not_newer(last, request, settings) or ledger.kept.refused_s(request.subject.key) is not None:
         return request
     signer = rule = None
     keys = _signers_of(request) if keys is None else keys
@@ -46,14 +48,30 @@ def approve_by_rule(
     return request if isinstance(after, Refusal) else ledger.settled(after)
 
 
-def why_not_newer(last: Request, request: Request) -> str:
-    """Return why a request isn't a newer version of what is approved, with the same set or less; empty where it is."""
+def why_not_newer(last: Request, request: Request, settings: Settings) -> str:
+    """Return why a request isn't a newer version of what is approved that could do nothing more; empty where it is.
+
+    What more is, `airssys diff` says (`supervisor.manifest_diff`): quotas, limits, environment and mounts count like
+    capabilities. These are compared with what was granted, too: somebody may have granted less than was asked.
+    """
     if last.state is not State.APPROVED:
         return f"request {last.number} is {last.state}"
     old, new = (precedence(each.filed.facts.version) for each in (last, request))
     if old is None or new is None or new <= old:
         return "it is no newer version"
-    return why_wider(comparable(last.granted, last.filed.facts), comparable(request.subject.asked, request.filed.facts))
+    granted, asked = comparable(last.granted, last.filed.facts), comparable(request.subject.asked, request.filed.facts)
+    return why_wider(granted, asked) or _why_more(last, request, settings)
+
+
+def _why_more(last: Request, request: Request, settings: Settings) -> str:
+    """Return what a manifest asks for more than another, on this host as it is set up today."""
+    versions = []
+    for each in (last, request):
+        manifest = manifest_of(each.filed.facts)
+        if manifest is None:
+            return f"this version can't read the manifest of request {each.number}"
+        versions.append(Version(manifest, resolve_quota(manifest, settings, each.subject.instance).quota))
+    return compare(versions[0], versions[1]).why_wider
 
 
 def named_signer(rule: AutomaticApproval, keys: Sequence[str], signers: Sequence[Signer], now_s: int) -> Signer | None:

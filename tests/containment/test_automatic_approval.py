@@ -24,7 +24,8 @@ from supervisor.control_messages import DecideApproval
 from supervisor.control_roles import Peer, Roles
 from supervisor.manifest import Variables, bind, load_manifest
 from supervisor.packages.directory import read_directory
-from supervisor.settings import AutomaticApproval, Settings, default_directories
+from supervisor.quota import Quota
+from supervisor.settings import AutomaticApproval, ComponentSettings, Settings, default_directories
 from supervisor.signing.keys import read_public_key
 
 ALICES, MALLORYS = ed25519_signer(), ed25519_signer()
@@ -57,9 +58,11 @@ class Host:
         self.log.append([(event.within_bounds(), SUPERVISOR)])
         self.events.append(event)
 
-    def is_version(self, version: str, key: Key | None = ALICES, more: str = "", less: str = "") -> None:
-        """Put a version there, signed by a key, that asks for more or less."""
-        text = MANIFEST.replace(less, "") if less else MANIFEST
+    def is_version(
+        self, version: str, key: Key | None = ALICES, more: str = "", less: str = "", besides: str = ""
+    ) -> None:
+        """Put a version there, signed by a key, that asks for more or less, or for more that is no capability."""
+        text = (MANIFEST.replace(less, "") if less else MANIFEST) + besides
         text = text.replace('"1.0.0"', f'"{version}"').replace('"/srv/logs/**"', f'"/srv/logs/**"{more}')
         (self.component / "Component.toml").write_text(text)
         signature = self.component / "Component.sig"
@@ -134,6 +137,53 @@ def test_wider_is_for_people(host: Host) -> None:
     host.is_version("1.0.2", more=', "/srv/other"')
     host.waits()
     host.is_version("1.0.3")
+    assert host.start().grants
+
+
+BESIDES = """[component.env]
+TZ = "UTC"
+[component.mounts]
+"/logs" = "/srv/logs"
+[quota]
+memory = "64MB"
+storage = "10MB"
+[limits]
+timeout = "10s"
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('memory = "64MB"', 'memory = "128MB"'),
+        ('memory = "64MB"', ""),
+        ('storage = "10MB"', 'storage = "11MB"'),
+        ('storage = "10MB"', 'storage = "10MB"\ncpu_time = "2000ms/s"'),
+        ('timeout = "10s"', 'timeout = "11s"'),
+        ('timeout = "10s"', ""),
+        ('TZ = "UTC"', 'TZ = "CET"'),
+        ('TZ = "UTC"', 'TZ = "UTC"\nLD_PRELOAD = "x"'),
+        ('"/logs" = "/srv/logs"', '"/logs" = "/srv"'),
+        ('"/logs" = "/srv/logs"', '"/logs" = "/srv/logs"\n"." = "/srv/logs"'),
+    ],
+)
+def test_more_of_anything_is_for_people(host: Host, old: str, new: str) -> None:
+    """A larger quota, a limit that is gone, a variable, a mount: what airssys diff calls wider no rule approves."""
+    host.is_version("1.0.0", besides=BESIDES)
+    host.approved()
+    host.is_version("1.0.1", besides=BESIDES.replace(old, new))
+    host.waits()
+    host.is_version("1.0.2", besides=BESIDES.replace('"64MB"', '"32MB"').replace('"10s"', '"5s"'))
+    assert host.start().grants
+
+
+def test_the_hosts_own_quota_is_what_counts(host: Host) -> None:
+    """Where the host says how much it may use, what the manifest asks is nothing more."""
+    host.approved()
+    host.is_version("1.0.1", besides='[quota]\nmemory = "1GB"\n')
+    host.waits()
+    own = ComponentSettings("reporter", "", quota=Quota(memory_bytes=10**8))
+    host.settings = replace(host.settings, components=(own,))
     assert host.start().grants
 
 
