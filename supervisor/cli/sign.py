@@ -52,13 +52,15 @@ def run(args: argparse.Namespace) -> int:
     """Sign, and say what was signed and what became of other signatures."""
     from supervisor.packages.directory import read_directory, read_signatures
     from supervisor.signing.package_signatures import judge_signatures
-    from supervisor.signing.signature_file import write_signature_file
+    from supervisor.signing.signature_file import remove_leftovers, write_signature_file
     from supervisor.signing.ssh_keygen import sign
     from supervisor.signing.sshsig import PACKAGE_NAMESPACE
     from supervisor.usage_error import UsageError
 
     if args.output == "-" and args.json:
         raise UsageError("--output - and --json both print", hint="write the signature to a file: --output FILE")
+    for name in remove_leftovers(args.directory):
+        print(f"airssys: removed {name}, which an airssys sign that was killed has left", file=sys.stderr)
     contents = read_directory(args.directory)
     _refuse_paths(args, contents)
     judge_signatures(contents, read_signatures(args.directory))  # what can't be kept is told before anybody is asked

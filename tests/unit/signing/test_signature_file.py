@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import signal
 import stat
 from pathlib import Path
 
@@ -10,8 +12,15 @@ import pytest
 
 from ipc.errors import ConfigError
 from supervisor.packages.contents import SIGNATURE_FILE, PackageError
-from supervisor.packages.directory import read_signatures
-from supervisor.signing.signature_file import NotWrittenError, write_signature_file
+from supervisor.packages.directory import read_directory, read_signatures
+from supervisor.signing.signature_file import NotWrittenError, remove_leftovers, write_signature_file
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A package of a manifest alone."""
+    (tmp_path / "Component.toml").write_text("schema = 1\n")
+    return tmp_path
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -59,3 +68,73 @@ def test_what_can_not_be_written_leaves_nothing(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == [SIGNATURE_FILE]
     with pytest.raises(ConfigError, match="no such file"):
         write_signature_file(str(tmp_path / "gone"), b"x")
+
+
+def _killed_at(step: str, package: Path) -> None:
+    """Sign in a process that is killed at this system call."""
+    pid = os.fork()
+    if not pid:
+        try:
+            setattr(os, step, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+            write_signature_file(str(package), b"new")
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(pid, 0)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+
+
+@pytest.mark.parametrize("before", [b"", b"old"])
+@pytest.mark.parametrize("step", ["fchmod", "fsync", "link", "rename"])
+def test_who_is_killed_leaves_one_or_the_other(package: Path, step: str, before: bytes) -> None:
+    """The old signatures or the new ones, whole; and the package is what it was once it is signed again."""
+    if before:
+        write_signature_file(str(package), before)
+    digest = read_directory(str(package)).digest
+    if step == "rename" and not before:
+        write_signature_file(str(package), b"new")  # it needs no other name, and nothing is renamed
+        assert remove_leftovers(str(package)) == ()
+    else:
+        _killed_at(step, package)
+        left = remove_leftovers(str(package))
+        assert len(left) == (1 if step == "rename" else 0)
+    assert read_signatures(str(package)) in (before, b"new")
+    assert read_directory(str(package)).digest == digest
+
+
+def test_what_looks_like_a_leftover_is_part_of_the_package(package: Path) -> None:
+    """No name is overlooked: a file that is called like one changes the package, and voids what was signed."""
+    digest = read_directory(str(package)).digest
+    (package / f".{SIGNATURE_FILE}.{'ab' * 8}").write_bytes(b"unsigned")
+    assert read_directory(str(package)).digest != digest
+    assert remove_leftovers(str(package)) == (f".{SIGNATURE_FILE}.{'ab' * 8}",)
+    assert read_directory(str(package)).digest == digest
+
+
+def test_only_what_is_left_is_removed(package: Path) -> None:
+    """Not a link, a directory, a name of another form, what lies deeper; and nothing while somebody signs."""
+    name = f".{SIGNATURE_FILE}.{'ab' * 8}"
+    (package / "deeper" / name).parent.mkdir()
+    (package / "deeper" / name).touch()
+    for other in (f".{SIGNATURE_FILE}.ab", f"{name}0", f".{SIGNATURE_FILE}.{'AB' * 8}", name[1:]):
+        (package / other).touch()
+    (package / f".{SIGNATURE_FILE}.{'cd' * 8}").symlink_to("deeper")
+    (package / f".{SIGNATURE_FILE}.{'ef' * 8}").mkdir()
+    assert remove_leftovers(str(package)) == ()
+    (package / name).touch()
+    held = os.open(package, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert remove_leftovers(str(package)) == ()
+        write_signature_file(str(package), b"x")  # who signs waits for nobody
+    finally:
+        os.close(held)
+    assert remove_leftovers(str(package)) == (name,)
+
+
+def test_a_file_system_that_knows_no_nameless_files(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is written under another name, and put in its place."""
+    monkeypatch.setattr(os, "O_TMPFILE", os.O_DIRECTORY | os.O_WRONLY)
+    for data in (b"first", b"second"):
+        write_signature_file(str(package), data)
+        assert read_signatures(str(package)) == data
+    assert remove_leftovers(str(package)) == ()
