@@ -156,6 +156,8 @@ class FleetDesk:
         for client in tuple(self._leaving):
             client.done()
         self._leaving.clear()
+        if self._approvals is not None:
+            self._approvals.finish()
         self._record(*self._folder.flush())
 
     def _record(self, *events: AuditEvent) -> None:

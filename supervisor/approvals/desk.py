@@ -63,6 +63,10 @@ class ApprovalDesk:
             else:
                 self._ending.append((client, document, names))
 
+    def finish(self) -> None:
+        """Put on record how often refusals repeated."""
+        self._service.finish()
+
     def forget(self, client: Client) -> None:
         """Nobody waits for an answer any more; what was to end does all the same."""
         self._ending = [each for each in self._ending if each[0] is not client]

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
+import time
 from typing import ClassVar
 
-from ipc.errors import ConfigError
+from ipc.audit.event import AuditEvent
+from ipc.errors import AuditError, ConfigError
 from ipc.policy.capability import Grant
 from ipc.struct import replace
 from supervisor.approvals.asking import tell, with_kept
+from supervisor.approvals.chain import StoreError
 from supervisor.approvals.ledger import Ledger
 from supervisor.approvals.machine import Refusal, State
 from supervisor.approvals.narrowing import without
+from supervisor.approvals.refused import RefusedAttempts
 from supervisor.approvals.request import REASON_MAX_CHARS, Rejected, Request, Revoked, Step, Voted, take
 from supervisor.approvals.review import document_of, is_open, last_approved, manifest_of, summary_of
 from supervisor.approvals.rules import needed
 from supervisor.approvals.signers import host_name
-from supervisor.approvals.store import ApprovalStore
+from supervisor.approvals.store import ApprovalStore, BusyError
 from supervisor.approvals.subject import DATA_STAND_IN, TMP_STAND_IN, named, placed_value
 from supervisor.control_messages import DecideApproval, Role
 from supervisor.control_roles import Peer, Roles
@@ -49,6 +55,7 @@ class ApprovalService:
         self._store = store
         self._settings = settings
         self._roles = roles
+        self._refused = RefusedAttempts()
 
     def listed(self, closed: bool) -> Document:
         """Return the requests that wait and the approvals that hold; with `closed` all."""
@@ -66,16 +73,44 @@ class ApprovalService:
             return self._document(ledger, self._found(ledger, number))
 
     def decide(self, peer: Peer, decision: DecideApproval, narrow: bytes = b"") -> Document:
-        """Carry a decision out, and return the request after it; raises RefusedError with the reason where it isn't."""
+        """Carry a decision out, and return the request after it; raises RefusedError with the reason where it isn't.
+
+        Who was refused what is on record.
+        """
+        about: list[Request] = []
+        try:
+            return self._decide(peer, decision, narrow, about)
+        except (UnknownRequestError, BusyError, StoreError):
+            raise
+        except ConfigError as error:
+            detail: Document = {"file_sha256": hashlib.sha256(narrow).hexdigest()} if narrow else {}
+            request = about[0] if about else None
+            now_ns = time.monotonic_ns()
+            self._put_on_record(self._refused.note(peer.uid, decision.what, request, error.message, detail, now_ns))
+            raise
+
+    def finish(self) -> None:
+        """Put on record how often refusals repeated."""
+        self._put_on_record(self._refused.flush())
+
+    def _put_on_record(self, events: tuple[AuditEvent, ...]) -> None:
+        # Nothing depends on it: what was refused stays refused.
+        with contextlib.suppress(AuditError):
+            for event in events:
+                self._store.record(event)
+
+    def _decide(self, peer: Peer, decision: DecideApproval, narrow: bytes, about: list[Request]) -> Document:
+        """Decide; `about` is told which request it is about, once that is known."""
         if decision.what == "import":
             return self._bring(peer, narrow)
         self._require_any(decision.number)
         if len(decision.reason) > REASON_MAX_CHARS:
             raise RefusedError(f"a reason has at most {REASON_MAX_CHARS} characters")
         if decision.what == "request":
-            return self._ask_anew(peer, decision.number)
+            return self._ask_anew(peer, decision.number, about)
         with self._store.open() as ledger:
             request = self._found(ledger, decision.number)
+            about.append(request)
             self._require_vote_or_admin(peer, decision.what)
             if decision.what == "preview":
                 would_be = _taken(request, take(request, self._vote(ledger, request, peer, decision, narrow)))
@@ -86,10 +121,11 @@ class ApprovalService:
             superseded = [number for number in before if number != after.number and _is_superseded(ledger, number)]
             return {**self._document(ledger, after), "supersedes": superseded}
 
-    def _ask_anew(self, peer: Peer, number: int) -> Document:
+    def _ask_anew(self, peer: Peer, number: int, about: list[Request]) -> Document:
         """Ask for what a request asked that was refused or taken back."""
         with self._store.open() as ledger:
             request = self._found(ledger, number)
+            about.append(request)
             if self._roles.role_of(peer) is not Role.ADMIN and peer.uid != request.filed.uid:
                 raise RefusedError(f"uid {peer.uid} didn't ask for it, and is no admin")
             newest = ledger.of_subject(request.subject.key)

@@ -74,7 +74,7 @@ class ApprovalStore:
         """Nothing is opened or made yet; `wait_s` is how long another's step is waited for."""
         self.directory = os.path.join(state_directory, DIRECTORY)
         self._audit_directory = audit_directory
-        self._record = record
+        self.record = record
         self._clock_s = clock_s
         self._wait_s = wait_s
 
@@ -117,7 +117,7 @@ class ApprovalStore:
                 connection.execute(setting)
             if connection.execute("PRAGMA user_version").fetchone()[0] != _SCHEMA:
                 raise DamagedError("they are in the form of another version")
-            ledger = Ledger(connection, self._path(HEAD_FILE), self._record, self._was_recorded, self._clock_s())
+            ledger = Ledger(connection, self._path(HEAD_FILE), self.record, self._was_recorded, self._clock_s())
             ledger.verify()
             ledger.repair()
             yield ledger

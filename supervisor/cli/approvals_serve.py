@@ -90,6 +90,7 @@ class _Desk:
 
     def finish(self) -> None:
         """Close what was counted."""
+        self._approvals.finish()
         self._tell(self._folder.flush())
 
     def _tell(self, events: Sequence[AuditEvent]) -> None:

@@ -63,6 +63,11 @@ class Host:
     def _record(self, event: AuditEvent) -> None:
         self.log.append([(event.within_bounds(), SUPERVISOR)])
 
+    def records(self) -> list[dict[str, object]]:
+        """Return what is in the log."""
+        paths = sorted(Path(self.log.directory).glob("*.jsonl"))
+        return [json.loads(line) for path in paths for line in path.read_text().splitlines() if line.strip("\0")]
+
     def question(self, needs: int = 2) -> Question:
         """Return what a start of the component asks now."""
         manifest = load_manifest(str(self.component))
@@ -143,6 +148,32 @@ def test_who_is_no_approver_has_no_vote(host: Host) -> None:
         with pytest.raises(RefusedError, match=r"uid 4711 has no vote"):
             host.says(4711, what, number)
     assert host.says(CAROL, "reject", number)["state"] == "rejected"
+
+
+def test_who_tries_what_they_may_not_is_on_record(host: Host) -> None:
+    """A vote, a narrowing, an import: by whom, why, about what; a flood of them is counted."""
+    number = host.asked()
+    _refused(host, 4711, number, "no vote")
+    _refused(host, ASKER, number, "asked for it")
+    _refused(host, BOB, number, "doesn't ask for", without=("network.connect:elsewhere:1",))
+    with pytest.raises(ConfigError):
+        host.service.decide(Peer(1, CAROL, frozenset()), DecideApproval("import", 0), b"no signed yes")
+    for _ in range(200):
+        _refused(host, 4711, number, "no vote")
+    host.says(ALICE, "approve", number)
+    host.service.finish()
+    tried = [record for record in host.records() if str(record["event"]).startswith("approval_refused")]
+    assert [(record["actor"], record["action"], record["approval"]) for record in tried] == [
+        ("uid 4711", "approvals.approve", f"approval {number}"),
+        (f"uid {ASKER}", "approvals.approve", f"approval {number}"),
+        (f"uid {BOB}", "approvals.approve", f"approval {number}"),
+        (f"uid {CAROL}", "approvals.import", None),
+        ("uid 4711", "approvals.approve", f"approval {number}"),
+    ]
+    assert [record["count"] for record in tried] == [1, 1, 1, 1, 200]
+    assert "no vote" in str(tried[0]["reason"])
+    assert {record["decision"] for record in tried} == {"denied"}
+    assert [record["actor"] for record in host.records() if record["event"] == "approval_voted"] == [f"uid {ALICE}"]
 
 
 def test_what_was_narrowed_is_not_widened(host: Host) -> None:
