@@ -80,15 +80,21 @@ def open_installed(text: str, state: str, unread_program: bool = False) -> Itera
     """
     from supervisor.packages.store import PackageStore
 
+    installed = find_installed(text, state)
+    unread = (installed.program,) if unread_program else ()
+    package = PackageStore(places.packages_directory(state)).open(installed.digest, unread)
+    with contextlib.closing(package):
+        yield InstalledPackage(installed, package)
+
+
+def find_installed(text: str, state: str) -> Installed:
+    """Return what is said of what is installed under a name; raises NotInstalledError, ConfigError."""
     called = parse_name(text)
     with open_registry(state, called) as registry:
         installed = registry.active(called)
         if installed is None:
             raise not_installed(called, [each.called.text for each in registry.named(called.name)])
-    unread = (installed.program,) if unread_program else ()
-    package = PackageStore(places.packages_directory(state)).open(installed.digest, unread)
-    with contextlib.closing(package):
-        yield InstalledPackage(installed, package)
+    return installed
 
 
 def trust_of(installed: Installed, settings: Settings) -> TrustDecision:

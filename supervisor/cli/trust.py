@@ -9,11 +9,14 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from ipc.struct import replace
+from supervisor import places
 from supervisor.cli.main import EX_NOPERM
 from supervisor.settings import load_settings
 from supervisor.terminal import visible
 
 if TYPE_CHECKING:
+    from supervisor.packages.installed import Installed
     from supervisor.settings import Settings
     from supervisor.trust.sources import TrustSource
     from supervisor.trust.target import TrustAnswer
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 _EPILOG = """examples:
   airssys trust list                               what is trusted here, where that is written, and what is too broad
   airssys trust check ./log-summary                a directory: its real path, and who has signed it
+  airssys trust check log-summary                  what is installed: where it came from, and who had signed it
   airssys trust check https://git.example.com/plugins/csv.git --branch main
   airssys trust check oci://registry.example.com/plugins/csv:1.0
 
@@ -41,8 +45,11 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "exit code: 0 trusted, 77 not",
     )
     check.add_argument(
-        "target", metavar="TARGET|URL", help="a directory, an archive, a git repository's URL, or oci://HOST/NAME"
+        "target",
+        metavar="TARGET|URL",
+        help="an installed NAME, a directory, an archive, a git repository's URL, or oci://HOST/NAME",
     )
+    check.add_argument("--state-dir", metavar="DIR", help="where it is installed (or $AIRSSYS_STATE)")
     check.add_argument("--branch", metavar="B", help="as if this branch of a git repository had been fetched")
     for command in (listing, check):
         command.add_argument("--json", action="store_true", help="print one JSON document")
@@ -77,14 +84,14 @@ def _list(settings: Settings, as_json: bool) -> int:
 def _check(settings: Settings, args: argparse.Namespace) -> int:
     from supervisor.trust.breadth import breadth_warning
     from supervisor.trust.decide import describe_source
-    from supervisor.trust.target import check_target
 
-    answer = check_target(args.target, args.branch, settings.trust_sources)
+    answer = _answer(settings, args)
     decision = answer.decision
     trusted = decision.level == "trusted"
-    warning = breadth_warning(decision.source) if decision.source is not None else ""
+    warnings = [*filter(None, [breadth_warning(decision.source) if decision.source is not None else ""])]
+    warnings += _dev_warnings(settings, args.target, answer)
     if args.json:
-        print(json.dumps(_answer_json(args.target, answer, warning), indent=2))
+        print(json.dumps(_answer_json(args.target, answer, warnings), indent=2))
         return 0 if trusted else EX_NOPERM
     if decision.source is not None:
         print(visible(f"trusted: {args.target}"))
@@ -95,13 +102,55 @@ def _check(settings: Settings, args: argparse.Namespace) -> int:
     for line in answer.facts:
         print(visible(f"  {line}"))
     if answer.to_trust:
-        print(visible(f"  to trust it: {answer.to_trust}   in an entry of [[trust.sources]] in airssys.toml"))
-    if warning:
+        keys = answer.to_trust.replace("\n", " and ")
+        print(visible(f"  to trust it: {keys}   in an entry of [[trust.sources]] in airssys.toml"))
+    for warning in warnings:
         print(visible(f"  warning: {warning}"), file=sys.stderr)
     return 0 if trusted else EX_NOPERM
 
 
-def _answer_json(target: str, answer: TrustAnswer, warning: str) -> dict[str, object]:
+def _answer(settings: Settings, args: argparse.Namespace) -> TrustAnswer:
+    """Return the answer about what is installed under a name, else about a path or a URL."""
+    from supervisor.trust.target import check_installed, check_target
+
+    installed = None if args.branch is not None else _installed(settings, args)
+    if installed is not None:
+        return check_installed(installed, settings.trust_sources)
+    return check_target(args.target, args.branch, settings.trust_sources)
+
+
+def _dev_warnings(settings: Settings, target: str, answer: TrustAnswer) -> list[str]:
+    """Return that it starts in dev mode, whatever is trusted, where the settings say so."""
+    if not settings.dev:
+        return []
+    from supervisor.dev_settings import dev_warnings
+
+    named = [
+        each
+        for each in settings.dev
+        if (each.directory == answer.provenance.url if each.directory else each.identity == target)
+    ]
+    return dev_warnings(replace(settings, dev=tuple(named)))
+
+
+def _installed(settings: Settings, args: argparse.Namespace) -> Installed | None:
+    """Return what is installed under the name that is asked about; None for a path, a URL, and what is only a file."""
+    from supervisor.cli.targets import NotInstalledError, find_installed
+    from supervisor.packages.installed import NotANameError
+    from supervisor.packages.target import is_path
+
+    if is_path(args.target) or ":" in args.target:
+        return None
+    exists = os.path.lexists(args.target)
+    try:
+        return find_installed(args.target, places.state_directory(args.state_dir, os.environ, settings))
+    except (NotANameError, NotInstalledError):
+        if not exists:
+            raise
+    return None
+
+
+def _answer_json(target: str, answer: TrustAnswer, warnings: list[str]) -> dict[str, object]:
     decision = answer.decision
     return {
         "target": target,
@@ -115,8 +164,8 @@ def _answer_json(target: str, answer: TrustAnswer, warning: str) -> dict[str, ob
         "nearest": None if decision.nearest is None else to_json(decision.nearest),
         "to_trust": answer.to_trust or None,
         "digest": answer.digest or None,
-        "signers": list(answer.signers),
-        "warnings": [warning] if warning else [],
+        "signers": [key.fingerprint for key in answer.signers],
+        "warnings": warnings,
     }
 
 

@@ -76,11 +76,15 @@ class InstallRefusal(Struct, frozen=True):
     hint: str
 
 
+class NotANameError(ConfigError):
+    """Nothing can be installed under that name."""
+
+
 def parse_name(text: str) -> ComponentName:
-    """Read `NAME[@INSTANCE]`; raises ConfigError for another form."""
+    """Read `NAME[@INSTANCE]`; raises NotANameError for another form."""
     name, at, instance = text.partition("@")
     if not _NAME.fullmatch(name) or (at and not _INSTANCE.fullmatch(instance)):
-        raise ConfigError(
+        raise NotANameError(
             f"{visible(text) or repr(text)}: expected NAME or NAME@INSTANCE",
             hint="a name has lower-case letters, digits and -; a path has a slash: ./DIR",
         )

@@ -10,16 +10,21 @@ from collections.abc import Sequence
 
 from supervisor.packages.installed import EXPOSED_MAX, Installed
 from supervisor.packages.provenance import Provenance
-from supervisor.signing.keys import read_public_key
+from supervisor.signing.keys import PublicKey, read_public_key
 from supervisor.trust.decide import Exposure, TrustDecision, decide_trust
 from supervisor.trust.sources import KeySource, TrustSource
 
 
 def judge_installed(installed: Installed, sources: Sequence[TrustSource], now_s: int) -> TrustDecision:
     """Decide on an installed package; `now_s` is UTC, in seconds."""
-    signers = tuple(read_public_key(each) for each in installed.signers)
-    exposed = None if installed.exposed is None else tuple(Exposure(*each) for each in installed.exposed)
+    signers, exposed = recorded(installed)
     return decide_trust(installed.provenance, signers, sources, now_s=now_s, exposed=exposed)
+
+
+def recorded(installed: Installed) -> tuple[tuple[PublicKey, ...], tuple[Exposure, ...] | None]:
+    """Return the keys whose signatures held, and who else could have exchanged it, when it was installed."""
+    signers = tuple(read_public_key(each) for each in installed.signers)
+    return signers, None if installed.exposed is None else tuple(Exposure(*each) for each in installed.exposed)
 
 
 def recorded_exposures(

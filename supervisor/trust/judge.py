@@ -33,6 +33,8 @@ class JudgedDirectory(Struct, frozen=True):
     """The keys of the signatures that hold for exactly these contents."""
     notes: tuple[str, ...] = ()
     """What was wrong with its signatures."""
+    exposed: tuple[Exposure, ...] = ()
+    """Through what somebody else could have put it there, or bytes into it."""
 
     @property
     def trusted(self) -> bool:
@@ -49,7 +51,7 @@ def judge_directory(directory: str, sources: Sequence[TrustSource], *, always_re
     provenance = Provenance("directory", real_path, fetched_ns=time.time_ns())
     descriptor, exposed = open_place(real_path)
     try:
-        signatures, notes = _signatures(descriptor, sources)
+        signatures, notes = _signatures(descriptor, sources, always_read)
         decision = _decide(provenance, (), sources, exposed)
         if not (signatures or decision.source is not None or always_read):
             return JudgedDirectory(decision, provenance, None, notes=notes)
@@ -63,7 +65,7 @@ def judge_directory(directory: str, sources: Sequence[TrustSource], *, always_re
         os.close(descriptor)
     signers, void = _verify(contents, signatures)
     decision = _decide(provenance, signers, sources, exposed)
-    return JudgedDirectory(decision, provenance, contents, signers, (*notes, *void))
+    return JudgedDirectory(decision, provenance, contents, signers, (*notes, *void), tuple(exposed))
 
 
 def judge_fetched(fetched: Fetched, sources: Sequence[TrustSource]) -> TrustDecision:
@@ -103,9 +105,9 @@ def _read(descriptor: int, name: str) -> tuple[Contents | None, str]:
         return None, error.message.replace(own, visible(name))
 
 
-def _signatures(descriptor: int, sources: Sequence[TrustSource]) -> tuple[bytes, tuple[str, ...]]:
+def _signatures(descriptor: int, sources: Sequence[TrustSource], always_read: bool) -> tuple[bytes, tuple[str, ...]]:
     """Return a directory's signatures, and what is wrong with their file; b"" where no key is trusted here."""
-    if not any(isinstance(source, KeySource) for source in sources):
+    if not always_read and not any(isinstance(source, KeySource) for source in sources):
         return b"", ()
     try:
         return read_signatures(f"/proc/self/fd/{descriptor}"), ()

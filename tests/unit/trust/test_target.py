@@ -5,10 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from signed import ed25519_signer, sshsig
 
 from ipc.errors import ConfigError
-from supervisor.trust.sources import LocalSource, TrustSource, git_source, oci_source
-from supervisor.trust.target import check_target, remote_provenance
+from supervisor.packages.directory import read_directory
+from supervisor.packages.installed import Installed
+from supervisor.packages.provenance import Provenance
+from supervisor.signing.keys import read_public_key
+from supervisor.trust.sources import KeySource, LocalSource, TrustSource, git_source, oci_source
+from supervisor.trust.target import check_installed, check_target, remote_provenance
 
 SOURCES: tuple[TrustSource, ...] = (
     git_source(0, "a:1", "https://git.example.com/plugins/*", "main"),
@@ -56,7 +61,7 @@ def test_the_answers() -> None:
     trick = check_target("https://git.example.com@evil.com/plugins/csv", "main", SOURCES)
     assert trick.decision.level == "unknown"
     assert "read as https://evil.com/plugins/csv" in trick.facts
-    assert trick.to_trust == 'git = "https://evil.com/plugins/csv"'
+    assert trick.to_trust == 'git = "https://evil.com/plugins/csv"\nbranch = "main"'
     assert trusted.to_trust == ""
     plain = check_target("http://git.example.com/plugins/csv", "main", SOURCES)
     assert "not authenticated" in plain.decision.reason
@@ -77,6 +82,10 @@ def test_an_archive_is_judged_by_its_path(tmp_path: Path) -> None:
     archive.chmod(0o666)
     exposed = check_target(str(archive), None, (source,))
     assert (exposed.decision.level, exposed.to_trust) == ("unknown", "")
+    unwritten = check_target(str(archive), None, ())
+    assert unwritten.to_trust == ""
+    assert any("no entry for its place would do" in fact for fact in unwritten.facts)
+    archive.chmod(0o644)
     assert check_target(str(archive), None, ()).to_trust == f'local = "{archive.resolve()}"'
 
 
@@ -90,3 +99,56 @@ def test_what_is_not_there_is_told(tmp_path: Path) -> None:
         check_target(str(tmp_path), "main", SOURCES)
     with pytest.raises(ConfigError, match="registry"):
         check_target("oci://x", None, SOURCES)
+
+
+def test_a_signature_is_trusted_by_its_key(tmp_path: Path) -> None:
+    """By the first that holds and isn't written yet; wherever it lies. A key that is revoked lacks no entry."""
+    alice, bob = ed25519_signer(), ed25519_signer()
+    (tmp_path / "Component.toml").write_text("schema = 1\n")
+    tmp_path.chmod(0o777)
+    statement = read_directory(str(tmp_path)).statement
+    (tmp_path / "Component.sig").write_bytes(sshsig(alice, statement + b"x") + sshsig(bob, statement))
+    own = str(tmp_path)
+    answer = check_target(own, None, ())
+    key = read_public_key(bob.line)
+    assert [each.fingerprint for each in answer.signers] == [key.fingerprint]
+    assert answer.to_trust == f'signing_key = "{key.text}"'
+    assert check_target(own, None, (KeySource(0, "a:1", key),)).decision.level == "trusted"
+    revoked = check_target(own, None, (KeySource(0, "a:1", key, revoked=True),))
+    assert revoked.to_trust == ""
+    tmp_path.chmod(0o755)
+    (tmp_path / "Component.toml").chmod(0o644)
+    assert check_target(own, None, (KeySource(0, "a:1", key, revoked=True),)).to_trust == f'local = "{tmp_path}"'
+
+
+KEY = read_public_key(ed25519_signer().line)
+
+
+@pytest.mark.parametrize(
+    ("provenance", "signers", "exposed", "expected"),
+    [
+        (Provenance("git", "https://h.example/csv", branch="main"), (), None, 'git = "https://h.example/csv"\nbranch'),
+        (Provenance("git", "https://h.example/csv"), (KEY.text,), None, f'signing_key = "{KEY.text}"'),
+        (Provenance("git", "https://h.example/csv", branch="-x"), (), None, ""),
+        (Provenance("oci", "h.example/csv"), (), None, 'oci = "h.example/csv"'),
+        (Provenance("directory", "/srv/csv"), (), (), 'local = "/srv/csv"'),
+        (Provenance("directory", "/srv/c*v"), (), (), 'local = "/srv/c[*]v"'),
+        (Provenance("directory", "/srv/csv"), (), (("/srv/csv", "can be written by others"),), ""),
+        (Provenance("directory", "/srv/csv"), (), None, ""),
+    ],
+)
+def test_what_is_installed_is_judged_by_what_was_recorded(
+    provenance: Provenance,
+    signers: tuple[str, ...],
+    exposed: tuple[tuple[str, str], ...] | None,
+    expected: str,
+) -> None:
+    """And what would trust it is the narrowest entry that really would: it was tried."""
+    installed = Installed(
+        *("csv", "acme", "1.0.0", "ab" * 32, "csv.wasm", provenance, "SOURCE"), signers=signers, exposed=exposed
+    )
+    answer = check_installed(installed, ())
+    assert answer.decision.level == "unknown"
+    assert answer.to_trust.startswith(expected) if expected else not answer.to_trust
+    assert answer.facts[0] == "csv@acme 1.0.0, installed from SOURCE"
+    assert answer.digest == "ab" * 32
