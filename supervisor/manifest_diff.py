@@ -53,15 +53,6 @@ class ManifestDiff(Struct, frozen=True):
         """`wider`, `narrower`, `changed` (only in what gives nothing) or `same`."""
         return "wider" if self.wider else "narrower" if self.narrower else "changed" if self.changed else "same"
 
-    @property
-    def why_wider(self) -> str:
-        """Return one thing that the new version could do more, "" where there is none."""
-        if not self.wider:
-            return ""
-        first = self.wider[0]
-        none = "no limit" if first.kind == "limit" else "nothing"
-        return f"{first.kind} {first.what}: {first.old or none} → {first.new or none}"
-
 
 def compare(old: Version, new: Version) -> ManifestDiff:
     """Compare two versions of a component."""

@@ -25,6 +25,7 @@ def key_of(event: AuditEvent) -> Key:
     return (
         event.component,
         event.instance,
+        event.actor,
         event.event,
         event.decision,
         event.action,

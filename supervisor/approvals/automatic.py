@@ -11,10 +11,8 @@ from supervisor.approvals.ledger import Ledger
 from supervisor.approvals.machine import Refusal, State
 from supervisor.approvals.narrowing import why_wider
 from supervisor.approvals.request import Request, Voted
-from supervisor.approvals.review import comparable, is_open, manifest_of
+from supervisor.approvals.review import comparable, is_open, manifest_changes
 from supervisor.approvals.signers import Signer
-from supervisor.host_policy import resolve_quota
-from supervisor.manifest_diff import Version, compare
 from supervisor.packages.directory import read_directory, read_signatures
 from supervisor.settings import AutomaticApproval, Settings
 from supervisor.signing.package_signatures import verified_signers
@@ -51,8 +49,9 @@ def approve_by_rule(
 def why_not_newer(last: Request, request: Request, settings: Settings) -> str:
     """Return why a request isn't a newer version of what is approved that could do nothing more; empty where it is.
 
-    What more is, `airssys diff` says (`supervisor.manifest_diff`): quotas, limits, environment and mounts count like
-    capabilities. These are compared with what was granted, too: somebody may have granted less than was asked.
+    What more is, the review of a request says (`supervisor.approvals.review`), and `airssys diff`: quotas, limits,
+    environment and mounts count like capabilities. These are compared with what was granted, which may be less than
+    what was asked.
     """
     if last.state is not State.APPROVED:
         return f"request {last.number} is {last.state}"
@@ -64,14 +63,10 @@ def why_not_newer(last: Request, request: Request, settings: Settings) -> str:
 
 
 def _why_more(last: Request, request: Request, settings: Settings) -> str:
-    """Return what a manifest asks for more than another, on this host as it is set up today."""
-    versions = []
-    for each in (last, request):
-        manifest = manifest_of(each.filed.facts)
-        if manifest is None:
-            return f"this version can't read the manifest of request {each.number}"
-        versions.append(Version(manifest, resolve_quota(manifest, settings, each.subject.instance).quota))
-    return compare(versions[0], versions[1]).why_wider
+    changes = manifest_changes(last, request, settings)
+    if changes is None:
+        return "this version can't read one of the two manifests"
+    return next((f"{each.kind} {each.what} is wider" for effect, each in changes if effect == "wider"), "")
 
 
 def named_signer(rule: AutomaticApproval, keys: Sequence[str], signers: Sequence[Signer], now_s: int) -> Signer | None:

@@ -134,17 +134,7 @@ def _differences(last: Request, new: Request, settings: Settings) -> dict[str, o
     narrower = [
         grant_text(grant) for grant, there in zip(last.granted, before, strict=True) if not covered_after.covers(there)
     ]
-    old_manifest, new_manifest = manifest_of(last.filed.facts), manifest_of(new.filed.facts)
-    rest: list[tuple[str, Change]] = []
-    if old_manifest is not None and new_manifest is not None:
-        versions = [
-            Version(manifest, resolve_quota(manifest, settings, new.subject.instance).quota, facts.wasm_sha256)
-            for manifest, facts in ((old_manifest, last.filed.facts), (new_manifest, new.filed.facts))
-        ]
-        found = compare(*versions)
-        effects = (("wider", found.wider), ("narrower", found.narrower), ("none", found.changed))
-        # Capabilities are compared above, by what was granted and not by what was asked.
-        rest = [(effect, each) for effect, changes in effects for each in changes if each.kind != "capability"]
+    rest = manifest_changes(last, new, settings)
     return {
         "request": last.number,
         "version": last.filed.facts.version,
@@ -154,9 +144,26 @@ def _differences(last: Request, new: Request, settings: Settings) -> dict[str, o
         "same": len(after) - len(wider),
         "changed": [
             {"effect": effect, "kind": each.kind, "what": each.what, "old": each.old, "new": each.new}
-            for effect, each in rest
+            for effect, each in rest or ()
         ],
     }
+
+
+def manifest_changes(last: Request, new: Request, settings: Settings) -> list[tuple[str, Change]] | None:
+    """Return what `airssys diff` finds beside the capabilities, each `wider`, `narrower` or `none`, on this host today.
+
+    Capabilities are compared by what was granted, and not by what was asked. None where a manifest can't be read.
+    """
+    versions = []
+    for facts in (last.filed.facts, new.filed.facts):
+        manifest = manifest_of(facts)
+        if manifest is None:
+            return None
+        quota = resolve_quota(manifest, settings, new.subject.instance).quota
+        versions.append(Version(manifest, quota, facts.wasm_sha256))
+    found = compare(*versions)
+    effects = (("wider", found.wider), ("narrower", found.narrower), ("none", found.changed))
+    return [(effect, each) for effect, changes in effects for each in changes if each.kind != "capability"]
 
 
 def comparable(grants: Sequence[Grant], facts: Facts) -> list[Grant]:

@@ -172,3 +172,11 @@ def test_a_failed_record_is_not_folded_away(kinds: list[int]) -> None:
     for kind in kinds:
         assert not folder.repeat(key_of(AuditEvent("e", resource=str(kind))), 0)
     assert folder.flush() == ()
+
+
+def test_two_people_are_not_counted_as_one() -> None:
+    """What one may not, and then another, are two records, each with its own name."""
+    folder = Folder()
+    refused = [AuditEvent("control_refused", action="control.down", actor=f"uid {uid}") for uid in (1001, 1002, 1001)]
+    assert [folder.note(event, 0) for event in refused] == [(refused[0],), (refused[1],), ()]
+    assert [(event.actor, event.count) for event in folder.flush()] == [("uid 1001", 1)]
