@@ -22,6 +22,7 @@ from supervisor.cli.diff import Comparison, compare_versions, read_side
 from supervisor.cli.problems import print_problems
 from supervisor.cli.progress import CompileProgress
 from supervisor.cli.run import duration, size
+from supervisor.cli.start_rules import why_not_started
 from supervisor.cli.targets import Target
 from supervisor.compilation import CompileLimits
 from supervisor.identity import actor
@@ -127,7 +128,7 @@ def _install(args: argparse.Namespace, where: Places, source: str, called: Compo
         new = replace(new, installed_ns=time.time_ns())
         enter(store, registry, incoming, fetched, new, permitted, active, record)
     trust = judge_installed(new, where.settings.trust_sources, int(time.time()))
-    _tell(args, new, active, compared, trust, summary.is_actor)
+    _tell(args, new, active, compared, trust, summary.is_actor, where.settings)
 
 
 def _fetch(text: str, incoming: str, quiet: bool) -> tuple[Fetched, str]:
@@ -245,6 +246,7 @@ def _tell(
     compared: Comparison | None,
     trust: TrustDecision,
     is_actor: bool,
+    settings: Settings,
 ) -> None:
     if args.json:
         document = {
@@ -260,4 +262,9 @@ def _tell(
         lines[0] += visible(f", in the place of {active.version}: {compared.found.verdict}")
     elif active is not None and active.digest == new.digest:
         lines[0] = visible(f"{new.called.text} {new.version} was installed already")
-    print("\n".join([*lines, f"  to run it: airssys {'up' if is_actor else 'run'} {new.called.text}"]))
+    own = settings.component(new.name, new.instance)
+    why, hint = why_not_started(settings, own, new.version)
+    start = (
+        [f"  {why}", f"  {hint}"] if why else [f"  to run it: airssys {'up' if is_actor else 'run'} {new.called.text}"]
+    )
+    print("\n".join([*lines, *start]))

@@ -48,12 +48,18 @@ def start_mode(
         identity = f'"{name}@{instance}"' if instance else name
         place = f'"{INSTALLED}"' if installed is not None else f'"{visible(directory)}"'
         service = own_service() if args.dev and entry is None else ""
-        return decide_dev_mode(
+        mode = decide_dev_mode(
             args.dev, entry, service, installed=installed is not None, nameable=f"{identity} = {place}"
         )
     except (StartRefusedError, DevRefusedError) as error:
         _record(host, name, instance, error)
         raise
+    if mode is not None and args.grant is not None:
+        raise ConfigError(
+            f"--grant: {name} is in dev mode by {mode.by}, which says what it may",
+            hint="leave --grant out, or remove that line",
+        )
+    return mode
 
 
 def bare_mode(args: argparse.Namespace, host: Host, settings: Settings) -> DevMode | None:
@@ -72,31 +78,38 @@ def require_startable(settings: Settings, own: ComponentSettings, version: str, 
 
     `version` is "" where there is none; `run_as` is as whom it would run.
     """
-    identity = f"{own.name}@{own.instance}" if own.instance else own.name
-
-    def written(key: str, value: str | bool) -> str:
-        origin = settings.origins.get(("components", identity, key), "airssys.toml")
-        return visible(f'{key} = {json.dumps(value)} of [components."{identity}"] in {origin}')
-
-    if not own.enabled:
-        raise StartRefusedError(
-            f"{identity} is not to be started: {written('enabled', False)}",
-            hint="to let it start: write enabled = true there",
-        )
-    if own.version is not None and own.version != version:
-        called = f"{identity} {visible(version)}" if version else f"{identity}, which has no version,"
-        instead = f"or, once airssys diff has shown what it changes, write there: version = {json.dumps(version)}"
-        raise StartRefusedError(
-            f"{called} is not to be started: {written('version', own.version)}",
-            hint=f"start that version (airssys list, airssys rollback), {visible(instead)}"
-            if version
-            else "remove that line, or give the program a Component.toml",
-        )
+    why, hint = why_not_started(settings, own, version)
+    if why:
+        raise StartRefusedError(why, hint=hint)
     if own.run_as is not None and resolve_run_as(own.run_as, os.getuid(), os.environ).uid != run_as.uid:
         raise StartRefusedError(
-            f"{identity} is not to be run as {run_as.name}: {written('run_as', own.run_as)}",
+            f"{_identity(own)} is not to be run as {run_as.name}: {_written(settings, own, 'run_as', own.run_as)}",
             hint=f"leave --run-as out, or run it with --run-as {own.run_as}",
         )
+
+
+def why_not_started(settings: Settings, own: ComponentSettings, version: str) -> tuple[str, str]:
+    """Return why this version of a component may not start here by the settings, and what helps; "" where it may."""
+    if not own.enabled:
+        said = _written(settings, own, "enabled", False)
+        return f"{_identity(own)} is not to be started: {said}", "to let it start: write enabled = true there"
+    if own.version in (None, version):
+        return "", ""
+    called = f"{_identity(own)} {visible(version)}" if version else f"{_identity(own)}, which has no version,"
+    why = f"{called} is not to be started: {_written(settings, own, 'version', own.version)}"
+    if not version:
+        return why, "remove that line, or give the program a Component.toml"
+    instead = f"or, once airssys diff has shown what it changes, write there: version = {json.dumps(version)}"
+    return why, f"start that version (airssys list, airssys rollback), {visible(instead)}"
+
+
+def _identity(own: ComponentSettings) -> str:
+    return f"{own.name}@{own.instance}" if own.instance else own.name
+
+
+def _written(settings: Settings, own: ComponentSettings, key: str, value: str | bool | None) -> str:
+    origin = settings.origins.get(("components", _identity(own), key), "airssys.toml")
+    return visible(f'{key} = {json.dumps(value)} of [components."{_identity(own)}"] in {origin}')
 
 
 def run_as_of(args: argparse.Namespace, settings: Settings, targets: Sequence[str]) -> str | None:

@@ -142,6 +142,8 @@ def test_what_is_installed_is_in_dev_mode_by_name_only(run, host, component) -> 
         assert done.stdout.startswith(MANIFEST.encode()), done.stderr
         assert f"write {package.parent}/more [A1101]" in done.stderr
         assert "DEV MODE by dev.components.tool" in done.stderr
+        both = run("tool", "--config", config, "--grant", "asked")
+        assert (both.code, "--grant: tool is in dev mode" in both.stderr) == (65, True)
         # A directory of that name isn't what is installed.
         assert run(place, "--config", config).code == 77
     finally:
@@ -181,6 +183,9 @@ def test_the_settings_hold_for_each_way_to_start(run, host, component) -> None:
             assert f'{reason} of [components."tool"] in {config}:3' in refused.stderr
         refusals = [each for each in run.records() if each["event"] == "run_refused"]
         assert all(reason in each["reason"] for each in refusals[-5:])
+    told = run.other_command("install", place, "--config", config)
+    assert b'tool 1.2.3 is not to be started: version = "1.0.0"' in told.stdout
+    assert run.other_command("remove", "tool").code == 0
     config = host('[components.tool]\nversion = "1.2.3"\nenabled = true\n')
     assert b"ran" in run(place, "--config", config, "--grant", "asked").stdout
 
