@@ -142,6 +142,9 @@ def test_what_is_installed_is_in_dev_mode_by_name_only(run, host, component) -> 
         assert done.stdout.startswith(MANIFEST.encode()), done.stderr
         assert f"write {package.parent}/more [A1101]" in done.stderr
         assert "DEV MODE by dev.components.tool" in done.stderr
+        checked = run.other_command("trust", "check", "tool", "--config", config)
+        assert (checked.code, f"installed from {place}" in checked.stdout.decode()) == (77, True)
+        assert "DEV MODE of tool, what is installed" in checked.stderr
         both = run("tool", "--config", config, "--grant", "asked")
         assert (both.code, "--grant: tool is in dev mode" in both.stderr) == (65, True)
         # A directory of that name isn't what is installed.
