@@ -16,6 +16,7 @@ _EPILOG = """examples:
   airssys up ./counter ./reporter                asks for each what it may, once; shows what happens
   airssys up counter reporter                    what is installed under these names
   airssys up ./counter --grant asked             without a question, as in a script
+  airssys up ./counter --dev                     what you write: asks nobody, allows its own and the working directory
   airssys up ./job-a ./job-b --until-done        ends when they have; 1 if one failed
   airssys status                                 from another terminal: how they are
   airssys logs counter -f                        what one of them prints
