@@ -18,6 +18,7 @@ from supervisor.approvals.service import (
 from supervisor.approvals.store import BusyError
 from supervisor.control import Client
 from supervisor.control_messages import ApprovalDocument, DecideApproval, ReadApprovals
+from supervisor.control_roles import Peer
 
 
 class ApprovalDesk:
@@ -38,7 +39,7 @@ class ApprovalDesk:
                 case ReadApprovals():
                     document = self._service.shown(request.number)
                 case DecideApproval():
-                    document = self._service.decide(client.peer, request, _narrow(descriptors))
+                    document = self._decide(client.peer, request, descriptors)
         except ConfigError as error:
             kinds = {RefusedError: "refused", UnknownRequestError: "unknown", BusyError: "busy"}
             client.not_done(kinds.get(type(error), "invalid"), error.message, error.hint or "")
@@ -53,6 +54,14 @@ class ApprovalDesk:
             self._ending.append((client, document, names))
         else:
             self._tell(client, document, ())
+
+    def _decide(self, peer: Peer, decision: DecideApproval, descriptors: Sequence[int]) -> Document:
+        try:
+            narrow = _narrow(descriptors)
+        except ConfigError as error:
+            self._service.refused(peer, decision, error)
+            raise
+        return self._service.decide(peer, decision, narrow)
 
     def turn(self, has_ended: Callable[[str], bool]) -> None:
         """Tell those who have revoked something that nothing runs by it any more, where that is so."""

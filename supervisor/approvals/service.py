@@ -83,11 +83,16 @@ class ApprovalService:
         except (UnknownRequestError, BusyError, StoreError):
             raise
         except ConfigError as error:
-            detail: Document = {"file_sha256": hashlib.sha256(narrow).hexdigest()} if narrow else {}
-            request = about[0] if about else None
-            now_ns = time.monotonic_ns()
-            self._put_on_record(self._refused.note(peer.uid, decision.what, request, error.message, detail, now_ns))
+            self.refused(peer, decision, error, narrow, about[0] if about else None)
             raise
+
+    def refused(
+        self, peer: Peer, decision: DecideApproval, why: ConfigError, file: bytes = b"", about: Request | None = None
+    ) -> None:
+        """Put on record that somebody was refused a decision; `file` is what came along, `about` what it was about."""
+        detail: Document = {"file_sha256": hashlib.sha256(file).hexdigest()} if file else {}
+        now_ns = time.monotonic_ns()
+        self._put_on_record(self._refused.note(peer.uid, decision.what, about, why.message, detail, now_ns))
 
     def finish(self) -> None:
         """Put on record how often refusals repeated."""
