@@ -31,6 +31,8 @@ from supervisor.approvals.request import (
 )
 
 REQUESTS_MAX: Final = 10_000
+NUMBERS_BELOW: Final = 2**31
+"""No request has a greater number, whatever somebody asks for; SQLite's own integers end at 2**63."""
 CLOSED_KEPT: Final = 5_000
 """How many that are closed stay, when there are too many."""
 OPEN_OF_ONE_MAX: Final = 50
@@ -145,7 +147,7 @@ class Ledger:
 
     def request(self, number: int) -> Request | None:
         """Return the one with this number."""
-        rows = self._rows("WHERE request = ?", number)
+        rows = self._rows("WHERE request = ?", number) if 0 < number < NUMBERS_BELOW else []
         return replay(rows) if rows else None
 
     def of_subject(self, key: str) -> Request | None:

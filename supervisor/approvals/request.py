@@ -17,6 +17,8 @@ from supervisor.approvals.subject import Subject, grant_terms, hash_of
 
 ROOT: Final = 0
 REASON_MAX_CHARS: Final = 500
+LIFETIME_MAX_S: Final = 2**31 - 1
+"""How long an approval may hold: longer than anybody reviews for, and its end is still a time that can be written."""
 SEEN_LEAST: Final = 8
 """How many digits of the digest that was reviewed have to be named."""
 
@@ -340,6 +342,8 @@ def _why_no_vote(request: Request, vote: Voted, needs: int) -> str:
         return f"it isn't what was reviewed ({vote.seen[:12]}): it is {request.review[:12]} now"
     if len(vote.reason) > REASON_MAX_CHARS:
         return f"a reason has at most {REASON_MAX_CHARS} characters"
+    if vote.lifetime_s is not None and vote.lifetime_s > LIFETIME_MAX_S:
+        return f"an approval holds for {LIFETIME_MAX_S} s at most"
     ends_s = _least(None if vote.lifetime_s is None else vote.at_s + vote.lifetime_s, vote.until_s)
     if ends_s is not None and ends_s <= vote.at_s:
         return "it would be over at once"

@@ -26,7 +26,7 @@ from supervisor.approvals.chain import DamagedError, make_row
 from supervisor.approvals.errors import AwaitingApprovalError, NotApprovedError
 from supervisor.approvals.request import Lapsed
 from supervisor.approvals.rules import Needed
-from supervisor.approvals.service import ApprovalService, Document, RefusedError
+from supervisor.approvals.service import ApprovalService, Document, RefusedError, UnknownRequestError
 from supervisor.approvals.store import ApprovalStore
 from supervisor.audit_log import AuditLog
 from supervisor.cli.approvals_view import list_lines, outcome_lines, review_lines
@@ -139,6 +139,27 @@ def test_root_has_no_vote(host: Host) -> None:
     _refused(host, ROOT_UID, number, "root administers")
     host.approved(number)
     assert host.says(ROOT_UID, "revoke", number)["state"] == "revoked"
+
+
+@pytest.mark.parametrize("number", [2**31, 2**63, 2**64 - 1, -1, 0])
+def test_a_number_that_no_request_has_is_an_answer(host: Host, number: int) -> None:
+    """To whoever may look, by every question with a number; one that a request has is shown."""
+    asked = host.asked()
+    for what in ("approve", "reject", "revoke", "request", "preview"):
+        with pytest.raises(UnknownRequestError):
+            host.says(ALICE, what, number, seen="")
+    with pytest.raises(UnknownRequestError):
+        host.service.shown(number)
+    assert host.service.shown(asked)["request"] == asked
+
+
+@pytest.mark.parametrize("lifetime_s", [2**31, 2**62, 2**63 - 1])
+def test_an_end_that_no_calendar_has_is_refused(host: Host, lifetime_s: int) -> None:
+    """So that whoever has a vote leaves nothing that can't be listed any more; 68 years are taken."""
+    number = host.asked(needs=1)
+    _refused(host, ALICE, number, "at most", lifetime_s=lifetime_s)
+    host.approved(number, lifetime_s=2**31 - 1)
+    assert list_lines(host.service.listed(closed=False), closed=False)
 
 
 def test_who_is_no_approver_has_no_vote(host: Host) -> None:
