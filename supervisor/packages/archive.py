@@ -26,12 +26,13 @@ RATIO_MAX: Final = 200
 RATIO_FREE_BYTES: Final = 64 << 20
 """So much may come out of an archive of any size; beyond, at most so many times what it has itself."""
 _READ_BYTES: Final = 1 << 18
-_FILE: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+_FILE: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def unpack_archive(path: str, destination: str) -> tuple[Contents, bytes, str]:
     """Unpack an archive into an empty directory; return the package, its signatures, and the archive's own sha256.
 
+    `path` is a real one: what is a link by now isn't what was found to be there.
     Raises PackageError for what is refused; what was written until then is the caller's to remove.
     """
     archive = _open(path)
@@ -100,7 +101,7 @@ class _Feeder(threading.Thread):
 
 def _open(path: str) -> int:
     try:
-        archive = os.open(path, _FILE)  # whoever names a link means it
+        archive = os.open(path, _FILE)
     except OSError as error:
         raise ConfigError(f"{visible(path)}: {os.strerror(error.errno or 0).lower()}") from None
     if not stat.S_ISREG(os.fstat(archive).st_mode):

@@ -34,8 +34,9 @@ def _fetch(source: Source, destination: str, fetched_ns: int, fetched_by: str) -
         case ArchiveSource():
             from supervisor.packages.archive import unpack_archive
 
-            contents, signatures, sha256 = unpack_archive(source.path, destination)
+            # First, so that a link that is exchanged meanwhile names no other place than the bytes came from.
             path = os.path.realpath(source.path)
+            contents, signatures, sha256 = unpack_archive(path, destination)
             origin = Provenance(
                 "archive", path, revision=f"sha256:{sha256}", fetched_ns=fetched_ns, fetched_by=fetched_by
             )

@@ -25,21 +25,34 @@ def open_place(real_path: str) -> tuple[int, tuple[Exposure, ...]]:
 
     The descriptor (O_PATH) is the caller's. Raises ConfigError where the path isn't a real one, or not any more.
     """
+    descriptor, exposed, loose = _descend(real_path)
+    return descriptor, (*exposed, *_exchangeable(real_path, loose))
+
+
+def _descend(real_path: str) -> tuple[int, Sequence[Exposure], Sequence[str]]:
+    """Return an open directory, who else could write on the way to it, and in which directories others can rename."""
     exposed: list[Exposure] = []
+    loose: list[str] = []
     at = os.open("/", _STEP)
     path = "/"
     try:
-        _look(exposed, path, os.fstat(at))
+        _look(exposed, loose, path, os.fstat(at))
         for name in [name for name in real_path.split("/") if name]:
             path = os.path.join(path, name)
             further = os.open(name, _STEP, dir_fd=at)
             os.close(at)
             at = further
-            _look(exposed, path, os.fstat(at))
+            _look(exposed, loose, path, os.fstat(at))
     except OSError as error:
         os.close(at)
         raise ConfigError(f"{visible(path)}: {os.strerror(error.errno or 0).lower()}") from None
-    return at, tuple(exposed)
+    return at, exposed, loose
+
+
+def _exchangeable(path: str, loose: Sequence[str]) -> tuple[Exposure, ...]:
+    """Return that others can put something else in a path's place, by what they can rename above it."""
+    above = next((each for each in reversed(loose) if each != path), "")
+    return (Exposure(path, f"lies in {above}, where others can exchange it"),) if above else ()
 
 
 def exposed_files(directory: int, real_path: str, files: Sequence[str]) -> tuple[Exposure, ...]:
@@ -49,7 +62,7 @@ def exposed_files(directory: int, real_path: str, files: Sequence[str]) -> tuple
     for path in sorted(inner):
         whole = os.path.join(real_path, path)
         try:
-            _look(exposed, whole, os.stat(path, dir_fd=directory, follow_symlinks=False))
+            _look(exposed, [], whole, os.stat(path, dir_fd=directory, follow_symlinks=False))
         except OSError as error:
             exposed.append(Exposure(whole, f"can't be looked at: {os.strerror(error.errno or 0).lower()}"))
     return tuple(exposed)
@@ -67,7 +80,7 @@ def exposures_of(provenance: Provenance, files: Sequence[str] = ()) -> tuple[Exp
     try:
         if os.path.realpath(path) != path:
             return (Exposure(path, f"is really {os.path.realpath(path)}"),)
-        descriptor, exposed = open_place(directory)
+        descriptor, exposed, loose = _descend(directory)
     except ConfigError as error:
         return (Exposure(path, f"can't be looked at: {error.message}"),)
     try:
@@ -80,7 +93,7 @@ def exposures_of(provenance: Provenance, files: Sequence[str] = ()) -> tuple[Exp
             files = _of_repository(directory)
         if len(files) > _ENTRIES_MAX:
             return (Exposure(path, f"holds more than the {_ENTRIES_MAX} entries that are looked at"),)
-        return (*exposed, *exposed_files(descriptor, directory, files))
+        return (*exposed, *_exchangeable(path, loose), *exposed_files(descriptor, directory, files))
     finally:
         os.close(descriptor)
 
@@ -117,12 +130,18 @@ def _of_repository(directory: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _look(exposed: list[Exposure], path: str, status: os.stat_result) -> None:
-    """Note a path that others than root and this user may write: its owner, its group, or everybody."""
+def _look(exposed: list[Exposure], loose: list[str], path: str, status: os.stat_result) -> None:
+    """Note a path that others than root and this user may write: its owner, its group, or everybody.
+
+    In a `loose` one they can also rename what isn't theirs, which the sticky bit keeps all but its owner from.
+    """
     if status.st_uid not in (0, os.getuid()):
+        loose.append(path)
         exposed.append(Exposure(path, f"belongs to uid {status.st_uid}"))
     elif stat.S_ISLNK(status.st_mode):
         exposed.append(Exposure(path, "is a link, and what it leads to isn't looked at"))
     elif status.st_mode & _WRITABLE_BY_OTHERS:
         mode = stat.S_IMODE(status.st_mode)
+        if not mode & stat.S_ISVTX:
+            loose.append(path)
         exposed.append(Exposure(path, f"is writable by others (mode {mode:04o}); chmod go-w"))

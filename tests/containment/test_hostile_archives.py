@@ -15,6 +15,7 @@ from archives import END, MANIFEST, WASM, entry, long_name, package, packed, pax
 
 from ipc.errors import ConfigError
 from supervisor.packages import archive
+from supervisor.packages.contents import Contents
 from supervisor.packages.fetch import fetch
 from supervisor.packages.source import ArchiveSource
 
@@ -119,3 +120,31 @@ def test_an_honest_archive_is_a_package(short_dir: Path) -> None:
     assert (destination / "bin").stat().st_mode & 0o7111 == 0
     assert fetched.provenance.url == str(place)
     assert fetched.provenance.kind == "archive"
+
+
+def test_a_link_that_is_exchanged_meanwhile_names_no_other_place(
+    short_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose bytes they are is where they were read, not where a link leads afterwards; one that stays is followed."""
+    theirs, trusted, link = (short_dir / name for name in ("theirs.tar.gz", "trusted.tar.gz", "link.tar.gz"))
+    theirs.write_bytes(packed(package(entry("evil", b"1"))))
+    trusted.write_bytes(packed(package()))
+    link.symlink_to(theirs)
+    unpack = archive.unpack_archive
+
+    def unpack_slowly(path: str, destination: str) -> tuple[Contents, bytes, str]:
+        found = unpack(path, destination)
+        link.unlink()
+        link.symlink_to(trusted)
+        return found
+
+    monkeypatch.setattr(archive, "unpack_archive", unpack_slowly)
+    for place, names in (
+        (theirs, ["Component.toml", "evil", "thing.wasm"]),
+        (trusted, ["Component.toml", "thing.wasm"]),
+    ):
+        destination = short_dir / place.name.removesuffix(".tar.gz")
+        destination.mkdir()
+        fetched = fetch(ArchiveSource(str(link)), str(destination))
+        assert [each.path for each in fetched.contents.files] == names
+        assert fetched.provenance.url == str(place)

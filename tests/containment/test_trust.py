@@ -151,6 +151,21 @@ def test_a_place_that_others_can_write_trusts_nothing(package: Callable[[str], P
     assert level(directory, source) == "trusted"
 
 
+@pytest.mark.parametrize("mode", [0o777, 0o775])
+def test_a_place_that_others_can_exchange_trusts_nothing(package: Callable[[str], Path], mode: int) -> None:
+    """Above the pattern's fixed part, too: who can rename there could swap it for a moment; a sticky directory is one
+    where they can't."""
+    directory = package("shared/components/csv")
+    source = local(directory.parent / "*")
+    shared = directory.parents[1]
+    shared.chmod(mode)
+    judged = judge_directory(str(directory), (source,))
+    assert judged.decision.level == "unknown"
+    assert f"lies in {shared}" in judged.decision.reason
+    shared.chmod(0o1777)
+    assert level(directory, source) == "trusted"
+
+
 @pytest.mark.needs_root
 def test_a_place_that_belongs_to_somebody_else_trusts_nothing(package: Callable[[str], Path]) -> None:
     """The owner of a directory, or of a file in it, decides what it holds."""

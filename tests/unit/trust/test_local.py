@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,8 @@ def test_what_nobody_else_can_write_is_not_exposed(place: Path) -> None:
 def test_a_directory_that_others_can_write(place: Path, mode: int, which: str) -> None:
     """Its group or everybody, with the sticky bit as well: on the way, the package itself, or within it."""
     (place.parent / which).chmod(mode)
-    assert _exposed(place) == [which]
+    exchanged = ["csv"] if which == "." and not mode & stat.S_ISVTX else []
+    assert _exposed(place) == [which, *exchanged]
     (place.parent / which).chmod(0o755)
     assert _exposed(place) == []
 
@@ -63,7 +65,7 @@ def test_a_file_that_others_can_write(place: Path, which: str) -> None:
 def test_what_belongs_to_somebody_else(place: Path, which: str) -> None:
     """An owner can always write, whatever the mode says now."""
     os.chown(place.parent / which, 65534, 0)
-    assert _exposed(place) == [which]
+    assert _exposed(place) == [which, *(["csv"] if which == "." else [])]
     descriptor, exposed = open_place(str(place))
     os.close(descriptor)
     assert any(each.why == "belongs to uid 65534" for each in exposed) == (which != "csv/a.wasm")
@@ -99,7 +101,7 @@ def test_an_archive_is_as_safe_as_its_directory(place: Path) -> None:
     origin = Provenance("archive", str(archive))
     assert _beneath(place, origin) == []
     archive.chmod(0o664)
-    place.chmod(0o777)
+    place.chmod(0o1777)
     assert _beneath(place, origin) == [str(place), str(archive)]
 
 
@@ -107,6 +109,25 @@ def _beneath(place: Path, origin: Provenance, files: tuple[str, ...] = ()) -> li
     exposed = exposures_of(origin, files)
     assert exposed is not None
     return [each.path for each in exposed if each.path.startswith(str(place.parent))]
+
+
+def test_what_lies_where_others_can_rename_is_exposed_itself(place: Path) -> None:
+    """However far above, for a directory, an archive and a repository; the sticky bit keeps them from it."""
+    archive = place.parent / "a.tar.gz"
+    archive.write_bytes(b"x")
+    archive.chmod(0o644)
+    top = place.parent.parent
+    origins = (
+        Provenance("directory", str(place)),
+        Provenance("archive", str(archive)),
+        Provenance("git", f"file://{place}"),
+    )
+    for mode in (0o777, 0o775):
+        top.chmod(mode)
+        assert [_beneath(place, origin) for origin in origins] == [[str(place)], [str(archive)], [str(place)]]
+    for mode in (0o1777, 0o755):
+        top.chmod(mode)
+        assert [_beneath(place, origin) for origin in origins] == [[], [], []]
 
 
 def test_a_repository_of_this_machine_is_as_safe_as_its_references(place: Path) -> None:
