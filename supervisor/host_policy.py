@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from ipc.policy.access import AclEntry
 from ipc.policy.capability import Grant
 from ipc.policy.document import PolicyDocument
+from ipc.policy.patterns import literal_pattern_text
 from ipc.policy.quotas import QuotaLimits
 from ipc.struct import Struct
 from supervisor import units
@@ -169,11 +171,26 @@ def policy_document(
         component=name,
         instance=instance,
         grants=bound.grants if granted is None else granted,
-        acl=settings.acl_in_force,
+        acl=(*settings.acl_in_force, *left_out_denials(name, bound.variables.component)),
         roles=settings.roles,
         assigned_roles=own.roles,
         host_paths=tuple(dict.fromkeys((*host_paths(settings), *more_host_paths))),
         guarded_lifted=own.lift_guarded,
         path_directories=path_directories,
         home_directories=home_directories,
+    )
+
+
+def left_out_denials(component: str, directory: str) -> tuple[AclEntry, ...]:
+    """Return the entries that keep a component from what lies in its directory and is no part of its package.
+
+    No approval and no signature covers these bytes: what it read there could be exchanged afterwards.
+    """
+    # Only here: of a bare program nothing is a package.
+    from supervisor.packages.contents import LEFT_OUT
+
+    top = literal_pattern_text(directory).rstrip("/")
+    return tuple(
+        AclEntry(component, "filesystem.*", f"{top}/{name}/", "deny", "no part of its package")
+        for name in sorted(LEFT_OUT)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -28,6 +29,7 @@ name = "csv"
 version = "1.0.0"
 wasm = "csv.wasm"
 """
+GUESTS = Path(__file__).resolve().parents[1] / "guests"
 WASM = b"\0asm\1\0\0\0"
 
 
@@ -176,6 +178,32 @@ def test_a_place_that_belongs_to_somebody_else_trusts_nothing(package: Callable[
         assert level(directory, source) == "unknown"
         os.chown(path, 0, 0)
         assert level(directory, source) == "trusted"
+
+
+def test_what_no_signature_covers_is_not_read(airssys, package: Callable[[str], Path]) -> None:
+    """What lies in its directory and is no part of the package could be exchanged after it was approved or signed."""
+    directory = package("csv")
+    shutil.copy(GUESTS / "tool.wasm", directory / "csv.wasm")
+    places = [f"{name}/code" for name in (".git", ".airssys", "data")] + ["Component.sig"]
+    for place in places:
+        (directory / place).parent.mkdir(exist_ok=True)
+        (directory / place).write_text("code of somebody's\n")
+    reading = [word for place in places for word in ("cat", f"${{component}}/{place}", ",")]
+    writing = [word for place in places for word in ("write", f"${{component}}/{place}", "x", ",")]
+    (directory / "Component.toml").write_text(
+        f"{MANIFEST}args = {json.dumps([*reading, *writing, 'cat', '/nowhere'])}\n"
+        '[capabilities.filesystem]\nread = ["${component}/**"]\nwrite = ["${component}/**"]\n'
+    )
+    for path in directory.rglob("*"):
+        path.chmod(0o777 if path.is_dir() else 0o666)  # so that it is the policy that refuses
+    directory.chmod(0o777)
+    ran = airssys("run", directory, "--grant", "asked")
+    assert ran.stdout.count("code of somebody's") == 1, ran.stdout + ran.stderr
+    for place in places:
+        refused = place != "data/code"
+        assert (f"cat {directory}/{place}: EACCES" in ran.stdout) == refused
+        assert (f"write {directory}/{place}: EACCES" in ran.stdout) == refused
+    assert (directory / "data/code").read_text() == "x"
 
 
 @pytest.mark.any_user  # ssh-keygen wants a user with a name
