@@ -32,11 +32,6 @@ PATH_MAX_BYTES: Final = 1_024
 NAME_MAX_BYTES: Final = 255
 DEPTH_MAX: Final = 32
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
-_IGNORABLE: Final = re.compile(
-    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff"
-    "\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
-)
-"""Characters that a file system without case leaves out of a name (Unicode, Default_Ignorable_Code_Point)."""
 
 
 class PackageError(ConfigError):
@@ -158,8 +153,8 @@ def why_not_path(path: str) -> str:
 
 
 def _is_odd(path: str) -> bool:
-    """Whether something of it isn't seen, isn't a character yet, or is another way to write what leads elsewhere."""
-    if _IGNORABLE.search(path) or any(unicodedata.category(each) == "Cn" for each in path):
+    """Whether something of it isn't a character yet, or is another way to write what leads elsewhere."""
+    if any(unicodedata.category(each) == "Cn" for each in path):
         return True
     parts = [_alike(part) for part in path.split("/")]
     return any(part in ("", ".", "..") or "/" in part or "\\" in part for part in parts)

@@ -158,6 +158,8 @@ def test_little_is_ever_held() -> None:
         ("\udc80\udcff", "\\x80\\xff"),
         ("\ud800", "\\ud800"),
         ("", ""),
+        ("a\u3164b\uffa0c\u115f", "a\\u3164b\\uffa0c\\u115f"),
+        ("a\ufe0fb\u034fc\U0001d173", "a\\ufe0fb\\u034fc\\U0001d173"),
     ],
 )
 def test_visible(text: str, shown: str) -> None:
