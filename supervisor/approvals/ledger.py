@@ -20,7 +20,9 @@ from supervisor.approvals.kept import Kept
 from supervisor.approvals.machine import FINAL, Refusal, State
 from supervisor.approvals.request import (
     Filed,
+    Rejected,
     Request,
+    Revoked,
     Step,
     Superseded,
     Withdrawn,
@@ -264,9 +266,13 @@ class Ledger:
         self._write_head()
 
     def _drop_old(self, requests: Sequence[Request]) -> None:
-        """Make room: the oldest that are closed go, and those that stay are chained anew, behind a record of it."""
-        closed = [each.number for each in requests if each.state in FINAL and not self._is_remembered(each)]
-        gone = set(closed[: max(0, len(closed) - CLOSED_KEPT)])
+        """Make room: the oldest that are closed go, and those that stay are chained anew, behind a record of it.
+
+        What somebody has said no to goes last: people are slow, and whoever asks in a loop doesn't have it forgotten.
+        """
+        closed = [each for each in requests if each.state in FINAL and not self._is_remembered(each)]
+        closed.sort(key=lambda each: isinstance(each.ending, Rejected | Revoked))
+        gone = {each.number for each in closed[: max(0, len(closed) - CLOSED_KEPT)]}
         if not gone:
             raise TooManyError(
                 f"there are {len(requests)} requests, and no more are taken",

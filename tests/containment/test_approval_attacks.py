@@ -475,6 +475,22 @@ def test_ten_thousand_requests_hold_nobody_up(host: Host, monkeypatch: pytest.Mo
     host.start()
 
 
+def test_a_flood_makes_nobody_forget_a_no(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was rejected or taken back goes behind all that nobody has answered, however old it is."""
+    monkeypatch.setattr(ledger, "REQUESTS_MAX", 6)
+    monkeypatch.setattr(ledger, "CLOSED_KEPT", 2)
+    number = host.asked()
+    host.says(ALICE, "reject", number)
+    other = subject(component="other", package="00" * 32)
+    with host.store.open() as opened:
+        unanswered = opened.file(filed(other, at_s=host.now_s)).number
+        for index in range(10):  # each of which withdraws the one before
+            opened.file(filed(subject(component="other", package=f"{index + 1:064x}"), at_s=host.now_s))
+        assert opened.request(unanswered) is None
+    with pytest.raises(NotApprovedError, match=f"request {number} was rejected"):
+        host.start()
+
+
 def test_a_component_that_is_asked_for_in_a_loop_is_one_request(host: Host) -> None:
     """The same asks once; ever other bytes leave one that waits."""
     number = host.asked()
