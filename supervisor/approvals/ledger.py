@@ -37,6 +37,9 @@ NUMBERS_BELOW: Final = 2**31
 """No request has a greater number, whatever somebody asks for; SQLite's own integers end at 2**63."""
 CLOSED_KEPT: Final = 5_000
 """How many that are closed stay, when there are too many."""
+STEPS_MAX_BYTES: Final = 64 << 20
+STEPS_KEPT_BYTES: Final = 32 << 20
+"""Likewise of all their steps together: each start reads them, with the manifests that were asked with."""
 OPEN_OF_ONE_MAX: Final = 50
 """How many open requests one person may have."""
 MARK_EVERY_S: Final = 60
@@ -226,7 +229,10 @@ class Ledger:
                 f"uid {filed.uid} has {len(own)} open requests, and no more are taken",
                 hint="have some of them answered: airssys approvals list",
             )
-        if self._count("SELECT COUNT(*) FROM steps WHERE kind = 'filed'") >= REQUESTS_MAX:
+        if (
+            self._count("SELECT COUNT(*) FROM steps WHERE kind = 'filed'") >= REQUESTS_MAX
+            or self._count("SELECT SUM(LENGTH(body)) FROM steps") >= STEPS_MAX_BYTES
+        ):
             self._drop_old(self.requests())
         number = 1 + self._count("SELECT MAX(request) FROM steps")
         request = file_request(number, filed)
@@ -272,7 +278,14 @@ class Ledger:
         """
         closed = [each for each in requests if each.state in FINAL and not self._is_remembered(each)]
         closed.sort(key=lambda each: isinstance(each.ending, Rejected | Revoked))
-        gone = {each.number for each in closed[: max(0, len(closed) - CLOSED_KEPT)]}
+        sizes = dict(self._connection.execute("SELECT request, SUM(LENGTH(body)) FROM steps GROUP BY request"))
+        left, left_bytes = len(closed), sum(sizes.values())
+        gone = set()
+        for each in closed:
+            if left <= CLOSED_KEPT and left_bytes <= STEPS_KEPT_BYTES:
+                break
+            gone.add(each.number)
+            left, left_bytes = left - 1, left_bytes - sizes[each.number]
         if not gone:
             raise TooManyError(
                 f"there are {len(requests)} requests, and no more are taken",

@@ -491,6 +491,28 @@ def test_a_flood_makes_nobody_forget_a_no(host: Host, monkeypatch: pytest.Monkey
         host.start()
 
 
+def test_manifests_as_long_as_may_be_fill_no_memory(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All together have a bound, which the oldest that are over make room for; what is approved stays and starts."""
+    monkeypatch.setattr(ledger, "STEPS_MAX_BYTES", 400_000)
+    monkeypatch.setattr(ledger, "STEPS_KEPT_BYTES", 200_000)
+    host.approved()
+
+    def asked_ten_times(length: int) -> int:
+        for index in range(10):
+            how = filed(subject(component="other", package=f"{length + index:064x}"), at_s=host.now_s)
+            with host.store.open() as opened:
+                opened.file(replace(how, facts=replace(how.facts, manifest="#" * length)))
+        with sqlite3.connect(host.state / "approvals" / "approvals.sqlite") as connection:
+            (size_bytes,) = connection.execute("SELECT SUM(LENGTH(body)) FROM steps").fetchone()
+        connection.close()
+        return int(size_bytes)
+
+    assert asked_ten_times(100) < 50_000
+    assert len(host.service.listed(closed=True)["requests"]) == 11, "short ones all stay"  # type: ignore[arg-type]
+    assert asked_ten_times(100_000) < 600_000
+    host.start()
+
+
 def test_a_component_that_is_asked_for_in_a_loop_is_one_request(host: Host) -> None:
     """The same asks once; ever other bytes leave one that waits."""
     number = host.asked()
