@@ -11,6 +11,9 @@ import subprocess
 from collections.abc import Mapping
 from typing import Final
 
+from ipc.errors import ConfigError
+from supervisor.trust.local import exposed_program
+
 WITHIN_S: Final = 10.0
 _ENVIRONMENT: Final = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
 
@@ -54,6 +57,7 @@ def _why_not(program: str) -> str:
         return os.strerror(error.errno or 0).lower()
     if not stat.S_ISREG(status.st_mode) or not os.access(program, os.X_OK):
         return "no executable file"
-    if status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o022:
-        return "others than its owner can write it, or it is somebody else's"
-    return ""
+    try:
+        return exposed_program(program)
+    except ConfigError as error:
+        return error.message

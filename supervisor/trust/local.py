@@ -29,6 +29,23 @@ def open_place(real_path: str) -> tuple[int, tuple[Exposure, ...]]:
     return descriptor, (*exposed, *_exchangeable(real_path, loose))
 
 
+def exposed_program(path: str) -> str:
+    """Return how others than root and this user could have another program run by this name; "" where nobody can.
+
+    Links are followed. Raises ConfigError where it isn't there.
+    """
+    real = os.path.realpath(path)
+    descriptor, _, loose = _descend(os.path.dirname(real))
+    try:
+        found = (
+            *_exchangeable(real, loose),
+            *exposed_files(descriptor, os.path.dirname(real), [os.path.basename(real)]),
+        )
+    finally:
+        os.close(descriptor)
+    return f"{found[0].path} {found[0].why}" if found else ""
+
+
 def _descend(real_path: str) -> tuple[int, Sequence[Exposure], Sequence[str]]:
     """Return an open directory, who else could write on the way to it, and in which directories others can rename."""
     exposed: list[Exposure] = []

@@ -537,7 +537,7 @@ def _hook(host: Host, text: str, mode: int = 0o755) -> str:
         ("exit 3", 0o755, "ended with 3"),
         ("sleep 600", 0o755, "took longer"),
         ("exit 0", 0o644, "no executable"),
-        ("exit 0", 0o777, "others than its owner"),
+        ("exit 0", 0o777, "writable by others"),
     ],
 )
 def test_a_hook_that_fails_changes_nothing(
@@ -553,6 +553,17 @@ def test_a_hook_that_fails_changes_nothing(
     told = [event for event in _events(host) if event["event"] == "approval_told"]
     assert len(told) == 1
     assert trouble in str(told[0]["reason"])
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o775])
+def test_a_hook_that_others_could_exchange_is_not_run(host: Host, mode: int) -> None:
+    """Its own file may be as it should: who can rename above it could have another one run; otherwise it runs."""
+    hook = _hook(host, "exit 0", 0o755)
+    above = Path(hook).parent
+    above.chmod(mode)
+    assert f"lies in {above}" in notify.tell_reviewers(hook, {})
+    above.chmod(0o755)
+    assert notify.tell_reviewers(hook, {}) == ""
 
 
 def test_a_hook_is_given_the_request(host: Host) -> None:
