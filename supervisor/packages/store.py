@@ -2,7 +2,8 @@
 
 A package is written into a directory of its own in the same file system, and renamed when all of it is on the disk.
 Whoever writes one holds a lock on its directory (flock(2)), which the kernel takes away with the process, so what a
-killed installation left is told from one under way. Whoever runs one holds the same lock, so that it isn't removed.
+killed installation left is told from one under way. Whoever runs one holds a lock on its statement, so that it isn't
+removed: others may read root's packages, and could hold a lock on whatever they can open.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from supervisor.packages.directory import make_directories_durable, what_differs
 from supervisor.terminal import visible
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _LOCK: Final = "lock"
 _COMING: Final = "new."
@@ -127,10 +129,10 @@ class PackageStore:
         """
         path = self.path(contents.digest)
         with _told(self._directory):
-            statement = f"{path}{_STATEMENT}"
-            temporary = os.path.join(self._directory, _COMING + os.urandom(8).hex())
-            _write_durably(temporary, contents.statement)
-            os.rename(temporary, statement)
+            if not self._is_stated(contents):
+                temporary = os.path.join(self._directory, _COMING + os.urandom(8).hex())
+                _write_durably(temporary, contents.statement)
+                os.rename(temporary, f"{path}{_STATEMENT}")
             if os.path.lexists(path):
                 if self._is_whole(path, contents):
                     return path
@@ -152,15 +154,20 @@ class PackageStore:
         """
         path = self.path(digest)
         try:
-            descriptor = os.open(path, _DIRECTORY)
+            directory = os.open(path, _DIRECTORY)
+            try:
+                status = os.fstat(directory)
+            finally:
+                os.close(directory)
         except OSError as error:
             link = os.path.islink(path)
             words = "a link in place of the package" if link else os.strerror(error.errno or 0).lower()
             raise changed_package(path, words) from None
+        _require_ours(path, status)
+        descriptor = self._open_statement(digest)
         try:
-            _require_ours(path, os.fstat(descriptor))
             fcntl.flock(descriptor, fcntl.LOCK_SH)
-            contents = self._contents(digest)
+            contents = self._contents(digest, descriptor)
             try:
                 differs = what_differs(path, contents, unread)
             except PackageError as error:
@@ -176,16 +183,16 @@ class PackageStore:
         """Remove a package; raises InUseError while something of it runs. The lock must be held."""
         with _told(self._directory):
             path = self.path(digest)
-            with _unused(path):
+            with _unused(f"{path}{_STATEMENT}"):
                 self._set_aside(path)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(f"{path}{_STATEMENT}")
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(f"{path}{_STATEMENT}")
             self._sync()
 
     def is_used(self, digest: str) -> bool:
         """Whether something of this package runs."""
         try:
-            with _told(self._directory), _unused(self.path(digest)):
+            with _told(self._directory), _unused(f"{self.path(digest)}{_STATEMENT}"):
                 return False
         except InUseError:
             return True
@@ -199,19 +206,41 @@ class PackageStore:
                     with contextlib.suppress(InUseError):
                         self.remove(digest)
 
-    def _contents(self, digest: str) -> Contents:
+    def _open_statement(self, digest: str) -> int:
         path = f"{self.path(digest)}{_STATEMENT}"
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-            with open(descriptor, "rb") as stream:
+            return os.open(path, _FILE)
+        except OSError as error:
+            raise changed_package(path, os.strerror(error.errno or 0).lower()) from None
+
+    def _contents(self, digest: str, statement: int) -> Contents:
+        path = f"{self.path(digest)}{_STATEMENT}"
+        try:
+            with open(statement, "rb", closefd=False) as stream:
                 contents = read_statement(stream.read(_STATEMENT_BYTES_MAX))
+            removed = os.fstat(statement).st_nlink == 0
         except OSError as error:
             raise changed_package(path, os.strerror(error.errno or 0).lower()) from None
         except PackageError as error:
             raise changed_package(path, error.message) from None
         if contents.digest != digest:
             raise changed_package(path, "it is another package's")
+        if removed:  # while the lock was waited for: another one may be there by now, which it doesn't hold
+            raise changed_package(path, "it was removed meanwhile")
         return contents
+
+    def _is_stated(self, contents: Contents) -> bool:
+        """Whether the statement is there as it should be: whoever runs the package holds it."""
+        try:
+            statement = self._open_statement(contents.digest)
+        except StoreRefusedError:
+            return False
+        try:
+            return self._contents(contents.digest, statement) == contents
+        except StoreRefusedError:
+            return False
+        finally:
+            os.close(statement)
 
     def _is_whole(self, path: str, contents: Contents) -> bool:
         try:
@@ -229,8 +258,10 @@ class PackageStore:
 
     def _clear_left_behind(self) -> None:
         for name in os.listdir(self._directory):
-            if name.startswith((_COMING, _GOING)):
-                path = os.path.join(self._directory, name)
+            path = os.path.join(self._directory, name)
+            if name.startswith(_GOING):
+                _remove(path)
+            elif name.startswith(_COMING):
                 with contextlib.suppress(InUseError), _unused(path):
                     _remove(path)
 
@@ -256,10 +287,10 @@ def _told(directory: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _unused(path: str) -> Iterator[None]:
-    """Hold a package's directory against everybody else; InUseError where somebody holds it."""
+    """Hold a package's statement, or its directory on its way, against everybody; InUseError where one holds it."""
     try:
-        held = os.open(path, _DIRECTORY)
-    except OSError:  # gone, or no directory: nobody runs that
+        held = os.open(path, _FILE)
+    except OSError:  # gone, or a link: nobody runs that
         yield
         return
     try:

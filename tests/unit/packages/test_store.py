@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import threading
@@ -12,7 +13,7 @@ import pytest
 
 from supervisor.packages.contents import PackageError
 from supervisor.packages.directory import copy_directory, read_directory
-from supervisor.packages.store import InUseError, PackageStore, StoreRefusedError
+from supervisor.packages.store import InUseError, PackageStore, StoredPackage, StoreRefusedError
 
 from .conftest import Installation
 
@@ -211,6 +212,29 @@ def test_what_runs_is_not_removed(installation: Installation, make_package: Make
     with store.locked():
         store.remove(new.digest)
     assert installation.left() == set()
+
+
+def test_who_may_read_a_package_holds_nobody_up(installation: Installation, make_package: MakePackage) -> None:
+    """Others may open root's packages, and so lock them; what a start holds against removal they can't open."""
+    new = installation.install(make_package())
+    store = installation.store()
+    stranger = os.open(store.path(new.digest), os.O_RDONLY)
+    fcntl.flock(stranger, fcntl.LOCK_EX)
+    opened: list[StoredPackage] = []
+    start = threading.Thread(target=lambda: opened.append(store.open(new.digest)), daemon=True)
+    start.start()
+    start.join(10)
+    held_up = start.is_alive()
+    os.close(stranger)
+    start.join()
+    assert not held_up
+    statement = os.stat(f"{store.path(new.digest)}.files")
+    assert stat.S_IMODE(statement.st_mode) == 0o400
+    assert store.is_used(new.digest)
+    opened[0].close()
+    assert not store.is_used(new.digest)
+    installation.install(make_package())
+    assert os.stat(f"{store.path(new.digest)}.files").st_ino == statement.st_ino, "whoever runs it still holds it"
 
 
 def test_root_of_nothing(tmp_path: Path) -> None:
