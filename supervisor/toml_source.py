@@ -11,6 +11,7 @@ from typing import Final
 
 from ipc.errors import ConfigError
 from ipc.struct import Struct
+from supervisor.terminal import visible
 
 MAX_FILE_BYTES: Final = 256 * 1024
 # tomllib spends time quadratic in the parts of one key (two minutes for 40,000); nothing of ours is deeper than five.
@@ -73,9 +74,10 @@ def render_problems(problems: tuple[Problem, ...]) -> str:
 
 def printable(text: str) -> str:
     """Escape what a terminal could take for a command, and what could fake a line or its direction."""
-    return "".join(
+    printed = "".join(
         char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in text
     )
+    return visible(printed)  # characters that count as printable, and that nobody sees
 
 
 def key_name(path: KeyPath) -> str:
