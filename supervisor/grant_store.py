@@ -1,7 +1,8 @@
 """What a user said yes to: remembered for exactly these bytes and exactly this set of requests, per user.
 
-The file's name is a hash over the manifest's digest, the program's digest and the bound requests: change one byte of
-the component or one pattern of what it asks, and the question is asked again.
+The file's name is a hash over the manifest's digest, the program's digest, that of its whole package where it asks to
+read its own directory, and the bound requests: change one byte of that or one pattern of what it asks, and the question
+is asked again.
 """
 
 from __future__ import annotations
@@ -32,11 +33,30 @@ class RememberedGrant(Struct, frozen=True):
     manifest_sha256: str = ""
 
 
-def request_key(manifest_digest: str, wasm_sha256: str, grants: Sequence[Grant]) -> str:
-    """Return the key of one request."""
+def request_key(manifest_digest: str, wasm_sha256: str, grants: Sequence[Grant], package: str = "") -> str:
+    """Return the key of one request; `package` as `read_package` says."""
     asked = sorted((grant.action, grant.pattern_text, *sorted(grant.methods)) for grant in grants)
-    material = json.dumps([manifest_digest, wasm_sha256, asked], ensure_ascii=True)
+    material = json.dumps([manifest_digest, wasm_sha256, asked, *([package] if package else [])], ensure_ascii=True)
     return hashlib.sha256(material.encode()).hexdigest()
+
+
+def read_package(directory: str, grants: Sequence[Grant]) -> str:
+    """Return the digest of a component's package where it asks to read of its own directory; "" where it doesn't.
+
+    What an interpreter reads there is its program; of what is installed the place has its digest in its name. Also ""
+    where it may write there, so that what it reads is its own, and for a directory that is no package: there is nothing
+    that could be said yes to once and for all.
+    """
+    actions = {each.action for each in grants if f"{each.pattern_text}/".startswith(f"{directory}/")}
+    if "filesystem.read" not in actions or "filesystem.write" in actions:
+        return ""
+    # Only here: most components read nothing of their own.
+    from supervisor.packages.directory import read_directory
+
+    try:
+        return read_directory(directory).digest
+    except ConfigError:
+        return ""
 
 
 def lasting_grants(grants: Sequence[Grant], tmp: str) -> tuple[Grant, ...]:

@@ -27,7 +27,7 @@ from supervisor.compilation import Program
 from supervisor.component_directories import make_data_directory
 from supervisor.component_view import parse_assignments
 from supervisor.dev_grants import dev_grants, hidden_denials
-from supervisor.grant_store import GrantStore, lasting_grants, request_key
+from supervisor.grant_store import GrantStore, lasting_grants, read_package, request_key
 from supervisor.host import Host
 from supervisor.host_policy import (
     ResolvedQuota,
@@ -290,7 +290,8 @@ def decide_grants(
         program.close()
         program_sha256 = program.sha256
     lasting = lasting_grants(bound.grants, bound.variables.tmp)
-    key = request_key(manifest.digest, program_sha256, lasting)
+    package = "" if installed is not None else read_package(bound.variables.component, bound.grants)
+    key = request_key(manifest.digest, program_sha256, lasting, package)
     store = GrantStore(os.path.join(host.options.state_directory, "grants"))
     if store.remembered(key):
         return bound.grants, "remembered", program_sha256

@@ -15,7 +15,7 @@ from supervisor.cli.check import ask_lines
 from supervisor.cli.grants import open_store
 from supervisor.cli.targets import Target, open_target, trust_of
 from supervisor.component_view import ComponentView, parse_assignments, view_manifest
-from supervisor.grant_store import RememberedGrant, lasting_grants, request_key
+from supervisor.grant_store import RememberedGrant, lasting_grants, read_package, request_key
 from supervisor.inspect import LIFECYCLE, WasmSummary, inspect_wasm
 from supervisor.manifest import load_manifest
 from supervisor.manifest_asks import Ask
@@ -75,7 +75,7 @@ def _show(args: argparse.Namespace, target: Target) -> int:
         raise ConfigError("--set is for a component directory; a bare program has no parameters")
     summary = inspect_wasm(target.path if view is None else view.manifest.wasm_path, state)
     if view is not None:
-        answer = _answer(view, summary, args)
+        answer = _answer(view, summary, args, target.installed is not None)
     installed = None if target.installed is None else target.installed.installed
     if args.json:
         document = to_json(args.target, view, summary, answer)
@@ -87,14 +87,15 @@ def _show(args: argparse.Namespace, target: Target) -> int:
     return EX_DATAERR if summary.error else 0
 
 
-def _answer(view: ComponentView, summary: WasmSummary, args: argparse.Namespace) -> _Answer:
+def _answer(view: ComponentView, summary: WasmSummary, args: argparse.Namespace, installed: bool) -> _Answer:
     if view.unset or not summary.sha256:
         return _Answer(False, None)
     store = open_store(args.state_dir, args.config)
     if store is None:
         return _Answer(True, None)
     grants = lasting_grants(view.bound.grants, view.bound.variables.tmp)
-    key = request_key(view.manifest.digest, summary.sha256, grants)
+    package = "" if installed else read_package(view.bound.variables.component, view.bound.grants)
+    key = request_key(view.manifest.digest, summary.sha256, grants, package)
     return _Answer(True, next((each for each in store.remembered_grants() if each.key == key), None))
 
 

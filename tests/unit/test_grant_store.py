@@ -13,7 +13,7 @@ from ipc.policy.capability import Grant
 from ipc.struct import replace
 from supervisor.cli.grants import NotRememberedError, find
 from supervisor.component_view import UsageError
-from supervisor.grant_store import GrantStore, lasting_grants, request_key
+from supervisor.grant_store import GrantStore, lasting_grants, read_package, request_key
 
 READ = Grant("filesystem.read", "/in/**", "Component.toml")
 WRITE = Grant("filesystem.write", "/out/*", "Component.toml")
@@ -48,6 +48,24 @@ def test_a_yes_is_remembered(tmp_path: Path) -> None:
 def test_any_change_asks_again(other: str) -> None:
     """The manifest, the program, one pattern, action or method, one request more or less: another key."""
     assert other != KEY
+
+
+def test_what_it_reads_of_its_own_directory_is_part_of_its_bytes(tmp_path: Path) -> None:
+    """Another byte beside the program asks again, where it may read it; where it may write it, or not read it, not."""
+    (tmp_path / "Component.toml").write_text("")
+    (tmp_path / "program.py").write_text("print('harmless')")
+    own = replace(READ, pattern_text=f"{tmp_path}/**")
+    one = replace(READ, pattern_text=f"{tmp_path}/program.py")
+    writes = replace(WRITE, pattern_text=f"{tmp_path}/out/*")
+    asked: dict[str, list[Grant]] = {"all": [own, WRITE], "one": [one], "writes": [own, writes], "elsewhere": [READ]}
+    before = {name: read_package(str(tmp_path), grants) for name, grants in asked.items()}
+    assert [bool(each) for each in before.values()] == [True, True, False, False]
+    (tmp_path / "program.py").write_text("print('harmful!')")
+    after = {name: read_package(str(tmp_path), grants) for name, grants in asked.items()}
+    assert {name for name in asked if before[name] != after[name]} == {"all", "one"}
+    assert request_key("m", "w", [own], before["all"]) != request_key("m", "w", [own], after["all"])
+    (tmp_path / "link").symlink_to("program.py")
+    assert read_package(str(tmp_path), [own]) == "", "what is no package is none that was said yes to"
 
 
 def test_the_order_of_requests_is_no_change() -> None:
