@@ -18,6 +18,9 @@ _MEMORY: Final = "the memory or state of other processes or of the kernel"
 _SESSION: Final = "secrets of a person's running session"
 _WALLET: Final = "a wallet"
 
+_STATE: Final = "a supervisor keeps there what was approved, remembered and recorded"
+_PACKAGES: Final = "installed packages are run as they were verified"
+
 _START_UP: Final = "it is read or run when a person logs in or starts a program"
 _AUTOSTART: Final = "what stands there is started without anyone asking"
 _GIT: Final = "git runs commands that it names"
@@ -119,6 +122,8 @@ FORBIDDEN_AT: Final[tuple[tuple[str, str], ...]] = (
 )
 
 FORBIDDEN_ANYWHERE: Final[tuple[tuple[str, str], ...]] = (
+    # Another supervisor's: the state directory of `airssys up` in whatever directory.
+    (".airssys/", _STATE),
     # Keys.
     (".ssh/", _KEYS),
     (".gnupg/", _KEYS),
@@ -320,6 +325,7 @@ WRITE_FORBIDDEN_AT: Final[tuple[tuple[str, str], ...]] = (
 )
 
 WRITE_FORBIDDEN_ANYWHERE: Final[tuple[tuple[str, str], ...]] = (
+    (".airssys-packages/", _PACKAGES),
     # Shells.
     (".bashrc", _START_UP),
     (".bash_profile", _START_UP),

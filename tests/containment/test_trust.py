@@ -206,6 +206,36 @@ def test_what_no_signature_covers_is_not_read(airssys, package: Callable[[str], 
     assert (directory / "data/code").read_text() == "x"
 
 
+def test_no_component_says_yes_for_another_supervisor(airssys, short_dir: Path) -> None:
+    """Nothing is written into the state of an `airssys up` of any directory, nor into what is installed there."""
+    project = short_dir / "project"
+    (project / ".airssys" / "grants").mkdir(parents=True)
+    for path in (project, *project.rglob("*")):
+        path.chmod(0o777)  # so that it is the policy that refuses
+    places = [".airssys/grants/" + "ab" * 32, ".airssys/approvals.new", ".AIRSSYS", ".airssys-packages", "grants"]
+    made = [word for place in places for word in ("write", f"{project}/{place}", "yes", ",")]
+    moves = [
+        "mkdir",
+        f"{project}/other",
+        ",",
+        "rename",
+        f"{project}/other",
+        f"{project}/.airssys-packages",
+        ",",
+        "cat",
+        "/",
+    ]
+    ran = airssys(
+        "run", GUESTS / "tool.wasm", "--read", f"{project}/**", "--write", f"{project}/**", "--", *made, *moves
+    )
+    for place in places:
+        refused = place != "grants"
+        assert (f"write {project}/{place}: EACCES" in ran.stdout) == refused, ran.stdout + ran.stderr
+    assert f"rename {project}/other {project}/.airssys-packages: EACCES" in ran.stdout
+    assert sorted(os.listdir(project)) == [".airssys", "grants", "other"]
+    assert os.listdir(project / ".airssys" / "grants") == []
+
+
 @pytest.mark.any_user  # ssh-keygen wants a user with a name
 @pytest.mark.parametrize("change", ["program", "manifest", "added", "removed", "renamed", "another-case"])
 def test_a_signature_is_over_every_byte(
