@@ -147,7 +147,7 @@ def data_directory(settings: Settings, name: str, instance: str = "") -> str:
 def host_paths(settings: Settings) -> tuple[str, ...]:
     """Return what belongs to the host itself and is forbidden to every component."""
     own = settings.directories
-    return tuple(dict.fromkeys((own.state, own.run, own.log, *settings.files)))
+    return tuple(dict.fromkeys((own.state, own.run, own.log, *settings.files, *settings.config_places)))
 
 
 def policy_document(

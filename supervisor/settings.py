@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from ipc.messages import AuditBudget
 from ipc.policy import quotas
 from ipc.policy.access import AclEntry, Role
-from ipc.struct import Struct, field
+from ipc.struct import Struct, field, replace
 from supervisor import units
 from supervisor.audit_retention import AuditRetention
 from supervisor.quota import Quota
@@ -165,6 +165,8 @@ class Settings(Struct, frozen=True):
     providers: tuple[ProviderSettings, ...] = ()
     shared_storage: tuple[SharedStorageSettings, ...] = ()
     files: tuple[str, ...] = ()
+    config_places: tuple[str, ...] = ()
+    """Where configuration is read from, whether it is there yet or not: who could write there could grant."""
     origins: Mapping[KeyPath, Origin] = field(default_factory=dict)
 
     @property
@@ -212,8 +214,11 @@ def load_settings(config: str | None, environment: Mapping[str, str], uid: int) 
     named = config or environment.get(CONFIG_VARIABLE)
     path = os.path.abspath(named or default_config_path(environment, uid))
     directories = default_directories(environment, uid)
+    drop_ins = os.path.join(os.path.dirname(path), DROP_IN_DIRECTORY)
     files = [path] if named or os.path.lexists(path) else []
-    files += drop_in_files(os.path.join(os.path.dirname(path), DROP_IN_DIRECTORY))
+    files += drop_in_files(drop_ins)
+    written = (path, drop_ins, os.path.dirname(default_config_path(environment, uid)))
+    config_places = tuple(dict.fromkeys((*written, *map(os.path.realpath, written))))
     sources: list[TomlSource] = []
     problems: list[Problem] = []
     for file in files:
@@ -224,11 +229,11 @@ def load_settings(config: str | None, environment: Mapping[str, str], uid: int) 
     if problems:
         raise SettingsError(tuple(problems))
     if not sources:
-        return Settings(directories)
+        return Settings(directories, config_places=config_places)
     # Only here: most hosts say nothing, and then nothing that reads TOML is imported.
     from supervisor.settings_reader import read_settings
 
-    return read_settings(sources, directories)
+    return replace(read_settings(sources, directories), config_places=config_places)
 
 
 def drop_in_files(directory: str) -> list[str]:

@@ -236,6 +236,32 @@ def test_no_component_says_yes_for_another_supervisor(airssys, short_dir: Path) 
     assert os.listdir(project / ".airssys" / "grants") == []
 
 
+def test_no_component_writes_what_will_be_configuration(airssys, short_dir: Path) -> None:
+    """A drop-in that isn't there yet, made, moved or linked there, would be read at the next start."""
+    etc = short_dir / "etc"
+    etc.mkdir()
+    config = etc / "airssys.toml"
+    config.write_text("schema = 1\n")
+    config.chmod(0o600)
+    other = short_dir / "other"
+    other.mkdir()
+    other.chmod(0o777)
+    etc.chmod(0o1777)  # so that it is the policy that refuses
+    calls = [
+        ("mkdir", f"{etc}/airssys.d"),
+        ("write", f"{etc}/airssys.d/x.toml", "schema = 1"),
+        ("rename", str(other), f"{etc}/airssys.d"),
+        ("symlink", "../other", f"{etc}/airssys.d"),
+        ("write", f"{other}/x.toml", "schema = 1"),
+    ]
+    words = [word for call in calls for word in (*call, ",")][:-1]
+    everything = ("--read", f"{short_dir}/**", "--write", f"{short_dir}/**")
+    ran = airssys("run", GUESTS / "tool.wasm", "--config", config, *everything, "--", *words)
+    assert sorted(os.listdir(etc)) == ["airssys.toml"], ran.stdout
+    assert ran.stderr.count("[A1101") == 2, ran.stderr
+    assert (other / "x.toml").read_text() == "schema = 1"
+
+
 @pytest.mark.any_user  # ssh-keygen wants a user with a name
 @pytest.mark.parametrize("change", ["program", "manifest", "added", "removed", "renamed", "another-case"])
 def test_a_signature_is_over_every_byte(

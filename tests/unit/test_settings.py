@@ -8,6 +8,7 @@ import pytest
 from ipc.messages import AuditBudget
 from supervisor import units
 from supervisor.audit_retention import AuditRetention
+from supervisor.host_policy import host_paths
 from supervisor.settings import (
     DEFAULT_MAXIMA,
     DEFAULT_QUOTA,
@@ -265,6 +266,17 @@ def test_the_variable_names_a_file_and_the_flag_comes_first(config: Path) -> Non
     assert load_settings(None, {"XDG_CONFIG_HOME": str(config)}, 12345).files == ()
     with pytest.raises(SettingsError, match="no such file"):
         load_settings(None, {"AIRSSYS_CONFIG": "/nowhere/x.toml"}, os.geteuid())
+
+
+def test_where_configuration_is_read_from_is_known_before_it_is_there(config: Path, tmp_path: Path) -> None:
+    """The named file's drop-ins and the default directory, by their real names too: nobody's to write."""
+    link = tmp_path / "link"
+    link.symlink_to(config)
+    named = load_settings(str(link / "airssys.toml"), {"HOME": "/home/me"}, 12345)
+    places = {str(link / "airssys.d"), str(config / "airssys.d"), "/home/me/.config/airssys"}
+    assert places < set(host_paths(named))
+    nothing = load_settings(None, {"XDG_CONFIG_HOME": str(tmp_path / "none")}, 12345)
+    assert str(tmp_path / "none" / "airssys") in host_paths(nothing)
 
 
 @pytest.mark.parametrize("mode", [0o664, 0o646, 0o666])
