@@ -7,7 +7,7 @@ that a drop-in file can't make a deny entry vanish.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from ipc.messages import AuditBudget
@@ -166,7 +166,9 @@ class Settings(Struct, frozen=True):
     shared_storage: tuple[SharedStorageSettings, ...] = ()
     files: tuple[str, ...] = ()
     config_places: tuple[str, ...] = ()
-    """Where configuration is read from, whether it is there yet or not: who could write there could grant."""
+    """Where configuration is read from, whether it is there yet or not, and the operator's own program: who could write
+    there could grant.
+    """
     origins: Mapping[KeyPath, Origin] = field(default_factory=dict)
 
     @property
@@ -218,7 +220,6 @@ def load_settings(config: str | None, environment: Mapping[str, str], uid: int) 
     files = [path] if named or os.path.lexists(path) else []
     files += drop_in_files(drop_ins)
     written = (path, drop_ins, os.path.dirname(default_config_path(environment, uid)))
-    config_places = tuple(dict.fromkeys((*written, *map(os.path.realpath, written))))
     sources: list[TomlSource] = []
     problems: list[Problem] = []
     for file in files:
@@ -229,11 +230,17 @@ def load_settings(config: str | None, environment: Mapping[str, str], uid: int) 
     if problems:
         raise SettingsError(tuple(problems))
     if not sources:
-        return Settings(directories, config_places=config_places)
+        return Settings(directories, config_places=_by_all_names(written))
     # Only here: most hosts say nothing, and then nothing that reads TOML is imported.
     from supervisor.settings_reader import read_settings
 
-    return replace(read_settings(sources, directories), config_places=config_places)
+    settings = read_settings(sources, directories)
+    program = () if settings.approval_notify is None else (settings.approval_notify,)
+    return replace(settings, config_places=_by_all_names((*written, *program)))
+
+
+def _by_all_names(paths: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*paths, *map(os.path.realpath, paths))))
 
 
 def drop_in_files(directory: str) -> list[str]:

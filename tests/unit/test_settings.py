@@ -275,6 +275,11 @@ def test_where_configuration_is_read_from_is_known_before_it_is_there(config: Pa
     named = load_settings(str(link / "airssys.toml"), {"HOME": "/home/me"}, 12345)
     places = {str(link / "airssys.d"), str(config / "airssys.d"), "/home/me/.config/airssys"}
     assert places < set(host_paths(named))
+    hook = tmp_path / "hook"
+    hook.symlink_to("/srv/hooks/tell")
+    with (config / "airssys.toml").open("a") as file:
+        file.write(f'[approvals]\nnotify = "{hook}"\n')
+    assert {str(hook), "/srv/hooks/tell"} < set(host_paths(load(config))), "run as us, outside of everything"
     nothing = load_settings(None, {"XDG_CONFIG_HOME": str(tmp_path / "none")}, 12345)
     assert str(tmp_path / "none" / "airssys") in host_paths(nothing)
 
