@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ipc.audit.event import AuditEvent
 from ipc.errors import ConfigError
@@ -50,6 +50,10 @@ from supervisor.terminal import visible
 if TYPE_CHECKING:
     from supervisor.cli.targets import InstalledPackage
     from supervisor.trust.judge import JudgedDirectory
+
+
+_ON_A_SCREEN: Final = 20
+_SHOWN_AGAIN: Final = 5
 
 
 class GrantedComponent(Struct, frozen=True):
@@ -328,9 +332,16 @@ def _print_untrusted(judged: JudgedDirectory | None) -> None:
 
 
 def _print_words(bound: BoundManifest) -> None:
-    for ask in describe_asks(bound.manifest, bound):
+    asks = describe_asks(bound.manifest, bound)
+    again = asks[:_SHOWN_AGAIN] if len(asks) > _ON_A_SCREEN else ()
+    for ask in asks:
         why = f" - {ask.rationale}" if ask.rationale else ""
         print(f"  [{ask.danger.word}] {visible(ask.sentence + why)}", file=sys.stderr)
+    if again:
+        # What stood first has left the screen by now: whoever packed it could have meant that.
+        print(f"airssys: these are {len(asks)}; the most dangerous of them once more:", file=sys.stderr)
+    for ask in again:
+        print(f"  [{ask.danger.word}] {visible(ask.sentence)}", file=sys.stderr)
 
 
 def _secrets(

@@ -90,6 +90,19 @@ def _on_a_terminal(run, component: Path, answer: str | int | None, deadline) -> 
     return run_on_terminal(command, answer, deadline.left_s, cwd=run.directory, env=run.environment)
 
 
+def test_many_harmless_requests_hide_no_dangerous_one(run, component: Path, deadline) -> None:
+    """What is asked first leaves the screen: the worst stands beside the question once more, where there are many."""
+    few = [f'"${{component}}/{index}"' for index in range(10)]
+    for names, again in ((few, False), ([f'"${{component}}/{index}"' for index in range(100)], True)):
+        everything = ", ".join(['"/home/**"', *names])
+        (component / "Component.toml").write_text(MANIFEST.replace('"${param.data}/*.txt"', everything))
+        code, shown = _on_a_terminal(run, component, "n", deadline)
+        assert code == 77
+        last = shown[: shown.index("Grant this?")].splitlines()[-6:]
+        assert any("[high] read everything beneath /home" in line for line in last) == again, shown
+        assert "[high] read everything beneath /home" in shown
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_question(run, component: Path, number: int, deadline) -> None:
     """Ctrl-C, or a kill, at the question whether to grant ends it: nothing is granted and nothing runs."""
