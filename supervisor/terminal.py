@@ -159,3 +159,22 @@ def visible(text: str) -> str:
         return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
     return _UNSAFE_TEXT.sub(escape, text)
+
+
+def folded(line: str, columns: int, indent: str = " " * 8) -> str:
+    """Return a `visible` line on as many as it takes, all but the first indented: what somebody has made long enough
+    to go on at a terminal's left edge looks like a line of ours there.
+
+    Only ASCII is known to be one column wide; the rest counts as two, and is broken too early at worst.
+    """
+    rows = []
+    row, used = "", 0
+    for character in line:
+        width = 1 if character.isascii() else 2
+        if used + width > max(columns, 2 * len(indent)):
+            blank = row.rfind(" ", len(indent) + 1)
+            rows.append(row[:blank] if blank > len(row) // 2 else row)
+            row = indent + (row[blank + 1 :] if blank > len(row) // 2 else "")
+            used = sum(1 if each.isascii() else 2 for each in row)
+        row, used = row + character, used + width
+    return "\n".join([*rows, row])

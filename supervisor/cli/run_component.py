@@ -45,7 +45,7 @@ from supervisor.run_request import RunRequest, environment_pairs, merge_mounts, 
 from supervisor.settings import ComponentSettings, Settings
 from supervisor.shared_storage import SharedStorageSettings, shared_with
 from supervisor.surroundings import home_directories, program_directories
-from supervisor.terminal import visible
+from supervisor.terminal import folded, visible
 
 if TYPE_CHECKING:
     from supervisor.cli.targets import InstalledPackage
@@ -333,15 +333,22 @@ def _print_untrusted(judged: JudgedDirectory | None) -> None:
 
 def _print_words(bound: BoundManifest) -> None:
     asks = describe_asks(bound.manifest, bound)
-    again = asks[:_SHOWN_AGAIN] if len(asks) > _ON_A_SCREEN else ()
     for ask in asks:
         why = f" - {ask.rationale}" if ask.rationale else ""
-        print(f"  [{ask.danger.word}] {visible(ask.sentence + why)}", file=sys.stderr)
-    if again:
+        _print_line(f"  [{ask.danger.word}] {ask.sentence}{why}")
+    if len(asks) > _ON_A_SCREEN:
         # What stood first has left the screen by now: whoever packed it could have meant that.
-        print(f"airssys: these are {len(asks)}; the most dangerous of them once more:", file=sys.stderr)
-    for ask in again:
-        print(f"  [{ask.danger.word}] {visible(ask.sentence)}", file=sys.stderr)
+        _print_line(f"airssys: these are {len(asks)}; the most dangerous of them once more:")
+        for ask in asks[:_SHOWN_AGAIN]:
+            _print_line(f"  [{ask.danger.word}] {ask.sentence}")
+
+
+def _print_line(text: str) -> None:
+    """Print a line of which somebody else has written a part."""
+    line = visible(text)
+    if sys.stderr.isatty():
+        line = folded(line, os.get_terminal_size(sys.stderr.fileno()).columns or 80)
+    print(line, file=sys.stderr)
 
 
 def _secrets(

@@ -98,7 +98,8 @@ def test_many_harmless_requests_hide_no_dangerous_one(run, component: Path, dead
         (component / "Component.toml").write_text(MANIFEST.replace('"${param.data}/*.txt"', everything))
         code, shown = _on_a_terminal(run, component, "n", deadline)
         assert code == 77
-        last = shown[: shown.index("Grant this?")].splitlines()[-6:]
+        lines = shown[: shown.index("Grant this?")].splitlines()
+        last = [line for line in lines if not line.startswith(" " * 8)][-6:]
         assert any("[high] read everything beneath /home" in line for line in last) == again, shown
         assert "[high] read everything beneath /home" in shown
 

@@ -9,7 +9,7 @@ import pty
 import pytest
 
 from supervisor.streams import terminal_filter
-from supervisor.terminal import OwnLines, TerminalFilter, TerminalLine, visible
+from supervisor.terminal import OwnLines, TerminalFilter, TerminalLine, folded, visible
 
 ATTACKS = {
     "clipboard (OSC 52)": b"\x1b]52;c;cm0gLXJmIH4=\x07",
@@ -230,3 +230,16 @@ def test_a_line_is_that_of_one_terminal() -> None:
     finally:
         for descriptor in (*first, *second, *pipe, duplicate):
             os.close(descriptor)
+
+
+@pytest.mark.parametrize("filler", [" ", ".", "x ", "\u6f22", "\u2800", "e\u0301"])
+@pytest.mark.parametrize("columns", [1, 40, 80, 200])
+def test_no_text_goes_on_at_the_left_edge(filler: str, columns: int) -> None:
+    """However long and wide it is, each row but the first is indented, fits, and nothing but blanks is lost."""
+    for length in range(0, 300, 7):
+        line = filler * length + "[own] read its own files"
+        first, *others = folded(line, columns).split("\n")
+        assert all(row.startswith(" " * 8) for row in others)
+        assert all(sum(1 if c.isascii() else 2 for c in row) <= max(columns, 16) for row in (first, *others))
+        assert "".join((first, *others)).replace(" ", "") == line.replace(" ", "")
+    assert folded("short", columns) == "short"
