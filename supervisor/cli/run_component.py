@@ -104,6 +104,8 @@ def granted_component(
     if installed is not None:
         require_installed(manifest, installed)
         instance, program_sha256 = installed.installed.instance, installed.program_sha256
+    else:
+        _require_own_name(host, manifest)
     mode = None
     if settings.components or settings.dev or args.dev:
         from supervisor.cli.start_rules import start_mode
@@ -196,6 +198,18 @@ def granted_component(
     )
     shared = shared_with(bound.manifest.component.name, settings.shared_storage)
     return GrantedComponent(request, bound, resolution.quota, shared)
+
+
+def _require_own_name(host: Host, manifest: Manifest) -> None:
+    from supervisor.cli.targets import NameTakenError, require_own_name
+
+    name = manifest.component.name
+    try:
+        require_own_name(name, manifest.directory, host.options.state_directory)
+    except NameTakenError as error:
+        refused = AuditEvent("run_refused", component=name, decision="denied", code=error.code, reason=error.message)
+        host.record(replace(refused, actor=actor()))
+        raise
 
 
 def _judge(

@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ipc.errors import ConfigError
 from ipc.struct import Struct
@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 
 class NotInstalledError(ConfigError):
     """Nothing is installed under that name."""
+
+
+class NameTakenError(ConfigError):
+    """A directory's component is called as what is installed from elsewhere."""
+
+    exit_code: ClassVar[int] = 77  # EX_NOPERM
+    code: ClassVar[str] = "A3102"
 
 
 class InstalledPackage(Struct, frozen=True):
@@ -95,6 +102,30 @@ def find_installed(text: str, state: str) -> Installed:
         if installed is None:
             raise not_installed(called, [each.called.text for each in registry.named(called.name)])
     return installed
+
+
+def require_own_name(name: str, directory: str, state: str) -> None:
+    """Raise NameTakenError where a directory's component calls itself as what is installed from another source.
+
+    The name is what a package says of itself; what the host says of it, and the data that is kept under it, are for
+    what was installed.
+    """
+    from supervisor.packages.installed import is_same_source, source_words
+    from supervisor.packages.provenance import Provenance
+
+    try:
+        with open_registry(state, ComponentName(name)) as registry:
+            known = registry.named(name)
+    except NotInstalledError:
+        return
+    here = Provenance("directory", os.path.realpath(directory))
+    if not known or any(is_same_source(each.provenance, here) for each in known):
+        return
+    raise NameTakenError(
+        f"{name} is installed from {visible(source_words(known[-1].provenance))}; what lies in {visible(here.url)} is "
+        f"another's, and calls itself so [{NameTakenError.code}]",
+        hint="to run what is installed, name it without a path; to try this with a state of its own: --state-dir DIR",
+    )
 
 
 def trust_of(installed: Installed, settings: Settings) -> TrustDecision:

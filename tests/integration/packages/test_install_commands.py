@@ -61,6 +61,30 @@ def _active(own) -> dict[str, Any]:
     return next(each for each in listed if each["active"])
 
 
+def test_a_directory_that_calls_itself_as_what_is_installed(own, source: Path, short_dir: Path) -> None:
+    """It gets nothing of the other's: neither its data nor what the host says of the name; its own source may."""
+    _change(
+        source, '["cat", "${component}/own/a.txt"]', '["write", "${data}/secret", "ours", ",", "cat", "${data}/secret"]'
+    )
+    _change(source, 'read = ["${component}/own/*.txt"]', 'read = ["${data}/**"]\nwrite = ["${data}/**"]')
+    assert own.other_command("install", "./source").code == 0
+    assert b"ours" in own("reader", "--grant", "asked").stdout
+    stranger = source.parent / "stranger"
+    shutil.copytree(source, stranger)
+    _change(stranger, '"write", "${data}/secret", "ours", ",", ', "")
+    for command in ((stranger,), ("./stranger",)):
+        refused = own(*command, "--grant", "asked")
+        assert (refused.code, refused.stdout) == (77, b""), refused.stderr
+        assert "[A3102]" in refused.stderr
+    record = [each for each in own.records() if each["event"] == "run_refused"][-1]
+    assert (record["code"], record["component"]) == ("A3102", "reader")
+    assert b"ours" in own(source, "--grant", "asked").stdout, "where it was installed from"
+    apart = replace(own, state=short_dir / "apart")
+    tried = apart(stranger, "--grant", "asked")
+    assert tried.code == 1, tried.stderr
+    assert b"ENOENT" in tried.stdout, "a state of its own has nothing of it"
+
+
 def test_from_installed_to_removed(own, source: Path) -> None:
     """Each command does what it says on a component that runs, and leaves a record."""
     assert own.other_command("list").stdout == b"nothing is installed\n"
