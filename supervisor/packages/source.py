@@ -45,7 +45,7 @@ class ArchiveSource(Struct, frozen=True):
 
 
 class GitSource(Struct, frozen=True):
-    """A git repository; `url` is what git is given (https://…, ssh://…, USER@HOST:PATH, file://…), never with a password.
+    """A git repository; `url` is what git is given (https://, ssh://, USER@HOST:PATH, file://), never with a password.
 
     `USER@HOST:PATH` stays as it is: there a path may be one in that user's home, which no ssh:// URL says.
     """

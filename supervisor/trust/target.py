@@ -151,7 +151,8 @@ def check_installed(installed: Installed, sources: Sequence[TrustSource]) -> Tru
 def remote_provenance(text: str, branch: str | None) -> Provenance | None:
     """Return the origin that fetching this URL would have; None for what is a path. Pure but for whether it exists.
 
-    Of `git+SCHEME://…@REV#subdir`, `USER@HOST:PATH@REV#subdir` and `oci://HOST/NAME:TAG` what only says which revision is left away.
+    Of `git+SCHEME://…@REV#subdir`, `USER@HOST:PATH@REV#subdir` and `oci://HOST/NAME:TAG` what only says which revision
+    is left away.
     """
     if text.startswith("oci://"):
         from supervisor.packages.oci_manifest import read_oci_reference

@@ -125,7 +125,14 @@ def test_texts_that_are_no_source(text: str, why: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["git+https://s3cret@h/a", "git+https://me:s3cret@h/a", "git+ssh://me:s3cret@h/a", "https://me:s3cret@h/a", "me:s3cret@h:a"]
+    "text",
+    [
+        "git+https://s3cret@h/a",
+        "git+https://me:s3cret@h/a",
+        "git+ssh://me:s3cret@h/a",
+        "https://me:s3cret@h/a",
+        "me:s3cret@h:a",
+    ],
 )
 def test_a_password_is_neither_used_nor_repeated(text: str) -> None:
     """What may be a secret doesn't get into a message."""
