@@ -18,6 +18,7 @@ from pathlib import Path
 
 from repositories import Repository
 
+SSHD = "/usr/sbin/sshd"
 USER = "committer"
 UID = os.geteuid() or int(os.environ.get("AIRSSYS_TEST_UID", "54321"))
 GID = os.getegid() or UID
@@ -58,6 +59,7 @@ class SshHost:
 
     def __init__(self, place: Path) -> None:
         """Make a home, keys and settings in an empty directory that others may pass through, and start the server."""
+        assert os.path.exists(SSHD), "apt-get install openssh-server"
         self.place = place
         self.home = place / "home"
         self.settings = place / "etc-ssh"
@@ -71,14 +73,15 @@ class SshHost:
         self.repository = Repository(self.home / "repository.git")
         self.host_key, self.key = place / "host_key", place / "key"
         for key in (self.host_key, self.key, place / "other_key"):
-            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "x", "-f", key], check=True)
+            made = self.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "x", "-f", key)
+            assert made.returncode == 0, made.stderr
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.port = int(listener.getsockname()[1])
         config = place / "sshd_config"
         config.write_text(_CONFIG.format(port=self.port, host_key=self.host_key, home=self.home))
         shutil.copy(f"{self.key}.pub", self.ssh / "authorized_keys")
         self.settle()
-        server = ("/usr/sbin/sshd", "-D", "-e", "-f", str(config))
+        server = (SSHD, "-D", "-e", "-f", str(config))
         with (place / "sshd.log").open("wb") as log:
             self._server = subprocess.Popen(
                 self._inside(*server), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True

@@ -104,8 +104,18 @@ def test_an_option_in_place_of_a_name(part: str, repository: Repository, destina
     assert witness.exists()
 
 
-def test_settings_in_the_repository(repository: Repository, destination: Path, witness: Path) -> None:
-    """Whatever its owner wrote into its configuration or its hooks runs nowhere; in a clone of ours, it would."""
+@pytest.mark.parametrize("kind", ["bare", "working tree"])
+def test_settings_in_the_repository(kind: str, repository: Repository, destination: Path, witness: Path) -> None:
+    """Whatever its owner wrote into its configuration or its hooks runs nowhere; in a clone of ours, it would.
+
+    As root it is somebody else's: who reads it is nobody's idea of its owner.
+    """
+    if kind == "working tree":
+        tree = witness.parent / "tree"
+        assert run_git("clone", "-q", str(repository.path), str(tree)) == 0
+        repository.path = tree / ".git"
+        repository.git("remote", "remove", "origin")
+    source = repository.source.removesuffix("/.git")
     command = f"touch {witness}; false"
     for key in ("uploadpack.packObjectsHook", "core.fsmonitor", "core.sshCommand", "core.alternateRefsCommand"):
         repository.git("config", key, command)
@@ -116,10 +126,33 @@ def test_settings_in_the_repository(repository: Repository, destination: Path, w
     hook.write_text(f"#!/bin/sh\n{command}\n")
     hook.chmod(0o755)
     repository.open_up()
-    assert get(repository.source, destination).contents.total_bytes == sum(map(len, FILES.values()))
+    assert get(source, destination).contents.total_bytes == sum(map(len, FILES.values()))
     assert not witness.exists()
     believed = {"GIT_CONFIG_GLOBAL": str(repository.path / "config")}
     run_git("clone", "-q", f"file://{repository.path}", str(witness.parent / "clone"), **believed)
+    assert witness.exists()
+
+
+def test_objects_that_are_to_be_fetched_when_they_are_missed(
+    repository: Repository, destination: Path, witness: Path
+) -> None:
+    """A repository that lacks an object, and says by which program it is had: it is refused. Git itself runs it."""
+    missing = repository.blob(b"missing")
+    repository.commit(repository.package(("100644", b"missing", missing)))
+    for key, value in {
+        "core.repositoryFormatVersion": "1",
+        "extensions.partialClone": "origin",
+        "remote.origin.url": str(repository.path),
+        "remote.origin.promisor": "true",
+        "remote.origin.uploadPack": f"touch {witness}; git-upload-pack",
+    }.items():
+        repository.git("config", key, value)
+    (repository.path / "objects" / missing[:2] / missing[2:]).unlink()
+    repository.open_up()
+    with pytest.raises(ConfigError):
+        get(repository.source, destination)
+    assert_nothing_came(destination, witness)
+    run_git(f"--git-dir={repository.path}", "cat-file", "blob", missing)
     assert witness.exists()
 
 

@@ -119,17 +119,12 @@ def test_an_option_in_place_of_a_host(host: SshHost, short_dir: Path) -> None:
         f"ssh://{option}/x",
         f"ssh://{option}@127.0.0.1/x",
         f"ssh://127.0.0.1:{option}/x",
-        f"{option}:x",
         f"git@{option}:x",
-        f"git@[{option}]:x",
-        f"ssh://{host.address}/{option}",
         f"ssh://{host.address}/--upload-pack=touch {witness}",
     )
     for number, address in enumerate(addresses):
-        with_code = host.fetch(f"={address}", short_dir / f"{number}")
-        assert with_code["code"] in (65, 69), with_code
+        assert host.fetch(f"={address}", short_dir / f"{number}")["code"] in (65, 69)
         assert not witness.exists(), address
-        assert host.fetch(f"git+{address}", short_dir / f"{number}-s")["code"] == 64
     host.run("ssh", option, "127.0.0.1")
     assert witness.exists()
     witness.unlink()
