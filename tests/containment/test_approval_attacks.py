@@ -68,17 +68,20 @@ class Host:
         paths = sorted(Path(self.log.directory).glob("*.jsonl"))
         return [json.loads(line) for path in paths for line in path.read_text().splitlines() if line.strip("\0")]
 
+    @property
+    def variables(self) -> Variables:
+        """The directories of a start."""
+        return Variables(str(self.component), str(self.state / "data"), str(self.state / "tmp"))
+
     def question(self, needs: int = 2) -> Question:
         """Return what a start of the component asks now."""
         manifest = load_manifest(str(self.component))
-        variables = Variables(str(self.component), str(self.state / "data"), str(self.state / "tmp"))
-        bound = bind(manifest, {}, variables)
+        bound = bind(manifest, {}, self.variables)
         return question_of(bound, bound.grants, Needed(needs))
 
     def start(self, needs: int = 2) -> Approved:
         """Start it, as far as approvals go."""
-        own = (str(self.state / "tmp"), str(self.state / "data"))
-        return decide_by_approval(self.store, self.question(needs), self.settings, "", ASKER, *own, hold)
+        return decide_by_approval(self.store, self.question(needs), self.settings, "", ASKER, self.variables, hold)
 
     def asked(self, needs: int = 2) -> int:
         """Have it asked for; the number of the request."""
