@@ -19,7 +19,7 @@ from supervisor.identity import Identity, resolve_run_as
 from supervisor.packages.contents import FILES_MAX, TOTAL_MAX_BYTES, PackageError
 from supervisor.packages.provenance import Fetched, Provenance
 from supervisor.packages.reader_process import SourceUnavailableError, start_reader
-from supervisor.packages.source import GitSource, local_url, show_source
+from supervisor.packages.source import GitSource, local_url, show_source, why_not_revision
 from supervisor.packages.writing import PackageWriter
 from supervisor.terminal import visible
 
@@ -83,6 +83,8 @@ def fetch_git(
             hint = "; ".join(filter(None, hints))
             raise type(error)(f"{visible(show_source(source))}: {error.message}", hint=hint or None) from None
     commit, _, branch = origin.partition(" ")
+    if why_not_revision(branch):  # what its HEAD stands for is a name of the server's
+        branch = ""
     provenance = Provenance(
         "git",
         source.url,

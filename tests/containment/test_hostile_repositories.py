@@ -6,6 +6,7 @@ repository without it is a package.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import shutil
@@ -23,6 +24,7 @@ from supervisor.packages.fetch import fetch
 from supervisor.packages.fetch_git import fetch_git
 from supervisor.packages.provenance import Fetched
 from supervisor.packages.source import GitSource, parse_source
+from supervisor.packages.writing import clear_directory
 from supervisor.usage_error import UsageError
 
 pytestmark = pytest.mark.any_user
@@ -180,6 +182,50 @@ def test_a_submodule(repository: Repository, destination: Path, witness: Path) -
         get(repository.source, destination)
     repository.commit(repository.package())
     assert get(repository.source, destination).contents.files
+
+
+REFERENCES = {
+    "option": "refs/heads/--upload-pack=touch${IFS}WITNESS",
+    "parent": "refs/heads/../../../open/witness",
+    "escape codes": "refs/heads/\x1b[2J\x1b]0;x\x07",
+    "a line of its own": "refs/heads/x\tHEAD",
+    "a slash twice": "refs/heads//main",
+}
+
+
+@pytest.mark.parametrize("trick", REFERENCES)
+def test_a_hostile_name_of_a_branch(trick: str, repository: Repository, destination: Path, witness: Path) -> None:
+    """Asked for it is refused; beside an honest branch, or as what HEAD stands for, it is neither done nor recorded.
+
+    Without it the repository is a package.
+    """
+    name = REFERENCES[trick].replace("WITNESS", str(witness))
+    main = repository.git("rev-parse", "main")
+    (repository.path / "packed-refs").write_text(f"{main} {name}\n{main} refs/heads/other\n")
+    repository.open_up()
+    evil = name.removeprefix("refs/heads/")
+    with pytest.raises(UsageError):
+        parse_source(f"{repository.source}@{evil}")
+    for revision in (evil, name):
+        with contextlib.suppress(ConfigError):  # an option is a name as any other, once it got so far
+            get(GitSource("file", f"file://{repository.path}", revision), destination)
+            assert trick == "option"
+        assert not witness.exists()
+        clear_directory(str(destination))
+    (repository.path / "HEAD").write_text(f"ref: {name}\n")
+    repository.open_up()
+    for number, revision in enumerate(("main", "")):
+        place = destination.parent / f"{number}"
+        place.mkdir()
+        with contextlib.suppress(ConfigError):  # git may serve nothing beside such a name, or find none
+            fetched = get(GitSource("file", f"file://{repository.path}", revision), place)
+            assert fetched.provenance.branch == revision
+            assert fetched.provenance.revision == main
+        assert not witness.exists()
+    (repository.path / "packed-refs").unlink()
+    (repository.path / "HEAD").write_text("ref: refs/heads/main\n")
+    repository.open_up()
+    assert get(repository.source, destination).provenance.branch == "main"
 
 
 NAMES = {
