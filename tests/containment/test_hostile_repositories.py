@@ -57,6 +57,25 @@ def witness(short_dir: Path) -> Path:
     return place / "witness"
 
 
+class Tripwire:
+    """A file of the repository's own, which whoever runs there may read: it is seen that something has.
+
+    A file that it would write isn't enough: Landlock keeps it from writing any.
+    """
+
+    def __init__(self, repository: Repository) -> None:
+        """Put it there, last read long ago."""
+        self.path = repository.path / "tripwire"
+        self.path.write_text("x")
+        self.path.chmod(0o644)
+        os.utime(self.path, (0, self.path.stat().st_mtime))
+
+    @property
+    def was_read(self) -> bool:
+        """Whether something has read it."""
+        return self.path.stat().st_atime > 0
+
+
 def get(source: str | GitSource, destination: Path) -> Fetched:
     """Fetch a source."""
     return fetch(parse_source(source) if isinstance(source, str) else source, str(destination))
@@ -118,7 +137,8 @@ def test_settings_in_the_repository(kind: str, repository: Repository, destinati
         repository.path = tree / ".git"
         repository.git("remote", "remove", "origin")
     source = repository.source.removesuffix("/.git")
-    command = f"touch {witness}; false"
+    tripwire = Tripwire(repository)
+    command = f"cat {tripwire.path}; touch {witness}; false"
     for key in ("uploadpack.packObjectsHook", "core.fsmonitor", "core.sshCommand", "core.alternateRefsCommand"):
         repository.git("config", key, command)
     repository.git("config", "core.hooksPath", str(repository.path / "hooks"))
@@ -130,15 +150,18 @@ def test_settings_in_the_repository(kind: str, repository: Repository, destinati
     repository.open_up()
     assert get(source, destination).contents.total_bytes == sum(map(len, FILES.values()))
     assert not witness.exists()
+    assert not tripwire.was_read
     believed = {"GIT_CONFIG_GLOBAL": str(repository.path / "config")}
     run_git("clone", "-q", f"file://{repository.path}", str(witness.parent / "clone"), **believed)
     assert witness.exists()
+    assert tripwire.was_read
 
 
 def test_objects_that_are_to_be_fetched_when_they_are_missed(
     repository: Repository, destination: Path, witness: Path
 ) -> None:
     """A repository that lacks an object, and says by which program it is had: it is refused. Git itself runs it."""
+    tripwire = Tripwire(repository)
     missing = repository.blob(b"missing")
     repository.commit(repository.package(("100644", b"missing", missing)))
     for key, value in {
@@ -146,7 +169,7 @@ def test_objects_that_are_to_be_fetched_when_they_are_missed(
         "extensions.partialClone": "origin",
         "remote.origin.url": str(repository.path),
         "remote.origin.promisor": "true",
-        "remote.origin.uploadPack": f"touch {witness}; git-upload-pack",
+        "remote.origin.uploadPack": f"cat {tripwire.path} >&2; touch {witness}; false",
     }.items():
         repository.git("config", key, value)
     (repository.path / "objects" / missing[:2] / missing[2:]).unlink()
@@ -154,8 +177,10 @@ def test_objects_that_are_to_be_fetched_when_they_are_missed(
     with pytest.raises(ConfigError):
         get(repository.source, destination)
     assert_nothing_came(destination, witness)
+    assert not tripwire.was_read
     run_git(f"--git-dir={repository.path}", "cat-file", "blob", missing)
     assert witness.exists()
+    assert tripwire.was_read
 
 
 def test_a_filter_for_files(repository: Repository, destination: Path, witness: Path) -> None:
@@ -292,7 +317,7 @@ def test_a_file_that_is_larger_than_its_pack(repository: Repository, destination
     one = repository.git("hash-object", "-w", str(zeros))
     trees = repository.tree(*(("100644", b"%03d" % number, one) for number in range(257)))
     repository.commit(repository.package(("40000", b"d", trees)))
-    with pytest.raises(ConfigError, match="larger than 2 GiB"):
+    with pytest.raises(ConfigError, match="its files are larger than 2 GiB"):
         get(repository.source, destination)
     assert_nothing_came(destination)
 
