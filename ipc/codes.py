@@ -420,8 +420,9 @@ _ENTRIES: Final = (
         "a name from another source",
         "A component of this name is installed from another source. What the host says of a name, and what people "
         "remember of it, would hold for a stranger.",
-        "Look at both sources in the message. To give the name to the new one: `airssys install --replace-source`. To "
-        "run a directory whose component is called so without its having anything of the other's: `--state-dir DIR`.",
+        "Look at both sources in the message. If it is its next version: `airssys upgrade NAME SOURCE` asks; without a "
+        "terminal it takes `--replace-source`. To run a directory whose component is called so without its having "
+        "anything of the other's: `--state-dir DIR`.",
     ),
     Code(
         "A3103",

@@ -98,9 +98,9 @@ def describe_ask(request: Request, grant: Grant, bound: BoundManifest, unset: Se
 def describe_grant(grant: Grant, placed: Grant, variables: Variables) -> tuple[Danger, str]:
     """Return how dangerous a grant is, and what it allows as one clause: of a set without its manifest.
 
-    `placed` is the same grant where `variables` put `${data}` and `${tmp}`, which `grant` may have by name.
+    `placed` is the same grant where `variables` put `${component}`, `${data}` and `${tmp}`; `grant` may name them.
     """
-    own = next((name for name in ("${data}", "${tmp}") if grant.pattern_text.startswith(name)), "")
+    own = next((name for name in ("${component}", "${data}", "${tmp}") if grant.pattern_text.startswith(name)), "")
     resource = own + grant.pattern_text[len(own) :].replace("${", "$${")
     request = Request(grant.action, resource, grant.required, "", 0, grant.methods, grant.metadata)
     danger, place = _judge(request, placed, variables, ())

@@ -138,8 +138,16 @@ def explain_failure(words: str) -> str:
     lines = [line for line in words.splitlines() if line.strip() and not line.startswith(_EMPTY_WORDS)]
     telling = [line for line in lines if line.startswith(("fatal:", "error:", "ERROR:", "ssh:"))] or lines
     said = telling[-1][:300] if telling else "git failed and said nothing"
+    if "REMOTE HOST IDENTIFICATION HAS CHANGED" in words:
+        return (
+            "the host's key is another than the one that is known: somebody may stand in between\n"
+            "ask who runs the host; if the new key is theirs: ssh-keygen -R HOST, and connect once by hand"
+        )
+    if "host key is known for" in words:
+        return "the host's key isn't known here\nconnect once by hand and compare the host's key: ssh HOST"
     hints = (
         ("Host key verification failed", "connect once by hand and compare the host's key: ssh HOST"),
+        ("No user exists for uid", "ssh knows people by /etc/passwd; run it as a user who is there"),
         ("Permission denied (", "load the key that the host knows: ssh-add; ssh-add -l"),
         ("could not read Username", "the host wants a name and password; git+ssh:// uses your keys"),
         ("could not read Password", "the host wants a password; git+ssh:// uses your keys"),

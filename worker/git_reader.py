@@ -95,8 +95,9 @@ class GitReader:
             file.write(CONFIGURATION.format(transport=plan.transport))
             if plan.transport == "file":
                 # Whose repository it is doesn't matter: we have nothing that it could take. It is git-upload-pack(1)
-                # that reads it, which is made for repositories of others.
-                file.write(f'[safe]\n    directory = "{_quoted(unquote(plan.url.removeprefix("file://")))}"\n')
+                # that reads it, which is made for repositories of others. Of a working tree it asks about its .git.
+                path = _quoted(unquote(plan.url.removeprefix("file://")))
+                file.write(f'[safe]\n    directory = "{path}"\n    directory = "{path}/.git"\n')
         home = os.path.join(plan.scratch, "home")
         os.mkdir(home)
         self._environment = {

@@ -8,6 +8,7 @@ import …"` with a plan and pipes. Everything that is needed is imported before
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import resource
 import signal
@@ -91,8 +92,10 @@ def read_repository(plan_descriptor: int, output: int) -> None:
     except BrokenPipeError:
         return
     except ConfinementError as error:
-        hint = "fetch it by hand, and name the directory; `airssys doctor` names what is missing here"
-        write(pack_head(REFUSED, f"{error}\n{hint}", EX_UNAVAILABLE))
+        said = f"{error}\nfetch it by hand, and name the directory; `airssys doctor` names what is missing here"
+        if error.layer == landlock.LAYER and error.errno == errno.EACCES:
+            said = "the repository can't be reached\nlet it be read, and the directories that lead to it, too"
+        write(pack_head(REFUSED, said, EX_UNAVAILABLE))
     except (AirssysError, OSError) as error:
         write(pack_head(REFUSED, str(error), EX_UNAVAILABLE))
 

@@ -19,9 +19,9 @@ from supervisor.approvals.review import DIGEST_SHOWN, document_of, is_open, last
 from supervisor.approvals.rules import Needed
 from supervisor.approvals.store import ApprovalStore
 from supervisor.approvals.subject import Subject, named, named_value, placed
-from supervisor.manifest import BoundManifest
+from supervisor.manifest import BoundManifest, Variables
 from supervisor.manifest import Request as AskedFor
-from supervisor.manifest_asks import Danger, describe_ask
+from supervisor.manifest_asks import Danger, describe_ask, describe_grant
 from supervisor.packages.contents import MANIFEST_FILE, Contents
 from supervisor.packages.directory import read_directory
 from supervisor.settings import Settings
@@ -77,13 +77,13 @@ def question_of(
     if text is None or {text.sha256, hashlib.sha256(data).hexdigest()} != {manifest.digest}:
         raise ConfigError(f"{visible(path)}: it changed while it was read", hint="try again")
     own = bound.variables
-    asked = named(granted, own.tmp, own.data)
+    asked = named(granted, own)
     facts = Facts(
         version=manifest.component.version,
         directory=own.component,
         manifest=data.decode("utf-8", "replace"),
         wasm_sha256=program.sha256,
-        parameters=tuple((name, named_value(value, own.tmp, own.data)) for name, value in bound.parameters),
+        parameters=tuple((name, named_value(value, own)) for name, value in bound.parameters),
         asks=_words(bound, granted, asked),
         rules=needed.rules,
         trust=trust,
@@ -102,15 +102,11 @@ def _words(bound: BoundManifest, granted: Sequence[Grant], asked: Sequence[Grant
     for grant, called in zip(granted, asked, strict=True):
         request = written.get((grant.action, grant.pattern_text)) or _as_request(grant)
         ask = describe_ask(request, grant, bound)
-        told = Ask(
-            ask.danger.word,
-            grant.action,
-            called.pattern_text,
-            _by_name(ask.sentence, bound),
-            grant.required,
-            ask.rationale,
-        )
-        found.append((ask.danger, told))
+        danger, sentence = ask.danger, ask.sentence
+        if called.pattern_text != grant.pattern_text:
+            danger, sentence = describe_grant(called, grant, bound.variables)
+        told = Ask(danger.word, grant.action, called.pattern_text, sentence, grant.required, ask.rationale)
+        found.append((danger, told))
     return tuple(ask for _, ask in sorted(found, key=lambda pair: (-pair[0], pair[1].action, pair[1].resource)))
 
 
@@ -122,34 +118,27 @@ def _as_request(grant: Grant) -> AskedFor:
     return AskedFor(grant.action, grant.pattern_text, grant.required, "", 0, grant.methods, grant.metadata)
 
 
-def _by_name(sentence: str, bound: BoundManifest) -> str:
-    """Return a sentence with the directories of this start by the names that they have at each."""
-    own = bound.variables
-    return sentence.replace(f"{own.tmp}/", "${tmp}/").replace(f"{own.data}/", "${data}/")
-
-
 def decide_by_approval(
     store: ApprovalStore,
     question: Question,
     settings: Settings,
     where: str,
     uid: int,
-    tmp: str,
-    data: str,
+    own: Variables,
     hold: Callable[[int], None],
 ) -> Approved:
     """Return what is approved; raises AwaitingApprovalError where it isn't: then it has been asked for.
 
     `hold` is called with the number of an approval that is relied on, before anybody can take it back.
 
-    `where` is what has to be added to a command so that it finds this store; `uid` is who starts it; `tmp` and `data`
-    are the directories of this start.
+    `where` is what has to be added to a command so that it finds this store; `uid` is who starts it; `own` are the
+    directories of this start.
     """
     with store.open() as ledger:
         found = ledger.of_subject(question.subject.key)
         request = None if found is None else ledger.settled(found)
         if request is not None and _is_enough(request, question.needed):
-            return _use(ledger, request, question, uid, tmp, data, hold)
+            return _use(ledger, request, question, uid, own, hold)
         if request is not None:
             _refuse_what_was_refused(request, where)
         is_new = request is None or not is_open(request)
@@ -161,7 +150,7 @@ def decide_by_approval(
 
             request = approve_by_rule(ledger, request, settings, question.needed.approvers, question.signers)
         if _is_enough(request, question.needed):
-            return _use(ledger, request, question, uid, tmp, data, hold)
+            return _use(ledger, request, question, uid, own, hold)
         document = document_of(request, last_approved(ledger.answered(question.subject.identity), request), settings)
     if is_new or request.state is State.REQUESTED:
         request = tell(store, request, document, settings)
@@ -193,8 +182,7 @@ def _use(
     request: Request,
     question: Question,
     uid: int,
-    tmp: str,
-    data: str,
+    own: Variables,
     hold: Callable[[int], None],
 ) -> Approved:
     # Only what changes something is kept: of a start that relies on it the start's own records tell.
@@ -204,7 +192,7 @@ def _use(
             raise ConfigError(f"approval {request.number}: {used.reason}", hint="start it again")
     hold(request.number)
     approval = approval_of(request.number)
-    grants = placed(request.granted, tmp, data)
+    grants = placed(request.granted, own)
     return Approved(
         tuple(replace(grant, source=f"{approval} ({grant.source})") for grant in grants),
         approval,

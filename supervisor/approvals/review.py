@@ -12,14 +12,13 @@ from ipc.policy.inclusion import Coverage
 from ipc.struct import replace
 from supervisor.approvals.machine import FINAL, State
 from supervisor.approvals.request import Facts, Rejected, Request, Revoked, Superseded, Withdrawn
-from supervisor.approvals.subject import grant_terms, grant_text, placed, spelled_out
+from supervisor.approvals.subject import STAND_INS, grant_terms, grant_text, placed, spelled_out
 from supervisor.host_policy import resolve_quota
 from supervisor.manifest import Manifest, parse_manifest
 from supervisor.manifest_diff import Change, Version, compare
 from supervisor.settings import Settings
 
 DIGEST_SHOWN: Final = 12
-_COMPONENT: Final = "/<component>"
 
 
 def summary_of(request: Request) -> dict[str, object]:
@@ -172,7 +171,7 @@ def comparable(grants: Sequence[Grant], facts: Facts) -> list[Grant]:
     def moved(grant: Grant) -> Grant:
         directory, text = facts.directory, grant.pattern_text
         if grant.action in FILE_ACTIONS and (text == directory or text.startswith(f"{directory}/")):
-            return replace(grant, pattern_text=_COMPONENT + text[len(directory) :])
+            return replace(grant, pattern_text=STAND_INS.component + text[len(directory) :])
         return grant
 
     return [moved(grant) for grant in placed(grants)]

@@ -23,12 +23,11 @@ from supervisor.approvals.review import document_of, is_open, last_approved, man
 from supervisor.approvals.rules import needed
 from supervisor.approvals.signers import host_name
 from supervisor.approvals.store import ApprovalStore, BusyError
-from supervisor.approvals.subject import DATA_STAND_IN, TMP_STAND_IN, named, placed_value
+from supervisor.approvals.subject import STAND_INS, named, placed_value
 from supervisor.control_messages import DecideApproval, Role
 from supervisor.control_roles import Peer, Roles
 from supervisor.grant_file import grants_in
 from supervisor.host_policy import resolve_quota
-from supervisor.manifest import Variables
 from supervisor.settings import Settings
 from supervisor.terminal import visible
 
@@ -198,10 +197,10 @@ class ApprovalService:
         if manifest is None:
             raise RefusedError("this version can't read the manifest that was asked with: use --without")
         parameters = {name: placed_value(value) for name, value in facts.parameters}
-        variables = Variables(component=facts.directory, data=DATA_STAND_IN, tmp=TMP_STAND_IN)
         # Its names were made real when it was asked; a link of today's is nobody's to follow here.
-        found = grants_in(narrow, "--narrow", manifest, parameters, variables, "/", lambda path: path)
-        return named(found, TMP_STAND_IN, DATA_STAND_IN)
+        found = grants_in(narrow, "--narrow", manifest, parameters, STAND_INS, "/", lambda path: path)
+        # Somebody may have written where it lay then.
+        return named(named(found, STAND_INS), replace(STAND_INS, component=facts.directory))
 
     def _needs(self, request: Request) -> int:
         """Return how many people it takes by today's rules."""

@@ -1,7 +1,8 @@
 """What an approval is about: one component, exactly these bytes, exactly this set of capabilities. Pure.
 
-`${tmp}` and `${data}` stand in grants by their names: the first is another directory at each start, and the second is
-the component's own wherever the host keeps it.
+`${tmp}`, `${data}` and `${component}` stand in grants by their names: the first is another directory at each start,
+the second is the component's own wherever the host keeps it, and the third is wherever the package lies whose digest
+this is about. So one set is the same on every host.
 """
 
 from __future__ import annotations
@@ -13,13 +14,12 @@ from typing import Final
 
 from ipc.policy.capability import FILE_ACTIONS, Grant
 from ipc.struct import Struct, replace
+from supervisor.manifest import Variables
 
-TMP_STAND_IN: Final = "/<tmp>"
-DATA_STAND_IN: Final = "/<data>"
+STAND_INS: Final = Variables(component="/<component>", data="/<data>", tmp="/<tmp>")
 """Where a pattern has to be a path: no real directory has these names."""
 PARTS: Final = ("action", "resource", "methods", "metadata")
-_TMP: Final = "${tmp}"
-_DATA: Final = "${data}"
+_NAMES: Final = Variables(component="${component}", data="${data}", tmp="${tmp}")
 
 
 class Subject(Struct, frozen=True):
@@ -67,39 +67,37 @@ def spelled_out(grants: Sequence[Grant]) -> list[dict[str, object]]:
     return [dict(zip(PARTS, term, strict=True)) for term in grant_terms(grants)]
 
 
-def named(grants: Sequence[Grant], tmp: str, data: str) -> tuple[Grant, ...]:
-    """Return grants as they lie on this host with `${tmp}` and `${data}` by their names."""
-    return _moved(grants, ((tmp, _TMP), (data, _DATA)))
+def named(grants: Sequence[Grant], own: Variables) -> tuple[Grant, ...]:
+    """Return grants as they lie on this host with the start's own directories by their names."""
+    return tuple(_moved(grant, own, _NAMES) for grant in grants)
 
 
-def placed(grants: Sequence[Grant], tmp: str = TMP_STAND_IN, data: str = DATA_STAND_IN) -> tuple[Grant, ...]:
-    """Return grants with the two where they lie: by default somewhere that only stands in for it."""
-    return _moved(grants, ((_TMP, tmp), (_DATA, data)))
+def placed(grants: Sequence[Grant], own: Variables = STAND_INS) -> tuple[Grant, ...]:
+    """Return grants with these directories where they lie: by default somewhere that only stands in for it."""
+    return tuple(_moved(grant, _NAMES, own) for grant in grants)
 
 
-def named_value(value: str | int | bool, tmp: str, data: str) -> str | int | bool:
-    """Return a parameter's value with `${tmp}` and `${data}` by their names."""
-    return _moved_text(value, ((tmp, _TMP), (data, _DATA))) if isinstance(value, str) else value
+def named_value(value: str | int | bool, own: Variables) -> str | int | bool:
+    """Return a parameter's value with the start's own directories by their names."""
+    return _moved_text(value, own, _NAMES) if isinstance(value, str) else value
 
 
 def placed_value(value: str | int | bool) -> str | int | bool:
-    """Return such a value with what stands in for the two."""
-    return _moved_text(value, ((_TMP, TMP_STAND_IN), (_DATA, DATA_STAND_IN))) if isinstance(value, str) else value
+    """Return such a value with what stands in for them."""
+    return _moved_text(value, _NAMES, STAND_INS) if isinstance(value, str) else value
 
 
-def _moved_text(text: str, places: Sequence[tuple[str, str]]) -> str:
-    for old, new in places:
-        if text == old or text.startswith(f"{old}/"):
-            return new + text[len(old) :]
+def _moved_text(text: str, old: Variables, new: Variables) -> str:
+    # The component's own directory last: of a component that is developed the others may lie in it.
+    for there, here in ((old.tmp, new.tmp), (old.data, new.data), (old.component, new.component)):
+        if text == there or text.startswith(f"{there}/"):
+            return here + text[len(there) :]
     return text
 
 
-def _moved(grants: Sequence[Grant], places: Sequence[tuple[str, str]]) -> tuple[Grant, ...]:
-    def moved(grant: Grant) -> Grant:
-        text = _moved_text(grant.pattern_text, places) if grant.action in FILE_ACTIONS else grant.pattern_text
-        return grant if text == grant.pattern_text else replace(grant, pattern_text=text)
-
-    return tuple(moved(grant) for grant in grants)
+def _moved(grant: Grant, old: Variables, new: Variables) -> Grant:
+    text = _moved_text(grant.pattern_text, old, new) if grant.action in FILE_ACTIONS else grant.pattern_text
+    return grant if text == grant.pattern_text else replace(grant, pattern_text=text)
 
 
 def grant_text(grant: Grant) -> str:

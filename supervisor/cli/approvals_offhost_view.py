@@ -11,12 +11,10 @@ from collections.abc import Sequence
 from ipc.policy.capability import Grant
 from supervisor.approvals.review import when
 from supervisor.approvals.statement import Exported, Statement
-from supervisor.approvals.subject import DATA_STAND_IN, TMP_STAND_IN, grant_terms, grant_text, placed
-from supervisor.manifest import Variables
+from supervisor.approvals.subject import STAND_INS, grant_terms, grant_text, placed
 from supervisor.manifest_asks import describe_grant
 from supervisor.terminal import visible
 
-_NOWHERE = Variables("/<component>", DATA_STAND_IN, TMP_STAND_IN)
 _SAID = ("version", "directory", "trust", "requested_by", "requested_at", "needs_approvers", "votes")
 
 
@@ -72,7 +70,7 @@ def _set_lines(asked: Sequence[Grant], granted: Sequence[Grant]) -> list[str]:
     """Return each capability in words, the most dangerous first."""
     terms = [str(term) for term in grant_terms(granted)]
     described = [
-        (*describe_grant(grant, there, _NOWHERE), grant) for grant, there in zip(asked, placed(asked), strict=True)
+        (*describe_grant(grant, there, STAND_INS), grant) for grant, there in zip(asked, placed(asked), strict=True)
     ]
     lines = ["it asks to:"]
     for danger, sentence, grant in sorted(described, key=lambda each: (-each[0], each[2].action, each[2].pattern_text)):

@@ -28,14 +28,23 @@ from supervisor.compilation import CompileLimits
 from supervisor.identity import actor
 from supervisor.inspect import WasmSummary, inspect_wasm
 from supervisor.manifest import Manifest, ManifestErrors, load_manifest
-from supervisor.packages.installed import ComponentName, Installed, InstallRefusal, Permitted
+from supervisor.packages.installed import ComponentName, Installed, InstallRefusal, Permitted, source_words
 from supervisor.packages.installed_view import installed_json, installed_lines
-from supervisor.packages.installing import InstallRefusedError, Record, enter, installed_event, require_allowed
+from supervisor.packages.installing import (
+    InstallRefusedError,
+    Record,
+    enter,
+    find_refusal,
+    installed_event,
+    require_allowed,
+)
 from supervisor.packages.registry import Registry
 from supervisor.packages.store import PackageStore, StoreRefusedError
 from supervisor.settings import Settings, load_settings
+from supervisor.signing.keys import read_public_key
 from supervisor.terminal import visible
 from supervisor.trust.installed import judge_installed, recorded_exposures, revoked_keys
+from supervisor.trust.sources import LocalSource
 
 if TYPE_CHECKING:
     from supervisor.packages.provenance import Fetched
@@ -99,19 +108,24 @@ def recording(where: Places) -> Iterator[Record]:
         yield lambda event: log.append([(event.within_bounds(), SUPERVISOR)])
 
 
-def install(args: argparse.Namespace, where: Places, source: str, called: ComponentName | None) -> int:
+def install(
+    args: argparse.Namespace, where: Places, source: str, called: ComponentName | None, upgrades: bool = False
+) -> int:
     """Install a package and print what was done, or what is wrong with its manifest; return the exit code.
 
-    `called` is the name that somebody chose; without one it is the manifest's, and no instance.
+    `called` is the name that somebody chose; without one it is the manifest's, and no instance. `upgrades` says that
+    they have named both what is installed and where its next version is.
     """
     try:
-        _install(args, where, source, called)
+        _install(args, where, source, called, upgrades)
     except ManifestErrors as error:
         return print_problems(error, args.json)
     return 0
 
 
-def _install(args: argparse.Namespace, where: Places, source: str, called: ComponentName | None) -> None:
+def _install(
+    args: argparse.Namespace, where: Places, source: str, called: ComponentName | None, upgrades: bool
+) -> None:
     """Fetch a package, look at it, compile it and let its name mean it."""
     store = PackageStore(where.packages)
     with store.incoming() as incoming, Registry(where.state) as registry, recording(where) as record:
@@ -119,7 +133,10 @@ def _install(args: argparse.Namespace, where: Places, source: str, called: Compo
         manifest = _manifest(incoming, source)
         new = _installed(fetched, manifest, again, called)
         revoked = revoked_keys(where.settings.trust_sources)
-        permitted = Permitted(args.replace_source, args.allow_downgrade, revoked)
+        local = tuple(each for each in where.settings.trust_sources if isinstance(each, LocalSource))
+        permitted = Permitted(args.replace_source, args.allow_downgrade, revoked, local if upgrades else None)
+        if upgrades and _agrees_to_source(args, registry, new, permitted):
+            permitted = replace(permitted, replace_source=True)
         active = require_allowed(registry, new, permitted, record)
         summary = _compile(args, manifest, where.state)
         compared = _compare(args, store, active, new, incoming, where)
@@ -177,6 +194,28 @@ def _installed(fetched: Fetched, manifest: Manifest, source: str, called: Compon
         exposed=recorded_exposures(fetched.provenance, exposures_of(fetched.provenance, files)),
         installed_by=actor(),
     )
+
+
+def _agrees_to_source(args: argparse.Namespace, registry: Registry, new: Installed, permitted: Permitted) -> bool:
+    """Ask a person whether what they upgrade is to come from elsewhere; False where that isn't so, or nobody says yes.
+
+    Theirs is the name and theirs the source: what is asked is whether they have seen that these are two.
+    """
+    refusal, active = find_refusal(registry, new, permitted), registry.active(new.called)
+    if refusal is None or refusal.code != "A3102" or active is None or args.json or not on_terminal():
+        return False
+    lines = (
+        f"{active.called.text} {active.version} came from {source_words(active.provenance)}, {_signed_by(active)}",
+        f"this is {new.version} from {source_words(new.provenance)}, {_signed_by(new)}",
+        f"nothing vouches that it is the same component; what airssys.toml says of {new.name} will hold for it",
+    )
+    print("\n".join(map(visible, lines)), file=sys.stderr)
+    return confirm(f"Let {new.called.text} come from there from now on? [y/N] ")
+
+
+def _signed_by(installed: Installed) -> str:
+    keys = [read_public_key(each).fingerprint for each in installed.signers]
+    return f"signed by {', '.join(keys)}" if keys else "signed by nobody"
 
 
 def _compile(args: argparse.Namespace, manifest: Manifest, state: str) -> WasmSummary:

@@ -53,8 +53,7 @@ def approved_grants(
     `trust` is what the reviewers are told; it changes nothing in what is needed. What isn't `supervised` holds the
     approval itself, so that who takes it back finds it.
     """
-    own = bound.variables
-    wanted = needed(settings.approval_rules, named(granted, own.tmp, own.data), quota)
+    wanted = needed(settings.approval_rules, named(granted, bound.variables), quota)
     if wanted is None:
         return None
     try:
@@ -114,10 +113,9 @@ def _decide(host: Host, settings: Settings, question: Question, bound: BoundMani
     store = ApprovalStore(options.state_directory, options.audit_directory, host.record)
     found_by_default = places.state_directory(None, os.environ, settings) == options.state_directory
     where = "" if found_by_default else f" --state-dir {shell_quoted(options.state_directory)}"
-    own = bound.variables
 
     def hold(number: int) -> None:
         if not supervised:
             host.at_end(Held(store.directory, number).close)
 
-    return decide_by_approval(store, question, settings, where, os.getuid(), own.tmp, own.data, hold)
+    return decide_by_approval(store, question, settings, where, os.getuid(), bound.variables, hold)

@@ -8,7 +8,7 @@ from supervisor.packages.installed import parse_name
 
 _EPILOG = """examples:
   airssys upgrade log-summary                      from where it was installed
-  airssys upgrade log-summary ./log-summary-1.1 --replace-source     from elsewhere
+  airssys upgrade log-summary ./log-summary-1.1.tar.gz     from elsewhere, where you say yes to that
   airssys upgrade log-summary --yes                a wider version, too, without a question
   airssys rollback log-summary                     back to what was active before
 
@@ -37,4 +37,4 @@ def run(args: argparse.Namespace) -> int:
         active = registry.active(called)
         if active is None:
             raise not_installed(called, [each.called.text for each in registry.named(called.name)])
-    return install(args, where, args.source or active.source, called)
+    return install(args, where, args.source or active.source, called, upgrades=args.source is not None)

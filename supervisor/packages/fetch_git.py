@@ -19,7 +19,7 @@ from supervisor.identity import Identity, resolve_run_as
 from supervisor.packages.contents import FILES_MAX, TOTAL_MAX_BYTES, PackageError
 from supervisor.packages.provenance import Fetched, Provenance
 from supervisor.packages.reader_process import SourceUnavailableError, start_reader
-from supervisor.packages.source import GitSource, local_url, show_source
+from supervisor.packages.source import GitSource, local_url, show_source, why_not_revision
 from supervisor.packages.writing import PackageWriter
 from supervisor.terminal import visible
 
@@ -79,8 +79,12 @@ def fetch_git(
                 origin = reader.write_package(writer)
             contents, signatures = writer.finish(lift=False)
         except ConfigError as error:
-            raise type(error)(f"{visible(show_source(source))}: {error.message}", hint=error.hint) from None
+            hints = [error.hint or "", _as_whom(source, run_as) if isinstance(error, SourceUnavailableError) else ""]
+            hint = "; ".join(filter(None, hints))
+            raise type(error)(f"{visible(show_source(source))}: {error.message}", hint=hint or None) from None
     commit, _, branch = origin.partition(" ")
+    if why_not_revision(branch):  # what its HEAD stands for is a name of the server's
+        branch = ""
     provenance = Provenance(
         "git",
         source.url,
@@ -129,16 +133,35 @@ def _remove_stale(place: str, run_as: Identity) -> None:
                 os.close(lock)
 
 
+def _keys_directory(run_as: Identity) -> str:
+    """Return where ssh looks for an identity's keys and the hosts that it knows; "" for who has no home."""
+    try:
+        home = pwd.getpwuid(run_as.uid).pw_dir
+    except KeyError:
+        return ""
+    return os.path.realpath(os.path.join(home, ".ssh"))
+
+
+def _as_whom(source: GitSource, run_as: Identity) -> str:
+    """Say as whom git was run, where that isn't who asked; "" where it is, or makes no difference."""
+    if os.geteuid() == run_as.uid or source.transport == "https":
+        return ""
+    who = f"git ran as {visible(run_as.name)}, not as root"
+    if source.transport == "file":
+        return f"{who}: the repository and the way to it have to be readable for that user"
+    keys = _keys_directory(run_as)
+    if os.path.isdir(keys):
+        return f"{who}: with the keys and known hosts of {visible(keys)}"
+    return f"{who}, and there are no keys of that user: by sudo it runs as who called it"
+
+
 def _readable(source: GitSource, run_as: Identity) -> tuple[str, ...]:
     """Return what git may read beside the system's files: the repository, its identity's keys for ssh, certificates."""
     if source.transport == "file":
         return (source.path,)
     if source.transport == "ssh":
-        try:
-            home = pwd.getpwuid(run_as.uid).pw_dir
-        except KeyError:
-            return ()
-        return (os.path.realpath(os.path.join(home, ".ssh")),)
+        keys = _keys_directory(run_as)
+        return (keys,) if keys else ()
     certificates = os.environ.get("GIT_SSL_CAINFO", "")
     return (os.path.realpath(certificates),) if certificates else ()
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ipc.errors import ConfigError
 from ipc.struct import Struct
 from supervisor.packages.provenance import Provenance
 from supervisor.terminal import visible
+
+if TYPE_CHECKING:
+    from supervisor.trust.sources import LocalSource
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,62}")
 EXPOSED_MAX: Final = 100
@@ -61,11 +64,16 @@ class Installed(Struct, frozen=True):
 
 
 class Permitted(Struct, frozen=True):
-    """What a person has said may happen though it isn't the rule, and whose keys vouch for nothing any more."""
+    """What a person has said may happen though it isn't the rule, and who vouches for what: keys, and places."""
 
     replace_source: bool = False
     allow_downgrade: bool = False
     revoked: frozenset[str] = frozenset()
+    """Keys that vouch for nothing any more."""
+    upgrades: tuple[LocalSource, ...] | None = None
+    """Where a person has named both the component and where its next version is: the host's trusted places, of which
+    one that covers both is one source. None where only a package says what it is called.
+    """
 
 
 class InstallRefusal(Struct, frozen=True):
@@ -110,10 +118,28 @@ def is_same_source(one: Provenance, other: Provenance) -> bool:
     )
 
 
-def _is_same_origin(one: Installed, other: Installed, revoked: frozenset[str]) -> bool:
+def _is_same_origin(one: Installed, other: Installed, permitted: Permitted) -> bool:
     """Whether they came from one place, or somebody has signed both."""
-    signed_both = set(one.signers).intersection(other.signers).difference(revoked)
-    return is_same_source(one.provenance, other.provenance) or bool(signed_both)
+    signed_both = set(one.signers).intersection(other.signers).difference(permitted.revoked)
+    return (
+        is_same_source(one.provenance, other.provenance)
+        or bool(signed_both)
+        or any(_lies_in(one, each) and _lies_in(other, each) for each in permitted.upgrades or ())
+    )
+
+
+def _lies_in(installed: Installed, place: LocalSource) -> bool:
+    """Whether it came from a trusted place of this machine in which nobody else could have put it."""
+    # Only here: what runs an installed component by its name has no use for it.
+    from supervisor.trust.installed import judge_installed
+
+    return judge_installed(installed, (place,), now_s=0).source is not None
+
+
+def _how_to_replace(name: ComponentName, permitted: Permitted) -> str:
+    if permitted.upgrades is not None:
+        return "if it is to come from there from now on: --replace-source; one key that has signed both says so, too"
+    return f"if it is its next version: airssys upgrade {name.text} SOURCE; what the host says of a name holds for it"
 
 
 def source_words(provenance: Provenance) -> str:
@@ -136,13 +162,13 @@ def decide_install(
     Who signed both vouches for it, unless that key is revoked.
     """
     known = (active,) if active is not None else tuple(under_its_name)
-    is_known = not known or any(_is_same_origin(each, new, permitted.revoked) for each in known)
+    is_known = not known or any(_is_same_origin(each, new, permitted) for each in known)
     if not (is_known or permitted.replace_source):
         there, here = (visible(source_words(side.provenance)) for side in (known[0], new))
         return InstallRefusal(
             "A3102",
             f"{known[0].called.text} {known[0].version} is from another source, {there}; this is from {here}",
-            "what the host says of a name holds for whoever has it; to give it away: --replace-source",
+            _how_to_replace(known[0].called, permitted),
         )
     older = active is not None and version_key(new.version) < version_key(active.version)
     if older and active is not None and not permitted.allow_downgrade:

@@ -12,7 +12,14 @@ from typing import ClassVar
 from ipc.audit.event import AuditEvent
 from ipc.errors import ConfigError
 from ipc.struct import replace
-from supervisor.packages.installed import Installed, InstallRefusal, Permitted, decide_install, source_words
+from supervisor.packages.installed import (
+    Installed,
+    InstallRefusal,
+    Permitted,
+    decide_install,
+    is_same_source,
+    source_words,
+)
 from supervisor.packages.provenance import Fetched
 from supervisor.packages.registry import Registry
 from supervisor.packages.store import PackageStore
@@ -33,12 +40,17 @@ class InstallRefusedError(ConfigError):
         self.refusal = refusal
 
 
+def find_refusal(registry: Registry, new: Installed, permitted: Permitted) -> InstallRefusal | None:
+    """Return why `new` may not have its name, as things are now; None where it may."""
+    names = dict.fromkeys(each.called for each in registry.named(new.name))
+    under_its_name = [each for each in map(registry.active, names) if each is not None]
+    return decide_install(new, registry.active(new.called), under_its_name, permitted)
+
+
 def require_allowed(registry: Registry, new: Installed, permitted: Permitted, record: Record) -> Installed | None:
     """Return what its name means now; raises InstallRefusedError, put on record, where `new` may not have it."""
     active = registry.active(new.called)
-    names = dict.fromkeys(each.called for each in registry.named(new.name))
-    under_its_name = [each for each in map(registry.active, names) if each is not None]
-    refusal = decide_install(new, active, under_its_name, permitted)
+    refusal = find_refusal(registry, new, permitted)
     if refusal is not None:
         event = installed_event("component_install_refused", new, active)
         record(replace(event, decision="denied", code=refusal.code, reason=refusal.reason))
@@ -85,5 +97,7 @@ def installed_event(name: str, new: Installed, active: Installed | None) -> Audi
     if new.signers:
         detail["signers"] = [read_public_key(each).fingerprint for each in new.signers]
     if active is not None:
-        detail["before"] = {"version": active.version, "package": active.digest}
+        before = detail["before"] = {"version": active.version, "package": active.digest}
+        if not is_same_source(active.provenance, new.provenance):
+            before["source"] = source_words(active.provenance)
     return AuditEvent(name, component=new.name, actor=new.installed_by, detail=detail)

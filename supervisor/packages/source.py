@@ -25,7 +25,8 @@ REVISION_MAX: Final = 255
 Transport = Literal["https", "ssh", "file"]
 
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[^/]*//|[A-Za-z][A-Za-z0-9+.-]*::")
-_LIKE_SCP: Final = re.compile(r"[^/@:]+@[^/:]+:.*")
+_LIKE_SCP: Final = re.compile(r"[^/@:.][^/@:]*@(?:\[[^/@\]]*\]|[^/:\[]+):.*")
+_PASSWORD_LIKE_SCP: Final = re.compile(r"[^/@:.][^/@:]*:[^/@]*@[^/:]+:.*")
 _PLAIN: Final = "/._~!$&'()+,;=:@-"
 """What stands in a URL's path as it is, beside letters and digits (RFC 3986 §3.3)."""
 _REVISION: Final = re.compile(r"[^\x00-\x20\x7f~^:?*\[\\@#{}]+")
@@ -44,7 +45,10 @@ class ArchiveSource(Struct, frozen=True):
 
 
 class GitSource(Struct, frozen=True):
-    """A git repository; `url` is what git is given (https://…, ssh://…, file://…) and never holds a password."""
+    """A git repository; `url` is what git is given (https://, ssh://, USER@HOST:PATH, file://), never with a password.
+
+    `USER@HOST:PATH` stays as it is: there a path may be one in that user's home, which no ssh:// URL says.
+    """
 
     transport: Transport
     url: str
@@ -77,7 +81,14 @@ def parse_source(text: str) -> Source:
     if text.startswith("oci://"):
         return OciSource(text.removeprefix("oci://"))
     _refuse_other_forms(text)
+    if names_repository(text):
+        return _git_like_scp(text)
     return ArchiveSource(text) if text.lower().endswith(ARCHIVE_ENDINGS) else DirectorySource(text)
+
+
+def names_repository(text: str) -> bool:
+    """Whether a text is meant as a git repository's address, though it may be none that is fetched from."""
+    return text.startswith("git+") or _LIKE_SCP.fullmatch(text) is not None
 
 
 def show_source(source: Source) -> str:
@@ -90,7 +101,8 @@ def show_source(source: Source) -> str:
     revision = f"@{source.revision}" if source.revision else ""
     subdirectory = f"#{source.subdirectory}" if source.subdirectory else ""
     url = f"file://{source.path}" if source.transport == "file" else source.url
-    return f"git+{url}{revision}{subdirectory}"
+    form = "git+" if "://" in url else ""
+    return f"{form}{url}{revision}{subdirectory}"
 
 
 def local_url(path: str) -> str:
@@ -121,31 +133,56 @@ def _refuse_other_forms(text: str) -> None:
     if text.startswith(("https://", "ssh://", "file://")):
         hint = "a repository is git+https://…, git+ssh://… or git+file://…; an archive is downloaded first"
         raise UsageError("an address needs to say what is there", hint=hint)
-    if _LIKE_SCP.fullmatch(text) and not text.startswith(("/", ".")):
-        raise UsageError(
-            "a repository is named by an address", hint="git+ssh://USER@HOST/PATH instead of USER@HOST:PATH"
-        )
+    if _PASSWORD_LIKE_SCP.fullmatch(text):
+        raise UsageError("ssh takes no password from an address", hint="USER@HOST:PATH uses your keys and agent")
     if _SCHEME.match(text) or text.startswith(("git+", "oci:")):
         raise UsageError("an address of an unknown kind", hint=FORMS)
 
 
 def _git(scheme: str, rest: str) -> GitSource:
-    place, hash_mark, subdirectory = rest.partition("#")
+    place, subdirectory = _split_subdirectory(rest)
+    authority, slash, path = place.partition("/")
+    path, revision = _split_revision(f"{slash}{path}")
+    if scheme == "file":
+        return GitSource("file", local_url(_local_path(authority, path)), revision, subdirectory)
+    if "@" in authority and scheme == "https":
+        raise UsageError(
+            "a name or password in an https address isn't used: it would stand in logs and process lists",
+            hint="git+ssh://git@HOST/PATH uses your keys and agent",
+        )
+    url = f"{scheme}://{authority}{path}"
+    _refuse_unclear(url)
+    transport: Transport = "https" if scheme == "https" else "ssh"
+    return GitSource(transport, url, revision, subdirectory)
+
+
+def _git_like_scp(text: str) -> GitSource:
+    """Return `USER@HOST:PATH[@REV][#SUBDIR]`, as forges show it (git-fetch(1): GIT URLS)."""
+    place, subdirectory = _split_subdirectory(text)
+    host, colon, path = place.partition("]:") if "@[" in place else place.partition(":")
+    path, revision = _split_revision(path)
+    url = f"{host}{colon}{path}"
+    _refuse_unclear(url)
+    return GitSource("ssh", url, revision, subdirectory)
+
+
+def _split_subdirectory(text: str) -> tuple[str, str]:
+    place, hash_mark, subdirectory = text.partition("#")
     subdirectory = subdirectory.rstrip("/")
     why = why_not_path(subdirectory) if hash_mark else ""
     if why:
         raise UsageError(f"the directory after #: {why}", hint="name a directory of the repository: …@REV#DIR/DIR")
-    authority, slash, path = place.partition("/")
-    path, at, revision = f"{slash}{path}".rpartition("@") if "@" in path else (f"{slash}{path}", "", "")
-    if at:
-        why = why_not_revision(revision) if revision else "it is empty"
-        if why:
-            raise UsageError(f"what stands after @ is no revision: {why}", hint="write a branch, a tag or a commit id")
-    if scheme == "file":
-        return GitSource("file", local_url(_local_path(authority, path)), revision, subdirectory)
-    _refuse_unclear(scheme, authority, path)
-    transport: Transport = "https" if scheme == "https" else "ssh"
-    return GitSource(transport, f"{scheme}://{authority}{path}", revision, subdirectory)
+    return place, subdirectory
+
+
+def _split_revision(text: str) -> tuple[str, str]:
+    path, at, revision = text.rpartition("@")
+    if not at:
+        return text, ""
+    why = why_not_revision(revision) if revision else "it is empty"
+    if why:
+        raise UsageError(f"what stands after @ is no revision: {why}", hint="write a branch, a tag or a commit id")
+    return path, revision
 
 
 def _local_path(authority: str, path: str) -> str:
@@ -155,14 +192,9 @@ def _local_path(authority: str, path: str) -> str:
     return path
 
 
-def _refuse_unclear(scheme: str, authority: str, path: str) -> None:
+def _refuse_unclear(url: str) -> None:
     """Raise UsageError for an address that isn't read in one way by everybody; nothing of it is repeated."""
-    if "@" in authority and scheme == "https":
-        raise UsageError(
-            "a name or password in an https address isn't used: it would stand in logs and process lists",
-            hint="git+ssh://git@HOST/PATH uses your keys and agent",
-        )
     try:
-        parse_git_url(f"{scheme}://{authority}{path}")
+        parse_git_url(url)
     except UnclearNameError as error:
         raise UsageError(f"not an address that is fetched from: {error.reason}", hint=FORMS) from None

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 from ipc.errors import ConfigError
 from ipc.policy.patterns import literal_pattern_text
 from ipc.struct import Struct, replace
+from supervisor.packages import source as source_forms
 from supervisor.packages.provenance import Provenance
+from supervisor.packages.source import names_repository, parse_source
 from supervisor.terminal import visible
 from supervisor.trust.decide import Exposure, TrustDecision, decide_trust
 from supervisor.trust.git_url import GitUrl, parse_git_url
@@ -149,17 +151,19 @@ def check_installed(installed: Installed, sources: Sequence[TrustSource]) -> Tru
 def remote_provenance(text: str, branch: str | None) -> Provenance | None:
     """Return the origin that fetching this URL would have; None for what is a path. Pure but for whether it exists.
 
-    Of `git+SCHEME://…@REV#subdir` and `oci://HOST/NAME:TAG` what only says which revision is left away.
+    Of `git+SCHEME://…@REV#subdir`, `USER@HOST:PATH@REV#subdir` and `oci://HOST/NAME:TAG` what only says which revision
+    is left away.
     """
     if text.startswith("oci://"):
         from supervisor.packages.oci_manifest import read_oci_reference
 
         return Provenance("oci", read_oci_reference(text).name)
-    if text.startswith("git+"):
-        url, _, subdirectory = text.partition("#")
-        before, slash, last = url.rpartition("/")
-        last = last.partition("@")[0] if before.partition("://")[2] else last
-        return Provenance("git", f"{before}{slash}{last}", branch=branch or "", subdirectory=subdirectory)
+    if names_repository(text):
+        with contextlib.suppress(UsageError):
+            source = parse_source(text)
+            if isinstance(source, source_forms.GitSource):
+                return Provenance("git", source.url, branch=branch or "", subdirectory=source.subdirectory)
+        return Provenance("git", text, branch=branch or "")
     if "://" in text or (re.match(r"[^/]*:", text) and not os.path.lexists(text)):
         return Provenance("git", text, branch=branch or "")
     return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import json
 import os
 import pty
@@ -10,6 +12,8 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
@@ -68,17 +72,27 @@ class Host:
         paths = sorted(Path(self.log.directory).glob("*.jsonl"))
         return [json.loads(line) for path in paths for line in path.read_text().splitlines() if line.strip("\0")]
 
+    @property
+    def variables(self) -> Variables:
+        """The directories of a start."""
+        return Variables(str(self.component), str(self.state / "data"), str(self.state / "tmp"))
+
     def question(self, needs: int = 2) -> Question:
         """Return what a start of the component asks now."""
         manifest = load_manifest(str(self.component))
-        variables = Variables(str(self.component), str(self.state / "data"), str(self.state / "tmp"))
-        bound = bind(manifest, {}, variables)
+        bound = bind(manifest, {}, self.variables)
         return question_of(bound, bound.grants, Needed(needs))
+
+    def another(self) -> Host:
+        """Return this host as another process of it: with the same files, and a hold of its own on them."""
+        found = copy.copy(self)
+        found.store = ApprovalStore(str(self.state), self.log.directory, self._record, clock_s=lambda: self.now_s)
+        found.service = ApprovalService(found.store, self.settings, Roles(1000, {}, {}, frozenset({ASKER, ALICE, BOB})))
+        return found
 
     def start(self, needs: int = 2) -> Approved:
         """Start it, as far as approvals go."""
-        own = (str(self.state / "tmp"), str(self.state / "data"))
-        return decide_by_approval(self.store, self.question(needs), self.settings, "", ASKER, *own, hold)
+        return decide_by_approval(self.store, self.question(needs), self.settings, "", ASKER, self.variables, hold)
 
     def asked(self, needs: int = 2) -> int:
         """Have it asked for; the number of the request."""
@@ -215,6 +229,61 @@ def test_what_was_narrowed_is_not_widened(host: Host) -> None:
         ("filesystem.read", "/srv/logs/app/*.log")
     ]
     assert started.approval == f"approval {number}"
+
+
+def test_an_upgrade_gets_nothing_back_that_was_narrowed_away(host: Host) -> None:
+    """Another version that asks for the whole again is another request, and shown as wider than what was granted.
+
+    Until it is answered nothing of it starts; narrowed likewise, it starts with that.
+    """
+    host.approved(without=WITHOUT)
+    (host.component / "Component.toml").write_text(MANIFEST.replace('"1.0.0"', '"1.1.0"'))
+    number = host.asked()
+    since = cast("dict[str, object]", host.service.shown(number)["since"])
+    assert since["wider"] == ["network.connect:api.example.com:443"]
+    host.approved(number, without=WITHOUT)
+    assert [grant.action for grant in host.start().grants] == ["filesystem.read"]
+
+
+def test_bytes_that_change_while_they_are_approved_are_not_approved(host: Host) -> None:
+    """Exchanged back and forth by one process while others approve what they have seen of the good ones, in a race.
+
+    Whatever starts has the bytes that both have seen; and those do start.
+    """
+    good, words = host.question().subject.package, host.component / "words.txt"
+    over, started = threading.Event(), list[str]()
+    starter = host.another()
+
+    def review(uid: int) -> None:
+        mine = host.another()
+        while not over.wait(0.01):
+            for each in cast("list[Document]", mine.service.listed(closed=False)["requests"]):
+                with contextlib.suppress(ConfigError):
+                    number = cast("int", each["request"])
+                    if mine.service.shown(number)["package"] == good:
+                        mine.says(uid, "approve", number)
+
+    reviewers = [threading.Thread(target=review, args=(uid,)) for uid in (ALICE, BOB)]
+    for each in reviewers:
+        each.start()
+    try:
+        for turn in range(8):
+            words.write_text("hello" if turn % 2 else f"evil {turn}")
+            package = host.question().subject.package
+            with contextlib.suppress(AwaitingApprovalError):
+                starter.start()
+                started.append(package)
+        words.write_text("hello")
+        until = time.monotonic() + 30
+        while good not in started and time.monotonic() < until:
+            with contextlib.suppress(AwaitingApprovalError):
+                starter.start()
+                started.append(good)
+    finally:
+        over.set()
+        for each in reviewers:
+            each.join()
+    assert set(started) == {good}
 
 
 def test_what_changed_since_it_was_shown_is_not_approved(host: Host) -> None:

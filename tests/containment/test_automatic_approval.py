@@ -72,9 +72,10 @@ class Host:
 
     def start(self, needed: Needed | None = None, signers: tuple[str, ...] | None = None) -> Approved:
         """Start what is there, as far as approvals go; with `signers` as what is installed."""
-        bound = bind(load_manifest(str(self.component)), {}, Variables(str(self.component), "/d", "/t"))
+        own = Variables(str(self.component), "/d", "/t")
+        bound = bind(load_manifest(str(self.component)), {}, own)
         question = replace(question_of(bound, bound.grants, needed or Needed()), signers=signers)
-        return decide_by_approval(self.store, question, self.settings, "", ASKER, "/t", "/d", hold)
+        return decide_by_approval(self.store, question, self.settings, "", ASKER, own, hold)
 
     def waits(self, needed: Needed | None = None, signers: tuple[str, ...] | None = None) -> int:
         """Have it asked for; the number of the request, which waits."""

@@ -6,6 +6,7 @@ repository without it is a package.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import shutil
@@ -23,6 +24,7 @@ from supervisor.packages.fetch import fetch
 from supervisor.packages.fetch_git import fetch_git
 from supervisor.packages.provenance import Fetched
 from supervisor.packages.source import GitSource, parse_source
+from supervisor.packages.writing import clear_directory
 from supervisor.usage_error import UsageError
 
 pytestmark = pytest.mark.any_user
@@ -53,6 +55,25 @@ def witness(short_dir: Path) -> Path:
     place.mkdir()
     place.chmod(0o777)
     return place / "witness"
+
+
+class Tripwire:
+    """A file of the repository's own, which whoever runs there may read: it is seen that something has.
+
+    A file that it would write isn't enough: Landlock keeps it from writing any.
+    """
+
+    def __init__(self, repository: Repository) -> None:
+        """Put it there, last read long ago."""
+        self.path = repository.path / "tripwire"
+        self.path.write_text("x")
+        self.path.chmod(0o644)
+        os.utime(self.path, (0, self.path.stat().st_mtime))
+
+    @property
+    def was_read(self) -> bool:
+        """Whether something has read it."""
+        return self.path.stat().st_atime > 0
 
 
 def get(source: str | GitSource, destination: Path) -> Fetched:
@@ -104,9 +125,20 @@ def test_an_option_in_place_of_a_name(part: str, repository: Repository, destina
     assert witness.exists()
 
 
-def test_settings_in_the_repository(repository: Repository, destination: Path, witness: Path) -> None:
-    """Whatever its owner wrote into its configuration or its hooks runs nowhere; in a clone of ours, it would."""
-    command = f"touch {witness}; false"
+@pytest.mark.parametrize("kind", ["bare", "working tree"])
+def test_settings_in_the_repository(kind: str, repository: Repository, destination: Path, witness: Path) -> None:
+    """Whatever its owner wrote into its configuration or its hooks runs nowhere; in a clone of ours, it would.
+
+    As root it is somebody else's: who reads it is nobody's idea of its owner.
+    """
+    if kind == "working tree":
+        tree = witness.parent / "tree"
+        assert run_git("clone", "-q", str(repository.path), str(tree)) == 0
+        repository.path = tree / ".git"
+        repository.git("remote", "remove", "origin")
+    source = repository.source.removesuffix("/.git")
+    tripwire = Tripwire(repository)
+    command = f"cat {tripwire.path}; touch {witness}; false"
     for key in ("uploadpack.packObjectsHook", "core.fsmonitor", "core.sshCommand", "core.alternateRefsCommand"):
         repository.git("config", key, command)
     repository.git("config", "core.hooksPath", str(repository.path / "hooks"))
@@ -116,11 +148,39 @@ def test_settings_in_the_repository(repository: Repository, destination: Path, w
     hook.write_text(f"#!/bin/sh\n{command}\n")
     hook.chmod(0o755)
     repository.open_up()
-    assert get(repository.source, destination).contents.total_bytes == sum(map(len, FILES.values()))
+    assert get(source, destination).contents.total_bytes == sum(map(len, FILES.values()))
     assert not witness.exists()
+    assert not tripwire.was_read
     believed = {"GIT_CONFIG_GLOBAL": str(repository.path / "config")}
     run_git("clone", "-q", f"file://{repository.path}", str(witness.parent / "clone"), **believed)
     assert witness.exists()
+    assert tripwire.was_read
+
+
+def test_objects_that_are_to_be_fetched_when_they_are_missed(
+    repository: Repository, destination: Path, witness: Path
+) -> None:
+    """A repository that lacks an object, and says by which program it is had: it is refused. Git itself runs it."""
+    tripwire = Tripwire(repository)
+    missing = repository.blob(b"missing")
+    repository.commit(repository.package(("100644", b"missing", missing)))
+    for key, value in {
+        "core.repositoryFormatVersion": "1",
+        "extensions.partialClone": "origin",
+        "remote.origin.url": str(repository.path),
+        "remote.origin.promisor": "true",
+        "remote.origin.uploadPack": f"cat {tripwire.path} >&2; touch {witness}; false",
+    }.items():
+        repository.git("config", key, value)
+    (repository.path / "objects" / missing[:2] / missing[2:]).unlink()
+    repository.open_up()
+    with pytest.raises(ConfigError):
+        get(repository.source, destination)
+    assert_nothing_came(destination, witness)
+    assert not tripwire.was_read
+    run_git(f"--git-dir={repository.path}", "cat-file", "blob", missing)
+    assert witness.exists()
+    assert tripwire.was_read
 
 
 def test_a_filter_for_files(repository: Repository, destination: Path, witness: Path) -> None:
@@ -147,6 +207,50 @@ def test_a_submodule(repository: Repository, destination: Path, witness: Path) -
         get(repository.source, destination)
     repository.commit(repository.package())
     assert get(repository.source, destination).contents.files
+
+
+REFERENCES = {
+    "option": "refs/heads/--upload-pack=touch${IFS}WITNESS",
+    "parent": "refs/heads/../../../open/witness",
+    "escape codes": "refs/heads/\x1b[2J\x1b]0;x\x07",
+    "a line of its own": "refs/heads/x\tHEAD",
+    "a slash twice": "refs/heads//main",
+}
+
+
+@pytest.mark.parametrize("trick", REFERENCES)
+def test_a_hostile_name_of_a_branch(trick: str, repository: Repository, destination: Path, witness: Path) -> None:
+    """Asked for it is refused; beside an honest branch, or as what HEAD stands for, it is neither done nor recorded.
+
+    Without it the repository is a package.
+    """
+    name = REFERENCES[trick].replace("WITNESS", str(witness))
+    main = repository.git("rev-parse", "main")
+    (repository.path / "packed-refs").write_text(f"{main} {name}\n{main} refs/heads/other\n")
+    repository.open_up()
+    evil = name.removeprefix("refs/heads/")
+    with pytest.raises(UsageError):
+        parse_source(f"{repository.source}@{evil}")
+    for revision in (evil, name):
+        with contextlib.suppress(ConfigError):  # an option is a name as any other, once it got so far
+            get(GitSource("file", f"file://{repository.path}", revision), destination)
+            assert trick == "option"
+        assert not witness.exists()
+        clear_directory(str(destination))
+    (repository.path / "HEAD").write_text(f"ref: {name}\n")
+    repository.open_up()
+    for number, revision in enumerate(("main", "")):
+        place = destination.parent / f"{number}"
+        place.mkdir()
+        with contextlib.suppress(ConfigError):  # git may serve nothing beside such a name, or find none
+            fetched = get(GitSource("file", f"file://{repository.path}", revision), place)
+            assert fetched.provenance.branch == revision
+            assert fetched.provenance.revision == main
+        assert not witness.exists()
+    (repository.path / "packed-refs").unlink()
+    (repository.path / "HEAD").write_text("ref: refs/heads/main\n")
+    repository.open_up()
+    assert get(repository.source, destination).provenance.branch == "main"
 
 
 NAMES = {
@@ -213,7 +317,7 @@ def test_a_file_that_is_larger_than_its_pack(repository: Repository, destination
     one = repository.git("hash-object", "-w", str(zeros))
     trees = repository.tree(*(("100644", b"%03d" % number, one) for number in range(257)))
     repository.commit(repository.package(("40000", b"d", trees)))
-    with pytest.raises(ConfigError, match="larger than 2 GiB"):
+    with pytest.raises(ConfigError, match="its files are larger than 2 GiB"):
         get(repository.source, destination)
     assert_nothing_came(destination)
 

@@ -32,6 +32,7 @@ from supervisor.cli.approvals_offhost_view import exported_lines, statement_line
 from supervisor.cli.approvals_view import list_lines, review_lines
 from supervisor.control_messages import DecideApproval
 from supervisor.control_roles import Peer, Roles
+from supervisor.manifest import Variables
 from supervisor.settings import ApprovalRule, Settings, default_directories
 from supervisor.signing.keys import read_public_key
 
@@ -53,6 +54,7 @@ class Host:
         self.now_s = START_S
         self.events: list[AuditEvent] = []
         self.log = AuditLog(str(directory / name / "audit"))
+        self.own = Variables(f"/var/lib/{name}/packages/reporter", "/d", "/t")
         own = signers or (signer(ALICES, "alice@example.com"), signer(BOBS, "bob@example.com", 1))
         self.settings = Settings(
             default_directories({}, 1000), approval_rules=RULES, approval_signers=own, host_name=name
@@ -76,7 +78,7 @@ class Host:
     def start(self, about: Subject | None = None, needs: int = 2) -> Approved:
         """Start it, as far as approvals go."""
         question = Question(about or subject(), Needed(needs), facts())
-        return decide_by_approval(self.store, question, self.settings, "", ASKER, "/t", "/d", hold)
+        return decide_by_approval(self.store, question, self.settings, "", ASKER, self.own, hold)
 
     def asked(self, about: Subject | None = None, needs: int = 2) -> int:
         """Have it asked for; the number of the request."""
@@ -159,6 +161,26 @@ def test_two_signatures_approve(host: Host) -> None:
     assert granted.event == "approval_granted"
     assert granted.actor == f"key {read_public_key(BOBS.line).fingerprint} (bob@example.com)"
     assert (granted.reason, granted.detail["brought_by"]) == ("read it", f"uid {ASKER}")
+
+
+def test_its_own_directory_is_that_of_the_host_that_starts_it(host: Host, other: Host) -> None:
+    """A yes to `${component}` gives each host its own package, and nowhere the directory that it had elsewhere.
+
+    One to that directory by its path is a yes to another set.
+    """
+    own, path = Grant("filesystem.read", "${component}/**", "x"), f"{host.own.component}/**"
+    number = host.asked(subject(own), needs=1)
+    review = signed(host.statement(number, hosts=("*",)))
+    host.brings(review)
+    other.brings(review)
+    for each in (host, other):
+        assert [grant.pattern_text for grant in each.start(subject(own), needs=1).grants] == [
+            f"{each.own.component}/**"
+        ]
+    by_path = subject(Grant("filesystem.read", path, "x"))
+    host.brings(signed(host.statement(host.asked(by_path, needs=1))))
+    assert [grant.pattern_text for grant in host.start(by_path, needs=1).grants] == [path]
+    other.asked(by_path, needs=1)
 
 
 def test_a_signature_for_something_else_is_none(host: Host) -> None:

@@ -90,10 +90,12 @@ def test_what_runs_ends_when_its_approval_is_taken_back(run) -> None:
 
 @pytest.mark.needs_user
 def test_what_is_installed_is_approved_by_name_and_instance(run) -> None:
-    """The same bytes under another name wait for their own answer."""
+    """The same bytes under another name wait for their own answer; its own directory is what it gets."""
     component = run.folder("component")
     shutil.copy(GUESTS / "tool.wasm", component / "tool.wasm")
-    (component / "Component.toml").write_text(MANIFEST)
+    (component / "words.txt").write_text("its own")
+    reads = MANIFEST.replace('["write", "${tmp}/x", "text"]', '["cat", "${component}/words.txt"]')
+    (component / "Component.toml").write_text(f'{reads}read = ["${{component}}/*.txt"]\n')
     config = run.file("airssys.toml", RULES)
     config.chmod(0o600)
     state = ("--config", config, "--state-dir", run.directory / "state")
@@ -103,9 +105,11 @@ def test_what_is_installed_is_approved_by_name_and_instance(run) -> None:
         refused = run(name, *state)
         assert refused.code == 77
         assert f"airssys: {name}: awaiting approval: request {number} " in refused.stderr
-    review = run.other_command("approvals", "show", "1", "--json", *state).document()["review"]
-    assert run.other_command("approvals", "approve", "1", "--yes", str(review), *state).code == 0
-    assert run("writer@acme", *state).code == 0
+    shown = run.other_command("approvals", "show", "1", "--json", *state).document()
+    assert "read ${component}/*.txt (its own program directory)" in [each["sentence"] for each in shown["asks"]]
+    assert run.other_command("approvals", "approve", "1", "--yes", str(shown["review"]), *state).code == 0
+    started = run("writer@acme", *state)
+    assert (started.code, started.stdout) == (0, b"its own"), started.stderr
     assert run("writer", *state).code == 77
 
 

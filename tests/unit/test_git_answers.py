@@ -111,6 +111,9 @@ def test_what_no_package_has_in_its_tree(line: str, why: str) -> None:
     ("words", "said", "hint"),
     [
         ("x\nHost key verification failed.\r\nfatal: Could not read from remote repository.\n", "Host key", "by hand"),
+        ("No ED25519 host key is known for h and\nHost key verification failed.\r\n", "isn't known here", "by hand"),
+        ("@  WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!  @\nHost key verification failed.", "between", "-R HOST"),
+        ("No user exists for uid 54321\r\nfatal: Could not read from remote repository.", "No user", "/etc/passwd"),
         ("git@h: Permission denied (publickey).\nfatal: Could not read from remote repository.", "denied", "ssh-add"),
         ("fatal: could not read Username for 'https://h': terminal prompts disabled", "Username", r"git\+ssh"),
         ("fatal: unable to access 'https://h/': The requested URL returned error: 301", "301", "another address"),

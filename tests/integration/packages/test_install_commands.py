@@ -190,6 +190,34 @@ def test_a_wider_version_is_asked_about(own, source: Path, deadline) -> None:
         assert _active(own)["version"] == version
 
 
+def test_the_next_version_in_a_file_of_its_own(own, source: Path, deadline) -> None:
+    """Upgraded by its name it is asked about on a terminal, with both sources; refused by itself and as an install."""
+    for version in ("1.0.0", "1.1.0"):
+        _change(source, "1.0.0", version)
+        assert own.other_command("pack", "./source", "-o", f"reader-{version}.tar.gz").code == 0
+    assert own.other_command("install", "reader-1.0.0.tar.gz").code == 0
+    by_itself = own.other_command("upgrade", "reader", "reader-1.1.0.tar.gz")
+    assert (by_itself.code, "--replace-source" in by_itself.stderr) == (77, True)
+    installed = own.other_command("install", "reader-1.1.0.tar.gz")
+    assert (installed.code, "airssys upgrade reader SOURCE" in installed.stderr) == (77, True)
+    for answer, code, version in (("", 77, "1.0.0"), ("y", 0, "1.1.0")):
+        found, shown = run_on_terminal(
+            [own.command_line_path, "upgrade", "reader", "reader-1.1.0.tar.gz"],
+            answer,
+            deadline.left_s,
+            cwd=own.directory,
+            env=own.environment,
+            typed_before=b"y\n",  # before the question: thrown away
+        )
+        assert found == code, shown
+        assert f"came from archive {own.directory}/reader-1.0.0.tar.gz, signed by nobody" in shown
+        assert f"from archive {own.directory}/reader-1.1.0.tar.gz, signed by nobody" in shown
+        assert _active(own)["version"] == version
+    last = [each for each in own.records() if each["event"] == "component_installed"][-1]
+    assert last["detail"]["before"]["source"] == f"archive {own.directory}/reader-1.0.0.tar.gz"
+    assert own.other_command("upgrade", "reader").code == 0  # from there, from now on
+
+
 @pytest.mark.any_user  # ssh-keygen runs for no user without an entry in /etc/passwd
 def test_who_signed_both_may_come_from_elsewhere(own, source: Path) -> None:
     """The same key over both packages makes one source of two directories; control: unsigned, it is another source."""

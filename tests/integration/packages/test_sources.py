@@ -156,6 +156,23 @@ def test_what_a_repository_doesnt_have(suffix: str, why: str, repository: Reposi
     assert _files(place.path / "fetched-1") == []
 
 
+@pytest.mark.needs_root
+def test_a_repository_of_somebody_elses(repository: Repository, place: Place, short_dir: Path) -> None:
+    """Whoever owns it, with a working tree or without: git reads it as an ordinary user, or it is said what lacks."""
+    tree = short_dir / "tree"
+    subprocess.run(["git", "clone", "-q", repository.path, tree], env=ENVIRONMENT, check=True)
+    for directory, names, files in os.walk(short_dir):
+        for name in (*names, *files):
+            os.chown(os.path.join(directory, name), 12_345, 12_345)
+    expected = place.get(f"{repository.source}@main").provenance.revision
+    for source in (f"git+file://{tree}@main", f"git+file://{tree}/.git@main"):
+        assert place.get(source).provenance.revision == expected
+    repository.path.chmod(0o700)
+    with pytest.raises(SourceUnavailableError) as closed:
+        place.get(repository.source)
+    assert "as nobody, not as root" in str(closed.value.hint)
+
+
 def test_what_isnt_there(place: Place, short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file, a repository, a host, and git itself: the last three are missing, and nobody's mistake (69)."""
     (short_dir / "no-repository").mkdir()

@@ -20,6 +20,7 @@ from supervisor.packages.installed import (
 )
 from supervisor.packages.provenance import Provenance
 from supervisor.packages.target import is_path
+from supervisor.trust.sources import LocalSource
 
 GIT = Provenance("git", "https://git.example.com/plugins/csv.git", "1" * 40, "main", "csv")
 HERE = Installed("csv", "", "1.2.0", "a" * 64, "csv.wasm", GIT, "git+https://git.example.com/plugins/csv.git@main#csv")
@@ -111,6 +112,34 @@ def test_an_instance_stays_with_the_source_that_it_was_given_to() -> None:
         stranger = replace(newer, provenance=other.provenance)
         assert decide_install(stranger, own, active, Permitted()) is not None
         assert decide_install(replace(newer, instance="third"), None, active, Permitted()) is None
+
+
+def test_one_trusted_directory_is_one_source_for_who_names_both() -> None:
+    """Two archives in it, for an upgrade that names them; not for an install, elsewhere, or where others write."""
+    place = (LocalSource(0, "a:1", "/srv/apps/*"), LocalSource(1, "a:2", "/srv/others/*"))
+    first, second = (
+        replace(HERE, version=version, provenance=Provenance("archive", f"/srv/apps/csv-{version}.tar.gz"), exposed=())
+        for version in ("1.2.0", "1.3.0")
+    )
+    names_both = Permitted(upgrades=place)
+    assert decide_install(second, first, [first], names_both) is None
+    elsewhere, beside = (
+        replace(second, provenance=Provenance("archive", f"/{where}/csv.tar.gz")) for where in ("tmp", "srv/others")
+    )
+    written = replace(second, exposed=(("/srv/apps", "is written to by everybody"),))
+    for new, permitted in (
+        (second, Permitted()),
+        (second, Permitted(upgrades=())),
+        (elsewhere, names_both),
+        (beside, names_both),
+        (written, names_both),
+        (replace(second, exposed=None), names_both),
+    ):
+        refusal = decide_install(new, first, [first], permitted)
+        assert refusal is not None
+        assert refusal.code == "A3102"
+    exposed = replace(first, exposed=written.exposed)
+    assert decide_install(second, exposed, [exposed], names_both) is not None
 
 
 def test_who_signs_both_may() -> None:

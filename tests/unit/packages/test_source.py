@@ -23,6 +23,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
     ("text", "source"),
     [
         (".", DirectorySource(".")),
+        ("./git@h:a", DirectorySource("./git@h:a")),
         ("./a@b#c", DirectorySource("./a@b#c")),
         ("/srv/x.tar.gz/", DirectorySource("/srv/x.tar.gz/")),
         ("x.tar.gz", ArchiveSource("x.tar.gz")),
@@ -36,6 +37,9 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
         (f"git+https://h/a@{COMMIT}", GitSource("https", "https://h/a", COMMIT)),
         ("git+https://h/a#sub", GitSource("https", "https://h/a", "", "sub")),
         ("git+https://h/a@b#x@y", GitSource("https", "https://h/a", "b", "x@y")),
+        ("git@github.com:a/b.git", GitSource("ssh", "git@github.com:a/b.git")),
+        ("git@h:~me/a@v1.0#sub/dir/", GitSource("ssh", "git@h:~me/a", "v1.0", "sub/dir")),
+        ("git@[::1]:/srv/a@refs/heads/b", GitSource("ssh", "git@[::1]:/srv/a", "refs/heads/b")),
         ("git+ssh://git@h:22/~me/a@refs/tags/v1", GitSource("ssh", "ssh://git@h:22/~me/a", "refs/tags/v1")),
         ("git+ssh://[::1]/a", GitSource("ssh", "ssh://[::1]/a")),
         ("git+ssh://git@[::1]:22/a", GitSource("ssh", "ssh://git@[::1]:22/a")),
@@ -59,7 +63,18 @@ def test_the_forms_of_a_source(text: str, source: Source) -> None:
         ("git+http://h/a", "isn't encrypted"),
         ("https://h/a", "needs to say what is there"),
         ("ssh://h/a", "needs to say what is there"),
-        ("git@github.com:a/b", "named by an address"),
+        ("git@-oProxyCommand=x:a", "its host is no name"),
+        ("-oProxyCommand=x@h:a", "no plain name"),
+        ("git@h:-a", "begins with -"),
+        ("git@h:--upload-pack=x", "begins with -"),
+        ("git@[h:22]:a", "no IPv6 address"),
+        ("git@h::a", "no URL"),
+        ("git@h:a@", "it is empty"),
+        ("git@h:a@-x", "begins with a -"),
+        ("git@h:a/../b", "has . or .."),
+        ("git@h:a%2fb", "holds a %"),
+        ("git@h:a b", "no URL has"),
+        ("git+git@h:a", "unknown kind"),
         ("ext::sh -c true", "unknown kind"),
         ("git+ext::sh -c true", "unknown kind"),
         ("s3://bucket/a", "unknown kind"),
@@ -110,7 +125,14 @@ def test_texts_that_are_no_source(text: str, why: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["git+https://s3cret@h/a", "git+https://me:s3cret@h/a", "git+ssh://me:s3cret@h/a", "https://me:s3cret@h/a"]
+    "text",
+    [
+        "git+https://s3cret@h/a",
+        "git+https://me:s3cret@h/a",
+        "git+ssh://me:s3cret@h/a",
+        "https://me:s3cret@h/a",
+        "me:s3cret@h:a",
+    ],
 )
 def test_a_password_is_neither_used_nor_repeated(text: str) -> None:
     """What may be a secret doesn't get into a message."""

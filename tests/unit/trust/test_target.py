@@ -26,7 +26,9 @@ SOURCES: tuple[TrustSource, ...] = (
     ("target", "kind", "url"),
     [
         ("https://git.example.com/plugins/csv", "git", "https://git.example.com/plugins/csv"),
-        ("git+https://git.example.com/plugins/csv@v1#sub", "git", "git+https://git.example.com/plugins/csv"),
+        ("git+https://git.example.com/plugins/csv@v1#sub", "git", "https://git.example.com/plugins/csv"),
+        ("git+https://git.example.com/plugins/csv@feature/x", "git", "https://git.example.com/plugins/csv"),
+        ("git@git.example.com:plugins/csv@feature/x#sub", "git", "git@git.example.com:plugins/csv"),
         ("git+https://git@git.example.com/plugins/csv", "git", "git+https://git@git.example.com/plugins/csv"),
         ("git+https://git.example.com@evil.com", "git", "git+https://git.example.com@evil.com"),
         ("git@git.example.com:plugins/csv", "git", "git@git.example.com:plugins/csv"),
