@@ -22,7 +22,7 @@ from typing import cast
 from ipc.audit.event import SUPERVISOR, AuditEvent
 from ipc.struct import Struct, to_builtins
 from supervisor import places
-from supervisor.approvals.chain import make_row
+from supervisor.approvals.chain import Head, head_text, make_row
 from supervisor.approvals.errors import AwaitingApprovalError
 from supervisor.approvals.machine import Refusal
 from supervisor.approvals.request import Facts, Filed, Rejected, Told, Voted
@@ -195,7 +195,7 @@ class _Bench:
                         prev = row.sum
                         connection.execute(_INSERT, to_builtins(row))
         with open(os.path.join(self.store.directory, HEAD_FILE), "w", encoding="ascii") as head:
-            head.write(f"{seq}:{prev}\n")
+            head.write(head_text(Head(seq, prev, int(time.time()))))
 
 
 class _Start:
