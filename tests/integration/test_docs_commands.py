@@ -178,6 +178,7 @@ def _marks(page: Path) -> list[pytest.MarkDecorator]:
     "page",
     [pytest.param(page, id=page.stem, marks=_marks(page)) for page in PAGES],
 )
+@pytest.mark.usefixtures("compiled_before")
 def test_the_commands_of_a_page_do_what_it_says(page: Path, short_dir: Path) -> None:
     """Every marked command ends and prints as the page says, with the committed programs in place of compilers."""
     assert follow(page.read_text(), short_dir, tools=False) == []
@@ -185,6 +186,7 @@ def test_the_commands_of_a_page_do_what_it_says(page: Path, short_dir: Path) -> 
 
 @pytest.mark.slow
 @pytest.mark.toolchain
+@pytest.mark.usefixtures("compiled_before")
 @pytest.mark.parametrize("page", ["first-component", "components-that-talk"])
 def test_the_tutorials_with_their_compilers(page: str, short_dir: Path) -> None:
     """With the pinned compilers a whole tutorial works, in each of its languages."""

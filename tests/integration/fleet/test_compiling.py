@@ -26,6 +26,11 @@ def _sized(data: bytes) -> bytes:
 
 
 @pytest.fixture
+def compiled_before() -> None:
+    """Nothing is."""
+
+
+@pytest.fixture
 def slow(component: Callable[..., Path]) -> Path:
     """A command that is compiled for minutes."""
     body = b"\1\1\x7f" + b"\x02\x40\x20\0\x0d\0\x20\0\x41\7\x6a\x21\0\x0b" * BLOCKS + b"\x0b"
