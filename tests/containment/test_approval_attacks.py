@@ -35,6 +35,8 @@ from supervisor.control_roles import Peer, Roles
 from supervisor.manifest import Variables, bind, load_manifest
 from supervisor.settings import ApprovalRule, Settings, default_directories
 
+pytestmark = pytest.mark.any_user
+
 RULES = (ApprovalRule(("network.*",), 2, source="airssys.toml:3"),)
 WITHOUT = ("network.connect:api.example.com:443",)
 ROOT_UID = 0

@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+pytestmark = pytest.mark.any_user
+
 BROKEN = b"\0asm\1\0\0\0garbage"
 BLOCKS = 60_000
 """So many branches in one function keep a compiler busy for far longer than a test takes."""
