@@ -12,9 +12,9 @@ from typing import Final
 
 from ipc.audit.event import AuditEvent
 from ipc.errors import ConfigError, LocalProtocolError
-from ipc.struct import to_builtins
+from ipc.struct import replace, to_builtins
 from supervisor.approvals import chain
-from supervisor.approvals.chain import GENESIS, DamagedError, Row, make_row, replay
+from supervisor.approvals.chain import GENESIS, DamagedError, Head, Row, head_text, make_row, read_head, replay
 from supervisor.approvals.events import event_of
 from supervisor.approvals.kept import Kept
 from supervisor.approvals.machine import FINAL, Refusal, State
@@ -48,8 +48,18 @@ _COLUMNS: Final = "seq, request, kind, identity, subject, body, prev, sum"
 _SELECT: Final = f"SELECT {_COLUMNS} FROM steps"  # noqa: S608 - the columns are ours
 _INSERT: Final = f"INSERT INTO steps ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - likewise
 _EVER_VOTED: Final = "WHERE request IN (SELECT request FROM steps WHERE identity = ? AND kind = 'voted')"
-_NOT_ENDED: Final = "WHERE request NOT IN (SELECT request FROM steps WHERE kind IN (SELECT value FROM json_each(?)))"
+_ENDING: Final = ", ".join(f"'{kind}'" for kind in chain.ENDING)
+_NOT_ENDED: Final = f"WHERE request NOT IN (SELECT request FROM steps WHERE kind IN ({_ENDING}))"  # noqa: S608 - likewise
+_ENDED_OF: Final = f"SELECT request FROM steps WHERE identity = ? AND kind IN ({_ENDING})"  # noqa: S608 - likewise
+_VOTED_OF: Final = "SELECT DISTINCT request FROM steps WHERE identity = ? AND kind = 'voted'"
+_STANDING: Final = f"{_VOTED_OF} AND request NOT IN ({_ENDED_OF}) ORDER BY request"
 _PUT: Final = "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+
+
+_HEAD_CHARS_MAX: Final = 1_000
+
+Noted = tuple[int, str]
+"""The number and checksum of the last step of a file that was verified, and is the same still."""
 
 
 class TooManyError(ConfigError):
@@ -76,6 +86,7 @@ class Ledger:
         self._was_recorded = was_recorded
         self._clock_s = clock_s
         self._seq, self._sum = 0, GENESIS
+        self._checks_what_it_reads = False
         self.now_s = clock_s
         self.kept = Kept(connection, record)
 
@@ -86,42 +97,52 @@ class Ledger:
 
     # -- opening -------------------------------------------------------------------------------------------------------
 
-    def verify(self) -> None:
-        """Check the whole chain, and the head beside it; raises DamagedError."""
-        rows = self._rows("")
+    def verify(self, noted: Noted | None = None) -> None:
+        """Check the whole chain, and the head beside it; raises DamagedError.
+
+        Of a file that is the very one which was verified when it was `noted`, only the head is checked now, and each
+        row when it is read.
+        """
+        head = self._read_head()
+        if noted is not None and noted == (head.seq, head.sum):
+            self._seq, self._sum = noted
+            self._checks_what_it_reads = True
+        else:
+            head = self._verify_all(head)
+        self.now_s = max(self._clock_s, head.mark_s)
+        if self.now_s - head.mark_s >= MARK_EVERY_S or head != Head(self._seq, self._sum, head.mark_s):
+            self._write_head()
+
+    @property
+    def last(self) -> Noted:
+        """Return the number and checksum of the last step."""
+        return self._seq, self._sum
+
+    def _verify_all(self, head: Head) -> Head:
+        """Check each row and each index, and return a head whose time is that of the last step at least."""
         origin = self._read_origin()
+        rows = self._rows("")
         chain.verify_rows(rows, origin)
+        if self._connection.execute("PRAGMA integrity_check(1)").fetchone()[0] != "ok":
+            raise DamagedError("how they are found isn't what was written")
         if rows:
             self._seq, self._sum = rows[-1].seq, rows[-1].sum
         elif origin[0]:
             raise DamagedError("all steps are gone")
-        self._verify_head(rows, origin)
-        mark_s = self._read_mark()
-        if rows and not mark_s:
-            raise DamagedError("the latest time that was seen is gone")
-        self.now_s = max(self._clock_s, mark_s)
-        if self.now_s - mark_s >= MARK_EVERY_S:
-            self._put("mark", _checked(str(self.now_s)))
-
-    def _verify_head(self, rows: Sequence[Row], origin: tuple[int, str]) -> None:
-        try:
-            with open(self._head_path, encoding="ascii") as file:
-                seq_text, _, digest = file.read(200).strip().partition(":")
-                head = (int(seq_text), digest)
-        except FileNotFoundError:
-            head = (0, GENESIS)
-        except ValueError:
-            raise DamagedError("the head beside them can't be read") from None
+        if (head.seq, head.sum) == (self._seq, self._sum):
+            return head
         # A crash leaves the head one step behind at most, or at what was there before old ones were dropped.
-        allowed = [(self._seq, self._sum)]
-        if rows:
-            allowed.append((rows[-1].seq - 1, rows[-1].prev))
-        if origin[0]:
-            allowed.append(origin)
-        if head not in allowed:
-            raise DamagedError(f"step {head[0]} was the last, and isn't there or is another one")
-        if head != (self._seq, self._sum):
-            self._write_head()
+        allowed = [(rows[-1].seq - 1, rows[-1].prev)] if rows else []
+        if (head.seq, head.sum) not in (*allowed, *([origin] if origin[0] else [])):
+            raise DamagedError(f"step {head.seq} was the last, and isn't there or is another one")
+        return replace(head, mark_s=max(head.mark_s, chain.read_step(rows[-1]).at_s))
+
+    def _read_head(self) -> Head:
+        try:
+            with open(self._head_path, encoding="ascii", errors="replace") as file:
+                return read_head(file.read(_HEAD_CHARS_MAX))
+        except FileNotFoundError:
+            return Head()
 
     def repair(self) -> None:
         """Finish, or take back, what a crash interrupted."""
@@ -155,6 +176,12 @@ class Ledger:
         rows = self._rows("WHERE request = ?", number) if 0 < number < NUMBERS_BELOW else []
         return replay(rows) if rows else None
 
+    def _known(self, number: int) -> Request:
+        request = self.request(number)
+        if request is None:
+            raise DamagedError(f"request {number} is gone")
+        return request
+
     def of_subject(self, key: str) -> Request | None:
         """Return the newest request for exactly this."""
         found = self._connection.execute(
@@ -164,16 +191,21 @@ class Ledger:
 
     def approved(self, identity: str) -> Request | None:
         """Return what counts for a component: the one that was approved last, if it still is."""
-        return latest_approved(self.answered(identity))
+        return latest_approved([self._known(number) for number in self._standing(identity)])
 
     def current(self) -> list[Request]:
         """Return those that nothing has ended: what waits, and what is approved."""
-        rows = self._rows(f"{_NOT_ENDED} ORDER BY request, seq", json.dumps(chain.ENDING), sort=False)
+        rows = self._rows(f"{_NOT_ENDED} ORDER BY request, seq", sort=False)
         return self._replayed(rows)
 
     def answered(self, identity: str) -> list[Request]:
         """Return the requests of a component that anybody has said yes to."""
         return self._replayed(self._rows(f"{_EVER_VOTED} ORDER BY request, seq", identity, sort=False))
+
+    def _standing(self, identity: str) -> list[int]:
+        """Return the numbers of those of them that nothing has ended."""
+        found = self._connection.execute(_STANDING, (identity, identity))
+        return [number for (number,) in found]
 
     def _replayed(self, rows: Sequence[Row]) -> list[Request]:
         return [replay(list(group)) for _, group in itertools.groupby(rows, key=lambda row: row.request)]
@@ -189,8 +221,10 @@ class Ledger:
         """Return a request once what is due for it and for its component was done."""
         found = self._settled(request)
         if found.state is State.APPROVED:
-            others = [self._settled(each) for each in self.answered(found.subject.identity)]
-            found = next((each for each in self._superseded(others) if each.number == found.number), found)
+            others = [each for each in self._standing(found.subject.identity) if each != found.number]
+            if others:
+                known = [found, *(self._settled(self._known(number)) for number in others)]
+                found = self._superseded(known)[0]
         return found
 
     def _settled(self, request: Request) -> Request:
@@ -267,7 +301,6 @@ class Ledger:
         with self._transaction():
             self._connection.execute(_INSERT, _values(row))
             self._connection.execute("DELETE FROM meta WHERE name = 'intent'")
-            self._connection.execute(_PUT, ("mark", _checked(str(self.now_s))))
         self._seq, self._sum = row.seq, row.sum
         self._write_head()
 
@@ -315,7 +348,10 @@ class Ledger:
 
     def _rows(self, where: str, *values: object, sort: bool = True) -> list[Row]:
         order = " ORDER BY seq" if sort else ""
-        return [Row(*found) for found in self._connection.execute(f"{_SELECT} {where}{order}", values)]
+        rows = [Row(*found) for found in self._connection.execute(f"{_SELECT} {where}{order}", values)]
+        if self._checks_what_it_reads and not all(row.intact for row in rows):
+            raise DamagedError("a step isn't what was written")
+        return rows
 
     def _count(self, query: str) -> int:
         return int(self._connection.execute(query).fetchone()[0] or 0)
@@ -343,15 +379,11 @@ class Ledger:
         seq, _, digest = text.partition(":")
         return (int(seq), digest) if text else (0, GENESIS)
 
-    def _read_mark(self) -> int:
-        """Return the latest time that was seen."""
-        return int(_unchecked(self._get("mark")) or 0)
-
     def _write_head(self) -> None:
         new = f"{self._head_path}.new"
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "w") as file:
-            file.write(f"{self._seq}:{self._sum}\n")
+            file.write(head_text(Head(self._seq, self._sum, self.now_s)))
             file.flush()
             os.fsync(file.fileno())
         os.rename(new, self._head_path)

@@ -1,11 +1,13 @@
 """Where approvals are kept: one SQLite file of steps, each behind the one before it, in the state directory.
 
-Every look at it holds a lock, verifies the whole chain and repairs what a crash has left. A step is first written down
+Every look at it holds a lock, verifies the whole chain, unless that was done of this very file
+(`supervisor.approvals.verified`), and repairs what a crash has left. A step is first written down
 as what is about to happen, then recorded in the audit log, and then taken. So a crash leaves one of three: nothing; an
 intent without a record, which didn't happen if it would have given something, and happens now if it takes something
-away; or an intent with its record, which happened. Each commit is durable (synchronous=FULL, sqlite.org/pragma.html).
+away; or an intent with its record, which happened. Each commit is durable (synchronous=EXTRA, sqlite.org/pragma.html).
 
-Beside it lies the head, the number and checksum of the last step: an older copy of the file doesn't fit it.
+Beside it lies the head, the number and checksum of the last step and the latest time that was seen: an older copy of
+the file doesn't fit it.
 """
 
 from __future__ import annotations
@@ -21,9 +23,10 @@ from typing import Final
 
 from ipc.audit.event import AuditEvent
 from ipc.errors import AuditError, ConfigError
-from supervisor.approvals import kept
+from supervisor.approvals import kept, verified
 from supervisor.approvals.chain import DamagedError, StoreError
-from supervisor.approvals.ledger import Ledger
+from supervisor.approvals.ledger import Ledger, Noted
+from supervisor.approvals.verified import FileState
 from supervisor.audit_query import Filter, newest_first
 from supervisor.terminal import visible
 
@@ -36,8 +39,9 @@ _SCHEMA: Final = 1
 _APPLICATION_ID: Final = 0x41_53_57_41
 _SETTINGS: Final = (
     "PRAGMA locking_mode = EXCLUSIVE",
-    "PRAGMA journal_mode = WAL",
-    "PRAGMA synchronous = FULL",
+    # A start only reads, and makes no file beside them for it, as with a log of what is to be written.
+    "PRAGMA journal_mode = DELETE",
+    "PRAGMA synchronous = EXTRA",
     "PRAGMA temp_store = MEMORY",
     "PRAGMA trusted_schema = OFF",
     "PRAGMA cell_size_check = ON",
@@ -47,10 +51,15 @@ _TABLES: Final = (
     """CREATE TABLE IF NOT EXISTS steps (seq INTEGER PRIMARY KEY, request INTEGER NOT NULL, kind TEXT NOT NULL,
     identity TEXT NOT NULL, subject TEXT NOT NULL, body TEXT NOT NULL, prev TEXT NOT NULL, sum TEXT NOT NULL)""",
     "CREATE INDEX IF NOT EXISTS requests ON steps (request)",
+    "CREATE INDEX IF NOT EXISTS subjects ON steps (subject, kind, request)",
+    "CREATE INDEX IF NOT EXISTS identities ON steps (identity, kind, request)",
     kept.TABLE,
     "CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
     f"PRAGMA user_version = {_SCHEMA}",
 )
+
+_BESIDE: Final = ("-wal", "-journal")
+"""Where there is one, not all that counts is in the file itself (sqlite.org/tempfiles.html)."""
 
 
 class BusyError(ConfigError):
@@ -105,22 +114,41 @@ class ApprovalStore:
         fresh = not os.path.lexists(path)
         if fresh and os.path.lexists(self._path(HEAD_FILE)):
             raise DamagedError(f"{FILE} is gone")
+        noted, state = self._look(path)
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            for setting in _SETTINGS:
+                connection.execute(setting)
+            if fresh or not self._has_tables(connection):
+                for statement in _TABLES:
+                    connection.execute(statement)
+            if connection.execute("PRAGMA user_version").fetchone()[0] != _SCHEMA:
+                raise DamagedError("they are in the form of another version")
+            # It is open and locked now: what is read is what was looked at.
+            is_same = state is not None and verified.state_of(os.lstat(path)) == state
+            ledger = Ledger(connection, self._path(HEAD_FILE), self.record, self._was_recorded, self._clock_s())
+            ledger.verify(noted if is_same else None)
+            if state is not None and is_same and noted != ledger.last:
+                verified.write_note(self.directory, verified.note_text(state, ledger.last))
+            ledger.repair()
+            yield ledger
+
+    def _look(self, path: str) -> tuple[Noted | None, FileState | None]:
+        """Return the last step of a file that was verified before and is the same, and the state of one that is quiet.
+
+        Raises DamagedError for one that others can use.
+        """
+        now_ns = time.time_ns()
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
         try:
             status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
-                raise DamagedError(f"{FILE} is no private file of uid {os.geteuid()}")
         finally:
             os.close(descriptor)
-        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
-            for setting in (*_SETTINGS, *(_TABLES if fresh or not self._has_tables(connection) else ())):
-                connection.execute(setting)
-            if connection.execute("PRAGMA user_version").fetchone()[0] != _SCHEMA:
-                raise DamagedError("they are in the form of another version")
-            ledger = Ledger(connection, self._path(HEAD_FILE), self.record, self._was_recorded, self._clock_s())
-            ledger.verify()
-            ledger.repair()
-            yield ledger
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
+            raise DamagedError(f"{FILE} is no private file of uid {os.geteuid()}")
+        state = verified.state_of(status)
+        if not verified.is_quiet(state, now_ns) or any(os.path.lexists(f"{path}{beside}") for beside in _BESIDE):
+            return None, None
+        return verified.noted_step(verified.read_note(self.directory), state), state
 
     @staticmethod
     def _has_tables(connection: sqlite3.Connection) -> bool:

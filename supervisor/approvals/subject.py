@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Final
 
 from ipc.policy.capability import FILE_ACTIONS, Grant
@@ -22,7 +23,7 @@ PARTS: Final = ("action", "resource", "methods", "metadata")
 _NAMES: Final = Variables(component="${component}", data="${data}", tmp="${tmp}")
 
 
-class Subject(Struct, frozen=True):
+class Subject(Struct, frozen=True, dict=True):
     """Component and instance, the package's digest (`Contents.digest`), and what it asks for, by name."""
 
     component: str
@@ -40,7 +41,7 @@ class Subject(Struct, frozen=True):
         """Return the hash of exactly what is asked for, in hexadecimal."""
         return hash_of(grant_terms(self.asked))
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Return the hash of all of it: what an approval is found by."""
         return hash_of([self.component, self.instance, self.package, self.capability_set])

@@ -132,7 +132,7 @@ def granted_component(
     homes = home_directories()
     dev = dev_directories(mode, manifest.directory, tmp)
     # What dev mode allows, it allows whoever wrote the component; and then each record says so.
-    judged = None if mode is not None else _judge(args, manifest, settings, installed)
+    judged = None if mode is not None else judge_component(args, manifest, settings, installed)
     if mode is not None:
         # Nobody is asked, so nothing that the manifest asks for elsewhere is granted either; it is listed as wanted.
         decision: tuple[tuple[Grant, ...], str, str] | None = (dev_grants((*dev, data), homes), mode.by, "")
@@ -212,7 +212,7 @@ def _require_own_name(host: Host, manifest: Manifest) -> None:
         raise
 
 
-def _judge(
+def judge_component(
     args: argparse.Namespace, manifest: Manifest, settings: Settings, installed: InstalledPackage | None
 ) -> JudgedDirectory | None:
     """Return whether it is trusted, by which of the host's sources; None where the host has none.

@@ -26,7 +26,7 @@ from ipc.errors import ConfigError
 from ipc.struct import replace
 from supervisor.approvals import ledger, notify
 from supervisor.approvals.asking import Approved, Question, decide_by_approval, question_of
-from supervisor.approvals.chain import DamagedError, make_row
+from supervisor.approvals.chain import DamagedError, Head, head_text, make_row
 from supervisor.approvals.errors import AwaitingApprovalError, NotApprovedError
 from supervisor.approvals.request import Lapsed
 from supervisor.approvals.rules import Needed
@@ -38,6 +38,8 @@ from supervisor.control_messages import DecideApproval
 from supervisor.control_roles import Peer, Roles
 from supervisor.manifest import Variables, bind, load_manifest
 from supervisor.settings import ApprovalRule, Settings, default_directories
+
+pytestmark = pytest.mark.any_user
 
 RULES = (ApprovalRule(("network.*",), 2, source="airssys.toml:3"),)
 WITHOUT = ("network.connect:api.example.com:443",)
@@ -526,7 +528,7 @@ def test_ten_thousand_requests_hold_nobody_up(host: Host, monkeypatch: pytest.Mo
                 values = (row.seq, row.request, row.kind, row.identity, row.subject, row.body, row.prev, row.sum)
                 connection.execute("INSERT INTO steps VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
     connection.close()
-    (kept / "head").write_text(f"{seq}:{checksum}\n")
+    (kept / "head").write_text(head_text(Head(seq, checksum, host.now_s)))
     host.now_s += 2
     host.start()
     with host.store.open() as opened:

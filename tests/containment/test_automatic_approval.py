@@ -28,6 +28,8 @@ from supervisor.quota import Quota
 from supervisor.settings import AutomaticApproval, ComponentSettings, Settings, default_directories
 from supervisor.signing.keys import read_public_key
 
+pytestmark = pytest.mark.any_user
+
 ALICES, MALLORYS = ed25519_signer(), ed25519_signer()
 SIGNER = Signer(0, read_public_key(ALICES.line), "alice@example.com")
 OTHERS = Signer(1, read_public_key(MALLORYS.line), "mallory@example.com")

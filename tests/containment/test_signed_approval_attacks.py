@@ -36,6 +36,8 @@ from supervisor.manifest import Variables
 from supervisor.settings import ApprovalRule, Settings, default_directories
 from supervisor.signing.keys import read_public_key
 
+pytestmark = pytest.mark.any_user
+
 ALICES, BOBS, MALLORYS = (ed25519_signer() for _ in range(3))
 DAY_S = 86_400
 RULES = (ApprovalRule(("network.*",), 2, source="airssys.toml:3"),)

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
+pytestmark = pytest.mark.any_user
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

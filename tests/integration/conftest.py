@@ -151,6 +151,26 @@ def shared_state() -> Iterator[Path]:
 
 
 @pytest.fixture
+def compiled_before(shared_state: Path, short_dir: Path) -> Iterator[None]:
+    """In the state directory of the test's own: what others have compiled; what it compiles is there for the next."""
+    own, shared = short_dir / "state" / "cache", shared_state / "cache"
+    for directory in (own.parent, own, shared.parent, shared):
+        directory.mkdir(mode=0o700, exist_ok=True)
+    _share(shared, own)
+    yield
+    _share(own, shared)
+
+
+def _share(source: Path, destination: Path) -> None:
+    for artifact in source.glob("*.cwasm"):
+        record = artifact.with_suffix(".record")
+        if record.exists():
+            for path in (artifact, record):  # in this order, as the cache itself writes them
+                with contextlib.suppress(FileExistsError):
+                    os.link(path, destination / path.name)
+
+
+@pytest.fixture
 def run(airssys: _CommandLine, shared_state: Path) -> Runner:
     """`airssys run` with the session's cache; its audit log is the session's too."""
     directory = airssys.directory / "work"

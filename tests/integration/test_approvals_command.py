@@ -113,6 +113,7 @@ def test_what_is_installed_is_approved_by_name_and_instance(run) -> None:
     assert run("writer", *state).code == 77
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize("arguments", [("show", "1"), ("approve", "1", "--yes", "12345678"), ("revoke", "1")])
 def test_what_was_never_asked_is_told(run, arguments: tuple[str, ...]) -> None:
     """In two lines, and nothing is made for it; a list of nothing is one."""
@@ -146,6 +147,7 @@ def _store(place: Path, before: Callable[[], object], after: Callable[[], object
     return ApprovalStore(str(place), str(place / "audit"), record, clock_s=lambda: START_S)
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize("where", ["intent", "record", "commit", "head"])
 @pytest.mark.parametrize("what", ["approve", "revoke"])
 def test_kill_9_at_each_step_leaves_both_or_neither(tmp_path: Path, what: str, where: str) -> None:

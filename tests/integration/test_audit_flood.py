@@ -13,6 +13,8 @@ from ipc.audit.event import exact, parse_line
 from supervisor.audit_segments import segment_names
 from supervisor.audit_verify import verify_log
 
+pytestmark = pytest.mark.any_user
+
 TOOL = Path(__file__).resolve().parents[1] / "guests" / "tool.wasm"
 FLOOD = 400
 AT_ONCE, PER_S, TOLERATED_S = 60, 20, 2

@@ -55,6 +55,7 @@ def events(directory: Path) -> list[str]:
     return [str(f.record["event"]) for f in last_records(str(directory), Filter(), None)]
 
 
+@pytest.mark.any_user
 def test_appended_records_are_chained_private_and_verified(tmp_path: Path) -> None:
     """Sequence numbers are continuous over reopening, files are their owner's only, the chain verifies."""
     directory = tmp_path / "audit"
@@ -71,6 +72,7 @@ def test_appended_records_are_chained_private_and_verified(tmp_path: Path) -> No
     assert report.head == Head(4, record.hash)
 
 
+@pytest.mark.any_user
 def test_rotation_seals_and_the_next_segment_chains(tmp_path: Path) -> None:
     """Each full segment ends with its seal, and gives back the space that was set aside."""
     directory = filled(tmp_path / "a")
@@ -86,6 +88,7 @@ def test_rotation_seals_and_the_next_segment_chains(tmp_path: Path) -> None:
     assert verify_log(str(directory)).fault is None
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize("torn", [b"{", b'{"schema":1,"seq":', b"\0" * 5000, b"\n\n", b"x" * 400_000, b"junk\n{}\n"])
 def test_a_torn_tail_is_cut_kept_and_recorded(tmp_path: Path, torn: bytes) -> None:
     """What a crash left behind the last good line is moved to a side file, and the next record says so."""
@@ -101,6 +104,7 @@ def test_a_torn_tail_is_cut_kept_and_recorded(tmp_path: Path, torn: bytes) -> No
     assert (report.fault, report.repairs) == (None, 1)
 
 
+@pytest.mark.any_user
 def test_a_line_cut_anywhere_is_repaired_and_its_loss_is_not_hidden(tmp_path: Path) -> None:
     """Cutting into a durable record is repaired as a tear, but the head tells that a record is missing."""
     directory = filled(tmp_path / "a", 1)
@@ -113,6 +117,7 @@ def test_a_line_cut_anywhere_is_repaired_and_its_loss_is_not_hidden(tmp_path: Pa
     assert fault.line == 3
 
 
+@pytest.mark.any_user
 def test_an_anchor_noted_elsewhere_must_be_found_again(tmp_path: Path) -> None:
     """A log rewritten as a whole, recorded heads included, is intact in itself; the anchor tells."""
     directory = filled(tmp_path / "a", 2)
@@ -138,6 +143,7 @@ def test_several_processes_share_one_log(tmp_path: Path) -> None:
     assert events(tmp_path / "a").count("made") == 4 * 15 * 3
 
 
+@pytest.mark.any_user
 def test_a_writer_killed_at_any_moment_loses_nothing_that_it_acknowledged(tmp_path: Path) -> None:
     """SIGKILL after a random number of acknowledgements, twelve times: all of them are there, the log is whole."""
     chooser = random.Random(3)
@@ -253,6 +259,7 @@ def test_another_users_directory_and_a_symlink_are_refused(tmp_path: Path) -> No
             AuditLog(str(tmp_path / "real"))
 
 
+@pytest.mark.any_user
 def test_positions_of_a_stream_are_found_in_older_segments(tmp_path: Path) -> None:
     """A writer that takes over knows how far a producer had come."""
     log = AuditLog(str(tmp_path / "a"), segment_bytes=6000)
@@ -271,6 +278,7 @@ def airssys(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.any_user
 def test_the_command_line_reads_filters_and_verifies(tmp_path: Path) -> None:
     """Query filters, tail limits, verify tells; a hostile name can't act on the terminal; a bad log ends with 1."""
     directory = tmp_path / "a"
@@ -304,6 +312,7 @@ def test_the_command_line_reads_filters_and_verifies(tmp_path: Path) -> None:
     assert airssys("audit", "verify", "--audit-log", str(tmp_path / "none")).returncode == 73
 
 
+@pytest.mark.any_user
 def test_moments() -> None:
     """Relative and absolute times."""
     assert parse_moment("10m", 600_000_000_000) == "1970-01-01T00:00:00.000000000Z"

@@ -20,6 +20,8 @@ from supervisor.audit_retention import AuditRetention
 from supervisor.audit_segments import segment_names
 from supervisor.audit_verify import verify_log
 
+pytestmark = pytest.mark.any_user
+
 DAY_NS = 86_400 * 10**9
 
 

@@ -190,6 +190,7 @@ for number in range(100_000):
 """
 
 
+@pytest.mark.any_user
 def test_a_producer_killed_at_any_moment_loses_nothing_acknowledged(site: Site) -> None:
     """SIGKILL of eight producers: what each was told is durable is in the log once, in order."""
     writer = site.writer()
@@ -224,6 +225,7 @@ signal.pause()
 """
 
 
+@pytest.mark.any_user
 def test_a_writer_killed_at_any_moment_records_each_event_exactly_once(site: Site) -> None:
     """SIGKILL of the writer ten times under load: a new one goes on, nothing is lost, nothing twice, order kept."""
     keys = zmq.curve_keypair()
@@ -264,6 +266,7 @@ def test_a_writer_killed_at_any_moment_records_each_event_exactly_once(site: Sit
     assert verify_log(site.directory).fault is None
 
 
+@pytest.mark.any_user
 def test_a_full_queue_makes_the_producer_wait_and_then_fail(site: Site) -> None:
     """Without a writer nothing is dropped: five events are kept, the sixth is refused; later all five come."""
     keys = zmq.curve_keypair()
@@ -347,6 +350,7 @@ class Raw:
         return replies
 
 
+@pytest.mark.any_user
 def test_what_is_too_large_or_malformed_is_refused_in_its_place(site: Site) -> None:
     """A record of 20 KiB and one of garbage are refused, the refusals are in the log, the good ones around them too."""
     writer = site.writer()
@@ -361,6 +365,7 @@ def test_what_is_too_large_or_malformed_is_refused_in_its_place(site: Site) -> N
     raw.context.destroy(linger=0)
 
 
+@pytest.mark.any_user
 def test_duplicates_are_dropped_and_gaps_are_asked_for(site: Site) -> None:
     """A batch sent twice is recorded once; one that skips ahead is not taken before what is missing came."""
     writer = site.writer()
@@ -374,6 +379,7 @@ def test_duplicates_are_dropped_and_gaps_are_asked_for(site: Site) -> None:
     raw.context.destroy(linger=0)
 
 
+@pytest.mark.any_user
 def test_a_flood_of_garbage_harms_no_neighbour(site: Site) -> None:
     """Two thousand bad frames of one peer leave a line or two, and another's events come through in between."""
     writer = site.writer()
@@ -390,6 +396,7 @@ def test_a_flood_of_garbage_harms_no_neighbour(site: Site) -> None:
     raw.context.destroy(linger=0)
 
 
+@pytest.mark.any_user
 def test_who_sends_too_fast_is_asked_to_wait_and_loses_nothing(site: Site) -> None:
     """Six hundred events at two hundred a second: all come, in order, and it takes the time it must."""
     writer = site.writer(rate_per_s=200)
@@ -402,6 +409,7 @@ def test_who_sends_too_fast_is_asked_to_wait_and_loses_nothing(site: Site) -> No
     assert [r["correlation"] for r in site.records()] == [str(n) for n in range(600)]
 
 
+@pytest.mark.any_user
 def test_subscribers_hear_every_record_in_order_with_exact_text(site: Site) -> None:
     """Own and foreign events alike, after they are durable; one that fails is removed, and that is recorded."""
     writer = site.writer()
@@ -418,6 +426,7 @@ def test_subscribers_hear_every_record_in_order_with_exact_text(site: Site) -> N
     assert [json.loads(json.dumps(r)) for r in site.records()] == [json.loads(json.dumps(r)) for r in heard]
 
 
+@pytest.mark.any_user
 def test_sealed_heads_go_to_the_journal(site: Site) -> None:
     """Each seal's own hash is told to syslog's socket, and it is a head that verification accepts as an anchor."""
     path = os.path.join(site.sockets, "log")

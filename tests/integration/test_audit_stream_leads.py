@@ -21,6 +21,8 @@ from supervisor.audit_log import AuditLog
 from supervisor.audit_query import Filter, last_records
 from supervisor.audit_writer import AuditWriter
 
+pytestmark = pytest.mark.any_user
+
 GUARD_S = 30.0
 THREADS = 6
 EVENTS = 40

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import wasmtime
+
+from ipc.messages import EngineSettings, FunctionCall, WorkerJob, WorkerLimits
+from worker import engine_api as api
+from worker.calling import Call
+from worker.engine import COMPONENT, new_engine
+from worker.engine import Runner as Engine
 
 GUESTS = Path(__file__).resolve().parents[1] / "guests"
 PADDING = (0,) * 16
@@ -26,43 +35,86 @@ def call(run: Any, wat: Callable[[str], Path]) -> Callable[..., Any]:
     return called
 
 
+VALUES: tuple[tuple[str, object], ...] = (
+    ("bool", True),
+    ("u8", 255),
+    ("s8", -128),
+    ("u16", 65535),
+    ("s16", -32768),
+    ("u32", 2**32 - 1),
+    ("s32", -(2**31)),
+    ("u64", 2**64 - 1),
+    ("s64", -(2**63)),
+    ("f32", 0.1),
+    ("f64", "-Infinity"),
+    ("char", "é"),
+    ("string", "grüße\n"),
+    ("bytes", "AAEC/w=="),
+    ("list", ["a", "", "c"]),
+    ("tuple", [7, "seven"]),
+    ("record", {"x": -3, "y": 0.5}),
+    ("variant", {"named": "it"}),
+    ("variant", "none"),
+    ("enum", "green"),
+    ("flags", ["read", "write"]),
+    ("option", None),
+    ("option", 3),
+    ("nested-option", None),
+    ("nested-option", {"some": None}),
+    ("nested-option", {"some": 3}),
+    ("result", {"ok": 3}),
+    ("result", {"error": "no"}),
+    ("empty-result", {"error": None}),
+)
+THROUGH_A_WORKER = ("string", "bytes", "record", "flags")
+SETTINGS = EngineSettings()
+
+
+@pytest.fixture(scope="module")
+def called_here() -> Callable[[str, object], bytes]:
+    """Call a function of `functions.wat` as a worker does, without a process of its own; return its document."""
+    wasm = bytes(wasmtime.wat2wasm((GUESTS / "wat" / "functions.wat").read_text()))
+    component = api.made(api.component_new, new_engine(SETTINGS, None), wasm, len(wasm))
+    serialized = api.Bytes()
+    api.check(api.component_serialize(component, ctypes.byref(serialized)))
+    artifact = api.take_bytes(serialized)
+    runner = Engine.new(SETTINGS)
+
+    def called(function: str, *arguments: object) -> bytes:
+        job = WorkerJob(
+            "here",
+            COMPONENT,
+            (),
+            (),
+            (),
+            WorkerLimits(memory_bytes=256 << 20, output_bytes=1 << 20),
+            call=FunctionCall("", function, json.dumps(arguments).encode()),
+        )
+        with tempfile.TemporaryFile() as output:
+            finished = Call(runner, SETTINGS, job, artifact, output.fileno()).run()
+            assert (finished.outcome, finished.exit_code) == ("exited", 0), finished.message
+            output.seek(0)
+            return output.read()
+
+    return called
+
+
+@pytest.mark.any_user
+@pytest.mark.parametrize(("kind", "value"), VALUES)
+def test_each_type_goes_there_and_back(called_here: Callable[..., bytes], kind: str, value: object) -> None:
+    """A value of each kind of type passes through the guest's memory and is printed as it was given."""
+    document = called_here(f"same-{kind}", [value, *PADDING])
+    assert json.loads(document) == [value, *PADDING]
+    assert document.endswith(b"]\n")
+    assert document.count(b"\n") == 1
+
+
 @pytest.mark.any_user
 @pytest.mark.parametrize(
-    ("kind", "value"),
-    [
-        ("bool", True),
-        ("u8", 255),
-        ("s8", -128),
-        ("u16", 65535),
-        ("s16", -32768),
-        ("u32", 2**32 - 1),
-        ("s32", -(2**31)),
-        ("u64", 2**64 - 1),
-        ("s64", -(2**63)),
-        ("f32", 0.1),
-        ("f64", "-Infinity"),
-        ("char", "é"),
-        ("string", "grüße\n"),
-        ("bytes", "AAEC/w=="),
-        ("list", ["a", "", "c"]),
-        ("tuple", [7, "seven"]),
-        ("record", {"x": -3, "y": 0.5}),
-        ("variant", {"named": "it"}),
-        ("variant", "none"),
-        ("enum", "green"),
-        ("flags", ["read", "write"]),
-        ("option", None),
-        ("option", 3),
-        ("nested-option", None),
-        ("nested-option", {"some": None}),
-        ("nested-option", {"some": 3}),
-        ("result", {"ok": 3}),
-        ("result", {"error": "no"}),
-        ("empty-result", {"error": None}),
-    ],
+    ("kind", "value"), [each for each in VALUES if each[0] in ("string", "bytes", "record", "flags")]
 )
-def test_each_type_goes_there_and_back(call: Callable[..., Any], kind: str, value: object) -> None:
-    """A value of each kind of type passes through the guest's memory and is printed as it was given."""
+def test_a_worker_gets_and_gives_the_same(call: Callable[..., Any], kind: str, value: object) -> None:
+    """From the command line through a confined worker to standard output."""
     result = call(f"same-{kind}", [value, *PADDING])
     assert (result.code, json.loads(result.stdout)) == (0, [value, *PADDING]), result.stderr
     assert result.stdout.endswith(b"]\n")

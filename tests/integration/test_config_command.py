@@ -49,6 +49,7 @@ def _settings(config: Path, **environment: str) -> dict[str, Setting]:
     return {each.key: each for each in effective_settings(settings, environment, 1000, None)}
 
 
+@pytest.mark.any_user
 def test_a_right_configuration(airssys, config: Path) -> None:
     """The files that were read are named in their order; without any the defaults are in force."""
     result = airssys("config", "check", "--config", config)
@@ -59,6 +60,7 @@ def test_a_right_configuration(airssys, config: Path) -> None:
     assert document == {"files": files, "not_enforced": [], "providers": [], "warnings": []}
 
 
+@pytest.mark.any_user
 def test_all_problems_are_told_at_once(airssys, config: Path) -> None:
     """Each with file, line and key, also those of a drop-in, and as one document."""
     config.write_text(RIGHT.replace('"deny"', '"forbid"').replace('"64MB"', '"64"'))
@@ -74,6 +76,7 @@ def test_all_problems_are_told_at_once(airssys, config: Path) -> None:
     assert set(document["error"]) == {"code", "message", "hint", "problems"}
 
 
+@pytest.mark.any_user
 def test_what_is_read_and_not_enforced_is_named(airssys, config: Path) -> None:
     """What `airssys run` would refuse is right, and said."""
     config.write_text(RIGHT + '[components.other]\nquota = { network_bandwidth = "1MB/s" }\n')
@@ -82,6 +85,7 @@ def test_what_is_read_and_not_enforced_is_named(airssys, config: Path) -> None:
     assert 'components."other".quota.network_bandwidth' in result.stdout.split("not enforced", 1)[1]
 
 
+@pytest.mark.any_user
 def test_settings_are_shown_with_their_origin(airssys, config: Path) -> None:
     """File and line, default, environment and flag are told apart; without --origin it is TOML that reads the same."""
     result = airssys("config", "show", "--origin", "--config", config)
@@ -115,6 +119,7 @@ def test_directories_of_an_ordinary_user(config: Path) -> None:
     assert values == {"state": "/s", "data": "/s-data", "run": "/s/run", "log": "/s"}
 
 
+@pytest.mark.any_user
 def test_secrets_show_where_they_come_from_and_nothing_more(airssys, config: Path) -> None:
     """The source of a secret is a setting; its value isn't in there to be shown."""
     document = json.loads(airssys("config", "show", "--config", config, "--json").stdout)

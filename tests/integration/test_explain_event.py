@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from ipc.policy.document import PolicyDocument
 
 
@@ -33,6 +35,7 @@ def test_a_refusal_is_explained(run) -> None:
     assert document["allowed"] is False
 
 
+@pytest.mark.any_user
 def test_every_event_that_names_a_policy_can_be_explained(run) -> None:
     """After a run each hash in its records is kept, owner-only, and hashes to its name."""
     _denied(run, run.file("in/b.txt", "x"))
@@ -45,6 +48,7 @@ def test_every_event_that_names_a_policy_can_be_explained(run) -> None:
         assert PolicyDocument.from_wire(json.loads(kept.read_bytes())).digest() == name
 
 
+@pytest.mark.any_user
 def test_a_policy_that_was_changed_or_lost_is_said(run, short_dir: Path) -> None:
     """A changed document is not believed (73), a missing one is named (65), and so is an event that isn't there."""
     state = short_dir / "own"
@@ -70,6 +74,7 @@ def test_a_policy_that_was_changed_or_lost_is_said(run, short_dir: Path) -> None
     assert run.other_command("explain", "--event", "1", "--audit-log", short_dir / "none").code == 73
 
 
+@pytest.mark.any_user
 def test_what_can_not_be_kept_does_not_run(run, short_dir: Path) -> None:
     """Without a place for its policy nothing runs, and no record names one; with it, the control, it does."""
     state = short_dir / "own"
@@ -89,6 +94,7 @@ def test_what_can_not_be_kept_does_not_run(run, short_dir: Path) -> None:
     assert [r["event"] for r in run.records(state)[before:] if r["policy"]] == []
 
 
+@pytest.mark.any_user
 def test_wrong_usage(run) -> None:
     """--event stands alone, and without it all three words are needed."""
     for arguments in (

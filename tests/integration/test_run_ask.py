@@ -130,6 +130,7 @@ def test_a_held_call_goes_on_once_it_was_allowed(run, ask: Start, program: str) 
     assert (run.directory / "out/new.txt").read_text() == "made"
 
 
+@pytest.mark.any_user
 def test_a_no_is_a_refusal_and_is_not_asked_again(run, ask: Start) -> None:
     """After [n]o the program gets EACCES, the same thing is refused unasked, and another one is asked about."""
     run.file("in/a.txt", "first\n")
@@ -168,6 +169,7 @@ def test_what_was_answered_outlives_the_warden(run, ask: Start, deadline) -> Non
     assert "second" in person.shown
 
 
+@pytest.mark.any_user
 def test_a_directory_covers_what_lies_beneath(run, ask: Start) -> None:
     """After [d]irectory nothing beneath it is asked about for the same action."""
     for name in ("in/a.txt", "in/b.txt", "in/deep/c.txt"):
@@ -191,6 +193,7 @@ def test_a_listing_is_asked_about_and_may_stay_partial(run, ask: Start) -> None:
         assert ("b.txt" in person.shown) == seen
 
 
+@pytest.mark.any_user
 def test_quitting_ends_the_program(run, ask: Start) -> None:
     """[q]uit ends it with 77 and says so; the answer is on record."""
     run.file("in/a.txt", "content\n")
@@ -204,6 +207,7 @@ def test_quitting_ends_the_program(run, ask: Start) -> None:
     assert answered[-1]["actor"] == f"uid {os.getuid()}"
 
 
+@pytest.mark.any_user
 def test_each_answer_is_on_record_with_the_policy_that_it_made(run, ask: Start) -> None:
     """The record of an answer comes before that of what it allows, which names the new policy."""
     run.file("in/a.txt", "content\n")
@@ -250,6 +254,7 @@ def test_the_deadline_stops_while_a_question_is_open(run, ask: Start) -> None:
     assert "A2002" in spinning.shown
 
 
+@pytest.mark.any_user
 def test_what_was_typed_before_a_question_is_no_answer(run, ask: Start) -> None:
     """Keys pressed before the question is shown are thrown away: it waits for an answer of its own."""
     run.file("in/a.txt", "content\n")
@@ -262,6 +267,7 @@ def test_what_was_typed_before_a_question_is_no_answer(run, ask: Start) -> None:
     assert "in/a.txt: EACCES" in person.shown
 
 
+@pytest.mark.any_user
 def test_a_yes_that_comes_at_once_is_no_answer(run, ask: Start) -> None:
     """Who was brought to type just now has not read the question: a yes at once is asked for again, a no counts."""
     run.file("in/a.txt", "content\n")
@@ -386,6 +392,7 @@ def test_nobody_is_asked_without_end(run, ask: Start) -> None:
     assert "the rest is refused unasked" in person.shown
 
 
+@pytest.mark.any_user
 def test_without_a_terminal_it_says_what_to_do(run) -> None:
     """There is nobody to ask: an error that names the other ways, and nothing runs."""
     result = run.tool("--ask", guest=("cat", "in/a.txt"))

@@ -62,6 +62,7 @@ def test_list_gives_names_and_no_content(run) -> None:
     assert "denied filesystem.read" in result.stderr
 
 
+@pytest.mark.any_user
 def test_a_pattern_grants_what_matches(run) -> None:
     """A quoted pattern grants exactly what it matches."""
     run.file("in/a.csv", "csv\n")
@@ -91,6 +92,7 @@ def test_absolute_names_are_the_hosts(run) -> None:
     assert (result.code, result.stdout) == (0, b"absolute\n")
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize("program", BOTH)
 def test_the_environment_is_what_was_given(run, program: str) -> None:
     """--env K=V sets, --env K passes ours on, and nothing else is there."""

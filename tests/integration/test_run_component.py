@@ -56,6 +56,7 @@ def test_grant_asked(run, component: Path) -> None:
     assert starts[-1]["approval"] == "--grant asked"
 
 
+@pytest.mark.any_user
 def test_grant_file(run, component: Path) -> None:
     """--grant FILE grants less than was asked, and can't grant more."""
     less = run.file("less.toml", MANIFEST.replace("*.txt", "nothing.txt"))
@@ -69,6 +70,7 @@ def test_grant_file(run, component: Path) -> None:
     assert "doesn't ask for filesystem.write" in refused.stderr
 
 
+@pytest.mark.any_user
 def test_without_a_terminal_nothing_is_granted(run, component: Path) -> None:
     """Nobody can be asked: 77, what it asks for is printed, and nothing ran."""
     before = len([r for r in run.records() if r["event"] == "worker_starting"])
@@ -104,6 +106,7 @@ def test_many_harmless_requests_hide_no_dangerous_one(run, component: Path, dead
         assert "[high] read everything beneath /home" in shown
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_question(run, component: Path, number: int, deadline) -> None:
     """Ctrl-C, or a kill, at the question whether to grant ends it: nothing is granted and nothing runs."""
@@ -136,6 +139,7 @@ def test_a_yes_is_remembered_for_exactly_these_bytes(run, component: Path, deadl
     assert run(component, "--set", "data=data").code == 77
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -154,6 +158,7 @@ def test_parameters_that_are_wrong(run, component: Path, options: tuple[str, ...
     assert "the data" not in result.stdout.decode()
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize(
     ("addition", "words"),
     [
@@ -172,6 +177,7 @@ def test_what_nothing_enforces_is_refused(run, component: Path, addition: str, w
     assert result.stdout == b""
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize(
     ("addition", "words"),
     [
@@ -189,6 +195,7 @@ def test_what_only_a_broker_enforces_is_refused(run, component: Path, addition: 
     assert "airssys up" in result.stderr
 
 
+@pytest.mark.any_user
 def test_errors_of_a_manifest_come_together(run, component: Path) -> None:
     """Several mistakes are reported at once, each with its key."""
     text = MANIFEST.replace('version = "1.0.0"', 'version = "one"\nunknown_key = 1').replace("schema = 1", "schema = 9")
@@ -237,6 +244,7 @@ def _command_lines() -> list[bytes]:
     return lines
 
 
+@pytest.mark.any_user
 def test_a_secret_that_a_grant_file_takes_away_is_not_given(run, component: Path) -> None:
     """What a reviewer struck out stays out, even where a value is at hand."""
     asks = MANIFEST + '\n[capabilities.optional.secrets]\nenv = ["API_TOKEN"]\n'
@@ -262,6 +270,7 @@ def test_data_and_tmp_directories(run, component: Path) -> None:
     assert (second.code, second.stdout) == (0, b"f\n"), second.stderr
 
 
+@pytest.mark.any_user
 def test_the_shipped_examples(run) -> None:
     """The two examples do what their manifests say, with a copy of their inputs."""
     shutil.copytree(EXAMPLES / "log-summary", run.directory / "log-summary")

@@ -107,6 +107,7 @@ def test_what_was_renamed_or_linked_is_renamed_and_linked_again(run, program: Pa
     assert {path.name for path in (run.directory / "out").rglob("*")} == {"whole", "final", "x", "y", "linked"}
 
 
+@pytest.mark.any_user
 def test_a_program_that_can_not_start_gets_no_manifest(run, wat) -> None:
     """What imports something that nothing provides used nothing: there is nothing to write down."""
     written = run.directory / "Component.toml"
@@ -116,6 +117,7 @@ def test_a_program_that_can_not_start_gets_no_manifest(run, wat) -> None:
     assert not written.exists()
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize("program", ["tool.wasm"], indirect=True)
 def test_many_files_of_one_directory_become_one_pattern(run, program: Path) -> None:
     """Where all files of a directory were used one pattern names them; where half were, each is named."""
@@ -132,6 +134,7 @@ def test_many_files_of_one_directory_become_one_pattern(run, program: Path) -> N
     assert "half/7.txt" not in text
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize("program", BOTH, indirect=True)
 def test_any_name_can_be_written_and_found_again(run, program: Path) -> None:
     """Names with pattern characters, quotes, variables, controls, invisible characters: each is named, and only it."""
@@ -211,6 +214,7 @@ def test_a_component_s_own_data_stays_its_own(run, program: Path) -> None:
     assert again["stdout"] == first.stdout.decode()
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize("program", ["tool.wasm"], indirect=True)
 def test_variables_and_secrets_keep_their_values_out_of_the_manifest(run, program: Path) -> None:
     """A secret's value and a passed-on variable's are not written; a given one's is."""
@@ -227,6 +231,7 @@ def test_variables_and_secrets_keep_their_values_out_of_the_manifest(run, progra
     assert again.stdout == result.stdout
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize("program", ["tool.wasm"], indirect=True)
 def test_places_where_it_can_not_be_written_are_told_before_anything_runs(run, program: Path) -> None:
     """An existing file, and a place from which the program can't be named: nothing runs, nothing is overwritten."""

@@ -104,6 +104,7 @@ def _artifacts(state: Path) -> list[Path]:
     return sorted((state / "cache").glob("*.cwasm"))
 
 
+@pytest.mark.any_user
 def test_a_second_run_takes_what_the_first_compiled(run) -> None:
     """The second run of the same bytes starts from the cache, and says so in the log."""
     state = run.directory.parent / "own"
@@ -146,6 +147,7 @@ def test_a_cache_that_others_may_write_is_refused(run) -> None:
     assert result.stdout == b""
 
 
+@pytest.mark.any_user
 def test_the_log_has_every_step_in_order(run) -> None:
     """Start, confinement, decisions, end; the confinement is on disk before the guest's first action."""
     state = run.directory.parent / "own"

@@ -52,6 +52,7 @@ def _run_with(run, stdin: int | None, stdout: int, *guest: str) -> int:
     ).returncode
 
 
+@pytest.mark.any_user
 def test_standard_input_from_dev_null(run) -> None:
     """/dev/null is an end at once."""
     result = subprocess.run(
@@ -84,6 +85,7 @@ def test_closed_standard_descriptors(run, closed: str) -> None:
     assert result.returncode == 0
 
 
+@pytest.mark.any_user
 def test_input_that_the_guest_does_not_read(run, ten_megabytes: bytes) -> None:
     """A guest that ends without reading leaves the writer with a closed pipe, not with a hang."""
     with run.start(TOOL, guest=("print", "done")) as process:
@@ -91,6 +93,7 @@ def test_input_that_the_guest_does_not_read(run, ten_megabytes: bytes) -> None:
     assert (process.returncode, stdout) == (0, b"done"), stderr
 
 
+@pytest.mark.any_user
 def test_input_streams_as_it_comes(run) -> None:
     """What was written is answered before the input ends: nothing waits for a full buffer or the end."""
     with run.start(TOOL, guest=("echo",)) as process:
@@ -103,12 +106,14 @@ def test_input_streams_as_it_comes(run) -> None:
         assert process.stdout.read() == b""
 
 
+@pytest.mark.any_user
 def test_output_keeps_to_its_stream(run) -> None:
     """stdout and stderr aren't mixed; with -q nothing of ours is added to stderr."""
     result = run.tool("-q", guest=("print", "out\\x00\\xff", ",", "print-err", "err\\xfe"))
     assert (result.code, result.stdout, result.stderr_bytes) == (0, b"out\x00\xff", b"err\xfe")
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize("program", BOTH)
 def test_a_reader_that_goes_away(run, program: str) -> None:
     """`airssys run … | head -1` ends, as any program does whose reader left."""
@@ -126,6 +131,7 @@ def test_a_reader_that_goes_away(run, program: str) -> None:
     assert b"Traceback" not in result.stderr
 
 
+@pytest.mark.any_user
 def test_a_guest_that_writes_for_ever_ends_when_its_reader_goes_away(run) -> None:
     """Nobody reads: the guest is told by a broken pipe, instead of running for ever unseen."""
     with run.start(TOOL, "--output", "1TB", guest=("flood", "0")) as process:
@@ -148,6 +154,7 @@ def test_a_slow_reader_loses_nothing(run) -> None:
     assert len(head + rest) == 1 << 20
 
 
+@pytest.mark.any_user
 def test_output_without_room_is_told(run) -> None:
     """What was printed to a full disk is lost: 73 and why, with --quiet too; the same program elsewhere ends with 0."""
     for quiet in ((), ("-q",)):

@@ -191,7 +191,7 @@ def test_what_runs_beside_the_rest_is_told_and_counts(ready_checkout: Checkout, 
     done = ready_checkout.run("test")
     lines = done.stdout.splitlines()
     assert {"check was here", "build-guests was here"} <= set(lines)
-    assert lines[-1] == "12 passed, 0 failed"
+    assert lines[-1] == "16 passed, 0 failed"
     failed = [part for line in lines if line.startswith("failed: ") for part in line[len("failed: ") :].split("; ")]
     assert [name for name in failed if "ordinary user" not in name] == named  # who is no Python's user here
     assert (done.returncode != 0) == bool(failed)

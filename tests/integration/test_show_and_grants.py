@@ -88,6 +88,7 @@ def test_a_yes_is_shown_listed_and_forgotten(run, component: Path, short_dir: Pa
     assert os.listdir(state / "grants") == []
 
 
+@pytest.mark.any_user
 def test_what_can_not_be_forgotten_is_told(run, short_dir: Path) -> None:
     """An unknown name is bad input (65), nothing and too much named are wrong usage (64)."""
     state = short_dir / "own"
@@ -99,6 +100,7 @@ def test_what_can_not_be_forgotten_is_told(run, short_dir: Path) -> None:
     assert _command(run, state, "grants", "forget", "--all").code == 0
 
 
+@pytest.mark.any_user
 def test_show_says_what_a_component_is(run, component: Path) -> None:
     """Words, hashes, imports and exports; a parameter without a value leaves the grant open."""
     result = run.other_command("show", component)
@@ -116,6 +118,7 @@ def test_show_says_what_a_component_is(run, component: Path) -> None:
     assert "wasi_snapshot_preview1.path_open" in document["program"]["imports"]
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize("name", ["hello.wasm", "hello.component.wasm"])
 def test_show_of_a_bare_program(run, name: str) -> None:
     """Both kinds of programs are described without a manifest, the same from the cache as when first read."""
@@ -132,6 +135,7 @@ def test_show_of_a_bare_program(run, name: str) -> None:
     assert "the flags are the grant" in run.other_command("show", path).stdout.decode()
 
 
+@pytest.mark.any_user
 def test_what_is_no_program_is_told(run) -> None:
     """Garbage, a missing path and --set for a bare program end with 65, and nothing is shown as read."""
     garbage = run.file("garbage.wasm", b"\0asm\1\0\0\0garbage")

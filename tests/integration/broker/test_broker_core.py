@@ -16,6 +16,8 @@ from supervisor.broker_client import Heard
 
 from .conftest import Stage
 
+pytestmark = pytest.mark.any_user
+
 SEND = (("messaging.send", "*"), ("messaging.receive", "*"))
 STORE = (("storage.read", "**"), ("storage.write", "**"))
 

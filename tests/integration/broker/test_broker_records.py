@@ -17,6 +17,8 @@ from supervisor.audit_writer import AuditWriter
 
 from .conftest import readable
 
+pytestmark = pytest.mark.any_user
+
 GUARD_S = 10.0
 
 

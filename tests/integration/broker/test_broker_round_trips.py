@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
+
 from ipc.broker import messages as m
 from ipc.broker.orders import ActorCalled, CallActor, NamespaceRemoved
 from ipc.broker.store import FILE
 from supervisor.broker_client import Heard
 
 from .conftest import Stage
+
+pytestmark = pytest.mark.any_user
 
 
 def test_a_message_goes_from_one_to_the_other(stage: Stage) -> None:

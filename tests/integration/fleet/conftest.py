@@ -77,7 +77,7 @@ def running() -> Callable[[subprocess.Popen[bytes]], Up]:
 
 
 @pytest.fixture
-def up(airssys) -> Starter:
+def up(airssys, compiled_before) -> Starter:
     """Start `airssys up` with arguments; at the end of the block it is ended, however that was left."""
 
     @contextlib.contextmanager

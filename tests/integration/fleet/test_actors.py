@@ -72,6 +72,7 @@ def test_a_call_brings_the_answer(airssys, both) -> None:
     assert {record["resource"] for record in calls} == {"one"}
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize(
     ("payload", "code", "said"),
     [
@@ -89,6 +90,7 @@ def test_a_call_always_ends(airssys, both, payload: bytes, code: int, said: str)
     assert airssys("call", "other", "-", stdin=b"e!").stdout == "e!"
 
 
+@pytest.mark.any_user
 def test_what_can_not_be_called_says_so(airssys, up, actor, hello: Path) -> None:
     """A command, a name that isn't there, JSON that is none, a message that is too large."""
     with up(actor("one"), hello, "--grant", "asked") as fleet:
@@ -109,6 +111,7 @@ def test_what_can_not_be_called_says_so(airssys, up, actor, hello: Path) -> None
         assert airssys("call", "one", "--timeout", "99999h", "-", stdin=b"e!").stdout == "e!"
 
 
+@pytest.mark.any_user
 def test_without_waiting_the_message_is_only_left(airssys, both) -> None:
     """--no-wait returns when the message lies in the mailbox, whatever comes of it; what the actor logs is kept."""
     assert airssys("call", "one", "-", "--no-wait", stdin=b"lafter all").code == 0
@@ -159,6 +162,7 @@ def test_what_is_kept_is_there_after_everything_has_ended(airssys, up, actor) ->
 # ---- deaths
 
 
+@pytest.mark.any_user
 def test_an_actor_that_traps_is_down_and_the_other_is_not(airssys, both) -> None:
     """The crash is told in words, with the function that it happened in; a call to it says how it is."""
     assert airssys("call", "one", "-", "--no-wait", stdin=b"t").code == 0
@@ -169,6 +173,7 @@ def test_an_actor_that_traps_is_down_and_the_other_is_not(airssys, both) -> None
     assert airssys("call", "other", "-", stdin=b"e!").stdout == "e!"
 
 
+@pytest.mark.any_user
 def test_an_actor_that_hangs_in_a_call_is_ended_by_its_timeout(airssys, up, actor) -> None:
     """[limits] timeout is that of one call: who takes longer is ended, who lives longer isn't."""
     with up(actor("one", more="", may='[limits]\ntimeout = "1s"\n'), "--grant", "asked") as fleet:
@@ -178,6 +183,7 @@ def test_an_actor_that_hangs_in_a_call_is_ended_by_its_timeout(airssys, up, acto
         fleet.until("one: failed (stopped at a limit")
 
 
+@pytest.mark.any_user
 def test_what_initialize_refuses_does_not_start(airssys, up, component, actor) -> None:
     """An actor whose initialize traps has failed; its neighbour runs."""
     bad = component("bad", "start-trap.wat")
@@ -206,6 +212,7 @@ def test_a_broker_that_dies_is_replaced_and_nothing_kept_is_lost(airssys, both) 
     assert len(_records(airssys, "broker_restarted")) == 1
 
 
+@pytest.mark.any_user
 def test_a_broker_that_is_stuck_is_replaced_and_holds_nobody_up(airssys, both) -> None:
     """Stopped, it takes no orders: the supervisor answers all the same, ends it in the end, and the actors go on."""
     broker = _process(both, "worker.broker")
@@ -225,6 +232,7 @@ def test_a_broker_that_is_stuck_is_replaced_and_holds_nobody_up(airssys, both) -
             broker.resume()
 
 
+@pytest.mark.any_user
 def test_a_call_that_a_broker_takes_with_it_ends_at_once(airssys, both) -> None:
     """Who waits for an answer is told that the broker has ended, and doesn't wait for the timeout."""
     with airssys.start("call", "one", "-", "--timeout", "60s") as waiting:
@@ -292,6 +300,7 @@ def test_who_it_is_stays_the_same_whoever_is_started_anew(airssys, up, actor) ->
     assert told[0] == told[1] == ("1.2.3", told[0][1], f"trust.sources[0] local {directory} ({config}:7)", ["keeper"])
 
 
+@pytest.mark.any_user
 def test_actors_end_in_order(airssys, up, actor, promptly: Callable[[float, Callable[[], float]], float]) -> None:
     """Asked to end they do so by themselves, well within the time; one that is stuck in a call is killed in the end."""
     directories = (actor("one"), actor("other"))
@@ -358,6 +367,7 @@ def test_a_payload_is_a_sealed_file_or_is_refused(airssys, both) -> None:
             channel.close()
 
 
+@pytest.mark.any_user
 def test_who_hangs_up_is_forgotten(airssys, both) -> None:
     """Callers that go away in the midst of a call leave nothing that counts against others."""
     for _ in range(60):
@@ -376,6 +386,7 @@ def _call_and_hang_up(airssys) -> None:
     channel.close()
 
 
+@pytest.mark.any_user
 def test_an_actor_says_how_it_is(airssys, both) -> None:
     """The health that an actor tells, also in the midst of messages, is in its status; its change is on record once."""
     assert _status(airssys, "one")["health"] == "healthy"

@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+pytestmark = pytest.mark.any_user
+
 BROKEN = b"\0asm\1\0\0\0garbage"
 BLOCKS = 60_000
 """So many branches in one function keep a compiler busy for far longer than a test takes."""
@@ -23,6 +25,11 @@ def _sized(data: bytes) -> bytes:
         encoded += bytes((size & 0x7F | 0x80,))
         size >>= 7
     return encoded + bytes((size,)) + data
+
+
+@pytest.fixture
+def compiled_before() -> None:
+    """Nothing is."""
 
 
 @pytest.fixture

@@ -131,6 +131,7 @@ def test_a_signal_ends_all_in_order_within_five_seconds(
     assert supervisor == ends * ["supervisor_started", "supervisor_ended"]
 
 
+@pytest.mark.any_user
 def test_a_failure_is_told_and_concerns_nobody_else(airssys, component, up, waiting: Path) -> None:
     """A component that traps is reported in words and stays down; the one beside it runs on."""
     trapping = component("trapping", "start-trap.wat")
@@ -141,6 +142,7 @@ def test_a_failure_is_told_and_concerns_nobody_else(airssys, component, up, wait
         assert airssys("logs", "trapping").stdout.splitlines()[-1].count("trapped") == 1
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize(("good", "code"), [(True, 0), (False, 1)])
 def test_until_done_ends_with_the_last_component(airssys, up, component, hello: Path, good: bool, code: int) -> None:
     """--until-done ends when nothing runs any more: with 0, or with 1 where a component failed."""
@@ -154,6 +156,7 @@ def test_until_done_ends_with_the_last_component(airssys, up, component, hello: 
         assert (last["bad"]["phase"], last["bad"]["exit_code"]) == ("failed", 134)
 
 
+@pytest.mark.any_user
 def test_on_a_terminal_it_asks_shows_and_ends(airssys, component) -> None:
     """A person is asked for each component once, sees a table of all, and ends them with Ctrl-C."""
     asks = 'args = ["cat", "/etc/hostname"]\n[capabilities.filesystem]\nread = ["/etc/hostname"]\n'
@@ -196,6 +199,7 @@ def _on_a_terminal(airssys, directories: Sequence[Path], answer: bytes) -> str:
 # ---- what it may
 
 
+@pytest.mark.any_user
 def test_nothing_starts_where_one_is_not_granted_what_it_asks(airssys, component, up, hello: Path) -> None:
     """Without a terminal and a grant nothing of it starts (77); with --grant asked, the control, all do."""
     reader = component(
@@ -220,6 +224,7 @@ def test_a_state_directory_that_can_not_be_is_told(airssys, hello: Path) -> None
         assert "--state-dir DIR" in outcome.stderr
 
 
+@pytest.mark.any_user
 def test_what_nobody_enforces_is_refused(airssys, hello: Path) -> None:
     """A manifest that asks for what this version doesn't enforce is refused before anything starts."""
     with (hello / "Component.toml").open("a") as manifest:
@@ -229,6 +234,7 @@ def test_what_nobody_enforces_is_refused(airssys, hello: Path) -> None:
     assert "supervision.restart" in refused.stderr
 
 
+@pytest.mark.any_user
 def test_a_name_is_an_address_and_belongs_to_one(airssys, hello: Path) -> None:
     """Two components of one name are refused, by the names of both directories."""
     other = airssys.directory / "other"
@@ -375,6 +381,7 @@ def test_clients_that_misbehave_delay_nobody(airssys, up, waiting: Path, promptl
         promptly(ANSWERED_S, ask_beside_them)
 
 
+@pytest.mark.any_user
 def test_too_many_clients_are_told_so(airssys, up, waiting: Path) -> None:
     """One user can't take every place; who comes above that is told, and when one leaves there is room again."""
     with up(waiting) as fleet, contextlib.ExitStack() as stack:
@@ -398,6 +405,7 @@ def test_too_many_clients_are_told_so(airssys, up, waiting: Path) -> None:
 # ---- logs
 
 
+@pytest.mark.any_user
 def test_what_is_printed_cant_act_on_the_terminal(airssys, component, up) -> None:
     """Control characters are kept as they were and shown escaped; nothing printed can pass for a line of ours."""
     forged = b"\x1b]0;owned\x07\x1b[2Jtext\n2026-01-01T00:00:00.000000000Z system F all is well\n\ttab\n"
@@ -415,6 +423,7 @@ def test_what_is_printed_cant_act_on_the_terminal(airssys, component, up) -> Non
     assert airssys("logs", "evil", "--plain").stdout.splitlines()[-1] == "\ttab"
 
 
+@pytest.mark.any_user
 def test_logs_follow_a_component_to_its_supervisors_end(airssys, up, waiting: Path, hello: Path) -> None:
     """-f shows what is there and what comes, and ends with the supervisor; --since leaves out what is older."""
     with up(waiting, hello) as fleet:
@@ -437,6 +446,7 @@ def test_logs_follow_a_component_to_its_supervisors_end(airssys, up, waiting: Pa
         assert airssys("logs", name).code == 65
 
 
+@pytest.mark.any_user
 def test_a_flood_of_output_is_paced_and_kept_within_bounds(airssys, component, up, waiting: Path) -> None:
     """A component that prints without end gets no more than its pace, and the others are answered meanwhile."""
     flood = component("flood", _printing(b"x" * 4095 + b"\n", lines=2**31 - 1))

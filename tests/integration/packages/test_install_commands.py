@@ -171,6 +171,7 @@ def test_what_was_edited_in_the_store_is_not_run(own, source: Path) -> None:
     assert own("reader@acme", "--grant", "asked").code == 0
 
 
+@pytest.mark.any_user
 def test_a_wider_version_is_asked_about(own, source: Path, deadline) -> None:
     """On a terminal the difference is shown and asked about; anything but yes leaves what was active."""
     assert own.other_command("install", "./source").code == 0
@@ -240,6 +241,7 @@ def test_who_signed_both_may_come_from_elsewhere(own, source: Path) -> None:
     assert [each["detail"]["signers"] for each in installed] == [[fingerprint]] * 2
 
 
+@pytest.mark.any_user
 def test_what_is_wrong_with_a_source_is_told(own, source: Path) -> None:
     """A missing directory, a bad manifest, a program that is none, another name: two lines, and nothing stays."""
     cases: list[tuple[tuple[str, ...], str]] = [
@@ -263,6 +265,7 @@ def test_what_is_wrong_with_a_source_is_told(own, source: Path) -> None:
     assert own.other_command("list").stdout == b"nothing is installed\n"
 
 
+@pytest.mark.any_user
 def test_what_came_from_a_trusted_place_is_asked_nothing(own, source: Path) -> None:
     """An installed component is trusted by where it came from, whatever lies there now; control: not from elsewhere."""
     real = os.path.realpath(source)

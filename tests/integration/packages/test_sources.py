@@ -119,6 +119,7 @@ def test_one_package_from_everywhere(component: Path, repository: Repository, pl
     assert {each.provenance.fetched_by for each in fetched} == {actor()}
 
 
+@pytest.mark.any_user
 def test_what_a_revision_is_resolved_to(repository: Repository, place: Place) -> None:
     """The commit is recorded always, the branch where one was named or stood for HEAD."""
     main, old = (repository.git("rev-parse", name) for name in ("main", "v1"))
@@ -138,6 +139,7 @@ def test_what_a_revision_is_resolved_to(repository: Repository, place: Place) ->
     assert place.get(f"{repository.source}@main#sub/thing").provenance.subdirectory == "sub/thing"
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize(
     ("suffix", "why"),
     [
@@ -173,6 +175,7 @@ def test_a_repository_of_somebody_elses(repository: Repository, place: Place, sh
     assert "as nobody, not as root" in str(closed.value.hint)
 
 
+@pytest.mark.any_user
 def test_what_isnt_there(place: Place, short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file, a repository, a host, and git itself: the last three are missing, and nobody's mistake (69)."""
     (short_dir / "no-repository").mkdir()
@@ -190,6 +193,7 @@ def test_what_isnt_there(place: Place, short_dir: Path, monkeypatch: pytest.Monk
     assert without.value.hint == "apt install git"
 
 
+@pytest.mark.any_user
 def test_an_archive_that_is_a_directory(place: Place, short_dir: Path) -> None:
     """The name says archive: it is said how the directory would be named."""
     (short_dir / "x.tar.gz").mkdir()

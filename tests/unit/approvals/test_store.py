@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,9 @@ from approvals_to_test import ALICE, ASKER, BOB, CAROL, READ, START_S, filed, su
 from ipc.audit.errors import AuditLogError
 from ipc.audit.event import SUPERVISOR, AuditEvent
 from ipc.errors import ConfigError, LocalProtocolError
+from supervisor.approvals import chain, verified
 from supervisor.approvals import ledger as ledgers
-from supervisor.approvals.chain import DamagedError
+from supervisor.approvals.chain import DamagedError, Row
 from supervisor.approvals.ledger import Ledger, TooManyError
 from supervisor.approvals.machine import Refusal, State
 from supervisor.approvals.request import Rejected, Request, Revoked, Step, Told
@@ -310,6 +312,7 @@ def _edit(place: Place, *statements: str) -> None:
     connection.close()
 
 
+@pytest.mark.parametrize("noted", [False, True])
 @pytest.mark.parametrize(
     "statement",
     [
@@ -322,16 +325,18 @@ def _edit(place: Place, *statements: str) -> None:
         "DELETE FROM steps WHERE seq = 5",
         "DELETE FROM steps WHERE seq = 6",
         "DELETE FROM steps",
-        "UPDATE meta SET value = '1' WHERE name = 'mark'",
-        "DELETE FROM meta WHERE name = 'mark'",
         "INSERT INTO meta (name, value) VALUES ('intent', '{}')",
         "INSERT INTO steps SELECT 7, request, kind, identity, subject, body, prev, sum FROM steps WHERE seq = 6",
         "DROP TABLE steps",
     ],
 )
-def test_what_was_edited_by_hand_is_refused(place: Place, statement: str) -> None:
-    """Said in one line, with what to do; untouched it opens."""
+def test_what_was_edited_by_hand_is_refused(
+    place: Place, statement: str, noted: bool, monkeypatch: pytest.MonkeyPatch, deadline
+) -> None:
+    """Said in one line, with what to do, also where it was noted before that they were verified; untouched it opens."""
     _three(place)
+    if noted:
+        _noted(place, monkeypatch, deadline)
     with place.store().open() as ledger:
         assert len(ledger.requests()) == 3
     _edit(place, statement)
@@ -339,6 +344,91 @@ def test_what_was_edited_by_hand_is_refused(place: Place, statement: str) -> Non
         ledger.requests()
     assert "mv " in str(refused.value.hint)
     assert "\n" not in refused.value.message
+
+
+def _noted(place: Place, monkeypatch: pytest.MonkeyPatch, deadline) -> None:
+    """Have it noted that what is there was verified: the file is quiet after 20 ms, more than a kernel's clock lags."""
+    monkeypatch.setattr(verified, "QUIET_NS", 20_000_000)
+    state = verified.state_of(os.stat(place.file))
+    deadline.until(lambda: verified.is_quiet(state, time.time_ns()), "the file is quiet")
+    with place.store().open() as ledger:
+        noted = verified.noted_step(verified.read_note(str(place.file.parent)), state)
+        assert noted == ledger.last
+
+
+def test_what_was_verified_is_not_verified_again(place: Place, monkeypatch: pytest.MonkeyPatch, deadline) -> None:
+    """As long as nobody writes to it; each row that is read is still looked at, and a step is taken as ever."""
+    _three(place)
+    _noted(place, monkeypatch, deadline)
+    verified_rows: list[int] = []
+    verify_rows = chain.verify_rows
+
+    def counted(rows: Sequence[Row], origin: tuple[int, str]) -> None:
+        verified_rows.append(len(rows))
+        verify_rows(rows, origin)
+
+    monkeypatch.setattr(chain, "verify_rows", counted)
+    with place.store().open() as ledger:
+        one = ledger.request(1)
+        assert one is not None
+        assert (one.state, verified_rows) == (State.APPROVED, [])
+        _take(ledger, one, Revoked(ledger.now_s, CAROL))
+    assert place.request(1).state is State.REVOKED
+    assert verified_rows == [7]
+
+
+def test_a_note_that_was_made_by_hand_hides_no_edit_of_what_is_read(
+    place: Place, monkeypatch: pytest.MonkeyPatch, deadline
+) -> None:
+    """Whoever makes one for a file that they have edited: each row that is read is looked at."""
+    _three(place)
+    _noted(place, monkeypatch, deadline)
+    last = verified.noted_step(verified.read_note(str(place.file.parent)), verified.state_of(os.stat(place.file)))
+    assert last is not None
+    _edit(place, "UPDATE steps SET body = replace(body, '1002', '1004') WHERE seq = 3")
+    state = verified.state_of(os.stat(place.file))
+    deadline.until(lambda: verified.is_quiet(state, time.time_ns()), "the file is quiet")
+    verified.write_note(str(place.file.parent), verified.note_text(state, last))
+    with pytest.raises(DamagedError, match="a step isn't what was written"), place.store().open() as ledger:
+        ledger.request(1)
+
+
+def test_a_log_beside_the_file_is_no_part_of_what_was_verified(
+    place: Place, monkeypatch: pytest.MonkeyPatch, deadline
+) -> None:
+    """What a change that never ended has left is looked at with the file: all of it is verified."""
+    _three(place)
+    _noted(place, monkeypatch, deadline)
+    beside = place.file.with_name(f"{place.file.name}-journal")
+    beside.write_bytes(b"")
+    monkeypatch.setattr(chain, "verify_rows", lambda *_: pytest.fail("verified"))
+    with pytest.raises(pytest.fail.Exception), place.store().open():
+        pass
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_a_head_that_was_edited_is_refused(place: Place, part: int) -> None:
+    """Its number, its checksum, the latest time that was seen, and the checksum over all of it."""
+    _three(place)
+    head = place.file.with_name("head")
+    parts = head.read_text().strip().split(":")
+    parts[part] = "1" if parts[part] != "1" else "2"
+    head.write_text(":".join(parts) + "\n")
+    with pytest.raises(DamagedError, match="the head beside them isn't what was written"), place.store().open():
+        pass
+
+
+def test_the_clock_is_remembered_without_a_step(place: Place) -> None:
+    """What was seen of it a minute later counts, whatever the clock says then."""
+    _three(place)
+    place.now_s += 3600
+    before = place.file.stat().st_ctime_ns
+    with place.store().open():
+        pass
+    assert place.file.stat().st_ctime_ns == before
+    place.now_s -= 3000
+    with place.store().open() as ledger:
+        assert (ledger.now_s, ledger.behind_s) == (START_S + 3600, 3000)
 
 
 def test_an_older_copy_is_refused(place: Place) -> None:
