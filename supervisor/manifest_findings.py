@@ -227,3 +227,26 @@ def uncovered_imports(imports: Sequence[str] | None, manifest: Manifest, habits:
                 message = f"the wasm imports {name}, which {words}; it asks for no {action}, so that will be refused"
                 findings.setdefault(words, Finding("note", "uncovered_import", message, "component.wasm", 0))
     return tuple(findings.values())
+
+
+_USES: Final = (
+    ("filesystem.", re.compile(r"wasi:filesystem/|wasi_snapshot_preview1\.path_"), "opens files"),
+    ("network.", re.compile(r"wasi:sockets/|wasi:http/|wasi_snapshot_preview1\.sock_"), "uses the network"),
+    ("storage.", re.compile(r"airssys:core/storage@"), "uses storage"),
+    ("messaging.send", re.compile(r"airssys:core/host-messaging@"), "sends messages"),
+    ("messaging.publish", re.compile(r"airssys:core/host-messaging@"), "publishes"),
+    ("custom.", re.compile(r"airssys:core/custom@"), "asks a provider"),
+)
+
+
+def unused_requests(imports: Sequence[str], manifest: Manifest) -> tuple[Finding, ...]:
+    """Return the families of capabilities that are asked for, and that a program with these imports can't use."""
+    findings: dict[str, Finding] = {}
+    for request in manifest.requests():
+        for family, expression, words in _USES:
+            if request.action.startswith(family) and not any(map(expression.match, imports)):
+                message = f"it asks for {request.action}, and the wasm imports nothing that {words}"
+                findings.setdefault(
+                    request.action, Finding("note", "unused_request", message, request.key, request.line)
+                )
+    return tuple(findings.values())

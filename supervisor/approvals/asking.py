@@ -12,10 +12,11 @@ from ipc.policy.capability import Grant
 from ipc.struct import Struct, replace
 from supervisor.approvals.errors import AwaitingApprovalError, NotApprovedError
 from supervisor.approvals.events import approval_of
+from supervisor.approvals.evidence import Evidence
 from supervisor.approvals.ledger import Ledger
 from supervisor.approvals.machine import Refusal, State
 from supervisor.approvals.request import Ask, Facts, Filed, Rejected, Request, Revoked, Told, Used
-from supervisor.approvals.review import DIGEST_SHOWN, document_of, is_open, last_approved
+from supervisor.approvals.review import DIGEST_SHOWN, document_of, is_open
 from supervisor.approvals.rules import Needed
 from supervisor.approvals.store import ApprovalStore
 from supervisor.approvals.subject import Subject, named, named_value, placed
@@ -126,35 +127,77 @@ def decide_by_approval(
     uid: int,
     own: Variables,
     hold: Callable[[int], None],
+    gather: Callable[[], Evidence] | None = None,
 ) -> Approved:
     """Return what is approved; raises AwaitingApprovalError where it isn't: then it has been asked for.
 
-    `hold` is called with the number of an approval that is relied on, before anybody can take it back.
+    `hold` is called with the number of an approval that is relied on, before anybody can take it back. `gather` finds
+    out what a reviewer is told of the package: called where a request is to be filed, and nothing is locked meanwhile.
 
     `where` is what has to be added to a command so that it finds this store; `uid` is who starts it; `own` are the
     directories of this start.
     """
+    use = _Use(uid, own, hold)
     with store.open() as ledger:
-        found = ledger.of_subject(question.subject.key)
-        request = None if found is None else ledger.settled(found)
-        if request is not None and _is_enough(request, question.needed):
-            return _use(ledger, request, question, uid, own, hold)
-        if request is not None:
-            _refuse_what_was_refused(request, where)
-        is_new = request is None or not is_open(request)
-        if request is None or is_new:
-            request = ledger.file(_filed(question, uid, ledger.now_s))
-        request = with_kept(ledger, request, settings, question.needed.approvers)
-        if settings.approval_automatic:
-            from supervisor.approvals.automatic import approve_by_rule
-
-            request = approve_by_rule(ledger, request, settings, question.needed.approvers, question.signers)
-        if _is_enough(request, question.needed):
-            return _use(ledger, request, question, uid, own, hold)
-        document = document_of(request, last_approved(ledger.answered(question.subject.identity), request), settings)
-    if is_new or request.state is State.REQUESTED:
-        request = tell(store, request, document, settings)
+        found = _decided(ledger, question, settings, where, use, files=gather is None)
+    if found is None and gather is not None:
+        question = replace(question, facts=replace(question.facts, evidence=gather()))
+        with store.open() as ledger:
+            found = _decided(ledger, question, settings, where, use, files=True)
+    if isinstance(found, Approved):
+        return found
+    assert found is not None, "what may be filed is filed"
+    request = found.request
+    if found.is_new or request.state is State.REQUESTED:
+        request = tell(store, request, found.document, settings)
     raise awaiting(request, where)
+
+
+class _Use(Struct, frozen=True):
+    """Who would start it, where, and who is told that it relies on an approval."""
+
+    uid: int
+    own: Variables
+    hold: Callable[[int], None]
+
+
+class _Waiting(Struct, frozen=True):
+    """A request that waits, whether it was filed just now, and what the reviewers are told."""
+
+    request: Request
+    is_new: bool
+    document: dict[str, object]
+
+
+def _decided(
+    ledger: Ledger, question: Question, settings: Settings, where: str, use: _Use, files: bool
+) -> Approved | _Waiting | None:
+    """Return what is approved, or what waits; None where it has to be filed, and this doesn't."""
+    found = ledger.of_subject(question.subject.key)
+    request = None if found is None else ledger.settled(found)
+    if request is not None and _is_enough(request, question.needed):
+        return _use(ledger, request, question, use)
+    if request is not None:
+        _refuse_what_was_refused(request, where)
+    is_new = request is None or not is_open(request)
+    if request is None or is_new:
+        if not files:
+            return None
+        request = ledger.file(_filed(question, use.uid, ledger.now_s))
+    request = with_kept(ledger, request, settings, question.needed.approvers)
+    if settings.approval_automatic:
+        from supervisor.approvals.automatic import approve_by_rule
+
+        request = approve_by_rule(ledger, request, settings, question.needed.approvers, question.signers)
+    if _is_enough(request, question.needed):
+        return _use(ledger, request, question, use)
+    return _Waiting(request, is_new, shown_document(ledger, request, settings))
+
+
+def shown_document(ledger: Ledger, request: Request, settings: Settings) -> dict[str, object]:
+    """Return what a reviewer reads of a request now."""
+    before = ledger.answered(request.subject.identity)
+    return document_of(request, before, settings, ledger.now_s)
 
 
 def _is_enough(request: Request, needed: Needed) -> bool:
@@ -177,22 +220,15 @@ def _filed(question: Question, uid: int, now_s: int) -> Filed:
     return Filed(now_s, uid, question.subject, needed.approvers, needed.review_s, needed.expires_s, question.facts)
 
 
-def _use(
-    ledger: Ledger,
-    request: Request,
-    question: Question,
-    uid: int,
-    own: Variables,
-    hold: Callable[[int], None],
-) -> Approved:
+def _use(ledger: Ledger, request: Request, question: Question, use: _Use) -> Approved:
     # Only what changes something is kept: of a start that relies on it the start's own records tell.
     if request.once:
-        used = ledger.take(request, Used(ledger.now_s, uid))
+        used = ledger.take(request, Used(ledger.now_s, use.uid))
         if isinstance(used, Refusal):
             raise ConfigError(f"approval {request.number}: {used.reason}", hint="start it again")
-    hold(request.number)
+    use.hold(request.number)
     approval = approval_of(request.number)
-    grants = placed(request.granted, own)
+    grants = placed(request.granted, use.own)
     return Approved(
         tuple(replace(grant, source=f"{approval} ({grant.source})") for grant in grants),
         approval,

@@ -47,7 +47,9 @@ MARK_EVERY_S: Final = 60
 _COLUMNS: Final = "seq, request, kind, identity, subject, body, prev, sum"
 _SELECT: Final = f"SELECT {_COLUMNS} FROM steps"  # noqa: S608 - the columns are ours
 _INSERT: Final = f"INSERT INTO steps ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - likewise
-_EVER_VOTED: Final = "WHERE request IN (SELECT request FROM steps WHERE identity = ? AND kind = 'voted')"
+_EVER_ANSWERED: Final = (
+    "WHERE request IN (SELECT request FROM steps WHERE identity = ? AND kind IN ('voted', 'rejected'))"
+)
 _ENDING: Final = ", ".join(f"'{kind}'" for kind in chain.ENDING)
 _NOT_ENDED: Final = f"WHERE request NOT IN (SELECT request FROM steps WHERE kind IN ({_ENDING}))"  # noqa: S608 - likewise
 _ENDED_OF: Final = f"SELECT request FROM steps WHERE identity = ? AND kind IN ({_ENDING})"  # noqa: S608 - likewise
@@ -199,8 +201,8 @@ class Ledger:
         return self._replayed(rows)
 
     def answered(self, identity: str) -> list[Request]:
-        """Return the requests of a component that anybody has said yes to."""
-        return self._replayed(self._rows(f"{_EVER_VOTED} ORDER BY request, seq", identity, sort=False))
+        """Return the requests of a component that anybody has said yes or no to."""
+        return self._replayed(self._rows(f"{_EVER_ANSWERED} ORDER BY request, seq", identity, sort=False))
 
     def _standing(self, identity: str) -> list[int]:
         """Return the numbers of those of them that nothing has ended."""

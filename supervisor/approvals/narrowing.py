@@ -6,11 +6,18 @@ What isn't proven (`ipc.policy.inclusion`) to be included counts as wider, and i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Final
 
 from ipc.policy.capability import Grant
 from ipc.policy.inclusion import Coverage
 from supervisor.approvals.machine import Refusal
 from supervisor.approvals.subject import grant_text, placed
+from supervisor.report import shell_quoted
+
+_COMPARED_MAX: Final = 200
+"""How many names, of how many characters, are looked through for what was meant."""
+_DROPPED_COMPARED: Final = 3
 
 
 def why_wider(asked: Sequence[Grant], narrowed: Sequence[Grant]) -> str:
@@ -19,11 +26,21 @@ def why_wider(asked: Sequence[Grant], narrowed: Sequence[Grant]) -> str:
     told = {(grant.action, frozenset(grant.metadata)) for grant in asked}
     for grant, there in zip(narrowed, placed(narrowed), strict=True):
         if not coverage.covers(there):
-            return f"{grant_text(grant)} is not included in what it asks for"
+            return f"{grant_text(grant)} is not included in what it asks for: only less can be approved"
         # What a provider makes of metadata, of less of it too, is its own affair.
         if grant.metadata and (grant.action, frozenset(grant.metadata)) not in told:
             return f"{grant_text(grant)} is told its provider otherwise than it asks for"
     return ""
+
+
+def nearest_hint(dropped: Sequence[str], asked: Sequence[Grant], look: str) -> str:
+    """Return what was probably meant by a name that isn't among what is asked, else where the names are."""
+    names = [grant_text(grant)[:_COMPARED_MAX] for grant in asked[:_COMPARED_MAX]]
+    for text in dropped[:_DROPPED_COMPARED]:
+        near = get_close_matches(text[:_COMPARED_MAX], names, n=1) if text not in names else []
+        if near:
+            return f"did you mean this? --without {shell_quoted(near[0])}"
+    return f"as they are called there: airssys approvals {look}"
 
 
 def without(asked: Sequence[Grant], dropped: Sequence[str]) -> tuple[Grant, ...] | Refusal:

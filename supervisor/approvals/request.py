@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from ipc.policy.capability import Grant
-from ipc.struct import Struct, replace
+from ipc.struct import Struct, replace, to_builtins
+from supervisor.approvals.evidence import Evidence
 from supervisor.approvals.machine import FINAL, Event, Refusal, State, advance
 from supervisor.approvals.narrowing import why_wider
 from supervisor.approvals.subject import Subject, grant_terms, hash_of
@@ -46,6 +47,8 @@ class Facts(Struct, frozen=True):
     asks: tuple[Ask, ...]
     rules: tuple[str, ...]
     trust: str = "unknown"
+    evidence: Evidence | None = None
+    """What was found out about the package; None where nobody looked."""
 
 
 class Filed(Struct, frozen=True):
@@ -223,9 +226,15 @@ class Request(Struct, frozen=True):
 
     @property
     def review(self) -> str:
-        """Return the digest of what a yes would be to now, in hexadecimal: another one where anything is different."""
+        """Return the digest of what a yes would be to now, in hexadecimal: another one where anything is different.
+
+        It covers what a reviewer was told besides, too: nobody has approved what they were told otherwise.
+        """
         terms = [self.number, self.subject.key, grant_terms(self.granted), self.needs]
-        return hash_of([*terms, self.lifetime_s, self.until_s, self.once])
+        # What else they were told follows from the package's bytes, which the subject names.
+        evidence = self.filed.facts.evidence
+        told = [] if evidence is None else [self.filed.facts.trust, to_builtins(evidence)]
+        return hash_of([*terms, self.lifetime_s, self.until_s, self.once, *told])
 
 
 def file_request(number: int, filed: Filed) -> Request:

@@ -10,11 +10,14 @@ from ipc.errors import ConfigError
 from ipc.policy.capability import FILE_ACTIONS, Grant
 from ipc.policy.inclusion import Coverage
 from ipc.struct import replace
+from supervisor.approvals.evidence import evidence_json
 from supervisor.approvals.machine import FINAL, State
 from supervisor.approvals.request import Facts, Rejected, Request, Revoked, Superseded, Withdrawn
 from supervisor.approvals.subject import STAND_INS, grant_terms, grant_text, placed, spelled_out
+from supervisor.danger_words import why_dangerous
 from supervisor.host_policy import resolve_quota
 from supervisor.manifest import Manifest, parse_manifest
+from supervisor.manifest_asks import describe_limits
 from supervisor.manifest_diff import Change, Version, compare
 from supervisor.settings import Settings
 
@@ -40,15 +43,19 @@ def summary_of(request: Request) -> dict[str, object]:
     }
 
 
-def document_of(request: Request, last: Request | None, settings: Settings) -> dict[str, object]:
-    """Return all of it; `last` is what was approved of this component before, None where nothing was."""
+def document_of(request: Request, answered: Sequence[Request], settings: Settings, now_s: int) -> dict[str, object]:
+    """Return all of it; `answered` are the component's requests that somebody has said yes or no to."""
     facts = request.filed.facts
+    last, refused = last_approved(answered, request), last_refused(answered, request)
+    evidence = {} if facts.evidence is None else evidence_json(facts.evidence, settings, now_s)
     return {
         **summary_of(request),
         "review": request.review,
         "directory": facts.directory,
         "trust": facts.trust,
+        **evidence,
         "wasm_sha256": facts.wasm_sha256,
+        "program": _program(facts),
         "parameters": dict(facts.parameters),
         "rules": list(facts.rules),
         "opens_at": when(request.opens_s) if request.filed.review_s else None,
@@ -60,6 +67,7 @@ def document_of(request: Request, last: Request | None, settings: Settings) -> d
         "asks": _asks(request),
         "yes": [{"by": vote.who, "at": when(vote.at_s), "reason": vote.reason} for vote in request.votes],
         "ended": _ending(request),
+        "refused_before": None if refused is None else {"request": refused.number, **(_ending(refused) or {})},
         "since": None if last is None else _differences(last, request, settings),
     }
 
@@ -80,6 +88,7 @@ def _asks(request: Request) -> list[dict[str, object]]:
             "sentence": ask.sentence,
             "required": ask.required,
             "rationale": ask.rationale,
+            "why": why_dangerous(ask.action, ask.danger),
             "granted": _is_granted(request, ask.action, ask.resource, granted),
         }
         for ask in request.filed.facts.asks
@@ -96,6 +105,7 @@ def _asks(request: Request) -> list[dict[str, object]]:
                     "sentence": f"(narrowed) {grant_text(grant)}",
                     "required": grant.required,
                     "rationale": "",
+                    "why": "",
                     "granted": True,
                 }
             )
@@ -186,14 +196,37 @@ def manifest_of(facts: Facts) -> Manifest | None:
 
 
 def last_approved(requests: Sequence[Request], request: Request) -> Request | None:
-    """Return what was approved of this component last, this one left out; whatever has become of it since."""
+    """Return what was approved of this component last, this one left out, unless somebody has taken that back."""
+    found = [each for each in _others(requests, request) if each.approved_s is not None]
+    last = max(found, key=lambda each: (each.approved_s or 0, each.number), default=None)
+    return None if last is None or last.state is State.REVOKED else last
+
+
+def last_refused(requests: Sequence[Request], request: Request) -> Request | None:
+    """Return which of the component's earlier requests somebody has said no to, or taken back, last."""
+    found = [each for each in _others(requests, request) if isinstance(each.ending, Rejected | Revoked)]
+    return max(found, key=lambda each: (each.latest_s, each.number), default=None)
+
+
+def _others(requests: Sequence[Request], request: Request) -> list[Request]:
     identity = request.subject.identity
-    found = [
-        each
-        for each in requests
-        if each.approved_s is not None and each.number != request.number and each.subject.identity == identity
-    ]
-    return max(found, key=lambda each: (each.approved_s or 0, each.number), default=None)
+    return [each for each in requests if each.number != request.number and each.subject.identity == identity]
+
+
+def _program(facts: Facts) -> dict[str, object] | None:
+    """Return how its program is started, and within which limits of its own; None where that can't be read any more."""
+    manifest = manifest_of(facts)
+    if manifest is None:
+        return None
+    component = manifest.component
+    return {
+        "description": component.description,
+        "wasm": component.wasm,
+        "args": list(component.args),
+        "env": dict(component.env),
+        "mounts": {mount.guest: mount.host for mount in component.mounts},
+        "limits": list(describe_limits(manifest)),
+    }
 
 
 def is_open(request: Request) -> bool:

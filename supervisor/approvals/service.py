@@ -12,14 +12,14 @@ from ipc.audit.event import AuditEvent
 from ipc.errors import AuditError, ConfigError
 from ipc.policy.capability import Grant
 from ipc.struct import replace
-from supervisor.approvals.asking import tell, with_kept
+from supervisor.approvals.asking import shown_document, tell, with_kept
 from supervisor.approvals.chain import StoreError
 from supervisor.approvals.ledger import Ledger
-from supervisor.approvals.machine import Refusal, State
-from supervisor.approvals.narrowing import without
+from supervisor.approvals.machine import FINAL, Refusal, State
+from supervisor.approvals.narrowing import nearest_hint, without
 from supervisor.approvals.refused import RefusedAttempts
 from supervisor.approvals.request import REASON_MAX_CHARS, Rejected, Request, Revoked, Step, Voted, take
-from supervisor.approvals.review import document_of, is_open, last_approved, manifest_of, summary_of
+from supervisor.approvals.review import is_open, manifest_of, summary_of
 from supervisor.approvals.rules import needed
 from supervisor.approvals.signers import host_name
 from supervisor.approvals.store import ApprovalStore, BusyError
@@ -33,6 +33,8 @@ from supervisor.terminal import visible
 
 NARROW_MAX_BYTES = 256 * 1024
 Document = dict[str, object]
+_WOULD_BE = ("asks", "granted_set", "narrowed", "once", "lifetime_s", "until", "needs_approvers")
+"""What a yes would change of what is shown."""
 
 
 class RefusedError(ConfigError):
@@ -118,7 +120,8 @@ class ApprovalService:
             self._require_vote_or_admin(peer, decision.what)
             if decision.what == "preview":
                 would_be = _taken(request, take(request, self._vote(ledger, request, peer, decision, narrow)))
-                return {**self._document(ledger, would_be), "state": str(request.state), "review": request.review}
+                shown, then = self._document(ledger, request), self._document(ledger, would_be)
+                return {**shown, **{key: then[key] for key in _WOULD_BE}}
             after = _taken(request, ledger.take(request, self._step(ledger, request, peer, decision, narrow)))
             before = [each.number for each in ledger.current() if each.state is State.APPROVED]
             after = ledger.settled(after)
@@ -131,10 +134,16 @@ class ApprovalService:
             request = self._found(ledger, number)
             about.append(request)
             if self._roles.role_of(peer) is not Role.ADMIN and peer.uid != request.filed.uid:
-                raise RefusedError(f"uid {peer.uid} didn't ask for it, and is no admin")
+                raise RefusedError(
+                    f"uid {peer.uid} didn't ask for it, and is no admin",
+                    hint=f"uid {request.filed.uid} asks anew: airssys approvals request {number}",
+                )
             newest = ledger.of_subject(request.subject.key)
             if newest is not None and (is_open(newest) or newest.state is State.APPROVED):
-                raise RefusedError(f"request {newest.number} asks for the same, and is {newest.state}")
+                raise RefusedError(
+                    f"request {newest.number} asks for the same, and is {newest.state}",
+                    hint=f"look at it: airssys approvals show {newest.number}",
+                )
             filed = replace(request.filed, at_s=ledger.now_s, uid=peer.uid, needs=self._needs(request))
             new = with_kept(ledger, ledger.file(filed), self._settings, filed.needs)
             document = self._document(ledger, new)
@@ -185,10 +194,8 @@ class ApprovalService:
         grants = self._of_file(request, narrow) if narrow else request.granted
         left = without(grants, decision.without)
         if isinstance(left, Refusal):
-            raise RefusedError(
-                f"request {request.number}: {visible(left.reason)}",
-                hint=f"as they are called there: airssys approvals show {request.number} --whole",
-            )
+            hint = nearest_hint(decision.without, grants, f"show {request.number} --whole")
+            raise RefusedError(f"request {request.number}: {visible(left.reason)}", hint=hint)
         return left if narrow or decision.without else None
 
     def _of_file(self, request: Request, narrow: bytes) -> tuple[Grant, ...]:
@@ -216,7 +223,10 @@ class ApprovalService:
             return
         if self._roles.role_of(peer) is Role.ADMIN and (what in ("reject", "revoke", "import") or peer.uid == 0):
             return  # who administers takes away; of root's yes the request itself says what it is worth
-        raise RefusedError(f"uid {peer.uid} has no vote here", hint="who has: [control] approvers in airssys.toml")
+        raise RefusedError(
+            f"uid {peer.uid} has no vote here",
+            hint="who has: [control] approvers in airssys.toml; by key: airssys approvals export, sign, import",
+        )
 
     def _require_any(self, number: int) -> None:
         if not self._store.exists:
@@ -229,18 +239,24 @@ class ApprovalService:
         return ledger.settled(request)
 
     def _document(self, ledger: Ledger, request: Request) -> Document:
-        last = last_approved(ledger.answered(request.subject.identity), request)
-        return {**document_of(request, last, self._settings), "host": host_name(self._settings), **_clock(ledger)}
+        shown = shown_document(ledger, request, self._settings)
+        return {**shown, "host": host_name(self._settings), **_clock(ledger)}
 
 
 def _taken(request: Request, after: Request | Refusal) -> Request:
     """Return the request after a step; raises RefusedError where it wasn't taken."""
     if isinstance(after, Refusal):
-        raise RefusedError(
-            f"request {request.number}: {visible(after.reason)}",
-            hint=f"look at it: airssys approvals show {request.number}",
-        )
+        raise RefusedError(f"request {request.number}: {visible(after.reason)}", hint=_what_now(request))
     return after
+
+
+def _what_now(request: Request) -> str:
+    """Return which command helps who wanted a step that isn't taken."""
+    if request.state in FINAL:
+        return f"to ask anew: airssys approvals request {request.number}"
+    if request.state is State.APPROVED:
+        return f"to take it back: airssys approvals revoke {request.number}"
+    return f"look at it: airssys approvals show {request.number} --whole"
 
 
 def _is_superseded(ledger: Ledger, number: int) -> bool:

@@ -11,13 +11,14 @@ from typing import ClassVar, Final, Protocol
 
 from ipc import memory_file
 from ipc.audit.event import SUPERVISOR, AuditEvent
-from ipc.errors import AirssysError, ConfigError
+from ipc.errors import ConfigError
 from ipc.struct import replace
 from supervisor import places
 from supervisor.approvals.running import NO_RUNS, end_runs
 from supervisor.approvals.service import ApprovalService, Document
 from supervisor.approvals.store import ApprovalStore
 from supervisor.audit_log import AuditLog
+from supervisor.cli.approval_words import maps, terms_of
 from supervisor.cli.approvals_offhost import (
     export,
     import_lines,
@@ -26,12 +27,14 @@ from supervisor.cli.approvals_offhost import (
     show_file,
     sign_file,
 )
-from supervisor.cli.approvals_view import list_lines, outcome_lines, review_lines
+from supervisor.cli.approvals_view import list_lines, outcome_lines
+from supervisor.cli.review_view import review_lines
 from supervisor.control_client import SOCKET_NAME, Address, ControlClient, NobodyAnswersError, find_socket
 from supervisor.control_messages import ApprovalDocument, DecideApproval, ReadApprovals, Request
 from supervisor.control_roles import Peer, own_roles
 from supervisor.settings import Settings, load_settings
 from supervisor.toml_source import read_toml_bytes
+from supervisor.units import counted
 
 _DOCUMENT_MAX_BYTES: Final = 16 << 20
 _EPILOG = """examples:
@@ -40,15 +43,49 @@ _EPILOG = """examples:
   airssys approvals approve 12 --expires 30d     shows it, asks, and approves it for thirty days
   airssys approvals approve 12 --without network.connect:example.com:443
   airssys approvals reject 12 --reason "why does it need the network?"
-  airssys approvals revoke 12                    nothing starts by it any more
+  airssys approvals revoke 12                    nothing starts by it any more, and what runs by it ends
   airssys approvals export 12 -o 12.json         to be reviewed and signed on another machine
+  airssys approvals list --socket /home/alice/.local/state/airssys/control.sock   another user's
+
+A request is filed by a start: where a rule ([[approvals.rules]] of airssys.toml) wants people to say yes, and where
+there is no terminal to ask on. Who may answer is said by [control] approvers; else it is the user whose state it is.
 
 Exit: 77 where this user may not, or the request is in a state that doesn't allow it.
 """
+_LIST_EPILOG = """examples:
+  airssys approvals list
+  airssys approvals list --all --json    for a program, what is over included
+
+YES: who has said yes, of those who are needed. A request waits as `requested` until reviewers were told of it, then as
+`pending`.
+"""
+_SHOW_EPILOG = """examples:
+  airssys approvals show 12            where it is from, who signed it, what it asks, why that is dangerous, what is new
+  airssys approvals show 12 --whole    also what is the same, and all that its program imports
+  airssys approvals show 12.json       what `export` or `sign` has written, on any machine
+
+What a component says of itself stands in quotation marks.
+"""
+_REJECT_EPILOG = """example: airssys approvals reject 12 --reason "too broad"
+
+Nothing starts by it. Who asked is told the reason at their next start.
+"""
+_REVOKE_EPILOG = """example: airssys approvals revoke 12 --reason "a hole was found"
+
+Nothing starts by it any more, and what runs by it has ended when the command returns.
+"""
+_REQUEST_EPILOG = """example: airssys approvals request 12
+
+What was rejected or revoked is refused at each start until somebody asks anew. What has expired is asked by a start.
+"""
 _APPROVE_EPILOG = """examples:
-  airssys approvals approve 12
+  airssys approvals approve 12                    shows it, and asks
+  airssys approvals approve 12 --without 'filesystem.write:${data}/**'     all but this, as `show` calls it
   airssys approvals approve 12 --narrow reviewed.toml --once
+  airssys approvals approve 12 --expires 30d --reason "until the audit"
   airssys approvals approve 12 --yes 3f9a51c2     without a terminal: the digest that `show` has printed
+
+Quote names with * or $, or the shell changes them. Nothing can be approved that isn't asked.
 """
 
 _SERVE_EPILOG = """example: airssys approvals serve
@@ -62,18 +99,19 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add the `approvals` command with its own."""
     parser = subparsers.add_parser("approvals", help="see and answer what waits for approval", epilog=_EPILOG)
     commands = parser.add_subparsers(dest="approvals_command", metavar="COMMAND", required=True)
-    listing = commands.add_parser("list", help="what waits, and what is approved", epilog="example: … list --all")
+    listing = commands.add_parser("list", help="what waits, and what is approved", epilog=_LIST_EPILOG)
     listing.add_argument("--all", action="store_true", help="what was answered or is over, too")
-    show = commands.add_parser("show", help="one request, to be reviewed", epilog="example: … show 12 --whole")
+    show = commands.add_parser("show", help="one request, to be reviewed", epilog=_SHOW_EPILOG)
     approve = commands.add_parser("approve", help="say yes", epilog=_APPROVE_EPILOG)
-    reject = commands.add_parser("reject", help="say no", epilog='example: … reject 12 --reason "too broad"')
-    revoke = commands.add_parser("revoke", help="take an approval back", epilog="example: … revoke 12")
-    anew = commands.add_parser("request", help="ask anew for what was refused", epilog="example: … request 12")
+    reject = commands.add_parser("reject", help="say no", epilog=_REJECT_EPILOG)
+    revoke = commands.add_parser("revoke", help="take an approval back", epilog=_REVOKE_EPILOG)
+    anew = commands.add_parser("request", help="ask anew for what was refused", epilog=_REQUEST_EPILOG)
     register_offhost(commands)
     commands.add_parser("serve", help="answer approvers who can't open the state", epilog=_SERVE_EPILOG)
     for command in (show, approve, reject, revoke, anew):
         kind, form = ("ID|FILE", _number_or_file) if command is show else ("ID", number_of)
-        command.add_argument("number", metavar=kind, type=form, help="the number of the request")
+        told = "the number of the request" + (", or a file of `export` or `sign`" if command is show else "")
+        command.add_argument("number", metavar=kind, type=form, help=told)
     for command in (show, approve):
         command.add_argument("--whole", action="store_true", help="all of it, not only what is different")
     approve.add_argument("--narrow", metavar="FILE", help="a copy of its Component.toml that asks for less: grant that")
@@ -127,7 +165,9 @@ class NoTerminalError(ConfigError):
 
 
 class Desk(Protocol):
-    """Who answers: the store itself, or the supervisor whose it is."""
+    """Who answers: the store itself, or the supervisor whose it is; `place` says where that is."""
+
+    place: str
 
     def listed(self, closed: bool) -> Document:
         """Return what there is."""
@@ -154,7 +194,7 @@ def run(args: argparse.Namespace) -> int:
     match args.approvals_command:
         case "list":
             document = desk.listed(args.all)
-            _print(args, document, list_lines(document, args.all))
+            _print(args, document, list_lines(document, args.all, desk.place))
         case "show":
             document = desk.shown(args.number)
             _print(args, document, review_lines(document, args.whole))
@@ -191,21 +231,35 @@ def _approve(args: argparse.Namespace, desk: Desk) -> int:
         reason=args.reason,
     )
     if args.yes is None:
+        # What is wrong with the request or the options is told first: that a terminal would help is told last.
+        would_be = desk.decided(replace(decision, what="preview"), narrow)
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise NoTerminalError(
                 "there is no terminal to ask on, and nothing is approved unseen",
                 hint=f"review it (airssys approvals show {args.number}), then name its digest: --yes DIGEST",
             )
-        would_be = desk.decided(replace(decision, what="preview"), narrow)
-        print("\n".join(review_lines(would_be, args.whole or bool(narrow or args.without))), file=sys.stderr)
-        if not confirm("Approve this? [y/N] "):
-            print("airssys: not approved", file=sys.stderr)
+        whole = args.whole or bool(narrow or args.without)
+        print("\n".join(review_lines(would_be, whole, asks_now=True)), file=sys.stderr)
+        if not confirm(f"\n{_question(args.number, would_be)} [y/N] "):
+            print(
+                f"airssys: not approved: request {args.number} waits as before\n"
+                f"  to refuse it: airssys approvals reject {args.number} --reason TEXT",
+                file=sys.stderr,
+            )
             return NoTerminalError.exit_code
         # What was shown is what is approved: where it is another one by now, it is refused.
         decision = replace(decision, seen=str(would_be["review"]))
     after = desk.decided(decision, narrow)
     _print(args, after, outcome_lines("approve", after))
     return 0
+
+
+def _question(number: int, would_be: Document) -> str:
+    """Return what is asked: to say yes to how much of it, and for how long."""
+    asks = [ask for ask in maps(would_be, "asks") if ask["danger"]]
+    left = sum(1 for ask in asks if not ask["granted"])
+    whole = f"without {left} of {counted(len(asks), 'capability', 'capabilities')}" if left else "all that it asks for"
+    return f"Approve request {number}, {whole}{terms_of(would_be)}?"
 
 
 def confirm(question: str) -> bool:
@@ -221,23 +275,6 @@ def confirm(question: str) -> bool:
         return False
 
 
-def _imports(document: Document, state: str) -> Document:
-    """Return what its program really imports beyond what it declares; nothing where it isn't there any more."""
-    from supervisor.inspect import inspect_wasm
-    from supervisor.manifest import load_manifest
-    from supervisor.manifest_findings import uncovered_imports
-
-    try:
-        manifest = load_manifest(str(document["directory"]))
-        summary = inspect_wasm(manifest.wasm_path, state)
-    except (AirssysError, OSError):
-        return {}
-    if summary.error or summary.sha256 != document["wasm_sha256"]:
-        return {}
-    findings = [finding.message for finding in uncovered_imports(summary.imports, manifest)]
-    return {"imports": list(summary.imports), "undeclared": findings}
-
-
 class _Local:
     """The store itself: its owner asks."""
 
@@ -246,6 +283,7 @@ class _Local:
         self._retention = settings.audit
         store = ApprovalStore(state, self._audit_directory, self._record)
         self._approvals = store.directory
+        self.place = f"in {state}"
         self._service = ApprovalService(store, settings, own_roles(settings.control))
         self._state = state
 
@@ -261,8 +299,7 @@ class _Local:
         return self._service.listed(closed)
 
     def shown(self, number: int) -> Document:
-        document = self._service.shown(number)
-        return {**document, **_imports(document, self._state)}
+        return self._service.shown(number)
 
     def decided(self, decision: DecideApproval, narrow: bytes) -> Document:
         if decision.what == "revoke":
@@ -289,6 +326,7 @@ class _Remote:
 
     def __init__(self, address: Address) -> None:
         self._address = address
+        self.place = f"at {address.path}"
 
     def listed(self, closed: bool) -> Document:
         return self._ask(ReadApprovals(closed=closed))

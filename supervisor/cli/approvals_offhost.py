@@ -12,7 +12,7 @@ from typing import Final
 
 from ipc.errors import ConfigError
 from supervisor.approvals.machine import Refusal
-from supervisor.approvals.narrowing import without
+from supervisor.approvals.narrowing import nearest_hint, without
 from supervisor.approvals.request import REASON_MAX_CHARS, SEEN_LEAST
 from supervisor.approvals.review import DIGEST_SHOWN
 from supervisor.approvals.service import Document, RefusedError
@@ -84,7 +84,12 @@ def export(output: str, document: Document) -> None:
     exported = exported_of(document)
     _write(output, exported.encoded)
     if output != "-":
-        print(f"request {exported.number} of {visible(exported.host)} is in {visible(output)}", file=sys.stderr)
+        print(
+            f"request {exported.number} of {visible(exported.host)} is in {visible(output)}\n"
+            f"to review it: airssys approvals show {visible(output)}\n"
+            f"to sign it:   airssys approvals sign {visible(output)} --key KEY -o {exported.number}.signed",
+            file=sys.stderr,
+        )
 
 
 def sign_file(args: argparse.Namespace) -> int:
@@ -105,7 +110,7 @@ def sign_file(args: argparse.Namespace) -> int:
         lines = [*exported_lines(exported, statement.granted), "", *statement_lines(statement)]
         print("\n".join(lines), file=sys.stderr)
         if not confirm("Sign this? [y/N] "):
-            print("airssys: not signed", file=sys.stderr)
+            print("airssys: not signed; to say no, on the host: airssys approvals reject ID", file=sys.stderr)
             return NoTerminalError.exit_code
     elif len(args.yes) < SEEN_LEAST or not exported.digest.startswith(args.yes):
         raise RefusedError(
@@ -115,7 +120,11 @@ def sign_file(args: argparse.Namespace) -> int:
     signed = SignedStatement(statement, sign(statement.encoded, args.key, NAMESPACE))
     _write(args.output, signed.encoded)
     where = "" if args.output == "-" else f": {visible(args.output)}"
-    print(f"signed by {signed.signature.key.fingerprint}{where}", file=sys.stderr)
+    print(
+        f"signed by {signed.signature.key.fingerprint}{where}\n"
+        f"on {visible(', '.join(statement.hosts))}: airssys approvals import {'FILE' if not where else where[2:]}",
+        file=sys.stderr,
+    )
     return 0
 
 
@@ -124,9 +133,10 @@ def _statement(args: argparse.Namespace, exported: Exported) -> Statement:
 
     # What was narrowed by a file has no words in the request: then the whole is signed, and counts for what is left.
     named = within_terms(exported.granted, exported.subject.asked)
-    left = without(exported.subject.asked if named is None else named, args.without)
+    asked = exported.subject.asked if named is None else named
+    left = without(asked, args.without)
     if isinstance(left, Refusal):
-        raise RefusedError(visible(left.reason), hint=f"what it asks for: airssys approvals show {visible(args.file)}")
+        raise RefusedError(visible(left.reason), hint=nearest_hint(args.without, asked, f"show {visible(args.file)}"))
     if not left:
         raise RefusedError("nothing would be granted", hint="say no on the host: airssys approvals reject ID")
     hosts = tuple(each.lower() for each in args.hosts) or (exported.host,)
@@ -162,7 +172,8 @@ def show_file(args: argparse.Namespace) -> int:
         exported = read_exported(data)
         lines = exported_lines(exported, exported.granted)
         digest = exported.digest[:DIGEST_SHOWN]
-        lines += ["", f"to sign it: airssys approvals sign FILE --key KEY   (without a terminal: --yes {digest})"]
+        name = visible(args.number)
+        lines += ["", f"to sign it: airssys approvals sign {name} --key KEY   (without a terminal: --yes {digest})"]
         print(exported.encoded.decode() if args.json else "\n".join(lines))
         return 0
     signed = read_signed(data)
@@ -198,7 +209,7 @@ def import_lines(document: Document) -> list[str]:
     name = f"{document['component']}@{document['instance']}" if document["instance"] else str(document["component"])
     until = str(document["until"]).replace("T", " ").replace("Z", "")
     lines = [f"kept: nobody has asked for {name} of this package here yet; the yes by {document['by']} counts when"]
-    lines[0] += f" somebody does, before {until}"
+    lines[0] += f" somebody does, before {until} UTC"
     lines += [f"  what is asked is something else: {each}" for each in (others if isinstance(others, list) else [])]
     return [visible(line) for line in lines]
 

@@ -11,42 +11,41 @@ from collections.abc import Sequence
 from ipc.policy.capability import Grant
 from supervisor.approvals.review import when
 from supervisor.approvals.statement import Exported, Statement
-from supervisor.approvals.subject import STAND_INS, grant_terms, grant_text, placed
+from supervisor.approvals.subject import STAND_INS, grant_terms, placed
+from supervisor.cli.approval_words import folded, maps, row, texts, time_of
+from supervisor.cli.review_view import evidence_lines, one_ask, program_lines
+from supervisor.danger_words import why_dangerous
 from supervisor.manifest_asks import describe_grant
-from supervisor.terminal import visible
 
-_SAID = ("version", "directory", "trust", "requested_by", "requested_at", "needs_approvers", "votes")
+
 
 
 def exported_lines(exported: Exported, granted: Sequence[Grant]) -> list[str]:
     """Return what a reviewer reads of an exported request; `granted` is what a yes would be to."""
-    subject = exported.subject
-    lines = [
-        f"request {exported.number} of {exported.host}: {subject.identity}",
-        f"  package {subject.package}",
-        "",
-        *_set_lines(subject.asked, granted),
-        "",
-        f"{exported.host} says besides:",
-    ]
-    lines += [f"  {key.replace('_', ' ')}: {exported.document[key]}" for key in _SAID if key in exported.document]
-    lines += [
-        f"  because: {each['rationale']} ({each.get('action')}:{each.get('resource')})"
-        for each in _list(exported.document.get("asks"))
-        if isinstance(each, dict) and each.get("rationale")
-    ]
-    lines += [f"  rule: {each}" for each in _list(exported.document.get("rules"))]
-    lines += [f"  its program: {each}" for each in _list(exported.document.get("undeclared"))]
-    for vote in _list(exported.document.get("yes")):
-        if isinstance(vote, dict):
-            lines.append(f"  yes by {vote.get('by')} at {vote.get('at')}")
-    since = exported.document.get("since")
+    subject, said = exported.subject, exported.document
+    lines = folded(f"request {exported.number} of {exported.host}: {subject.identity}", 0)
+    lines += row("package", subject.package)
+    lines += ["", *_set_lines("it asks to:", subject.asked, granted), "", *folded(f"{exported.host} says besides:", 0)]
+    lines += row("version", str(said.get("version")))
+    lines += evidence_lines(said, str)
+    for ask in maps(said, "asks"):
+        if ask.get("rationale"):
+            lines += row("its reason", f'"{ask["rationale"]}" ({ask.get("action")}:{ask.get("resource")})')
+    lines += row("asked", f"{time_of(said.get('requested_at'))} by {said.get('requested_by')}")
+    lines += row("needs", f"{said.get('needs_approvers')} approvers; yes so far: {said.get('votes')}")
+    for rule in texts(said, "rules"):
+        lines += row("rule", rule)
+    for vote in maps(said, "yes"):
+        lines += row("yes", f"{time_of(vote.get('at'))} by {vote.get('by')}")
+    lines += program_lines(said, whole=False)
+    since = said.get("since")
     if isinstance(since, dict):
-        lines.append(f"  since request {since.get('request')} ({since.get('version')}):")
-        lines += [f"    it could do more: {each}" for each in _list(since.get("wider"))]
-        lines += [f"    it could do less: {each}" for each in _list(since.get("narrower"))]
-        lines += [] if since.get("wider") else ["    it asks for nothing more than was granted then"]
-    return [visible(line) for line in lines]
+        lines += folded(f"since request {since.get('request')} ({since.get('version')}):", 0)
+        for key, title in (("wider", "more"), ("narrower", "less")):
+            for each in texts(since, key):
+                lines += folded(f"it could do {title}: {each}", 2)
+        lines += [] if since.get("wider") else ["  it asks for nothing more than was granted then"]
+    return lines
 
 
 def statement_lines(statement: Statement) -> list[str]:
@@ -61,27 +60,35 @@ def statement_lines(statement: Statement) -> list[str]:
         else "  it holds until revoked",
         f"  for request {statement.number} of {statement.host}, reviewed as {statement.reviewed[:12]}",
         *([f"  because: {statement.reason}"] if statement.reason else []),
-        *_set_lines(subject.asked, statement.granted),
     ]
-    return [visible(line) for line in lines]
+    more = _set_lines("of what it asks, it may:", subject.asked, statement.granted)
+    return [*(folded_line for line in lines for folded_line in _as_it_stands(line)), *more]
 
 
-def _set_lines(asked: Sequence[Grant], granted: Sequence[Grant]) -> list[str]:
+def _as_it_stands(line: str) -> list[str]:
+    """Return a line, folded beneath its own indentation."""
+    return folded(line.lstrip(" "), len(line) - len(line.lstrip(" ")))
+
+
+def _set_lines(title: str, asked: Sequence[Grant], granted: Sequence[Grant]) -> list[str]:
     """Return each capability in words, the most dangerous first."""
     terms = [str(term) for term in grant_terms(granted)]
     described = [
         (*describe_grant(grant, there, STAND_INS), grant) for grant, there in zip(asked, placed(asked), strict=True)
     ]
-    lines = ["it asks to:"]
+    lines = [title]
     for danger, sentence, grant in sorted(described, key=lambda each: (-each[0], each[2].action, each[2].pattern_text)):
-        left = "" if str(grant_terms([grant])[0]) in terms else "  [left out]"
-        lines += [f"  {danger.word:<8}  {sentence}{left}", f"            {grant_text(grant)}"]
+        ask = {
+            "danger": danger.word,
+            "action": grant.action,
+            "resource": " ".join([grant.pattern_text, *grant.methods]),
+            "sentence": sentence,
+            "why": why_dangerous(grant.action, danger.word),
+            "granted": str(grant_terms([grant])[0]) in terms,
+        }
+        lines += one_ask(ask)
     return lines
 
 
 def _time(at_s: int | None) -> str:
-    return (when(at_s) or "").replace("T", " ").replace("Z", "")
-
-
-def _list(value: object) -> list[object]:
-    return value if isinstance(value, list) else []
+    return time_of(when(at_s) or "")

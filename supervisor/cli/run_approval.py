@@ -33,6 +33,7 @@ from supervisor.terminal import visible
 from supervisor.trust.level import TrustLevel
 
 if TYPE_CHECKING:
+    from supervisor.approvals.evidence import Evidence
     from supervisor.cli.targets import InstalledPackage
 
 Decision = tuple[tuple[Grant, ...], str, str]
@@ -57,7 +58,8 @@ def approved_grants(
     if wanted is None:
         return None
     try:
-        approved = _decide(host, settings, _question(bound, granted, wanted, trust, installed), bound, supervised)
+        question = _question(bound, granted, wanted, trust, installed)
+        approved = _decide(host, settings, question, bound, installed, supervised)
     except AwaitingApprovalError as error:
         host.record(refusal_event(error, actor()))
         if not _somebody_has_a_vote(settings):
@@ -78,9 +80,8 @@ def approval_without_terminal(
     try:
         if not _somebody_has_a_vote(settings):
             return ""
-        approved = _decide(
-            host, settings, _question(bound, bound.grants, Needed(), trust, installed), bound, supervised
-        )
+        question = _question(bound, bound.grants, Needed(), trust, installed)
+        approved = _decide(host, settings, question, bound, installed, supervised)
     except AwaitingApprovalError as error:
         return f"\n  {visible(error.message)}\n  {visible(error.hint or '')}"
     except ConfigError as error:
@@ -108,7 +109,14 @@ def _somebody_has_a_vote(settings: Settings) -> bool:
     return os.getuid() != 0 or bool(named)
 
 
-def _decide(host: Host, settings: Settings, question: Question, bound: BoundManifest, supervised: bool) -> Approved:
+def _decide(
+    host: Host,
+    settings: Settings,
+    question: Question,
+    bound: BoundManifest,
+    installed: InstalledPackage | None,
+    supervised: bool,
+) -> Approved:
     options = host.options
     store = ApprovalStore(options.state_directory, options.audit_directory, host.record)
     found_by_default = places.state_directory(None, os.environ, settings) == options.state_directory
@@ -118,4 +126,12 @@ def _decide(host: Host, settings: Settings, question: Question, bound: BoundMani
         if not supervised:
             host.at_end(Held(store.directory, number).close)
 
-    return decide_by_approval(store, question, settings, where, os.getuid(), bound.variables, hold)
+    def gather() -> Evidence:
+        # Only here: most starts file nothing.
+        from supervisor.approvals.gathering import gather_evidence
+
+        record = None if installed is None else installed.installed
+        package, wasm_sha256 = question.subject.package, question.facts.wasm_sha256
+        return gather_evidence(bound.manifest, package, wasm_sha256, record, settings, options.state_directory)
+
+    return decide_by_approval(store, question, settings, where, os.getuid(), bound.variables, hold, gather)

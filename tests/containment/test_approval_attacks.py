@@ -33,7 +33,8 @@ from supervisor.approvals.rules import Needed
 from supervisor.approvals.service import ApprovalService, Document, RefusedError, UnknownRequestError
 from supervisor.approvals.store import ApprovalStore
 from supervisor.audit_log import AuditLog
-from supervisor.cli.approvals_view import list_lines, outcome_lines, review_lines
+from supervisor.cli.approvals_view import list_lines, outcome_lines
+from supervisor.cli.review_view import review_lines
 from supervisor.control_messages import DecideApproval
 from supervisor.control_roles import Peer, Roles
 from supervisor.manifest import Variables, bind, load_manifest
@@ -440,7 +441,7 @@ def test_no_text_of_anybodys_acts_on_the_terminal(host: Host) -> None:
     }
     assert "\x1b" in json.loads(json.dumps(document))["yes"][0]["reason"]
     for shown in (document, forged, {**forged, "since": since}):
-        in_list = list_lines({"requests": [shown]}, closed=True)
+        in_list = list_lines({"requests": [shown]}, closed=True, place=ESCAPES)
         for line in (*review_lines(shown, whole=False), *outcome_lines("approve", shown), *in_list):
             assert line.isprintable(), line
 

@@ -29,7 +29,8 @@ from supervisor.approvals.subject import Subject
 from supervisor.audit_log import AuditLog
 from supervisor.cli.approvals_offhost import import_lines
 from supervisor.cli.approvals_offhost_view import exported_lines, statement_lines
-from supervisor.cli.approvals_view import list_lines, review_lines
+from supervisor.cli.approvals_view import list_lines
+from supervisor.cli.review_view import review_lines
 from supervisor.control_messages import DecideApproval
 from supervisor.control_roles import Peer, Roles
 from supervisor.manifest import Variables
@@ -450,7 +451,7 @@ def test_no_text_of_anybodys_acts_on_the_terminal(host: Host, other: Host) -> No
     shown = [
         *kept,
         *review_lines(told, whole=True),
-        *list_lines(host.service.listed(closed=True), closed=True),
+        *list_lines(host.service.listed(closed=True), closed=True, place=EVIL),
         *statement_lines(statement),
         *exported_lines(replace(exported, host=EVIL, document={"rules": [EVIL], "trust": EVIL}), exported.granted),
     ]

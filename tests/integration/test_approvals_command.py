@@ -56,7 +56,7 @@ def test_a_person_approves_what_they_are_shown(run, deadline, rules: str) -> Non
     assert run(component, *state).code == 77
     code, said = _on_a_terminal(run, "y", deadline, *number)
     assert code == 0, said
-    assert "create, change and delete everything beneath ${tmp}" in said
+    assert "filesystem.write:${tmp}/**" in said
     assert "[left out]" in said
     done = run(component, *state)
     assert done.code == 0, done.stderr
@@ -105,6 +105,9 @@ def test_what_is_installed_is_approved_by_name_and_instance(run) -> None:
         refused = run(name, *state)
         assert refused.code == 77
         assert f"airssys: {name}: awaiting approval: request {number} " in refused.stderr
+    unseen = run.other_command("approvals", "approve", "1", *state)
+    assert unseen.code == 77
+    assert "nothing is approved unseen" in unseen.stderr
     shown = run.other_command("approvals", "show", "1", "--json", *state).document()
     assert "read ${component}/*.txt (its own program directory)" in [each["sentence"] for each in shown["asks"]]
     assert run.other_command("approvals", "approve", "1", "--yes", str(shown["review"]), *state).code == 0
@@ -114,7 +117,9 @@ def test_what_is_installed_is_approved_by_name_and_instance(run) -> None:
 
 
 @pytest.mark.any_user
-@pytest.mark.parametrize("arguments", [("show", "1"), ("approve", "1", "--yes", "12345678"), ("revoke", "1")])
+@pytest.mark.parametrize(
+    "arguments", [("show", "1"), ("approve", "1"), ("approve", "1", "--yes", "12345678"), ("revoke", "1")]
+)
 def test_what_was_never_asked_is_told(run, arguments: tuple[str, ...]) -> None:
     """In two lines, and nothing is made for it; a list of nothing is one."""
     place = run.directory / "nowhere"
@@ -123,13 +128,6 @@ def test_what_was_never_asked_is_told(run, arguments: tuple[str, ...]) -> None:
     assert len(told.stderr.splitlines()) == 2
     assert run.other_command("approvals", "list", "--state-dir", place).code == 0
     assert not place.exists()
-
-
-def test_nothing_is_approved_without_a_terminal(run) -> None:
-    """Unless what was reviewed is named."""
-    told = run.other_command("approvals", "approve", "1", "--state-dir", run.directory / "nowhere")
-    assert told.code == 77
-    assert "nothing is approved unseen" in told.stderr
 
 
 def _kill(*_: object) -> None:

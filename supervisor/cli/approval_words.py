@@ -1,0 +1,124 @@
+"""What the views of approvals share: names, times and people in words, and lines that nobody's text can break. Pure."""
+
+from __future__ import annotations
+
+import pwd
+import re
+import shutil
+import sys
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from supervisor.approvals.service import Document
+from supervisor.report import paint
+from supervisor.terminal import visible
+from supervisor.units import format_duration
+
+_LABEL: Final = 12
+_WIDTH_LEAST: Final = 60
+_WIDTH_MOST: Final = 120
+_USER: Final = re.compile(r"uid (\d{1,10})", re.ASCII)
+
+
+def row(label: str, text: str, colour: str = "") -> list[str]:
+    """Return a label and its text; what is too long goes on beneath the text's beginning."""
+    lines = folded(text, _LABEL)
+    name = f"{label:<{_LABEL - 2}}"
+    return [f"  {paint(name, colour, sys.stdout) if colour else name}{lines[0][_LABEL:]}", *lines[1:]]
+
+
+def folded(text: str, indent: int) -> list[str]:
+    """Return a text, harmless, in indented lines no wider than the terminal: none of them begins at its margin.
+
+    Lines are broken behind a blank where there is one; no character is left out, or added.
+    """
+    room = min(max(shutil.get_terminal_size((100, 24)).columns, _WIDTH_LEAST), _WIDTH_MOST) - indent
+    rest, lines = visible(text), []
+    while rest:
+        length = _fitting(rest, room)
+        if length < len(rest):
+            blank = rest.rfind(" ", 0, length + 1)
+            length = length if blank <= 0 else blank + 1
+        lines.append(" " * indent + rest[:length].rstrip(" ") if length < len(rest) else " " * indent + rest)
+        rest = rest[length:]
+    return lines or [" " * indent]
+
+
+def _fitting(text: str, room: int) -> int:
+    """Return how many characters of a text fit into so many columns; at least one."""
+    used = 0
+    for index, character in enumerate(text):
+        used += 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        if used > room:
+            return max(index, 1)
+    return len(text)
+
+
+def look_alike(text: str, indent: int) -> list[str]:
+    """Return a warning where a name holds letters that may pass for others, with the name in plain ASCII."""
+    return [] if text.isascii() else folded(f"this holds letters that may look like others: {text!a}", indent)
+
+
+def person(who: object) -> str:
+    """Return somebody by the name that they have here, too, where they are a user."""
+    match = _USER.fullmatch(str(who))
+    if match is None:
+        return str(who)
+    try:
+        return f"{pwd.getpwuid(int(match[1])).pw_name} ({who})"
+    except (KeyError, OverflowError):
+        return str(who)
+
+
+def time_of(value: object) -> str:
+    """Return a time of a document as people read it."""
+    return str(value).replace("T", " ").replace("Z", " UTC")
+
+
+def terms_of(document: Document) -> str:
+    """Return within which limits it is approved, or would be, in parentheses."""
+    lifetime = document["lifetime_s"]
+    parts = ["for one start" if document["once"] else ""]
+    if isinstance(lifetime, int):
+        due = document["due_at"] if document["state"] == "approved" else None
+        parts.append(f"until {time_of(due)}" if due else f"for {format_duration(lifetime * 10**9)}")
+    if document.get("until"):
+        parts.append(f"until {time_of(document['until'])} at the latest")
+    said = ", ".join(part for part in parts if part)
+    return f" ({said})" if said else ""
+
+
+def missing_yes(document: Document) -> int:
+    """Return how many more people have to say yes."""
+    return int(str(document["needs_approvers"])) - int(str(document["votes"]))
+
+
+def clock_lines(document: Document) -> list[str]:
+    """Return that the clock was set back, where it was."""
+    behind = document.get("clock_behind_s")
+    if not isinstance(behind, int):
+        return []
+    ago = format_duration(behind * 10**9)
+    return [f"the clock was set back by {ago}: for so long the time of approvals stands still"]
+
+
+def identity_of(document: Mapping[str, object]) -> str:
+    """Return `NAME`, or `NAME@INSTANCE`."""
+    instance = document["instance"]
+    return f"{document['component']}@{instance}" if instance else str(document["component"])
+
+
+def maps(document: Mapping[str, object], key: str) -> Sequence[Mapping[str, object]]:
+    """Return what is a list of documents under a key."""
+    return [each for each in listed(document.get(key)) if isinstance(each, dict)]
+
+
+def texts(document: Mapping[str, object], key: str) -> Sequence[str]:
+    """Return what is a list of texts under a key."""
+    return [each for each in listed(document.get(key)) if isinstance(each, str)]
+
+
+def listed(value: object) -> list[object]:
+    """Return a list, or an empty one for what is none."""
+    return value if isinstance(value, list) else []
