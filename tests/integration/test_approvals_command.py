@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from approvals_to_test import ALICE, BOB, START_S, filed, vote
 from on_terminal import run_on_terminal
+from signed import ed25519_signer, sshsig
 
 from ipc.audit.event import SUPERVISOR, AuditEvent
 from supervisor.approvals.ledger import Ledger
@@ -18,7 +19,9 @@ from supervisor.approvals.machine import State
 from supervisor.approvals.request import Request, Revoked, Step
 from supervisor.approvals.store import ApprovalStore
 from supervisor.audit_log import AuditLog
+from supervisor.packages.directory import read_directory
 
+ALICES = ed25519_signer()
 GUESTS = Path(__file__).resolve().parents[1] / "guests"
 MANIFEST = """schema = 1
 [component]
@@ -65,25 +68,39 @@ def test_a_person_approves_what_they_are_shown(run, deadline, rules: str) -> Non
 
 
 @pytest.mark.needs_user
-def test_what_runs_ends_when_its_approval_is_taken_back(run) -> None:
-    """Refused, approved, at work, revoked: it has ended before the command returns, and the same start is refused."""
+def test_the_whole_way_of_what_is_installed_and_runs(run) -> None:
+    """Signed, installed, refused, reviewed, approved with less, at work, revoked: it has ended, and is refused again."""
     component = run.folder("component")
     shutil.copy(GUESTS / "tool.wasm", component / "tool.wasm")
-    waits = '["print", "ready", ",", "wait-stdin"]'
-    (component / "Component.toml").write_text(MANIFEST.replace('["write", "${tmp}/x", "text"]', waits))
-    config = run.file("airssys.toml", RULES)
+    acts = '"write", "${tmp}/x", "text", ",", "write", "${data}/x", "text", ",", "wait-stdin"'
+    (component / "Component.toml").write_text(MANIFEST.replace('"write", "${tmp}/x", "text"', acts))
+    (component / "Component.sig").write_bytes(sshsig(ALICES, read_directory(str(component)).statement))
+    trusted = f'[[trust.sources]]\nsigning_key = "{ALICES.line}"\nidentity = "alice@example.com"\n'
+    config = run.file("airssys.toml", RULES + trusted)
     config.chmod(0o600)
     state = ("--config", config, "--state-dir", run.directory / "state")
-    assert run(component, *state).code == 77
+    assert run.other_command("install", component, *state).code == 0
+    shutil.rmtree(component)
+    assert run("writer", *state).code == 77
+    shown = run.other_command("approvals", "show", "1", *state).stdout.decode()
+    assert f"from      directory {component}" in shown
+    assert "installed 2" in shown
+    assert "alice@example.com, by trust.sources[0]" in " ".join(line.strip() for line in shown.splitlines())
+    assert "imports   wasi_snapshot_preview1 (" in shown
     review = run.other_command("approvals", "show", "1", "--json", *state).document()["review"]
-    assert run.other_command("approvals", "approve", "1", "--yes", str(review), *state).code == 0
-    with run.start(component, "-q", *state) as process:
-        assert process.stdout.read(5) == b"ready"
+    approve = ("approvals", "approve", "1", "--yes", str(review), *state, "--without")
+    wrong = run.other_command(*approve, "filesystem.write:${data}/*")
+    assert (wrong.code, "--without 'filesystem.write:${data}/**'" in wrong.stderr) == (77, True)
+    assert run.other_command(*approve, "filesystem.write:${data}/**").code == 0
+    with run.start("writer", "-q", *state) as process:
+        done = process.stdout.readline() + process.stdout.readline()
+        assert b"/x: ok\nwrite " in done
+        assert b"/x: EACCES" in done
         revoked = run.other_command("approvals", "revoke", "1", "--reason", "a hole", *state)
         assert revoked.code == 0, revoked.stderr
         assert f"ended: a run (process {process.pid})".encode() in revoked.stdout
         assert process.wait(0.1) == 128 + signal.SIGTERM  # it has ended already: only its status is taken
-    refused = run(component, *state)
+    refused = run("writer", *state)
     assert refused.code == 77
     assert "a hole" in refused.stderr
 
