@@ -269,7 +269,10 @@ def _clock(ledger: Ledger) -> Document:
 
 
 def _unknown(number: int) -> UnknownRequestError:
-    return UnknownRequestError(f"there is no request {number}", hint="what there is: airssys approvals list --all")
+    return UnknownRequestError(
+        f"there is no request {number} here",
+        hint="what there is: airssys approvals list --all; another user's: --socket PATH, of their supervisor",
+    )
 
 
 def encoded(document: Document) -> bytes:

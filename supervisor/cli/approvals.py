@@ -283,7 +283,7 @@ class _Local:
         self._retention = settings.audit
         store = ApprovalStore(state, self._audit_directory, self._record)
         self._approvals = store.directory
-        self.place = f"in {state}"
+        self.place = f"in {state}" if os.path.isdir(state) else f"there is no {state}"
         self._service = ApprovalService(store, settings, own_roles(settings.control))
         self._state = state
 

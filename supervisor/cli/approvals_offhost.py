@@ -107,9 +107,9 @@ def sign_file(args: argparse.Namespace) -> int:
                 "there is no terminal to ask on, and nothing is signed unseen",
                 hint=f"review it (airssys approvals show {visible(args.file)}), then name its digest: --yes DIGEST",
             )
-        lines = [*exported_lines(exported, statement.granted), "", *statement_lines(statement)]
+        lines = [*exported_lines(exported, statement.granted), "", *statement_lines(statement, with_set=False)]
         print("\n".join(lines), file=sys.stderr)
-        if not confirm("Sign this? [y/N] "):
+        if not confirm("\nSign this? [y/N] "):
             print("airssys: not signed; to say no, on the host: airssys approvals reject ID", file=sys.stderr)
             return NoTerminalError.exit_code
     elif len(args.yes) < SEEN_LEAST or not exported.digest.startswith(args.yes):
@@ -219,7 +219,8 @@ def _read(path: str) -> bytes:
         with open(path, "rb") as file:
             data = file.read(_READ_MAX_BYTES + 1)
     except OSError as error:
-        raise ConfigError(f"{visible(path)}: {os.strerror(error.errno or 0).lower()}") from None
+        hint = "a request has a number: airssys approvals list" if isinstance(error, FileNotFoundError) else None
+        raise ConfigError(f"{visible(path)}: {os.strerror(error.errno or 0).lower()}", hint=hint) from None
     if len(data) > _READ_MAX_BYTES:
         raise ConfigError(f"{visible(path)}: more than {_READ_MAX_BYTES >> 20} MiB, and no approval")
     return data

@@ -30,7 +30,7 @@ def exported_lines(exported: Exported, granted: Sequence[Grant]) -> list[str]:
     lines += evidence_lines(said, str)
     for ask in maps(said, "asks"):
         if ask.get("rationale"):
-            lines += row("its reason", f'"{ask["rationale"]}" ({ask.get("action")}:{ask.get("resource")})')
+            lines += row("reason", f'"{ask["rationale"]}" ({ask.get("action")}:{ask.get("resource")})')
     lines += row("asked", f"{time_of(said.get('requested_at'))} by {said.get('requested_by')}")
     lines += row("needs", f"{said.get('needs_approvers')} approvers; yes so far: {said.get('votes')}")
     for rule in texts(said, "rules"):
@@ -48,26 +48,21 @@ def exported_lines(exported: Exported, granted: Sequence[Grant]) -> list[str]:
     return lines
 
 
-def statement_lines(statement: Statement) -> list[str]:
-    """Return what a signed approval says."""
-    subject = statement.subject
+def statement_lines(statement: Statement, with_set: bool = True) -> list[str]:
+    """Return what a signed approval says; without its set where that was shown before."""
+    once = ", for one start on each" if statement.once else ""
+    until = _time(statement.expires_s) if statement.expires_s is not None else "taken back"
     lines = [
-        f"yes to {subject.identity}, package {subject.package},",
-        f"  on {', '.join(statement.hosts)}" + (", for one start on each" if statement.once else ""),
-        f"  signed at {_time(statement.signed_s)}, to be imported before {_time(statement.import_before_s)}",
-        f"  it holds until {_time(statement.expires_s)}"
-        if statement.expires_s is not None
-        else "  it holds until revoked",
-        f"  for request {statement.number} of {statement.host}, reviewed as {statement.reviewed[:12]}",
-        *([f"  because: {statement.reason}"] if statement.reason else []),
+        "a yes:",
+        *row("to", f"{statement.subject.identity}, package {statement.subject.package}"),
+        *row("on", f"{', '.join(statement.hosts)}{once}"),
+        *row("holds", f"until {until}"),
+        *row("signed", f"{_time(statement.signed_s)}, to be imported before {_time(statement.import_before_s)}"),
+        *row("reviewed", f"request {statement.number} of {statement.host}, as {statement.reviewed[:12]}"),
+        *(row("reason", f'"{statement.reason}"') if statement.reason else ()),
     ]
-    more = _set_lines("of what it asks, it may:", subject.asked, statement.granted)
-    return [*(folded_line for line in lines for folded_line in _as_it_stands(line)), *more]
-
-
-def _as_it_stands(line: str) -> list[str]:
-    """Return a line, folded beneath its own indentation."""
-    return folded(line.lstrip(" "), len(line) - len(line.lstrip(" ")))
+    more = _set_lines("of what it asks, it may:", statement.subject.asked, statement.granted) if with_set else []
+    return [*lines, *more]
 
 
 def _set_lines(title: str, asked: Sequence[Grant], granted: Sequence[Grant]) -> list[str]:

@@ -22,6 +22,7 @@ from supervisor.control_roles import Peer, read_roles
 from supervisor.desk import REFUSED_CODE
 from supervisor.event_loop import READ, EventLoop, Interest
 from supervisor.places import audit_directory
+from supervisor.report import shell_quoted
 from supervisor.settings import Settings
 from supervisor.state_lock import only_one
 
@@ -48,7 +49,11 @@ def serve(settings: Settings, state: str, say: Callable[[str], object]) -> int:
         stack.callback(_unlink, os.path.join(state, SOCKET_NAME))
         stack.callback(control.close)
         control.start()
-        say(f"answering for approvals at {os.path.join(state, SOCKET_NAME)}; Ctrl-C ends it")
+        path = os.path.join(state, SOCKET_NAME)
+        say(f"answering for approvals at {path}; Ctrl-C ends it")
+        named = settings.control.approvers
+        others = f"others ask it by: airssys approvals list --socket {shell_quoted(path)}"
+        say(others if named else "nobody but you may answer: name people in [control] approvers of airssys.toml")
         while not desk.ended or control.has_unsent:
             loop.turn()
         desk.finish()

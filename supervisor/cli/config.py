@@ -11,7 +11,7 @@ from ipc.struct import asdict
 from supervisor.cli.main import EX_DATAERR
 from supervisor.cli.problems import print_problems
 from supervisor.dev_settings import dev_warnings
-from supervisor.settings import Settings, load_settings, settings_not_enforced
+from supervisor.settings import Settings, default_config_path, load_settings, settings_not_enforced
 from supervisor.terminal import visible
 from supervisor.toml_source import ConfigFileError
 
@@ -72,7 +72,8 @@ def _check(settings: Settings, args: argparse.Namespace) -> int:
     if settings.files:
         print("\n".join(visible(f"{file}: right") for file in settings.files))
     else:
-        print("no file: the defaults are in force")
+        path = default_config_path(os.environ, os.geteuid())
+        print(visible(f"no file: the defaults are in force; settings would be read from {path}"))
     for warning in warnings:
         print(visible(f"warning: {warning}"))
     if unsupported:

@@ -134,10 +134,25 @@ def _granted(view: ComponentView, answer: _Answer) -> str:
         return f"whether it was granted depends on parameters: --set {view.unset[0]}=VALUE"
     if not answer.known:
         return "whether it was granted can't be said: its program can't be read"
+    if _takes_approval(view):
+        return "people have to say yes before it starts, by [[approvals.rules]]: airssys approvals list --all"
     if answer.remembered is None:
         return "not granted yet: `airssys run` asks"
     when = answer.remembered.granted_at.replace("T", " ").replace("Z", " UTC")
     return visible(f"granted {when}, and remembered (airssys grants forget {answer.remembered.key[:12]})")
+
+
+def _takes_approval(view: ComponentView) -> bool:
+    """Whether a rule of the host's wants people to say yes first."""
+    if not view.settings.approval_rules:
+        return False
+    from supervisor.approvals.rules import needed
+    from supervisor.approvals.subject import named
+    from supervisor.host_policy import resolve_quota
+
+    own = view.bound.variables
+    quota = resolve_quota(view.manifest, view.settings, view.instance).quota
+    return needed(view.settings.approval_rules, named(view.bound.grants, own.tmp, own.data), quota) is not None
 
 
 def _program(summary: WasmSummary, name: str = "") -> list[str]:

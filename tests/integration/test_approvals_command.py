@@ -69,7 +69,7 @@ def test_a_person_approves_what_they_are_shown(run, deadline, rules: str) -> Non
 
 @pytest.mark.needs_user
 def test_the_whole_way_of_what_is_installed_and_runs(run) -> None:
-    """Signed, installed, refused, reviewed, approved with less, at work, revoked: it has ended, and is refused again."""
+    """Signed, installed, refused, reviewed, approved with less, at work, revoked: it has ended; refused again."""
     component = run.folder("component")
     shutil.copy(GUESTS / "tool.wasm", component / "tool.wasm")
     acts = '"write", "${tmp}/x", "text", ",", "write", "${data}/x", "text", ",", "wait-stdin"'
