@@ -15,7 +15,8 @@ from supervisor.packages.provenance import Provenance
 if TYPE_CHECKING:
     from supervisor.settings import Settings
 
-IMPORTS_KEPT: Final = 500
+IMPORTS_KEPT: Final = 200
+FINDINGS_KEPT: Final = 30
 TEXT_MAX_CHARS: Final = 300
 """Names and notes that came out of a program are cut to this."""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ipc.errors import AirssysError, ConfigError
 from ipc.struct import replace
-from supervisor.approvals.evidence import IMPORTS_KEPT, TEXT_MAX_CHARS, Evidence, SignatureFound
+from supervisor.approvals.evidence import FINDINGS_KEPT, IMPORTS_KEPT, TEXT_MAX_CHARS, Evidence, SignatureFound
 from supervisor.packages.contents import SIGNATURE_FILE
 from supervisor.packages.directory import read_directory, read_signatures
 from supervisor.packages.provenance import Provenance
@@ -100,5 +100,5 @@ def _with_imports(found: Evidence, manifest: Manifest, wasm_sha256: str, state: 
         found,
         imports=tuple(name[:TEXT_MAX_CHARS] for name in imports[:IMPORTS_KEPT]),
         imports_count=len(imports),
-        undeclared=tuple(each.message[:TEXT_MAX_CHARS] for each in findings[:IMPORTS_KEPT]),
+        undeclared=tuple(each.message[:TEXT_MAX_CHARS] for each in findings[:FINDINGS_KEPT]),
     )

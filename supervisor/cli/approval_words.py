@@ -28,6 +28,11 @@ def row(label: str, text: str, colour: str = "") -> list[str]:
     return [f"  {paint(name, colour, sys.stdout) if colour else name}{lines[0][_LABEL:]}", *lines[1:]]
 
 
+def named_row(label: str, text: str) -> list[str]:
+    """Return a row of a name that somebody else has chosen, with a warning where it may pass for another."""
+    return [*row(label, text), *look_alike(text, _LABEL)]
+
+
 def folded(text: str, indent: int) -> list[str]:
     """Return a text, harmless, in indented lines no wider than the terminal: none of them begins at its margin.
 

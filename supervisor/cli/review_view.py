@@ -20,6 +20,7 @@ from supervisor.cli.approval_words import (
     look_alike,
     maps,
     missing_yes,
+    named_row,
     person,
     row,
     terms_of,
@@ -67,7 +68,7 @@ def evidence_lines(document: Mapping[str, object], who: Callable[[object], str] 
     lines = [
         *_origin(document, who),
         *_signatures(document),
-        *row("trust", ": ".join(str(each) for each in (document.get("trust"), document.get("trust_why")) if each)),
+        *_trust(document),
         *(row("package", str(document["package"])) if "package" in document else ()),
     ]
     refused = document.get("refused_before")
@@ -78,6 +79,11 @@ def evidence_lines(document: Mapping[str, object], who: Callable[[object], str] 
     return lines
 
 
+def _trust(document: Mapping[str, object]) -> list[str]:
+    why = f": {document['trust_why']}" if document.get("trust_why") else ""
+    return row("trust", f"{document.get('trust')} when it was asked{why}")
+
+
 def _origin(document: Mapping[str, object], who: Callable[[object], str]) -> list[str]:
     found = document.get("provenance")
     if not isinstance(found, dict):
@@ -85,8 +91,7 @@ def _origin(document: Mapping[str, object], who: Callable[[object], str]) -> lis
     branch = f", branch {found['branch']}" if found.get("branch") else ""
     inner = f", in {found['subdirectory']}" if found.get("subdirectory") else ""
     url = str(found.get("url"))
-    lines = row("from", f"{found.get('kind')} {url}{branch}{inner}")
-    lines += look_alike(f"{url}{branch}{inner}", _INDENT)
+    lines = named_row("from", f"{found.get('kind')} {url}{branch}{inner}")
     if found.get("revision"):
         lines += row("revision", str(found["revision"]))
     if found.get("installed_at"):
@@ -191,14 +196,14 @@ def program_lines(document: Mapping[str, object], whole: bool) -> list[str]:
         if program.get("description"):
             lines += row("it says", f'"{program["description"]}"')
         started = [program.get("wasm"), *listed(program.get("args"))]
-        lines += row("starts as", " ".join(shell_quoted(str(each)) for each in started))
+        lines += named_row("starts as", " ".join(shell_quoted(str(each)) for each in started))
         for title, key, text in (("with", "env", "{0}={1}"), ("sees", "mounts", "{1} as {0}")):
             entries = program.get(key)
             for name, value in entries.items() if isinstance(entries, dict) else ():
-                lines += row(title, text.format(name, value))
+                lines += named_row(title, text.format(name, value))
         parameters = document.get("parameters")
         for name, value in parameters.items() if isinstance(parameters, dict) else ():
-            lines += row("where", f"{name} = {value}")
+            lines += named_row("where", f"{name} = {value}")
         if program.get("limits"):
             lines += row("limits", ", ".join(str(each) for each in listed(program["limits"])))
     if document.get("imports_unread"):
@@ -217,10 +222,10 @@ def _imports(document: Mapping[str, object], whole: bool) -> list[str]:
     kept, count = sum(map(len, groups.values())), document.get("imports_count")
     said = [f"{group}: {', '.join(names)}" if whole else f"{group} ({len(names)})" for group, names in groups.items()]
     said += [f"and {count - kept} more"] if isinstance(count, int) and count > kept else []
-    lines = row("imports", ("; " if whole else ", ").join(said) or "nothing")
+    lines = named_row("imports", ("; " if whole else ", ").join(said) or "nothing")
     undeclared = texts(document, "undeclared")
     for each in undeclared:
-        lines += row("but", each)
+        lines += named_row("but", each)
     return lines if undeclared else [*lines, *row("", "nothing beyond what it declares")]
 
 
