@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import pytest
-from approvals_to_test import START_S, facts, filed
+from approvals_to_test import MANIFEST, START_S, facts, filed
 from hypothesis import given
 from hypothesis import strategies as st
 from signed import ed25519_signer
 
+from ipc.policy.capability import Grant
 from ipc.struct import convert, replace, to_builtins
 from supervisor.approvals.evidence import Evidence, SignatureFound, evidence_json, listings_of
 from supervisor.approvals.request import Facts, file_request
 from supervisor.approvals.review import document_of
 from supervisor.approvals.signers import Signer
+from supervisor.approvals.subject import DATA_STAND_IN, TMP_STAND_IN, placed
 from supervisor.cli.approval_words import folded, look_alike, person
 from supervisor.cli.review_view import evidence_lines, review_lines
 from supervisor.danger_words import why_dangerous
+from supervisor.manifest import Variables, parse_manifest
+from supervisor.manifest_asks import describe_grant
+from supervisor.manifest_findings import unused_requests
 from supervisor.packages.provenance import Provenance
 from supervisor.settings import Settings, default_directories
 from supervisor.signing.keys import read_public_key
@@ -33,6 +38,18 @@ FOUND = Evidence(
     imports=("wasi:cli/stdout@0.2.0", "wasi:cli/stderr@0.2.0", "wasi:sockets/tcp@0.2.0"),
     imports_count=7,
     undeclared=("the wasm opens sockets",),
+)
+PLACES = (
+    "/srv/x/**",
+    "${data}/**",
+    "${tmp}/x",
+    "/opt/x/y",
+    "/home/*/**",
+    "/home/me/",
+    "/etc/**",
+    "/var/x",
+    "/**",
+    "/root/",
 )
 SETTINGS = Settings(default_directories({}, 1000))
 
@@ -100,10 +117,35 @@ def test_imports_are_counted_and_what_they_are_for_is_named() -> None:
     assert "but       the wasm opens sockets" in short
 
 
-@pytest.mark.parametrize("danger", ["own", "low", "medium", "high", "critical"])
-def test_a_custom_capability_is_the_providers(danger: str) -> None:
-    """Whatever it is called."""
-    assert "provider" in why_dangerous("custom.sql.query", danger)
+@pytest.mark.parametrize(
+    ("action", "pattern"),
+    [
+        *((f"filesystem.{verb}", place) for verb in ("read", "write", "list") for place in PLACES),
+        *((f"network.{verb}", to) for verb in ("connect", "listen") for to in ("example.com:443", "*:*")),
+        *((f"storage.{verb}", key) for verb in ("read", "write") for key in ("count:*", "**")),
+        *((f"messaging.{verb}", who) for verb in ("send", "receive") for who in ("peer", "*")),
+        *((f"messaging.{verb}", topic) for verb in ("publish", "subscribe") for topic in ("news.eu", "**")),
+        ("secrets.env", "TOKEN"),
+        ("custom.sql.query", "orders"),
+    ],
+)
+def test_each_danger_has_its_reason(action: str, pattern: str) -> None:
+    """Whatever a capability is judged to be, a reviewer is told why; a provider's deeds are the provider's."""
+    grant = Grant(action, pattern, "")
+    danger, _ = describe_grant(grant, placed([grant])[0], Variables("/opt/x", DATA_STAND_IN, TMP_STAND_IN))
+    assert why_dangerous(action, danger.word)
+
+
+def test_what_is_asked_and_can_not_be_used_is_named() -> None:
+    """By what the program imports, core module or component: nothing of it is believed, so nothing follows from it."""
+    manifest = parse_manifest(MANIFEST.encode(), file="Component.toml", directory="/opt/reporter")
+
+    def unused(*imports: str) -> list[str]:
+        return [each.message.split(",")[0] for each in unused_requests(imports, manifest)]
+
+    assert unused() == ["it asks for filesystem.read", "it asks for network.connect"]
+    assert unused("wasi_snapshot_preview1.path_open") == ["it asks for network.connect"]
+    assert unused("wasi:filesystem/types@0.2.0", "wasi:sockets/tcp@0.2.0") == []
 
 
 @given(st.text(max_size=400), st.integers(0, 14))

@@ -6,7 +6,7 @@ import pytest
 
 from ipc.policy.capability import Grant
 from supervisor.approvals.machine import Refusal
-from supervisor.approvals.narrowing import why_wider, without
+from supervisor.approvals.narrowing import nearest_hint, why_wider, without
 
 READ = Grant("filesystem.read", "/srv/logs/**", "")
 OWN = Grant("filesystem.write", "${tmp}/**", "")
@@ -70,3 +70,13 @@ def test_what_isnt_asked_can_not_be_left_out() -> None:
     left = without(ASKED, ["secrets.env:TOKEN", "filesystem.read:/srv/log/**"])
     assert isinstance(left, Refusal)
     assert "filesystem.read:/srv/log/**" in left.reason
+
+
+def test_a_name_that_was_nearly_right_is_offered() -> None:
+    """Quoted for a shell, which would have changed it; where nothing is near, it is said where the names are."""
+    asked = (Grant("filesystem.write", "${tmp}/**", ""), Grant("network.connect", "example.com:443", ""))
+    meant = "did you mean this? --without 'filesystem.write:${tmp}/**'"
+    for typed in ("filesystem.write:${tmp}/*", "filesystem.wrte:${tmp}/**", "filesystem.write:/**"):
+        assert nearest_hint([typed], asked, "show 1") == meant
+    assert nearest_hint(["x"], asked, "show 1") == "as they are called there: airssys approvals show 1"
+    assert nearest_hint([], [], "show 1") == "as they are called there: airssys approvals show 1"
