@@ -71,6 +71,27 @@ def evidence_json(evidence: Evidence, settings: Settings, now_s: int) -> dict[st
     }
 
 
+def origin_changes(old: Evidence, new: Evidence) -> list[tuple[str, str | None, str | None]]:
+    """Return what is different of where two versions are from, who has signed them and what they import, as words."""
+    from supervisor.packages.installed import source_words
+
+    def signers(of: Evidence) -> str:
+        return ", ".join(sorted({each.fingerprint for each in of.signatures if not each.why_not})) or "nobody"
+
+    more, less = (
+        sorted(set(one.imports) - set(other.imports))
+        if max(old.imports_count, new.imports_count) <= IMPORTS_KEPT and not (old.imports_unread or new.imports_unread)
+        else []
+        for one, other in ((new, old), (old, new))
+    )
+    sides = [
+        ("from", source_words(old.provenance), source_words(new.provenance)),
+        ("signed by", signers(old), signers(new)),
+        ("imports", ", ".join(less) or None, ", ".join(more) or None),
+    ]
+    return [(what, before, after) for what, before, after in sides if before != after]
+
+
 def _of_provenance(provenance: Provenance) -> dict[str, object]:
     return {
         "kind": provenance.kind,

@@ -10,7 +10,7 @@ from ipc.errors import ConfigError
 from ipc.policy.capability import FILE_ACTIONS, Grant
 from ipc.policy.inclusion import Coverage
 from ipc.struct import replace
-from supervisor.approvals.evidence import evidence_json
+from supervisor.approvals.evidence import evidence_json, origin_changes
 from supervisor.approvals.machine import FINAL, State
 from supervisor.approvals.request import Facts, Rejected, Request, Revoked, Superseded, Withdrawn
 from supervisor.approvals.subject import STAND_INS, grant_terms, grant_text, placed, spelled_out
@@ -144,6 +144,8 @@ def _differences(last: Request, new: Request, settings: Settings) -> dict[str, o
         grant_text(grant) for grant, there in zip(last.granted, before, strict=True) if not covered_after.covers(there)
     ]
     rest = manifest_changes(last, new, settings)
+    old, found = last.filed.facts.evidence, new.filed.facts.evidence
+    origins = [] if old is None or found is None else origin_changes(old, found)
     return {
         "request": last.number,
         "version": last.filed.facts.version,
@@ -154,7 +156,8 @@ def _differences(last: Request, new: Request, settings: Settings) -> dict[str, o
         "changed": [
             {"effect": effect, "kind": each.kind, "what": each.what, "old": each.old, "new": each.new}
             for effect, each in rest or ()
-        ],
+        ]
+        + [{"effect": "none", "kind": "origin", "what": what, "old": was, "new": now} for what, was, now in origins],
     }
 
 

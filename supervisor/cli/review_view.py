@@ -258,7 +258,11 @@ def _difference_lines(document: Document, since: Mapping[str, object]) -> list[s
 def _change(change: Mapping[str, object]) -> list[str]:
     nothing = "no limit" if change["kind"] == "limit" else "nothing"
     old, new = (nothing if side is None else side for side in (change["old"], change["new"]))
-    what = change["what"] if change["kind"] in ("limit", "other", "name") else f"{change['kind']} {change['what']}"
+    what = (
+        change["what"]
+        if change["kind"] in ("limit", "other", "name", "origin")
+        else f"{change['kind']} {change['what']}"
+    )
     return folded(f"{what}: {old} → {new}", 2)
 
 

@@ -10,7 +10,7 @@ from signed import ed25519_signer
 
 from ipc.policy.capability import Grant
 from ipc.struct import convert, replace, to_builtins
-from supervisor.approvals.evidence import Evidence, SignatureFound, evidence_json, listings_of
+from supervisor.approvals.evidence import Evidence, SignatureFound, evidence_json, listings_of, origin_changes
 from supervisor.approvals.request import Facts, file_request
 from supervisor.approvals.review import document_of
 from supervisor.approvals.signers import Signer
@@ -105,6 +105,26 @@ def test_a_yes_is_to_what_was_found_out_too() -> None:
     asked = [replace(filed(), facts=replace(facts(), evidence=found)) for found in (None, FOUND, elsewhere)]
     assert len({file_request(1, each).review for each in asked}) == 3
     assert convert(to_builtins(asked[1].facts), Facts) == asked[1].facts
+
+
+def test_another_origin_signer_or_import_is_a_difference() -> None:
+    """Beside what a new version asks for: nobody overlooks that it comes from somebody else."""
+    other = replace(
+        FOUND,
+        provenance=replace(GIT, url="https://evil.example.com/p.git"),
+        signatures=(),
+        imports=FOUND.imports[:2],
+        imports_count=2,
+    )
+    old, new = (
+        file_request(number, replace(filed(), facts=replace(facts(), evidence=found)))
+        for number, found in ((1, replace(FOUND, imports_count=3)), (2, other))
+    )
+    said = "\n".join(review_lines(document_of(new, [replace(old, approved_s=START_S)], SETTINGS, START_S), whole=False))
+    assert "evil.example.com" in said.split("also different:")[1]
+    assert f"signed by: {KEY.fingerprint} → nobody" in said
+    assert "imports: wasi:sockets/tcp@0.2.0 → nothing" in said
+    assert origin_changes(FOUND, FOUND) == []
 
 
 def test_imports_are_counted_and_what_they_are_for_is_named() -> None:
