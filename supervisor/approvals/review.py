@@ -80,19 +80,28 @@ def when(at_s: int | None) -> str | None:
 def _asks(request: Request) -> list[dict[str, object]]:
     """Return each thing that is asked for, the most dangerous first, and whether it is (or would be) granted."""
     granted = {str(term) for term in grant_terms(request.granted)}
-    told: list[dict[str, object]] = [
-        {
-            "danger": ask.danger,
-            "action": ask.action,
-            "resource": ask.resource,
-            "sentence": ask.sentence,
-            "required": ask.required,
-            "rationale": ask.rationale,
-            "why": why_dangerous(ask.action, ask.danger),
-            "granted": _is_granted(request, ask.action, ask.resource, granted),
-        }
-        for ask in request.filed.facts.asks
-    ]
+    coverage = Coverage(placed(request.granted))
+    named: dict[tuple[str, str], list[Grant]] = {}
+    for grant in request.subject.asked:
+        named.setdefault((grant.action, grant.pattern_text), []).append(grant)
+    told: list[dict[str, object]] = []
+    for ask in request.filed.facts.asks:
+        # Methods and words to a provider belong to it: each has to be granted as it is asked.
+        grants = named.get((ask.action, ask.resource), [])
+        told.append(
+            {
+                "danger": ask.danger,
+                "action": ask.action,
+                "resource": ask.resource,
+                "sentence": ask.sentence,
+                "required": ask.required,
+                "rationale": ask.rationale,
+                "why": why_dangerous(ask.action, ask.danger),
+                "granted": all(str(term) in granted for term in grant_terms(grants)),
+                # Reading allows to list, too: what is left out may be allowed by the rest all the same.
+                "still_allowed": all(coverage.covers(grant) for grant in placed(grants)),
+            }
+        )
     asked = {str(term) for term in grant_terms(request.subject.asked)}
     for grant in request.granted:
         (term,) = grant_terms([grant])
@@ -107,15 +116,10 @@ def _asks(request: Request) -> list[dict[str, object]]:
                     "rationale": "",
                     "why": "",
                     "granted": True,
+                    "still_allowed": True,
                 }
             )
     return told
-
-
-def _is_granted(request: Request, action: str, pattern: str, granted: set[str]) -> bool:
-    """Whether all that is asked under this name is granted as it is asked, methods and words to a provider included."""
-    named = [grant for grant in request.subject.asked if (grant.action, grant.pattern_text) == (action, pattern)]
-    return all(str(term) in granted for term in grant_terms(named))
 
 
 def _ending(request: Request) -> dict[str, object] | None:

@@ -65,6 +65,11 @@ def look_alike(text: str, indent: int) -> list[str]:
     return [] if text.isascii() else folded(f"this holds letters that may look like others: {text!a}", indent)
 
 
+def left_out(ask: Mapping[str, object]) -> str:
+    """Return that something isn't granted, and whether that makes a difference."""
+    return "[left out, but the rest allows it]" if ask.get("still_allowed") else "[left out]"
+
+
 def person(who: object) -> str:
     """Return somebody by the name that they have here, too, where they are a user."""
     match = _USER.fullmatch(str(who))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ipc.policy.capability import Grant
+from ipc.policy.inclusion import Coverage
 from supervisor.approvals.review import when
 from supervisor.approvals.statement import Exported, Statement
 from supervisor.approvals.subject import STAND_INS, grant_terms, placed
@@ -71,7 +72,7 @@ def _set_lines(title: str, asked: Sequence[Grant], granted: Sequence[Grant]) -> 
     described = [
         (*describe_grant(grant, there, STAND_INS), grant) for grant, there in zip(asked, placed(asked), strict=True)
     ]
-    lines = [title]
+    lines, coverage = [title], Coverage(placed(granted))
     for danger, sentence, grant in sorted(described, key=lambda each: (-each[0], each[2].action, each[2].pattern_text)):
         ask = {
             "danger": danger.word,
@@ -80,6 +81,7 @@ def _set_lines(title: str, asked: Sequence[Grant], granted: Sequence[Grant]) -> 
             "sentence": sentence,
             "why": why_dangerous(grant.action, danger.word),
             "granted": str(grant_terms([grant])[0]) in terms,
+            "still_allowed": all(map(coverage.covers, placed([grant]))),
         }
         lines += one_ask(ask)
     return lines

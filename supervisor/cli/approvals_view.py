@@ -6,7 +6,17 @@ Whatever came from a component or from somebody is shown harmlessly. Pure.
 from __future__ import annotations
 
 from supervisor.approvals.service import Document
-from supervisor.cli.approval_words import clock_lines, identity_of, listed, maps, missing_yes, person, terms_of, time_of
+from supervisor.cli.approval_words import (
+    clock_lines,
+    identity_of,
+    left_out,
+    listed,
+    maps,
+    missing_yes,
+    person,
+    terms_of,
+    time_of,
+)
 from supervisor.cli.review_view import OPEN
 from supervisor.terminal import visible
 from supervisor.units import counted
@@ -58,7 +68,8 @@ def outcome_lines(what: str, document: Document) -> list[str]:
     if what == "reject":
         lines.append(f"nothing starts by it; to ask anew: airssys approvals request {number}")
     if what in ("approve", "import"):
-        lines += [visible(f"  left out: {ask['sentence']}") for ask in maps(document, "asks") if not ask["granted"]]
+        without = [ask for ask in maps(document, "asks") if not ask["granted"]]
+        lines += [visible(f"  {left_out(ask)[1:-1]}: {ask['sentence']}") for ask in without]
         lines.append(f"what was refused can be started now; to take it back: airssys approvals revoke {number}")
     if what == "revoke":
         ended = [str(name) for name in listed(document.get("ended"))]

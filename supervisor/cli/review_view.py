@@ -16,6 +16,7 @@ from supervisor.cli.approval_words import (
     clock_lines,
     folded,
     identity_of,
+    left_out,
     listed,
     look_alike,
     maps,
@@ -173,7 +174,7 @@ def one_ask(ask: Mapping[str, object]) -> list[str]:
     """Return one thing that is asked for."""
     danger, name = str(ask["danger"]), f"{ask['action']}:{ask['resource']}"
     word = paint(f"{visible(danger):<8}", _COLOURS.get(danger, "0"), sys.stdout)
-    left = "" if ask["granted"] else paint("  [left out]", "33", sys.stdout)
+    left = "" if ask["granted"] else paint(f"  {left_out(ask)}", "33", sys.stdout)
     sentence = folded(str(ask["sentence"]), _INDENT)
     lines = [f"  {word}  {sentence[0].lstrip()}", *sentence[1:]]
     lines[-1] += left
@@ -258,12 +259,9 @@ def _difference_lines(document: Document, since: Mapping[str, object]) -> list[s
 def _change(change: Mapping[str, object]) -> list[str]:
     nothing = "no limit" if change["kind"] == "limit" else "nothing"
     old, new = (nothing if side is None else side for side in (change["old"], change["new"]))
-    what = (
-        change["what"]
-        if change["kind"] in ("limit", "other", "name", "origin")
-        else f"{change['kind']} {change['what']}"
-    )
-    return folded(f"{what}: {old} → {new}", 2)
+    alone = change["kind"] in ("limit", "other", "name", "origin")
+    what = change["what"] if alone else f"{change['kind']} {change['what']}"
+    return [*folded(f"{what}: {old} → {new}", 2), *look_alike(f"{old} {new}", 4)]
 
 
 def _how_to_answer(document: Document) -> list[str]:
@@ -273,7 +271,10 @@ def _how_to_answer(document: Document) -> list[str]:
     lines = [f"to approve it:     {approve}   (without a terminal: --yes {digest})"]
     granted = [ask for ask in maps(document, "asks") if ask["granted"] and ask["danger"]]
     if len(granted) > 1:
-        name = shell_quoted(f"{granted[0]['action']}:{granted[0]['resource']}")
-        lines.append(f"less of it:        {approve} --without {name}")
+        names = [f"{ask['action']}:{ask['resource']}" for ask in granted]
+        since = document["since"]
+        new = texts(since, "wider") if isinstance(since, dict) else ()
+        name = next((name for name in names if name in new), names[0])
+        lines.append(f"less of it:        {approve} --without {shell_quoted(name)}")
     lines.append(f"for a while, once: {approve} --expires 30d, or --once")
     return [*lines, f"to refuse it:      airssys approvals reject {number} --reason TEXT"]

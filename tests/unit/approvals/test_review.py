@@ -119,6 +119,16 @@ def test_what_is_narrowed_is_marked() -> None:
     assert "needs 1 more approver" in line
 
 
+def test_what_the_rest_allows_is_not_gone() -> None:
+    """Reading allows to list: who leaves only the listing out is told; with the reading left out, too, it is gone."""
+    listing = Grant("filesystem.list", "/srv/logs/", "Component.toml")
+    told = replace(facts().asks[1], action=listing.action, resource=listing.pattern_text)
+    about = replace(filed(subject(READ, listing)), facts=replace(facts(), asks=(told, facts().asks[1])))
+    without_listing, without_both = (replace(file_request(1, about), granted=granted) for granted in ((READ,), ()))
+    assert "[left out, but the rest allows it]" in _lines(without_listing, None)
+    assert _lines(without_both, None).count("[left out]") == 2
+
+
 def test_methods_are_part_of_what_is_granted() -> None:
     """The same URL with fewer methods isn't what was asked."""
     asked = Grant("network.connect", "https://api.example.com", "", methods=("GET", "POST"))
