@@ -236,7 +236,8 @@ def _difference_lines(document: Document, since: Mapping[str, object]) -> list[s
     asks = {f"{ask['action']}:{ask['resource']}": ask for ask in maps(document, "asks")}
     more: list[str] = []
     for text in texts(since, "wider"):
-        ask = next((ask for name, ask in asks.items() if text == name or text.startswith(f"{name} ")), None)
+        # Behind a name may stand methods.
+        ask = asks.get(text) or next((ask for name, ask in asks.items() if text.startswith(f"{name} ")), None)
         more += folded(text, 2) if ask is None else one_ask(ask)
     less = [line for text in texts(since, "narrower") for line in folded(text, 2)]
     changed = {
