@@ -55,6 +55,7 @@ def document_of(request: Request, answered: Sequence[Request], settings: Setting
         "trust": facts.trust,
         **evidence,
         "wasm_sha256": facts.wasm_sha256,
+        "manifest": facts.manifest,
         "program": _program(facts),
         "parameters": dict(facts.parameters),
         "rules": list(facts.rules),

@@ -22,6 +22,7 @@ from supervisor.cli.approval_words import maps, terms_of
 from supervisor.cli.approvals_offhost import (
     export,
     import_lines,
+    print_manifest,
     read_import,
     register_offhost,
     show_file,
@@ -62,6 +63,7 @@ YES: who has said yes, of those who are needed. A request waits as `requested` u
 _SHOW_EPILOG = """examples:
   airssys approvals show 12            where it is from, who signed it, what it asks, why that is dangerous, what is new
   airssys approvals show 12 --whole    also what is the same, and all that its program imports
+  airssys approvals show 12 --manifest >reviewed.toml    to be edited, for: approve 12 --narrow reviewed.toml
   airssys approvals show 12.json       what `export` or `sign` has written, on any machine
 
 What a component says of itself stands in quotation marks.
@@ -81,7 +83,7 @@ What was rejected or revoked is refused at each start until somebody asks anew. 
 _APPROVE_EPILOG = """examples:
   airssys approvals approve 12                    shows it, and asks
   airssys approvals approve 12 --without 'filesystem.write:${data}/**'     all but this, as `show` calls it
-  airssys approvals approve 12 --narrow reviewed.toml --once
+  airssys approvals approve 12 --narrow reviewed.toml --once     what `show 12 --manifest` has printed, with less in it
   airssys approvals approve 12 --expires 30d --reason "until the audit"
   airssys approvals approve 12 --yes 3f9a51c2     without a terminal: the digest that `show` has printed
 
@@ -114,6 +116,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         command.add_argument("number", metavar=kind, type=form, help=told)
     for command in (show, approve):
         command.add_argument("--whole", action="store_true", help="all of it, not only what is different")
+    show.add_argument("--manifest", action="store_true", help="its Component.toml, to make one for --narrow of it")
     approve.add_argument("--narrow", metavar="FILE", help="a copy of its Component.toml that asks for less: grant that")
     approve.add_argument(
         "--without", action="append", default=[], metavar="ACTION:PATTERN", help="leave out one thing; may be repeated"
@@ -197,7 +200,10 @@ def run(args: argparse.Namespace) -> int:
             _print(args, document, list_lines(document, args.all, desk.place))
         case "show":
             document = desk.shown(args.number)
-            _print(args, document, review_lines(document, args.whole))
+            if args.manifest:
+                print_manifest(document)
+            else:
+                _print(args, document, review_lines(document, args.whole))
         case "approve":
             return _approve(args, desk)
         case "export":

@@ -170,6 +170,9 @@ def show_file(args: argparse.Namespace) -> int:
     data = _read(args.number)
     if b"-----BEGIN SSH SIGNATURE-----" not in data:
         exported = read_exported(data)
+        if args.manifest:
+            print_manifest(exported.document)
+            return 0
         lines = exported_lines(exported, exported.granted)
         digest = exported.digest[:DIGEST_SHOWN]
         name = visible(args.number)
@@ -187,6 +190,12 @@ def show_file(args: argparse.Namespace) -> int:
             "\n".join([*statement_lines(signed.statement), visible(f"signature by {key.fingerprint}: {why or word}")])
         )
     return 65 if why else 0
+
+
+def print_manifest(document: Document) -> None:
+    """Print the manifest that was asked with, as it is; on a terminal harmlessly."""
+    text = str(document.get("manifest", ""))
+    sys.stdout.write("".join(f"{visible(line)}\n" for line in text.splitlines()) if sys.stdout.isatty() else text)
 
 
 def read_import(path: str) -> bytes:

@@ -88,10 +88,14 @@ def test_the_whole_way_of_what_is_installed_and_runs(run) -> None:
     assert "alice@example.com, by trust.sources[0]" in " ".join(line.strip() for line in shown.splitlines())
     assert "imports   wasi_snapshot_preview1 (" in shown
     review = run.other_command("approvals", "show", "1", "--json", *state).document()["review"]
-    approve = ("approvals", "approve", "1", "--yes", str(review), *state, "--without")
-    wrong = run.other_command(*approve, "filesystem.write:${data}/*")
+    manifest = run.other_command("approvals", "show", "1", "--manifest", *state).stdout.decode()
+    approve = ("approvals", "approve", "1", "--yes", str(review), *state)
+    wrong = run.other_command(*approve, "--without", "filesystem.write:${data}/*")
     assert (wrong.code, "--without 'filesystem.write:${data}/**'" in wrong.stderr) == (77, True)
-    assert run.other_command(*approve, "filesystem.write:${data}/**").code == 0
+    wider = run.file("wider.toml", manifest.replace("${data}/**", "/srv/**"))
+    assert "only less can be approved" in run.other_command(*approve, "--narrow", wider).stderr
+    narrower = run.file("narrower.toml", manifest.replace(', "${data}/**"', ""))
+    assert run.other_command(*approve, "--narrow", narrower).code == 0
     with run.start("writer", "-q", *state) as process:
         done = process.stdout.readline() + process.stdout.readline()
         assert b"/x: ok\nwrite " in done
