@@ -6,13 +6,12 @@ import pwd
 import re
 import shutil
 import sys
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 from supervisor.approvals.service import Document
 from supervisor.report import paint
-from supervisor.terminal import visible
+from supervisor.terminal import folded, visible
 from supervisor.units import format_duration
 
 _LABEL: Final = 12
@@ -23,7 +22,7 @@ _USER: Final = re.compile(r"uid (\d{1,10})", re.ASCII)
 
 def row(label: str, text: str, colour: str = "") -> list[str]:
     """Return a label and its text; what is too long goes on beneath the text's beginning."""
-    lines = folded(text, _LABEL)
+    lines = indented(text, _LABEL)
     name = f"{label:<{_LABEL - 2}}"
     return [f"  {paint(name, colour, sys.stdout) if colour else name}{lines[0][_LABEL:]}", *lines[1:]]
 
@@ -33,36 +32,16 @@ def named_row(label: str, text: str) -> list[str]:
     return [*row(label, text), *look_alike(text, _LABEL)]
 
 
-def folded(text: str, indent: int) -> list[str]:
-    """Return a text, harmless, in indented lines no wider than the terminal: none of them begins at its margin.
-
-    Lines are broken behind a blank where there is one; no character is left out, or added.
-    """
-    room = min(max(shutil.get_terminal_size((100, 24)).columns, _WIDTH_LEAST), _WIDTH_MOST) - indent
-    rest, lines = visible(text), []
-    while rest:
-        length = _fitting(rest, room)
-        if length < len(rest):
-            blank = rest.rfind(" ", 0, length + 1)
-            length = length if blank <= 0 else blank + 1
-        lines.append(" " * indent + rest[:length].rstrip(" ") if length < len(rest) else " " * indent + rest)
-        rest = rest[length:]
-    return lines or [" " * indent]
-
-
-def _fitting(text: str, room: int) -> int:
-    """Return how many characters of a text fit into so many columns; at least one."""
-    used = 0
-    for index, character in enumerate(text):
-        used += 2 if unicodedata.east_asian_width(character) in "WF" else 1
-        if used > room:
-            return max(index, 1)
-    return len(text)
+def indented(text: str, indent: int) -> list[str]:
+    """Return a text, harmless, in indented lines no wider than the terminal: none of them begins at its margin."""
+    columns = min(max(shutil.get_terminal_size((100, 24)).columns, _WIDTH_LEAST), _WIDTH_MOST)
+    blanks = " " * indent
+    return folded(blanks + visible(text), columns, blanks).split("\n")
 
 
 def look_alike(text: str, indent: int) -> list[str]:
     """Return a warning where a name holds letters that may pass for others, with the name in plain ASCII."""
-    return [] if text.isascii() else folded(f"this holds letters that may look like others: {text!a}", indent)
+    return [] if text.isascii() else indented(f"this holds letters that may look like others: {text!a}", indent)
 
 
 def left_out(ask: Mapping[str, object]) -> str:

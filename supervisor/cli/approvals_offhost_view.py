@@ -13,20 +13,23 @@ from ipc.policy.inclusion import Coverage
 from supervisor.approvals.review import when
 from supervisor.approvals.statement import Exported, Statement
 from supervisor.approvals.subject import STAND_INS, grant_terms, placed
-from supervisor.cli.approval_words import folded, maps, row, texts, time_of
+from supervisor.cli.approval_words import indented, maps, row, texts, time_of
 from supervisor.cli.review_view import evidence_lines, one_ask, program_lines
 from supervisor.danger_words import why_dangerous
 from supervisor.manifest_asks import describe_grant
 
 
-
-
 def exported_lines(exported: Exported, granted: Sequence[Grant]) -> list[str]:
     """Return what a reviewer reads of an exported request; `granted` is what a yes would be to."""
     subject, said = exported.subject, exported.document
-    lines = folded(f"request {exported.number} of {exported.host}: {subject.identity}", 0)
+    lines = indented(f"request {exported.number} of {exported.host}: {subject.identity}", 0)
     lines += row("package", subject.package)
-    lines += ["", *_set_lines("it asks to:", subject.asked, granted), "", *folded(f"{exported.host} says besides:", 0)]
+    lines += [
+        "",
+        *_set_lines("it asks to:", subject.asked, granted),
+        "",
+        *indented(f"{exported.host} says besides:", 0),
+    ]
     lines += row("version", str(said.get("version")))
     lines += evidence_lines(said, str)
     for ask in maps(said, "asks"):
@@ -41,10 +44,10 @@ def exported_lines(exported: Exported, granted: Sequence[Grant]) -> list[str]:
     lines += program_lines(said, whole=False)
     since = said.get("since")
     if isinstance(since, dict):
-        lines += folded(f"since request {since.get('request')} ({since.get('version')}):", 0)
+        lines += indented(f"since request {since.get('request')} ({since.get('version')}):", 0)
         for key, title in (("wider", "more"), ("narrower", "less")):
             for each in texts(since, key):
-                lines += folded(f"it could do {title}: {each}", 2)
+                lines += indented(f"it could do {title}: {each}", 2)
         lines += [] if since.get("wider") else ["  it asks for nothing more than was granted then"]
     return lines
 

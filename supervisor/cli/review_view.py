@@ -14,8 +14,8 @@ from supervisor.approvals.review import DIGEST_SHOWN
 from supervisor.approvals.service import Document
 from supervisor.cli.approval_words import (
     clock_lines,
-    folded,
     identity_of,
+    indented,
     left_out,
     listed,
     look_alike,
@@ -35,6 +35,8 @@ from supervisor.units import counted
 _COLOURS: Final = {"critical": "1;31", "high": "31", "medium": "33", "own": "2"}
 _EFFECTS: Final = ("wider", "narrower", "none")
 _INDENT: Final = 12
+_ON_A_SCREEN: Final = 8
+_SHOWN_AGAIN: Final = 4
 OPEN: Final = ("requested", "pending")
 
 
@@ -52,6 +54,11 @@ def review_lines(document: Document, whole: bool, asks_now: bool = False) -> lis
     else:
         lines += ask_lines(maps(document, "asks"))
     lines += ["", *program_lines(document, whole and not asks_now), *clock_lines(document)]
+    asks = maps(document, "asks")
+    if asks_now and len(asks) > _ON_A_SCREEN:
+        # What stood first has left the screen by now: whoever packed it could have meant that.
+        lines += ["", f"these are {len(asks)}; the most dangerous of them once more:"]
+        lines += [line for ask in asks[:_SHOWN_AGAIN] for line in one_ask({**ask, "why": "", "rationale": None})]
     if state in OPEN and not asks_now:
         lines += ["", *_how_to_answer(document)]
     elif state == "approved" and not asks_now:
@@ -175,17 +182,17 @@ def one_ask(ask: Mapping[str, object]) -> list[str]:
     danger, name = str(ask["danger"]), f"{ask['action']}:{ask['resource']}"
     word = paint(f"{visible(danger):<8}", _COLOURS.get(danger, "0"), sys.stdout)
     left = "" if ask["granted"] else paint(f"  {left_out(ask)}", "33", sys.stdout)
-    sentence = folded(str(ask["sentence"]), _INDENT)
+    sentence = indented(str(ask["sentence"]), _INDENT)
     lines = [f"  {word}  {sentence[0].lstrip()}", *sentence[1:]]
     lines[-1] += left
     lines += look_alike(name, _INDENT)
     if ask.get("why"):
-        lines += folded(f"danger: {ask['why']}", _INDENT)
+        lines += indented(f"danger: {ask['why']}", _INDENT)
     if ask["danger"]:
         reason = ask.get("rationale")
         if reason is not None:
-            lines += folded(f'its reason: "{reason}"' if reason else "its reason: none given", _INDENT)
-        lines += folded(shell_quoted(name), _INDENT)
+            lines += indented(f'its reason: "{reason}"' if reason else "its reason: none given", _INDENT)
+        lines += indented(shell_quoted(name), _INDENT)
     return lines
 
 
@@ -238,8 +245,8 @@ def _difference_lines(document: Document, since: Mapping[str, object]) -> list[s
     for text in texts(since, "wider"):
         # Behind a name may stand methods.
         ask = asks.get(text) or next((ask for name, ask in asks.items() if text.startswith(f"{name} ")), None)
-        more += folded(text, 2) if ask is None else one_ask(ask)
-    less = [line for text in texts(since, "narrower") for line in folded(text, 2)]
+        more += indented(text, 2) if ask is None else one_ask(ask)
+    less = [line for text in texts(since, "narrower") for line in indented(text, 2)]
     changed = {
         effect: [line for each in maps(since, "changed") if each["effect"] == effect for line in _change(each)]
         for effect in _EFFECTS
@@ -262,7 +269,7 @@ def _change(change: Mapping[str, object]) -> list[str]:
     old, new = (nothing if side is None else side for side in (change["old"], change["new"]))
     alone = change["kind"] in ("limit", "other", "name", "origin")
     what = change["what"] if alone else f"{change['kind']} {change['what']}"
-    return [*folded(f"{what}: {old} → {new}", 2), *look_alike(f"{old} {new}", 4)]
+    return [*indented(f"{what}: {old} → {new}", 2), *look_alike(f"{old} {new}", 4)]
 
 
 def _how_to_answer(document: Document) -> list[str]:

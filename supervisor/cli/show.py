@@ -150,9 +150,8 @@ def _takes_approval(view: ComponentView) -> bool:
     from supervisor.approvals.subject import named
     from supervisor.host_policy import resolve_quota
 
-    own = view.bound.variables
     quota = resolve_quota(view.manifest, view.settings, view.instance).quota
-    return needed(view.settings.approval_rules, named(view.bound.grants, own.tmp, own.data), quota) is not None
+    return needed(view.settings.approval_rules, named(view.bound.grants, view.bound.variables), quota) is not None
 
 
 def _program(summary: WasmSummary, name: str = "") -> list[str]:

@@ -176,7 +176,7 @@ def test_an_end_that_no_calendar_has_is_refused(host: Host, lifetime_s: int) -> 
     number = host.asked(needs=1)
     _refused(host, ALICE, number, "at most", lifetime_s=lifetime_s)
     host.approved(number, lifetime_s=2**31 - 1)
-    assert list_lines(host.service.listed(closed=False), closed=False)
+    assert list_lines(host.service.listed(closed=False), closed=False, place="here")
 
 
 def test_who_is_no_approver_has_no_vote(host: Host) -> None:

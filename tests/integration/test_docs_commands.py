@@ -172,8 +172,8 @@ def follow(page: str, home: Path, tools: bool) -> list[str]:
 def _marks(page: Path) -> list[pytest.MarkDecorator]:
     """As an ordinary user are followed those that are about running something, and all but ssh-keygen.
 
-    That one runs for no user without an entry in /etc/passwd, which the ordinary user of the second pass lacks. Root has no
-    vote in an approval.
+    That one runs for no user without an entry in /etc/passwd, which the ordinary user of the second pass lacks.
+    Root has no vote in an approval.
     """
     text = page.read_text()
     if "$ airssys approvals approve" in text:

@@ -14,11 +14,11 @@ from supervisor.approvals.evidence import Evidence, SignatureFound, evidence_jso
 from supervisor.approvals.request import Facts, file_request
 from supervisor.approvals.review import document_of
 from supervisor.approvals.signers import Signer
-from supervisor.approvals.subject import DATA_STAND_IN, TMP_STAND_IN, placed
-from supervisor.cli.approval_words import folded, look_alike, person
+from supervisor.approvals.subject import STAND_INS, placed
+from supervisor.cli.approval_words import indented, look_alike, person
 from supervisor.cli.review_view import evidence_lines, review_lines
 from supervisor.danger_words import why_dangerous
-from supervisor.manifest import Variables, parse_manifest
+from supervisor.manifest import parse_manifest
 from supervisor.manifest_asks import describe_grant
 from supervisor.manifest_findings import unused_requests
 from supervisor.packages.provenance import Provenance
@@ -152,7 +152,7 @@ def test_imports_are_counted_and_what_they_are_for_is_named() -> None:
 def test_each_danger_has_its_reason(action: str, pattern: str) -> None:
     """Whatever a capability is judged to be, a reviewer is told why; a provider's deeds are the provider's."""
     grant = Grant(action, pattern, "")
-    danger, _ = describe_grant(grant, placed([grant])[0], Variables("/opt/x", DATA_STAND_IN, TMP_STAND_IN))
+    danger, _ = describe_grant(grant, placed([grant])[0], replace(STAND_INS, component="/opt/x"))
     assert why_dangerous(action, danger.word)
 
 
@@ -171,7 +171,7 @@ def test_what_is_asked_and_can_not_be_used_is_named() -> None:
 @given(st.text(max_size=400), st.integers(0, 14))
 def test_no_character_of_a_text_is_lost_and_none_begins_a_line(text: str, indent: int) -> None:
     """Broken lines together are the text, but for blanks where they were broken; each begins with the indentation."""
-    lines = folded(text, indent)
+    lines = indented(text, indent)
     assert all(line.startswith(" " * indent) and visible(line) == line for line in lines)
     joined = "".join(line[indent:] for line in lines)
     assert joined.replace(" ", "") == visible(text).replace(" ", "")
