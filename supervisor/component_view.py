@@ -11,6 +11,7 @@ from ipc.struct import Struct
 from supervisor import places
 from supervisor.host_policy import component_parameters, data_directory, host_paths, policy_document
 from supervisor.manifest import BoundManifest, Manifest, Variables, bind, load_manifest, stand_ins
+from supervisor.mounts import read_mounts, under_all_names
 from supervisor.settings import ComponentSettings, Settings, load_settings
 from supervisor.surroundings import home_directories, program_directories
 from supervisor.usage_error import UsageError as UsageError
@@ -33,13 +34,14 @@ class ComponentView(Struct, frozen=True):
 
     def document(self) -> PolicyDocument:
         """Return the policy as it would be with everything granted that is asked."""
-        return policy_document(
+        document = policy_document(
             self.bound,
             self.settings,
             instance=self.instance,
             path_directories=self._program_directories(),
             home_directories=home_directories(),
         )
+        return under_all_names(document, read_mounts())
 
     def forbidden(self) -> ForbiddenPaths:
         """Return what no grant reaches on this host."""

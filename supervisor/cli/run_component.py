@@ -40,6 +40,7 @@ from supervisor.identity import actor
 from supervisor.manifest import BoundManifest, Manifest, ParameterValue, Variables, bind, load_manifest, not_enforced
 from supervisor.manifest.parse import ManifestErrors
 from supervisor.manifest_asks import describe_asks
+from supervisor.mounts import read_mounts, under_all_names
 from supervisor.report import print_error
 from supervisor.run_request import RunRequest, environment_pairs, merge_mounts, read_secret, split_assignment
 from supervisor.settings import ComponentSettings, Settings
@@ -162,6 +163,7 @@ def granted_component(
         home_directories=homes,
     )
     document = replace(document, acl=(*document.acl, *hidden_denials(name, dev)))
+    document = under_all_names(document, read_mounts())
     limits = worker_limits(
         args,
         memory_bytes(args, settings, resolution.quota.memory_bytes),

@@ -25,6 +25,7 @@ from supervisor.governor import LEAST_NS
 from supervisor.host import Host, HostOptions
 from supervisor.host_policy import host_paths
 from supervisor.identity import resolve_run_as
+from supervisor.mounts import read_mounts, under_all_names
 from supervisor.run_request import (
     DEFAULT_OUTPUT_BYTES,
     FILE_SIZE_BYTES_MAX,
@@ -223,6 +224,7 @@ def bare_request(args: argparse.Namespace, host: Host, settings: Settings) -> Ru
         path_directories=program_directories(settings, host.options.state_directory),
         home_directories=homes,
     )
+    document = under_all_names(document, read_mounts())
     if args.ask or args.dev or args.write_manifest:
         by_name = _top_directories()
     else:
