@@ -74,8 +74,20 @@ def under_all_names(document: PolicyDocument, mounts: Sequence[Mount]) -> Policy
         document,
         host_paths=_with_others(document.host_paths, mounts),
         path_directories=_with_others(document.path_directories, mounts),
-        acl=tuple(each for entry in document.acl for each in (entry, *_entries(entry, mounts))),
+        acl=(
+            *(each for entry in document.acl for each in (entry, *_entries(entry, mounts))),
+            *(each for entry in _forbidden() for each in _entries(entry, mounts)),
+        ),
     )
+
+
+def _forbidden() -> Iterator[AclEntry]:
+    """Yield what is forbidden at its place: what is forbidden by a name anywhere has that name under each mount."""
+    # Only here: on most machines nothing is mounted twice.
+    from ipc.policy.forbidden_paths import FORBIDDEN_AT, WRITE_FORBIDDEN_AT
+
+    for action, table in (("filesystem.*", FORBIDDEN_AT), ("filesystem.write", WRITE_FORBIDDEN_AT)):
+        yield from (AclEntry("*", action, pattern, "deny", reason) for pattern, reason in table)
 
 
 def _with_others(paths: Sequence[str], mounts: Sequence[Mount]) -> tuple[str, ...]:

@@ -13,11 +13,13 @@ ROOT = Mount("8:1", "/", "/")
 TMP = Mount("0:30", "/", "/tmp")
 OF_HOME = Mount("8:1", "/home/me", "/work")
 OF_STATE = Mount("8:1", "/home/me/state/grants", "/mnt/a b")
-MOUNTS = (ROOT, TMP, OF_HOME, OF_STATE)
+OF_ETC = Mount("8:1", "/etc", "/config")
+MOUNTS = (ROOT, TMP, OF_HOME, OF_STATE, OF_ETC)
 INFO = """24 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw
 30 24 0:30 / /tmp rw - tmpfs tmpfs rw
 31 24 8:1 /home/me /work rw,relatime shared:1 - ext4 /dev/sda1 rw
 32 24 8:1 /home/me/state/grants /mnt/a\\040b rw - ext4 /dev/sda1 rw
+33 24 8:1 /etc /config rw - ext4 /dev/sda1 rw
 """
 
 
@@ -61,15 +63,19 @@ def _document() -> PolicyDocument:
         ("filesystem.write", "/mnt/a b/key"),
         ("filesystem.write", "/work/plugins/csv/Component.toml"),
         ("filesystem.write", "/work/bin/tool"),
+        ("filesystem.read", "/config/letsencrypt/live/x/privkey.pem"),
+        ("filesystem.read", "/config/shadow-"),
+        ("filesystem.write", "/config/hostname"),
     ],
 )
 def test_what_is_denied_is_denied_by_each_name(action: str, path: str) -> None:
-    """The host's own, what trusted components come from, and programs; without another mount it is another place."""
+    """The host's own, trusted places, programs, forbidden places; without another mount it is another place."""
     document = _document()
     denied = compile_policy(under_all_names(document, MOUNTS)).decide(action, path)
     assert not isinstance(denied, Allow), path
     assert isinstance(compile_policy(under_all_names(document, (ROOT, TMP))).decide(action, path), Allow)
     assert under_all_names(document, ()) == document
+    assert isinstance(compile_policy(under_all_names(document, MOUNTS)).decide("filesystem.read", "/config/x"), Allow)
     elsewhere = compile_policy(under_all_names(document, MOUNTS)).decide("filesystem.write", "/work/own/x")
     assert isinstance(elsewhere, Allow), "only what is denied"
 
