@@ -207,11 +207,12 @@ class Board:
 
     def release(self, former: Session) -> list[Session]:
         """One whose name was passed on has finished, or ended; return those that are delivered to from now on."""
-        released = [session for session in self.by_instance.values() if session.awaits is former]
-        for session in released:
-            session.awaits = None
-            session.mailbox.is_open = session.phase == READY
-        return released
+        waiting = [session for session in self.by_instance.values() if session.awaits is former]
+        for session in waiting:
+            # One that ends before it was given anything leaves whoever it waited for to the next one.
+            session.awaits = former.awaits
+            session.mailbox.is_open = session.phase == READY and session.awaits is None
+        return [session for session in waiting if session.awaits is None]
 
     def leave(self, session: Session) -> None:
         """A retired instance is known no more: nothing is taken from its key."""

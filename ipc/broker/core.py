@@ -234,6 +234,10 @@ class Core:
                 self._dismissed(other.instance)
         rate = board.rate_of(admission.name, admission.bounds.messages_per_s, now_ns)
         session = Session(admission, rate, self._epoch, self._random() % NUMBERS, board.pool, now_ns)
+        if not admission.stands_by:
+            # Who had the name from one that is gone may still be at work.
+            same = [each for each in self._outgoing if each.name == admission.name and each.place != GONE]
+            session.awaits = same[-1] if same else None
         board.arrive(session)
         self._services.measure(session)
 
@@ -247,7 +251,7 @@ class Core:
         """Deliver to those again that waited for one to finish which has, or has ended."""
         for former in tuple(self._outgoing):
             if former.place != GONE:
-                if former.is_busy:
+                if former.awaits is not None or former.is_busy:
                     continue
                 self._board.commands.append(HasFinished(former.instance))
             self._outgoing.remove(former)
