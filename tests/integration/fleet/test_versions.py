@@ -138,6 +138,7 @@ def test_an_actor_changes_over_and_no_call_is_lost(airssys, up, release) -> None
     assert all(each["actor"] == f"uid {os.getuid()}" for each in _records(airssys, "version_wanted"))
 
 
+@pytest.mark.any_user
 def test_one_that_is_not_healthy_leaves_the_old_one_in_place(airssys, up, release) -> None:
     """The old instance goes on, says so everywhere, and is what a supervisor that was killed starts next."""
     airssys("install", release("one", "1.0.0"))
@@ -173,6 +174,7 @@ def test_one_that_is_not_healthy_leaves_the_old_one_in_place(airssys, up, releas
     assert len(_records(airssys, "version_failed")) == 2
 
 
+@pytest.mark.any_user
 def test_what_was_granted_on_the_command_line_was_granted_to_other_bytes(airssys, up, release) -> None:
     """Another version waits for a yes of its own: an approval, or the word of who upgrades."""
     airssys("install", release("one", "1.0.0", READ_K))
@@ -239,6 +241,7 @@ def test_one_that_awaits_approval_takes_over_once_it_is_approved(airssys, up, re
         assert airssys("call", "one", "-", stdin=b"gk").stdout == "v"
 
 
+@pytest.mark.any_user
 def test_killed_in_the_middle_of_a_trial_the_next_one_comes_to_the_same_end(airssys, up, release) -> None:
     """What wasn't known to fail is started, fails as it would have, and what was healthy last is in its place again."""
     airssys("install", release("one", "1.0.0"))
@@ -258,6 +261,7 @@ def test_killed_in_the_middle_of_a_trial_the_next_one_comes_to_the_same_end(airs
         assert airssys("call", "one", "-", stdin=b"e!").stdout == "e!"
 
 
+@pytest.mark.any_user
 def test_a_command_that_fails_in_its_trial_ends_alone(airssys, up, release) -> None:
     """The one before goes on; one that goes on itself takes its place, and that one is ended."""
     airssys("install", release("one", "1.0.0", wat="block-poll.wat"))
