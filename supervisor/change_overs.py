@@ -24,11 +24,17 @@ from supervisor.event_loop import READ, Interest
 from supervisor.fleet import Fleet
 from supervisor.last_healthy import FailedVersion, LastHealthyFiles
 from supervisor.lifecycle import ENDS
+from supervisor.lifecycle import Phase as MemberPhase
 from supervisor.member import ACTOR, Member
 from supervisor.preparing import Failed, Granted, Meant, Prepared, Preparer, Preparing, Refused, Said, Same, Waits
 from supervisor.trials import Trials
 
 KEY: Final = "change_overs"
+_NOT_AS_MEANT: Final = (MemberPhase.FAILED, MemberPhase.STOPPED)
+"""What is to be the version that it was, and has ended so, is started anew."""
+_NO_BROKER: Final = Failed(
+    "it is an actor, and this supervisor has begun without one", "end it and start it anew: airssys down"
+)
 LOOK_NS: Final = 10 * 10**9
 """How often what waits for an answer is looked at: a review time or an expiry has nobody who says that it is over."""
 
@@ -102,7 +108,17 @@ class ChangeOvers:
         self.happen(change, Event.WANTED)
 
     def replan(self, name: str) -> None:
-        """Start a component anew by the approval that it has now, in the place of what runs of it."""
+        """Start the version that runs, or has run, anew by the approval that it has now, in its own place.
+
+        What was going on with another version is looked at afterwards.
+        """
+        change = self.change(name)
+        if change.phase is Phase.FAILED:
+            change.returned_from = FailedVersion(change.version, change.package, change.reason, time.time_ns())
+        elif change.phase is not Phase.SETTLED:
+            change.look_afterwards = True
+        if name in self._targets:
+            change.returns_to = self._fleet.members[name].plan.package
         self.want(name, again=True)
 
     def watch(self, name: str, watcher: Watcher) -> None:
@@ -178,20 +194,19 @@ class ChangeOvers:
                 self.happen(change, Event.SAME)
             case Granted():
                 self.happen(change, Event.GRANTED)
-            case Waits(message, hint, number, subject):
-                change.reason, change.hint, change.approval, change.subject = message, hint, number, subject
+            case Waits():
+                change.note(said, said.number, said.subject)
                 self.happen(change, Event.AWAITS)
-            case Refused(message, hint, subject):
-                change.reason, change.hint, change.subject = message, hint, subject
+            case Refused():
+                change.note(said, 0, said.subject)
                 self.happen(change, Event.REFUSED)
-            case Failed(message, hint):
-                change.reason, change.hint = message, hint
+            case Failed():
+                change.note(said)
                 self.happen(change, Event.FAILED)
             case Prepared():
                 change.prepared = said
                 if said.plan.kind == ACTOR and self._fleet.broker is None:
-                    change.reason = "it is an actor, and this supervisor has begun without one"
-                    change.hint = "end it and start it anew: airssys down"
+                    change.note(_NO_BROKER)
                     self.happen(change, Event.FAILED)
                 else:
                     self.happen(change, Event.COMPILED)
@@ -231,10 +246,10 @@ class ChangeOvers:
             self._returned(change, change.returned_from)
 
     def _decide(self, change: Change) -> None:
-        change.version = change.package = change.reason = change.hint = change.subject = ""
-        change.approval = 0
+        change.version = change.package = ""
+        change.note(Failed("", ""))
         runs = self._fleet.members[change.name]
-        known = None if change.again else runs.plan.package
+        known = None if change.again or runs.phase in _NOT_AS_MEANT else runs.plan.package
         returns_to, change.returns_to, change.again = change.returns_to, "", False
         if not returns_to:
             change.returned_from = None

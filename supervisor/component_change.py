@@ -9,7 +9,7 @@ from supervisor.change_over import Phase
 from supervisor.last_healthy import FailedVersion, failed_words
 from supervisor.lifecycle import ENDS
 from supervisor.member import Member
-from supervisor.preparing import Prepared, Preparing
+from supervisor.preparing import Failed, Prepared, Preparing, Refused, Waits
 
 
 class Change(Struct):
@@ -38,6 +38,10 @@ class Change(Struct):
     candidate: Member | None = None
     former: Member | None = None
     finish_by_ns: int = 0
+
+    def note(self, why: Waits | Refused | Failed, approval: int = 0, subject: str = "") -> None:
+        """Take down what is said of it, and which request that is about."""
+        self.reason, self.hint, self.approval, self.subject = why.message, why.hint, approval, subject
 
     def words(self, member: Member) -> str:
         """Say what is going on, for `status`; "" where nothing is. `member` is what has the component's name."""

@@ -128,13 +128,17 @@ def test_an_actor_changes_over_and_no_call_is_lost(airssys, up, release) -> None
         assert (back["phase"], back["runs"]["version"]) == ("settled", "1.0.0")
         again = airssys("rollback", "one", "1.0.0")
         assert "1.0.0 is active already" in again.stdout
+        assert airssys("call", "one", "-", stdin=b"t").code == 69
+        _until(lambda: _component(airssys)["phase"] == "failed", "it has ended")
+        assert airssys("rollback", "one", "1.0.0").code == 0, "what has failed is started again"
+        assert airssys("call", "one", "-", stdin=b"e!").stdout == "e!"
         assert airssys("down").code == 0
         assert fleet.end() == 0
     taken = [
         (each["detail"]["before"]["version"], each["detail"]["version"])
         for each in _records(airssys, "version_taken_over")
     ]
-    assert taken == [("1.0.0", "1.1.0"), ("1.1.0", "1.0.0")]
+    assert taken == [("1.0.0", "1.1.0"), ("1.1.0", "1.0.0"), ("1.0.0", "1.0.0")]
     assert all(each["actor"] == f"uid {os.getuid()}" for each in _records(airssys, "version_wanted"))
 
 
