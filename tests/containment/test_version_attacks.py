@@ -40,7 +40,7 @@ class Versions:
     def start(self, package: str, *standing: str) -> Approved:
         """Start a version, as far as approvals go; `standing` are those that failed in its place."""
         question = Question(subject(READ, package=package), Needed(2), facts())
-        return decide_by_approval(self.store, question, self.settings, "", ASKER, OWN, hold, frozenset(standing))
+        return decide_by_approval(self.store, question, self.settings, "", ASKER, OWN, hold, standing=frozenset(standing))
 
     def approve(self, package: str, lifetime_s: int | None = None, once: bool = False) -> Request:
         """Have two people approve a version."""
@@ -103,7 +103,7 @@ def test_what_would_not_count_any_more_does_not_stand(tmp_path: Path, how: str) 
     needed = Needed(3 if how == "stricter" else 2)
     question = Question(subject(READ, package=OLD), needed, facts())
     with pytest.raises(AwaitingApprovalError):
-        decide_by_approval(versions.store, question, versions.settings, "", CAROL, OWN, hold, frozenset({NEW}))
+        decide_by_approval(versions.store, question, versions.settings, "", CAROL, OWN, hold, standing=frozenset({NEW}))
 
 
 def test_what_was_healthy_is_nobodys_to_write_down(tmp_path: Path) -> None:
