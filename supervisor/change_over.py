@@ -10,6 +10,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
+from supervisor.approvals.machine import State
+
 HEALTH_WITHIN_NS: Final = 5 * 10**9
 """How long an actor that is ready has to say that it is healthy, or degraded; it is asked once it is initialised."""
 TRIAL_NS: Final = 2 * 10**9
@@ -137,3 +139,15 @@ def judge_actor(health: str, is_over: bool) -> Event | None:
     if health in ("healthy", "degraded"):
         return Event.HEALTHY
     return Event.FAILED if health == "unhealthy" or is_over else None
+
+
+def judge_request(phase: Phase, awaited: int, number: int, state: State) -> Event | None:
+    """Return what the newest request for a version makes of its change; None where that is no news.
+
+    `awaited` is the number of the request that was known before.
+    """
+    if state is State.APPROVED:
+        return Event.ANSWERED
+    if state in (State.REQUESTED, State.PENDING):
+        return Event.AWAITS if number != awaited or phase is Phase.REFUSED else None
+    return Event.REFUSED if phase is Phase.AWAITING else None

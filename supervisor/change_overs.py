@@ -18,6 +18,7 @@ from supervisor.change_over import (
     Event,
     Phase,
     advance,
+    judge_request,
 )
 from supervisor.component_change import Audience, Change, Watcher
 from supervisor.event_loop import READ, Interest
@@ -246,16 +247,12 @@ class ChangeOvers:
             self._returned(change, change.returned_from)
 
     def _decide(self, change: Change) -> None:
-        change.version = change.package = ""
-        change.note(Failed("", ""))
         runs = self._fleet.members[change.name]
         known = None if change.again or runs.phase in _NOT_AS_MEANT else runs.plan.package
-        returns_to, change.returns_to, change.again = change.returns_to, "", False
-        if not returns_to:
-            change.returned_from = None
         target = self._targets.get(change.name, runs.plan.directory)
-        change.job = Preparing(change.name, target, known, returns_to, change.grant_asked, self._preparer, self._wake)
-        change.grant_asked = False
+        name, returns_to, grant_asked = change.name, change.returns_to, change.grant_asked
+        change.begin_anew()
+        change.job = Preparing(name, target, known, returns_to, grant_asked, self._preparer, self._wake)
         self._jobs.append(change.job)
         change.job.start()
 
@@ -298,13 +295,7 @@ class ChangeOvers:
         self.happen(change, Event.FINISHED)
 
     def _give_up(self, change: Change) -> None:
-        if change.job is not None:
-            change.job.cancel()
-            change.job = None
-        if change.prepared is not None:
-            change.prepared.let_go()
-            change.prepared = None
-        candidate, change.candidate = change.candidate, None
+        candidate = change.drop()
         if candidate is not None:
             self._trials.end(candidate)
             self._fleet.give_up(candidate)
@@ -400,12 +391,10 @@ class ChangeOvers:
         if found is None:
             return
         number, state = found
-        if state is State.APPROVED:
-            self.happen(change, Event.ANSWERED)
-        elif state in (State.REQUESTED, State.PENDING):
-            if change.approval != number or change.phase is Phase.REFUSED:
-                change.approval = number
-                self.happen(change, Event.AWAITS)
-        elif change.phase is Phase.AWAITING:
+        event = judge_request(change.phase, change.approval, number, state)
+        if event is Event.REFUSED:
             change.reason = f"request {number} is {state}"
-            self.happen(change, Event.REFUSED)
+        elif event is Event.AWAITS:
+            change.approval = number
+        if event is not None:
+            self.happen(change, event)

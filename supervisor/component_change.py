@@ -43,6 +43,25 @@ class Change(Struct):
         """Take down what is said of it, and which request that is about."""
         self.reason, self.hint, self.approval, self.subject = why.message, why.hint, approval, subject
 
+    def begin_anew(self) -> None:
+        """Forget what was said of another version, and what was wanted of this one: it is being done."""
+        self.version = self.package = ""
+        self.note(Failed("", ""))
+        if not self.returns_to:
+            self.returned_from = None
+        self.returns_to = ""
+        self.again = self.grant_asked = False
+
+    def drop(self) -> Member | None:
+        """Let go of what was begun; return who was being tried out, and is to be ended."""
+        if self.job is not None:
+            self.job.cancel()
+        if self.prepared is not None:
+            self.prepared.let_go()
+        candidate = self.candidate
+        self.job = self.prepared = self.candidate = None
+        return candidate
+
     def words(self, member: Member) -> str:
         """Say what is going on, for `status`; "" where nothing is. `member` is what has the component's name."""
         runs = f"{member.plan.words} {member.phase}" if member.phase in ENDS else f"runs {member.plan.words}"

@@ -40,7 +40,9 @@ class Versions:
     def start(self, package: str, *standing: str) -> Approved:
         """Start a version, as far as approvals go; `standing` are those that failed in its place."""
         question = Question(subject(READ, package=package), Needed(2), facts())
-        return decide_by_approval(self.store, question, self.settings, "", ASKER, OWN, hold, standing=frozenset(standing))
+        return decide_by_approval(
+            self.store, question, self.settings, "", ASKER, OWN, hold, standing=frozenset(standing)
+        )
 
     def approve(self, package: str, lifetime_s: int | None = None, once: bool = False) -> Request:
         """Have two people approve a version."""

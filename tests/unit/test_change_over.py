@@ -6,7 +6,19 @@ from itertools import product
 
 import pytest
 
-from supervisor.change_over import RESTS, TABLE, UNDER_WAY, Command, Event, Phase, advance, diagram, judge_actor
+from supervisor.approvals.machine import FINAL, State
+from supervisor.change_over import (
+    RESTS,
+    TABLE,
+    UNDER_WAY,
+    Command,
+    Event,
+    Phase,
+    advance,
+    diagram,
+    judge_actor,
+    judge_request,
+)
 
 GOES_WELL = (
     (Phase.SETTLED, Event.WANTED, Phase.DECIDING, Command.DECIDE),
@@ -88,6 +100,24 @@ def test_each_step_can_fail(phase: Phase) -> None:
 def test_an_actor_is_judged_by_its_word(health: str, is_over: bool, found: Event | None) -> None:
     """One that says nothing in time has failed, too."""
     assert judge_actor(health, is_over) is found
+
+
+@pytest.mark.parametrize(
+    ("phase", "number", "state", "found"),
+    [
+        (Phase.AWAITING, 7, State.PENDING, None),
+        (Phase.AWAITING, 7, State.REQUESTED, None),
+        (Phase.AWAITING, 8, State.REQUESTED, Event.AWAITS),
+        (Phase.AWAITING, 7, State.APPROVED, Event.ANSWERED),
+        *[(Phase.AWAITING, 7, state, Event.REFUSED) for state in FINAL],
+        (Phase.REFUSED, 8, State.PENDING, Event.AWAITS),
+        (Phase.REFUSED, 8, State.APPROVED, Event.ANSWERED),
+        *[(Phase.REFUSED, 7, state, None) for state in FINAL],
+    ],
+)
+def test_a_request_is_news_once(phase: Phase, number: int, state: State, found: Event | None) -> None:
+    """Request 7 was awaited; an answer to it, or to the one that was asked anew, moves the change."""
+    assert judge_request(phase, 7, number, state) is found
 
 
 def test_the_picture_has_every_phase() -> None:
