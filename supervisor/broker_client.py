@@ -32,6 +32,8 @@ from ipc.broker.orders import (
     ForgetCall,
     HereIAm,
     NamespaceRemoved,
+    PassName,
+    PeerFinished,
     PeerPhased,
     ProviderAway,
     ProviderEnded,
@@ -48,7 +50,7 @@ from ipc.channel import Channel
 from ipc.errors import ConfinementError, LocalProtocolError, PeerProtocolError
 from ipc.messages import LayerReport
 from ipc.policy.decision import PolicyDocument
-from ipc.struct import Struct
+from ipc.struct import Struct, replace
 from supervisor.audit_writer import AuditWriter
 from supervisor.broker_restart import (
     READY_WITHIN_NS,
@@ -71,7 +73,15 @@ SOCKET_NAME = "broker.sock"
 DEFAULT_REQUIRED = ("rlimits", "no_new_privs", "landlock", "seccomp")
 
 BrokerMessage = (
-    BrokerReady | PeerPhased | EndPeerNow | ActorCalled | Quotas | NamespaceRemoved | EndProvider | ProviderUses
+    BrokerReady
+    | PeerPhased
+    | PeerFinished
+    | EndPeerNow
+    | ActorCalled
+    | Quotas
+    | NamespaceRemoved
+    | EndProvider
+    | ProviderUses
 )
 _MESSAGES = (*BrokerMessage.__args__, HereIAm)
 ASK_NS = 2 * 10**9
@@ -321,6 +331,14 @@ class BrokerClient:
         self._admitted[order.instance] = (order, packed)
         if self._ready:
             self._send_admit(order, packed)
+
+    def pass_name(self, instance: str) -> None:
+        """Say that an instance which stood by has its component's name from now on, with each broker to come, too."""
+        order, packed = self._admitted[instance]
+        # Behind who had it: to another broker, that one's time is over at once.
+        self._admitted[instance] = (replace(order, stands_by=False), packed)
+        if self._ready:
+            self._send(PassName(instance))
 
     def dismiss(self, instance: str) -> None:
         """Say that an instance has ended."""

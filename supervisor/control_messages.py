@@ -52,6 +52,22 @@ class ShutDown(Message, frozen=True):
     """End every component in order, and then the supervisor. Done comes when the components have ended."""
 
 
+class TakeVersion(Message, frozen=True):
+    """Let a component be the version that its name means now, in the registry of `installed_in`; try it again if it is.
+
+    Parts: a VersionChange for each step, with `waits` until it rests. `grant_asked`: what that version asks is granted.
+    """
+
+    name: str
+    installed_in: str
+    waits: bool = True
+    grant_asked: bool = False
+
+
+class LookAgain(Message, frozen=True):
+    """Approvals were decided on by another process: see what that means for what awaits one."""
+
+
 class ReadApprovals(Message, frozen=True):
     """What is asked for, or request `number` in full? Part: ApprovalDocument, with its JSON (a sealed memory file)."""
 
@@ -76,7 +92,17 @@ class DecideApproval(Message, frozen=True):
     reason: str = ""
 
 
-Request = GetStatus | OpenLogs | GetQuotas | CallComponent | ShutDown | ReadApprovals | DecideApproval
+Request = (
+    GetStatus
+    | OpenLogs
+    | GetQuotas
+    | CallComponent
+    | ShutDown
+    | TakeVersion
+    | LookAgain
+    | ReadApprovals
+    | DecideApproval
+)
 
 REQUESTS: Final[tuple[type[Request], ...]] = (
     GetStatus,
@@ -84,6 +110,8 @@ REQUESTS: Final[tuple[type[Request], ...]] = (
     GetQuotas,
     CallComponent,
     ShutDown,
+    TakeVersion,
+    LookAgain,
     ReadApprovals,
     DecideApproval,
 )
@@ -94,6 +122,8 @@ MAY_ASK: Final[dict[type[Request], Role]] = {
     GetQuotas: Role.VIEWER,
     CallComponent: Role.OPERATOR,
     ShutDown: Role.ADMIN,
+    TakeVersion: Role.ADMIN,
+    LookAgain: Role.ADMIN,
     ReadApprovals: Role.VIEWER,
     DecideApproval: Role.VIEWER,
 }
@@ -122,7 +152,8 @@ class ComponentStatus(Message, frozen=True):
     """One component: its phase of `supervisor.lifecycle`, and what is known. `pid` 0: no process of it runs.
 
     Times are UTC in nanoseconds, 0 for never. `ended` says how the last run of it ended, in words. `trust` is the level
-    (`supervisor.trust.level`), `approval` who said yes to what it may.
+    (`supervisor.trust.level`), `approval` who said yes to what it may. `package` is the digest of what it was taken
+    from, "" where that isn't known; `change` is what is going on with another version.
     """
 
     name: str
@@ -144,6 +175,8 @@ class ComponentStatus(Message, frozen=True):
     ended: str
     trust: str
     approval: str
+    package: str = ""
+    change: str = ""
 
 
 class ProviderStatus(Message, frozen=True):
@@ -193,6 +226,22 @@ class CallAnswer(Message, frozen=True):
     has_payload: bool = False
 
 
+class VersionChange(Message, frozen=True):
+    """Where a change of versions is (`phase` of `supervisor.change_over`), of the version that the name means.
+
+    `runs` is the version that runs, with its package's digest.
+    """
+
+    phase: str
+    version: str
+    package: str
+    runs: str
+    runs_package: str
+    reason: str = ""
+    hint: str = ""
+    approval: int = 0
+
+
 class ApprovalDocument(Message, frozen=True):
     """JSON comes along; `ended` are the components that have ended, because their approval was taken back."""
 
@@ -211,7 +260,16 @@ class NotDone(Message, frozen=True):
     hint: str = ""
 
 
-Part = SupervisorStatus | ComponentStatus | ProviderStatus | QuotaStatus | LogFiles | CallAnswer | ApprovalDocument
+Part = (
+    SupervisorStatus
+    | ComponentStatus
+    | ProviderStatus
+    | QuotaStatus
+    | LogFiles
+    | CallAnswer
+    | VersionChange
+    | ApprovalDocument
+)
 Ending = Done | NotDone
 ANSWERS: Final[tuple[type, ...]] = (
     SupervisorStatus,
@@ -220,6 +278,7 @@ ANSWERS: Final[tuple[type, ...]] = (
     QuotaStatus,
     LogFiles,
     CallAnswer,
+    VersionChange,
     ApprovalDocument,
     Done,
     NotDone,

@@ -25,6 +25,7 @@ from supervisor.control_messages import (
     GetQuotas,
     GetStatus,
     LogFiles,
+    LookAgain,
     OpenLogs,
     ProviderStatus,
     QuotaStatus,
@@ -32,6 +33,7 @@ from supervisor.control_messages import (
     Request,
     ShutDown,
     SupervisorStatus,
+    TakeVersion,
 )
 from supervisor.control_roles import Peer
 from supervisor.fleet import Fleet
@@ -41,6 +43,7 @@ from supervisor.output_log import open_log_files
 from supervisor.output_view import check_log_name
 from supervisor.provider_life import state_of
 from supervisor.terminal import visible
+from supervisor.version_desk import VersionDesk
 
 if TYPE_CHECKING:
     from supervisor.approvals.desk import ApprovalDesk
@@ -54,10 +57,16 @@ class FleetDesk:
     """Answers from what a fleet knows; nothing here waits."""
 
     def __init__(
-        self, fleet: Fleet, log_directory: str, open_approvals: Callable[[], ApprovalDesk] | None = None
+        self,
+        fleet: Fleet,
+        log_directory: str,
+        versions: VersionDesk,
+        open_approvals: Callable[[], ApprovalDesk] | None = None,
     ) -> None:
         """Answer for a fleet; `open_approvals` is called when somebody first asks for approvals."""
         self._fleet = fleet
+        self._versions = versions
+        self._changes = versions.changes
         self._log_directory = log_directory
         self._started_ns = time.time_ns()
         self._folder = Folder()
@@ -83,6 +92,11 @@ class FleetDesk:
                 self._call(request, descriptors, client)
             case ShutDown():
                 self._shut_down(client)
+            case TakeVersion():
+                self._take_version(request, client)
+            case LookAgain():
+                self._changes.look_again()
+                client.done()
             case ReadApprovals() | DecideApproval():
                 self._approve(request, descriptors, client)
 
@@ -93,6 +107,7 @@ class FleetDesk:
         self._reading_quotas = [waiting for waiting in self._reading_quotas if waiting[0] is not client]
         with contextlib.suppress(ValueError):
             self._reading_providers.remove(client)
+        self._versions.forget(client)
         if self._approvals is not None:
             self._approvals.forget(client)
         for call in [call for call, caller in self._calls.items() if caller is client]:
@@ -148,7 +163,10 @@ class FleetDesk:
     def turn(self) -> None:
         """Tell those who wait for the end of components; called in each turn of the loop."""
         if self._approvals is not None:
-            self._approvals.turn(lambda name: self._fleet.members[name].phase in ENDS)
+            self._approvals.turn(self._has_ended)
+
+    def _has_ended(self, name: str) -> bool:
+        return all(each.phase in ENDS for each in self._fleet.everyone() if each.name == name)
 
     def finish(self) -> None:
         """Tell those who asked for the end that everything has ended, and close what was counted."""
@@ -213,7 +231,7 @@ class FleetDesk:
             )
         )
         for member in members:
-            client.part(component_status(member))
+            client.part(component_status(member, self._changes.change(member.name).words(member)))
         broker = self._fleet.broker
         if name or self._fleet.providers is None:
             client.done()
@@ -315,15 +333,25 @@ class FleetDesk:
         else:
             self._approvals.answer(request, descriptors, client)
             self.turn()  # what wasn't running has ended at once
+            if isinstance(request, DecideApproval):
+                self._changes.look_again()
 
     def end_approved_by(self, approval: str) -> list[str]:
         """Ask those to end that were started by an approval which was taken back; returns their names."""
-        members = [each for each in self._fleet.members.values() if each.plan.request.context.approval == approval]
+        members = [each for each in self._fleet.everyone() if each.plan.request.context.approval == approval]
         living = [member for member in members if member.phase not in ENDS]
         self._fleet.barred.update(member.name for member in members)
         for member in living:
             self._fleet.happen(member, Event.STOP_ASKED)
         return [member.name for member in living]
+
+    def _take_version(self, request: TakeVersion, client: Client) -> None:
+        if not request.name:
+            client.not_done("invalid", "no component is named")
+        elif self._fleet.stopping:
+            client.not_done("unavailable", "the supervisor is ending")
+        elif self._named(request.name, client) is not None:
+            self._versions.take(request, client)
 
     def _shut_down(self, client: Client) -> None:
         if self._used("shut_down", client):
@@ -342,8 +370,8 @@ def _sealed_bytes(descriptors: Sequence[int]) -> bytes:
         raise ValueError(f"the payload {error}") from None
 
 
-def component_status(member: Member) -> ComponentStatus:
-    """Return what is known of a component."""
+def component_status(member: Member, change: str = "") -> ComponentStatus:
+    """Return what is known of a component; `change` says what is going on with another version of it."""
     report = member.report
     limits = member.plan.request.limits
     return ComponentStatus(
@@ -366,6 +394,8 @@ def component_status(member: Member) -> ComponentStatus:
         ended=member.ended,
         trust=member.plan.request.context.trust,
         approval=member.plan.request.context.approval,
+        package=member.plan.package,
+        change=change,
     )
 
 

@@ -10,7 +10,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Protocol
 
 from ipc.errors import AirssysError, AuditError
@@ -55,7 +55,12 @@ class Fleet:
         """Take them in; nothing is started before `start`: then they are compiled, and `broker` is set for actors."""
         self.host = host
         self.loop = EventLoop()
-        self.members = {plan.name: Member(plan, OutputLog(log_directory, plan.name), self.happen) for plan in plans}
+        self._log_directory = log_directory
+        self.members = {plan.name: self._member(plan) for plan in plans}
+        self.others: list[Member] = []
+        """Who stands by for a component's name, and who had it and has not ended."""
+        self.on_news: Callable[[Member], None] = _nobody
+        """Told whenever somebody is in another phase, or says something about its health."""
         self.stopping = False
         self.ended_by = 0
         """The signal that came first, where one did."""
@@ -68,6 +73,9 @@ class Fleet:
         self.barred: set[str] = set()
         """What is not to be started any more: the approval of these was taken back."""
         self.loop.add(HOST_KEY, HostSource(host, self._runs, self.loop, self.on_signal))
+
+    def _member(self, plan: Plan) -> Member:
+        return Member(plan, OutputLog(self._log_directory, plan.name), self.happen)
 
     def start(self) -> None:
         """Want all of them."""
@@ -91,11 +99,58 @@ class Fleet:
     @property
     def at_rest(self) -> bool:
         """Whether nothing of any component runs, or is about to."""
-        return all(member.phase in ENDS for member in self.members.values())
+        return all(member.phase in ENDS for member in self.everyone())
+
+    def everyone(self) -> Iterator[Member]:
+        """Yield the components, and who stands by for them or is on the way out."""
+        yield from self.members.values()
+        yield from self.others
 
     def by_instance(self, instance: str) -> Member | None:
         """Return whose run this is."""
-        return next((member for member in self.members.values() if member.instance == instance), None)
+        return next((member for member in self.everyone() if member.instance == instance), None)
+
+    # -- another in the place of one -----------------------------------------------------------------------------------
+
+    def try_out(self, plan: Plan) -> Member:
+        """Start what may take the place of a component; until then nobody can send to it."""
+        member = self._member(plan)
+        member.stands_by = True
+        self.others.append(member)
+        self.happen(member, Event.WANTED)
+        return member
+
+    def give_up(self, member: Member) -> None:
+        """Ask one to end that isn't to have the name, or has it no more; a second time nothing happens."""
+        if member.phase not in (Phase.STOPPING, Phase.KILLING):
+            self.happen(member, Event.STOP_ASKED)
+
+    def pass_name(self, member: Member) -> Member:
+        """Let who stood by be the component from now on; return who was, which finishes what it was given and ends."""
+        former = self.members[member.name]
+        self.others.remove(member)
+        self.members[member.name] = member
+        self.others.append(former)
+        member.stands_by = False
+        if self.broker is not None and member.plan.kind == ACTOR and member.begun is not None:
+            self.broker.pass_name(member.instance)
+        waits = former.phase is Phase.RUNNING and former.plan.kind == ACTOR and member.plan.kind == ACTOR
+        if not waits or self.broker is None or not self.broker.is_ready:
+            self.give_up(former)
+        self._clear()
+        return former
+
+    def on_peer_finished(self, instance: str) -> None:
+        """Ask one to end that has passed its name on, and has nothing to do any more."""
+        member = self.by_instance(instance)
+        if member is not None and member in self.others:
+            self.give_up(member)
+
+    def _clear(self) -> None:
+        """Forget who has ended, and is nobody any more."""
+        for member in [each for each in self.others if each.phase in ENDS]:
+            self.others.remove(member)
+            member.let_go()
 
     # -- what comes from outside ---------------------------------------------------------------------------------------
 
@@ -108,7 +163,7 @@ class Fleet:
         """Have all of them end in order; asked a second time, at once."""
         self.stopping = True
         self._stop_by_ns = self._stop_by_ns or time.monotonic_ns() + ALL_STOP_WITHIN_NS
-        for member in self.members.values():
+        for member in tuple(self.everyone()):
             self.happen(member, Event.STOP_ASKED)
 
     # -- what the broker says ------------------------------------------------------------------------------------------
@@ -123,6 +178,7 @@ class Fleet:
         if not ready or member.phase is Phase.RECONNECTING:
             self.happen(member, Event.READY if ready else Event.CONNECTION_LOST)
         self.loop.touch(instance)
+        self.on_news(member)
 
     def on_end_peer(self, instance: str, code: str, reason: str) -> None:
         """End the run of an actor that has done what no working component does."""
@@ -133,10 +189,13 @@ class Fleet:
 
     def on_broker_lost(self, reason: str) -> None:
         """Nobody is connected for now; where no other broker follows, those who need one can't go on."""
-        for member in self.members.values():
+        for member in tuple(self.everyone()):
             if member.plan.kind == ACTOR and member.begun is not None:
                 member.connected = False
                 self.happen(member, Event.CONNECTION_LOST)
+                if member in self.others and not member.stands_by:
+                    # To the next broker it is nobody; what it was given has ended with the last one.
+                    self.give_up(member)
                 if reason:
                     self.on_end_peer(member.instance, "A1807", reason)
 
@@ -166,10 +225,17 @@ class Fleet:
             case Command.TELL_ENDED | Command.TELL_FAILED:
                 said = self._conclude(member)
         if moved:
+            self._tell(member, said)
+
+    def _tell(self, member: Member, said: str) -> None:
+        if self.members.get(member.name) is member:
             self._audience.moved(member, said)
+        self.on_news(member)
+        if member.phase in ENDS:
+            self._clear()
 
     def _launch_queued(self) -> None:
-        under_way = sum(1 for member in self.members.values() if member.phase is Phase.STARTING)
+        under_way = sum(1 for member in self.everyone() if member.phase is Phase.STARTING)
         while self._queue and under_way < STARTS_AT_ONCE:
             member = self._queue.popleft()
             if member.phase is Phase.QUEUED:
@@ -183,13 +249,13 @@ class Fleet:
         def on_denials(tally: DecisionTally) -> None:
             self._audience.denied(member, tally)
 
-        self._audience.moved(member, "")
+        self._tell(member, "")
         plan, actor = member.plan, None
         assert plan.artifact is not None, "what is not compiled is not wanted"
         try:
             if plan.actor is not None:
                 assert self.broker is not None, "whoever has actors has a broker"
-                actor = self.broker.admit(plan, instance)
+                actor = self.broker.admit(plan, instance, member.stands_by)
             begun = begin_run(
                 self.host,
                 plan.request,
@@ -251,19 +317,24 @@ class Fleet:
 
     def _leave_to_keepers(self) -> None:
         """Let go of what didn't end in time: its keeper kills it when our end of its lifeline closes."""
-        for member in self.members.values():
+        for member in tuple(self.everyone()):
             if member.phase in LIVING and member.begun is not None:
                 member.begun.break_off()
                 self.happen(member, Event.ENDED_BADLY)
 
     def close(self) -> None:
         """Let go of everything, wherever it is."""
-        for member in self.members.values():
+        for member in self.everyone():
             if member.begun is not None:
                 self.loop.remove(member.instance)
                 member.begun.break_off()
                 member.begun = None
             member.log.close()
+            member.let_go()
+
+
+def _nobody(_member: Member) -> None:
+    """Nobody is told."""
 
 
 def ending(verdict: Verdict) -> str:

@@ -21,6 +21,7 @@ from ipc.broker.orders import (
     CallActor,
     EndPeerNow,
     EndProvider,
+    PeerFinished,
     PeerPhased,
     ProviderUse,
     ProviderUses,
@@ -41,7 +42,8 @@ from supervisor.warden_client import WardenClient
 
 KEY: Final = "broker"
 WORKERS_SPARE: Final = 16
-"""Of an instance that ends and one that follows it, both are admitted for a moment."""
+"""Of an instance that ends and one that follows it, both are admitted for a moment; of one that another is to take the
+place of, for longer, so that each component may have two, and some a third."""
 _SOCKET_DIRECTORY: Final = "b"
 _SOCKET_BYTES_MAX: Final = 100
 
@@ -51,6 +53,9 @@ class Peers(Protocol):
 
     def on_peer(self, instance: str, ready: bool, health: str) -> None:
         """A session has begun or was lost, or a component says how it is."""
+
+    def on_peer_finished(self, instance: str) -> None:
+        """This instance, whose name another one has, has nothing to do any more."""
 
     def on_end_peer(self, instance: str, code: str, reason: str) -> None:
         """This instance broke the protocol and must end."""
@@ -95,7 +100,7 @@ class FleetBroker:
             os.chmod(options.state_directory, 0o711)  # noqa: S103
         required = tuple(layer for layer in options.required_layers if layer not in options.layers_off)
         self._client = BrokerClient(
-            BrokerOptions(options.run_as, sockets, store, workers + WORKERS_SPARE, required_layers=required),
+            BrokerOptions(options.run_as, sockets, store, 2 * workers + WORKERS_SPARE, required_layers=required),
             host.writer,
             host.zygote.user_namespace,
             self._warden_channels,
@@ -130,14 +135,17 @@ class FleetBroker:
 
     # -- what it is told -----------------------------------------------------------------------------------------------
 
-    def admit(self, plan: Plan, instance: str) -> ActorJob:
-        """Let an instance of an actor connect, by a key that is made for it; return what the instance is told."""
+    def admit(self, plan: Plan, instance: str, stands_by: bool) -> ActorJob:
+        """Let an instance of an actor connect, by a key that is made for it; return what the instance is told.
+
+        Who `stands_by` is sent nothing until `pass_name`.
+        """
         actor, artifact, document = plan.actor, plan.artifact, plan.request.document
         assert actor is not None, "only an actor speaks to the broker"
         assert artifact is not None, "what is known to be an actor is compiled"
         public, secret = zmq.curve_keypair()
         context = plan.request.context.of_program(artifact.record.wasm_sha256)
-        order = Admit(instance, public, actor.bounds, context, plan.description)
+        order = Admit(instance, public, actor.bounds, context, plan.description, stands_by)
         self._client.admit(order, document)
         return ActorJob(
             name=plan.name,
@@ -150,6 +158,10 @@ class FleetBroker:
             document=codec.pack_map(document.to_wire()),
             call_timeout_ns=actor.call_timeout_ns,
         )
+
+    def pass_name(self, instance: str) -> None:
+        """Let an instance that stood by have its component's name; `on_peer_finished` follows for who had it."""
+        self._client.pass_name(instance)
 
     def dismiss(self, instance: str) -> None:
         """Say that an instance has ended."""
@@ -203,6 +215,8 @@ class FleetBroker:
         match heard.message:
             case PeerPhased(instance, phase, health):
                 self._peers.on_peer(instance, phase == "ready", health)
+            case PeerFinished(instance):
+                self._peers.on_peer_finished(instance)
             case EndPeerNow(instance, code, reason):
                 self._peers.on_end_peer(instance, code, reason)
             case ActorCalled(call, kind, reason):

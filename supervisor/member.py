@@ -22,6 +22,7 @@ from supervisor.run_request import RunRequest
 COMMAND: Final = "command"
 ACTOR: Final = "actor"
 UNKNOWN_HEALTH: Final = "unknown"
+DIGEST_SHOWN: Final = 12
 
 
 class ActorPlan(Struct, frozen=True):
@@ -54,6 +55,22 @@ class Plan(Struct, frozen=True):
         """The component's name, which is its address."""
         return self.request.component
 
+    @property
+    def version(self) -> str:
+        """Its version."""
+        return self.request.context.version
+
+    @property
+    def package(self) -> str:
+        """The digest of what it was taken from, where that was installed or judged as a package."""
+        return self.request.context.package_digest
+
+    @property
+    def words(self) -> str:
+        """Its version, and how its package's digest begins."""
+        digest = self.package[:DIGEST_SHOWN]
+        return f"{self.version} ({digest})" if digest else self.version
+
 
 class Member:
     """Its state, and its run as a source of the event loop; `happen` is called with what the run has come to."""
@@ -65,12 +82,14 @@ class Member:
         "ended",
         "health",
         "instance",
+        "let_go",
         "log",
         "phase",
         "plan",
         "quotas",
         "report",
         "since_ns",
+        "stands_by",
         "stop_due_ns",
         "tally",
     )
@@ -85,6 +104,10 @@ class Member:
         self.quotas = Quotas(plan.request.quota, time.monotonic_ns())
         """What it uses, from one run to the next: none gets a new second's worth by ending."""
         self.begun: BegunRun | None = None
+        self.stands_by = False
+        """Another one has the component's name, and is sent what is sent to it."""
+        self.let_go: Callable[[], object] = _nothing
+        """Called once when nothing of it will run any more: what it was held for may be removed."""
         self.tally = DecisionTally("")
         self.report: RunReport | None = None
         self.ended = ""
@@ -171,3 +194,7 @@ class Member:
         if phase is not self.phase:
             self.phase = phase
             self.since_ns = time.time_ns()
+
+
+def _nothing() -> None:
+    pass

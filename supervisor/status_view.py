@@ -14,10 +14,11 @@ from supervisor.units import UNLIMITED
 
 _MEMORY: Final = "MEMORY".ljust(len("61.4k/256M"))
 """As wide as most of what stands below it, so that the table stays where it is while the numbers change."""
-HEADINGS: Final = ("NAME", "PHASE", "HEALTH", "SINCE", _MEMORY, "DENIED", "")
+HEADINGS: Final = ("NAME", "PHASE", "HEALTH", "VERSION", "SINCE", _MEMORY, "DENIED", "")
 QUOTA_HEADINGS: Final = ("NAME", "QUOTA", "USAGE", "", "STATUS", "PEAK")
 COLOURS: Final[dict[str, str]] = {Phase.FAILED: "31", Phase.RECONNECTING: "33", Phase.RUNNING: "32"}
 """A phase → the colour in which it is shown (an SGR number)."""
+DIGEST_SHOWN: Final = 8
 _SAYS_HEALTH: Final = (Phase.RUNNING, Phase.RECONNECTING)
 
 
@@ -30,8 +31,14 @@ def status_row(status: ComponentStatus, now_ns: int) -> tuple[str, ...]:
     if status.pid or status.memory_bytes:
         memory = f"{size_words(status.memory_bytes)}/{size_words(status.memory_limit_bytes)}"
     denied = str(status.denied) if status.denied else ""
-    said = "; ".join(part for part in ("DEV MODE" if status.trust == "dev" else "", visible(status.ended)) if part)
-    return status.name, status.phase, health, since, memory, denied, said
+    dev = "DEV MODE" if status.trust == "dev" else ""
+    said = "; ".join(part for part in (dev, visible(status.ended), visible(status.change)) if part)
+    return status.name, status.phase, health, version_words(status), since, memory, denied, said
+
+
+def version_words(status: ComponentStatus) -> str:
+    """Return its version, and how its package's digest begins where it has one."""
+    return visible(f"{status.version} {status.package[:DIGEST_SHOWN]}".rstrip())
 
 
 def quota_row(status: QuotaStatus) -> tuple[str, ...]:
@@ -81,6 +88,7 @@ def component_details(status: ComponentStatus) -> list[str]:
     """Return what there is to say of one component besides its row."""
     facts = {
         "version": status.version,
+        "package": status.package,
         "kind": status.kind,
         "directory": status.directory,
         "instance": status.instance,
@@ -98,6 +106,8 @@ def component_json(status: ComponentStatus) -> dict[str, object]:
     return {
         "name": status.name,
         "version": status.version,
+        "package": status.package or None,
+        "change": status.change or None,
         "kind": status.kind or None,
         "phase": status.phase,
         "instance": status.instance or None,

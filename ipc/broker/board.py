@@ -11,7 +11,7 @@ from ipc.broker.ledger import UNRECORDED, Ledger, Refusal
 from ipc.broker.mailbox import LETTER_BYTES, Pool
 from ipc.broker.messages import Bye, Callback, ErrorKind, FromWorker, ToWorker
 from ipc.broker.requests import Pending, Requests
-from ipc.broker.sessions import ALLOWED, NEXT, ORDERED, READY, Handlers, Session
+from ipc.broker.sessions import ALLOWED, GONE, NAMED, NEXT, ORDERED, OUTGOING, READY, STANDS_BY, Handlers, Session
 from ipc.broker.subscriptions import Subscriptions
 from ipc.policy.rate import Rate
 
@@ -27,7 +27,8 @@ HOLDS: Final = 2
 RATES_MAX: Final = 4_096
 """Components that are away and whose rate is remembered, so that none gets a new one by ending."""
 
-GONE: Final = Refusal(ErrorKind.TARGET_GONE, "A1804", "it ended before it answered")
+ENDED_BEFORE: Final = Refusal(ErrorKind.TARGET_GONE, "A1804", "it ended before it answered")
+NO_ROOM: Final = Refusal(ErrorKind.TARGET_GONE, "A1804", "another instance took its place, and had no room for this")
 CUT_OFF: Final = Refusal(
     ErrorKind.UNAVAILABLE, "A1807", "the connection to it was lost; whether it was handled is not known"
 )
@@ -143,15 +144,75 @@ class Board:
         """Take a session into the phase in which this leads."""
         session.phase = phase = NEXT[session.phase, happening]
         session.handlers = self._stalled if session.stalled_for and phase == READY else self._handlers[phase]
-        session.mailbox.is_open = phase == READY
+        session.mailbox.is_open = phase == READY and session.awaits is None
 
     def arrive(self, session: Session) -> None:
-        """An instance is admitted: it can be sent to from now on, and gets it when it is ready."""
+        """An instance is admitted: if it has the name, it can be sent to from now on, and gets it when it is ready."""
         session.handlers = self._handlers[session.phase]
-        self.by_key[session.admission.key] = self.by_instance[session.instance] = self.by_name[session.name] = session
-        self.generation += 1
+        self.by_key[session.admission.key] = self.by_instance[session.instance] = session
         self.pool.change_holders(HOLDS)
+        if session.place == NAMED:
+            self._name(session)
+
+    def _name(self, session: Session) -> None:
+        self.by_name[session.name] = session
+        self.generation += 1
         self.subscriptions.add(session)
+
+    def _unname(self, session: Session) -> None:
+        del self.by_name[session.name]
+        self.generation += 1
+        self.subscriptions.remove(session)
+        for other in self.by_instance.values():
+            other.routes.pop(session.name, None)
+
+    def pass_name(self, session: Session) -> Session | None:
+        """Give the name to an instance that stands by, with what waits; return who had it, None where nobody did.
+
+        What is with that one stays with it: it may be handling it. Until it has finished nothing is delivered to the
+        new one: so the order of each sender's messages is kept, and no two instances handle messages at a time.
+        """
+        if session.place != STANDS_BY:
+            return None
+        former = self.by_name.get(session.name)
+        if former is not None:
+            self._unname(former)
+            former.place = OUTGOING
+        session.place = NAMED
+        self._name(session)
+        if former is not None:
+            session.awaits = former
+            session.mailbox.is_open = False
+            self._move_letters(former, session)
+        return former
+
+    def _move_letters(self, former: Session, session: Session) -> None:
+        """Put what waited for one into the mailbox of another; what doesn't fit ends with an error, or on record."""
+        requests, unread = [], 0
+        for letter in former.mailbox.take_letters():
+            wanted = self.requests.is_open(letter.correlation)
+            if letter.correlation and not wanted:
+                continue
+            fits = len(letter.payload) <= session.max_payload_bytes
+            if fits and session.mailbox.put(letter.sender, letter.payload, letter.correlation, letter.topic):
+                if wanted:
+                    self.requests.pass_on(letter.correlation, session)
+            elif wanted:
+                requests.append(letter.correlation)
+            else:
+                unread += 1
+        self._end_requests(requests, NO_ROOM)
+        former.mailbox.dead = 0
+        self._note_lost(session, len(requests), 0, unread)
+
+    def release(self, former: Session) -> list[Session]:
+        """One whose name was passed on has finished, or ended; return those that are delivered to from now on."""
+        waiting = [session for session in self.by_instance.values() if session.awaits is former]
+        for session in waiting:
+            # One that ends before it was given anything leaves whoever it waited for to the next one.
+            session.awaits = former.awaits
+            session.mailbox.is_open = session.phase == READY and session.awaits is None
+        return [session for session in waiting if session.awaits is None]
 
     def leave(self, session: Session) -> None:
         """A retired instance is known no more: nothing is taken from its key."""
@@ -186,17 +247,15 @@ class Board:
 
     def retire(self, session: Session) -> None:
         """An instance is going: its mailbox is closed, the requests in it end, and no one finds it any more."""
-        if self.by_name.get(session.name) is not session:
+        if session.place == GONE:
             return
-        del self.by_name[session.name]
-        self.generation += 1
+        if session.place == NAMED:
+            self._unname(session)
+        session.place = GONE
         self.pool.change_holders(-HOLDS)
-        self.subscriptions.remove(session)
-        for other in self.by_instance.values():
-            other.routes.pop(session.name, None)
         with_it, unhandled = session.mailbox.withdraw()
         waiting, unread = session.mailbox.empty()
-        self._end_requests([*with_it, *waiting], GONE)
+        self._end_requests([*with_it, *waiting], ENDED_BEFORE)
         session.mailbox.dead = 0  # those that have just ended lie there no more
         self._note_lost(session, len(with_it) + len(waiting), unhandled, unread)
         self._forget_own(session)

@@ -30,7 +30,9 @@ from ipc.broker.events import (
     Dismissed,
     Due,
     Event,
+    HasFinished,
     Malformed,
+    NamePassed,
     OperatorCalled,
     OperatorGone,
     Provided,
@@ -44,7 +46,7 @@ from ipc.broker.messaging import FORGIVEN_ANSWERS, Messaging
 from ipc.broker.operators import Operators
 from ipc.broker.orders import QuotaState
 from ipc.broker.services import Services, storage_level
-from ipc.broker.sessions import ENDED, READY, Session
+from ipc.broker.sessions import ENDED, GONE, READY, Session
 from ipc.policy.quotas import MESSAGE_RATE, rate_level
 
 WAITING_BYTES: Final = 64 * 1024 * 1024
@@ -82,6 +84,8 @@ class Core:
         self._heartbeat_ns = heartbeat_ns
         self._beat_ns = max(1, heartbeat_ns // BEATS)
         self._checks: list[tuple[int, str]] = []
+        self._outgoing: list[Session] = []
+        """Those whose name another instance has, until they have finished."""
         self._board = board = Board(random, waiting_bytes)
         self._messaging = messaging = Messaging(board)
         self._services = services = Services(board, messaging)
@@ -129,6 +133,8 @@ class Core:
                 self._announced(instance)
             case Disconnected():
                 self._disconnected(event)
+            case NamePassed(instance):
+                self._name_passed(instance)
             case Dismissed(instance):
                 self._dismissed(instance)
             case Malformed():
@@ -141,6 +147,8 @@ class Core:
                 self._operators.gone(call)
             case _:
                 assert_never(event)
+        if self._outgoing:
+            self._see_who_finished()
         return self._board.take_commands()
 
     def next_due_ns(self) -> int | None:
@@ -217,7 +225,7 @@ class Core:
     def _admitted(self, admission: Admission, now_ns: int) -> None:
         board = self._board
         earlier = (
-            board.by_name.get(admission.name),
+            None if admission.stands_by else board.by_name.get(admission.name),
             board.by_key.get(admission.key),
             board.by_instance.get(admission.instance),
         )
@@ -226,8 +234,29 @@ class Core:
                 self._dismissed(other.instance)
         rate = board.rate_of(admission.name, admission.bounds.messages_per_s, now_ns)
         session = Session(admission, rate, self._epoch, self._random() % NUMBERS, board.pool, now_ns)
+        if not admission.stands_by:
+            # Who had the name from one that is gone may still be at work.
+            same = [each for each in self._outgoing if each.name == admission.name and each.place != GONE]
+            session.awaits = same[-1] if same else None
         board.arrive(session)
         self._services.measure(session)
+
+    def _name_passed(self, instance: str) -> None:
+        session = self._board.by_instance.get(instance)
+        former = None if session is None or session.phase == ENDED else self._board.pass_name(session)
+        if former is not None:
+            self._outgoing.append(former)
+
+    def _see_who_finished(self) -> None:
+        """Deliver to those again that waited for one to finish which has, or has ended."""
+        for former in tuple(self._outgoing):
+            if former.place != GONE:
+                if former.awaits is not None or former.is_busy:
+                    continue
+                self._board.commands.append(HasFinished(former.instance))
+            self._outgoing.remove(former)
+            for session in self._board.release(former):
+                self._messaging.refill(session)
 
     def _announced(self, instance: str) -> None:
         session = self._board.by_instance.get(instance)

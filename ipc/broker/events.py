@@ -53,6 +53,8 @@ class Admission(Struct, frozen=True):
     bounds: Bounds
     version: str = ""
     description: str = ""
+    stands_by: bool = False
+    """Nothing is sent to it until the name is passed to it."""
 
 
 # -- events ------------------------------------------------------------------------------------------------------------
@@ -62,6 +64,12 @@ class Admitted(Struct, frozen=True):
     """The supervisor has started an instance; one of the same name must be dismissed before."""
 
     admission: Admission
+
+
+class NamePassed(Struct, frozen=True):
+    """The supervisor says that this instance, which stood by, has its component's name from now on."""
+
+    instance: str
 
 
 class Dismissed(Struct, frozen=True):
@@ -151,6 +159,7 @@ class Due(Struct, frozen=True):
 
 Event = (
     Admitted
+    | NamePassed
     | Dismissed
     | Announced
     | Received
@@ -241,6 +250,12 @@ class Phased(Struct, frozen=True):
     health: str = "unknown"
 
 
+class HasFinished(Struct, frozen=True):
+    """Tell the supervisor that this instance, whose name another one has, has nothing to do any more."""
+
+    instance: str
+
+
 class OperatorAnswered(Struct, frozen=True):
     """The end of an OperatorCalled: a payload, or an error of this kind."""
 
@@ -250,7 +265,7 @@ class OperatorAnswered(Struct, frozen=True):
     reason: str = ""
 
 
-Command = Transmit | Store | Record | Provide | EndPeer | Phased | OperatorAnswered
+Command = Transmit | Store | Record | Provide | EndPeer | Phased | HasFinished | OperatorAnswered
 
 
 class StoreResult(Struct, frozen=True):

@@ -185,11 +185,16 @@ class Mailbox:
         self.is_open = False
         return correlations, others
 
-    def empty(self) -> tuple[list[int], int]:
-        """Forget what waits: the requests' correlations, the number of others."""
-        correlations = [letter.correlation for letter in self._letters if letter.correlation]
-        others = len(self._letters) - len(correlations)
+    def take_letters(self) -> list[Letter]:
+        """Give up what waits, in its order: it is another mailbox's now."""
+        letters = list(self._letters)
         self._pool.give_back(self.held_bytes)
         self._letters.clear()
         self.size_bytes = self.dead = 0
-        return correlations, others
+        return letters
+
+    def empty(self) -> tuple[list[int], int]:
+        """Forget what waits: the requests' correlations, the number of others."""
+        letters = self.take_letters()
+        correlations = [letter.correlation for letter in letters if letter.correlation]
+        return correlations, len(letters) - len(correlations)

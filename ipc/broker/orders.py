@@ -51,6 +51,24 @@ class Admit(Message, frozen=True):
     bounds: Bounds
     context: SecurityContext
     description: str = ""
+    stands_by: bool = False
+    """It doesn't get the name yet: another instance has it until PassName."""
+
+
+class PassName(Message, frozen=True):
+    """Supervisor → broker: this instance, which stood by, has its component's name from now on.
+
+    Who had it finishes what it was given: PeerFinished says so. Then, or when that one has ended, this one gets what
+    waited.
+    """
+
+    instance: str
+
+
+class PeerFinished(Message, frozen=True):
+    """Broker → supervisor: this instance, whose name another one has, has nothing to do any more."""
+
+    instance: str
 
 
 class Dismiss(Message, frozen=True):

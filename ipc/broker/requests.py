@@ -70,6 +70,10 @@ class Requests:
         """Whether somebody waits for the answer."""
         return correlation in self._open
 
+    def pass_on(self, correlation: int, target: Session) -> None:
+        """Note that one that waits is to be answered by another instance."""
+        self._open[correlation].target = target
+
     def delivered(self, correlation: int) -> bool:
         """Note that it is with its receiver now; whether somebody still waits for the answer."""
         pending = self._open.get(correlation)

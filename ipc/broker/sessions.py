@@ -34,6 +34,17 @@ ENDED: Final = "ended"
 PHASES: Final = (ADMITTED, EXPECTED, READY, LEAVING, ENDED)
 LIVE: Final = frozenset((ADMITTED, EXPECTED, READY))
 
+STANDS_BY: Final = "stands_by"
+"""It may speak, and nobody can send to it: its component's name is another instance's."""
+NAMED: Final = "named"
+"""What is sent to its component is sent to it."""
+OUTGOING: Final = "outgoing"
+"""Another instance has the name; this one finishes what it was given."""
+GONE: Final = "gone"
+"""It is ending; nothing of it waits any more."""
+PLACES: Final = (STANDS_BY, NAMED, OUTGOING, GONE)
+"""Whether an instance has its component's name, beside what it may say (`PHASES`): only one has it at a time."""
+
 ANNOUNCED: Final = "announced"
 GREETED: Final = "greeted"
 LEFT: Final = "left"
@@ -125,6 +136,7 @@ class Session:
     __slots__ = (
         "admission",
         "answers_forgiven",
+        "awaits",
         "backlog",
         "backlog_bytes",
         "callbacks",
@@ -146,6 +158,7 @@ class Session:
         "pending",
         "phase",
         "pings",
+        "place",
         "providing",
         "rate",
         "rate_crossings",
@@ -172,6 +185,9 @@ class Session:
         self.rights = admission.rights
         self.max_payload_bytes = min(bounds.max_payload_bytes, wire.MAX_PAYLOAD_BYTES)
         self.phase = ADMITTED
+        self.place = STANDS_BY if admission.stands_by else NAMED
+        self.awaits: Session | None = None
+        """Who had its name before and hasn't finished: until then nothing is delivered to this one."""
         self.route: bytes | None = None
         self.out: list[ToWorker] = []
         self.handlers: Handlers = {}
@@ -213,6 +229,12 @@ class Session:
         """The ticket of the record that it waits for, 0 for none."""
         self.backlog: deque[FromWorker] = deque()
         self.backlog_bytes = 0
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it has something to handle, waits for an answer, or has said what isn't on record yet."""
+        has_work = bool(self.mailbox.unhandled or self.pending or self.backlog)
+        return has_work and self.phase == READY and self.route is not None
 
 
 class Route:

@@ -31,7 +31,9 @@ from ipc.broker.events import (
     Due,
     EndPeer,
     Event,
+    HasFinished,
     Malformed,
+    NamePassed,
     OperatorAnswered,
     OperatorCalled,
     OperatorGone,
@@ -58,6 +60,8 @@ from ipc.broker.orders import (
     ForgetCall,
     HereIAm,
     NamespaceRemoved,
+    PassName,
+    PeerFinished,
     PeerPhased,
     ProviderAway,
     ProviderEnded,
@@ -90,6 +94,7 @@ _ORDERS: Final = (
     AreYouThere,
     Admit,
     Dismiss,
+    PassName,
     UseWarden,
     CallActor,
     ForgetCall,
@@ -290,6 +295,8 @@ class Broker:
                 self._mail.send(PeerPhased(instance, phase, health))
             case Provide():
                 self._providers.call(command, time.monotonic_ns())
+            case HasFinished(instance):
+                self._mail.send(PeerFinished(instance))
             case OperatorAnswered(call, payload, kind, reason):
                 payload_file = -1 if payload is None else memory_file.from_bytes("payload", payload, sealed=False)
                 self._mail.send(ActorCalled(call, kind, reason[:1024]), payload_file)
@@ -322,6 +329,8 @@ class Broker:
         match message:
             case Admit():
                 self._admit(message, descriptors[0])
+            case PassName(instance):
+                self._handle(NamePassed(instance))
             case Dismiss(instance):
                 self._handle(Dismissed(instance))
                 self._peers.dismiss(instance)
@@ -372,6 +381,7 @@ class Broker:
             order.bounds,
             order.context.version,
             order.description,
+            order.stands_by,
         )
         self._handle(Admitted(admission))
 

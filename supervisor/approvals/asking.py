@@ -15,7 +15,7 @@ from supervisor.approvals.events import approval_of
 from supervisor.approvals.evidence import Evidence
 from supervisor.approvals.ledger import Ledger
 from supervisor.approvals.machine import Refusal, State
-from supervisor.approvals.request import Ask, Facts, Filed, Rejected, Request, Revoked, Told, Used
+from supervisor.approvals.request import Ask, Facts, Filed, Rejected, Request, Revoked, Superseded, Told, Used
 from supervisor.approvals.review import DIGEST_SHOWN, document_of, is_open
 from supervisor.approvals.rules import Needed
 from supervisor.approvals.store import ApprovalStore
@@ -128,16 +128,19 @@ def decide_by_approval(
     own: Variables,
     hold: Callable[[int], None],
     gather: Callable[[], Evidence] | None = None,
+    standing: frozenset[str] = frozenset(),
 ) -> Approved:
     """Return what is approved; raises AwaitingApprovalError where it isn't: then it has been asked for.
 
     `hold` is called with the number of an approval that is relied on, before anybody can take it back. `gather` finds
     out what a reviewer is told of the package: called where a request is to be filed, and nothing is locked meanwhile.
+    `standing` are packages that failed in this one's place: an approval that one of theirs has superseded counts as it
+    did before.
 
     `where` is what has to be added to a command so that it finds this store; `uid` is who starts it; `own` are the
     directories of this start.
     """
-    use = _Use(uid, own, hold)
+    use = _Use(uid, own, hold, standing)
     with store.open() as ledger:
         found = _decided(ledger, question, settings, where, use, files=gather is None)
     if found is None and gather is not None:
@@ -159,6 +162,7 @@ class _Use(Struct, frozen=True):
     uid: int
     own: Variables
     hold: Callable[[int], None]
+    standing: frozenset[str]
 
 
 class _Waiting(Struct, frozen=True):
@@ -175,7 +179,7 @@ def _decided(
     """Return what is approved, or what waits; None where it has to be filed, and this doesn't."""
     found = ledger.of_subject(question.subject.key)
     request = None if found is None else ledger.settled(found)
-    if request is not None and _is_enough(request, question.needed):
+    if request is not None and _counts(ledger, request, question.needed, use.standing):
         return _use(ledger, request, question, use)
     if request is not None:
         _refuse_what_was_refused(request, where)
@@ -203,6 +207,25 @@ def shown_document(ledger: Ledger, request: Request, settings: Settings) -> dict
 def _is_enough(request: Request, needed: Needed) -> bool:
     """Whether it is approved, by as many people as today's rules take."""
     return request.state is State.APPROVED and request.votes_for(needed.approvers) >= needed.approvers
+
+
+def _counts(ledger: Ledger, request: Request, needed: Needed, standing: frozenset[str]) -> bool:
+    return _is_enough(request, needed) or _stands(ledger, request, needed, standing)
+
+
+def _stands(ledger: Ledger, request: Request, needed: Needed, standing: frozenset[str]) -> bool:
+    """Whether all that ended an approval is that of a version which failed: then people have said yes to this one."""
+    ending = request.ending
+    if not isinstance(ending, Superseded) or request.once or request.votes_for(needed.approvers) < needed.approvers:
+        return False
+    lifetime_s = request.lifetime_s
+    ends_s = [] if request.until_s is None else [request.until_s]
+    if lifetime_s is not None and request.approved_s is not None:
+        ends_s.append(request.approved_s + lifetime_s)
+    successor = ledger.request(ending.by)
+    if successor is None or successor.subject.package not in standing:
+        return False
+    return all(ledger.now_s < each for each in ends_s)
 
 
 def with_kept(ledger: Ledger, request: Request, settings: Settings, needs: int) -> Request:

@@ -29,6 +29,12 @@ class NotApprovedError(AwaitingApprovalError):
     kind: ClassVar[str] = "not_approved"
 
 
+class NobodyGrantedError(ConfigError):
+    """It isn't granted what it asks, and there is nobody who could be asked."""
+
+    exit_code: ClassVar[int] = 77  # EX_NOPERM
+
+
 def several(errors: Sequence[AwaitingApprovalError]) -> AwaitingApprovalError:
     """Return one error for several components that are started together."""
     if len(errors) == 1:

@@ -31,7 +31,7 @@ from supervisor.cli.approvals_offhost import (
 from supervisor.cli.approvals_view import list_lines, outcome_lines
 from supervisor.cli.review_view import review_lines
 from supervisor.control_client import SOCKET_NAME, Address, ControlClient, NobodyAnswersError, find_socket
-from supervisor.control_messages import ApprovalDocument, DecideApproval, ReadApprovals, Request
+from supervisor.control_messages import ApprovalDocument, DecideApproval, LookAgain, ReadApprovals, Request
 from supervisor.control_roles import Peer, own_roles
 from supervisor.settings import Settings, load_settings
 from supervisor.toml_source import read_toml_bytes
@@ -313,7 +313,17 @@ class _Local:
             runs = end_runs(self._approvals, decision.number) if document.get("state") == "revoked" else NO_RUNS
             more: Document = {"ended_runs": list(runs.ended)} if runs.ended else {}
             return {**document, **more, **({"left_runs": list(runs.left)} if runs.left else {})}
-        return self._decide(decision, narrow)
+        document = self._decide(decision, narrow)
+        if decision.what != "preview":
+            self._tell_supervisor()
+        return document
+
+    def _tell_supervisor(self) -> None:
+        """Let a supervisor that runs with this state see what was decided: something may wait for it there."""
+        address = Address(os.path.join(self._state, SOCKET_NAME), "the state directory", trusted=True)
+        with contextlib.suppress(ConfigError), ControlClient(address) as client:
+            for _ in client.ask(LookAgain()):
+                pass
 
     def _revoked(self, decision: DecideApproval) -> Document:
         # A supervisor that runs with this state ends what relies on it; what relies on it without one is ours to end.

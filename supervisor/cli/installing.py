@@ -23,6 +23,7 @@ from supervisor.cli.problems import print_problems
 from supervisor.cli.progress import CompileProgress
 from supervisor.cli.run import duration, size
 from supervisor.cli.start_rules import why_not_started
+from supervisor.cli.taking_version import Outcome, add_running_options, take_version
 from supervisor.cli.targets import Target
 from supervisor.compilation import CompileLimits
 from supervisor.identity import actor
@@ -90,6 +91,7 @@ def add_install_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--compile-memory", type=size, metavar="SIZE", default="8GiB", help="for compiling (default: %(default)s)"
     )
+    add_running_options(parser)
     add_place_options(parser)
 
 
@@ -117,15 +119,36 @@ def install(
     they have named both what is installed and where its next version is.
     """
     try:
-        _install(args, where, source, called, upgrades)
+        done = _install(args, where, source, called, upgrades)
     except ManifestErrors as error:
         return print_problems(error, args.json)
-    return 0
+    if not args.json:
+        print("\n".join(done.lines))
+    running = take_version(args, where.state, done.new.called) if done.replaced else None
+    return tell_running(args, done.document, running)
+
+
+def tell_running(args: argparse.Namespace, document: dict[str, object], running: Outcome | None) -> int:
+    """Print what a running supervisor has made of it, or all of it as JSON; return the exit code."""
+    if args.json:
+        print(json.dumps({**document, "running": None if running is None else running.to_json()}, indent=2))
+    elif running is not None:
+        print("\n".join(running.lines()))
+    return 0 if running is None else running.exit_code
+
+
+class _Done(Struct, frozen=True):
+    """What was installed, how that reads, and whether its name meant something before."""
+
+    new: Installed
+    document: dict[str, object]
+    lines: list[str]
+    replaced: bool
 
 
 def _install(
     args: argparse.Namespace, where: Places, source: str, called: ComponentName | None, upgrades: bool
-) -> None:
+) -> _Done:
     """Fetch a package, look at it, compile it and let its name mean it."""
     store = PackageStore(where.packages)
     with store.incoming() as incoming, Registry(where.state) as registry, recording(where) as record:
@@ -145,7 +168,8 @@ def _install(
         new = replace(new, installed_ns=time.time_ns())
         enter(store, registry, incoming, fetched, new, permitted, active, record)
     trust = judge_installed(new, where.settings.trust_sources, int(time.time()))
-    _tell(args, new, active, compared, trust, summary.is_actor, where.settings)
+    document, lines = _told(new, active, compared, trust, summary.is_actor, where.settings)
+    return _Done(new, document, lines, active is not None)
 
 
 def _fetch(text: str, incoming: str, quiet: bool) -> tuple[Fetched, str]:
@@ -278,23 +302,20 @@ def _require_wanted(
     raise InstallRefusedError(InstallRefusal("A3104", reason, "look at the difference; to install it: --yes"))
 
 
-def _tell(
-    args: argparse.Namespace,
+def _told(
     new: Installed,
     active: Installed | None,
     compared: Comparison | None,
     trust: TrustDecision,
     is_actor: bool,
     settings: Settings,
-) -> None:
-    if args.json:
-        document = {
-            "installed": installed_json(new, trust),
-            "before": None if active is None else {"version": active.version, "package": active.digest},
-            "comparison": None if compared is None else compared.to_json(),
-        }
-        print(json.dumps(document, indent=2))
-        return
+) -> tuple[dict[str, object], list[str]]:
+    """Return what was done under stable keys, and in words."""
+    document: dict[str, object] = {
+        "installed": installed_json(new, trust),
+        "before": None if active is None else {"version": active.version, "package": active.digest},
+        "comparison": None if compared is None else compared.to_json(),
+    }
     lines = installed_lines(new, trust)
     lines[0] = visible(f"installed {new.called.text} {new.version}")
     if compared is not None and active is not None:
@@ -306,4 +327,4 @@ def _tell(
     start = (
         [f"  {why}", f"  {hint}"] if why else [f"  to run it: airssys {'up' if is_actor else 'run'} {new.called.text}"]
     )
-    print("\n".join([*lines, *start]))
+    return document, [*lines, *start]

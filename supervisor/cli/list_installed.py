@@ -29,6 +29,9 @@ def run(args: argparse.Namespace) -> int:
     """Print it; 65 where nothing is installed under the name."""
     from supervisor import places
     from supervisor.cli.targets import not_installed, trust_of
+    from supervisor.control_client import find_socket
+    from supervisor.last_healthy import LastHealthy, LastHealthyFiles, failed_words
+    from supervisor.packages.installed import Installed
     from supervisor.packages.registry import FILE, Registry
     from supervisor.settings import load_settings
     from supervisor.status_view import table_lines
@@ -50,9 +53,22 @@ def run(args: argparse.Namespace) -> int:
         ]
         if not found:
             raise not_installed(called, [])
+    # A supervisor has its state in the working directory, unless it was told otherwise.
+    socket = find_socket(None, args.state_dir, os.environ, os.getcwd()).path
+    files = [LastHealthyFiles(each) for each in dict.fromkeys((os.path.dirname(socket), state))]
+
+    def last_healthy(installed: Installed) -> LastHealthy:
+        read = [each.read(installed.name) for each in files] if not installed.instance else []
+        return next((each for each in read if each.package), LastHealthy())
+
     if args.json:
         document = [
-            {**installed_json(each, trust_of(each, settings)), "active": is_active} for each, is_active in found
+            {
+                **installed_json(each, trust_of(each, settings)),
+                "active": is_active,
+                "failed": failed.reason if (failed := last_healthy(each).failure(each.digest)) is not None else None,
+            }
+            for each, is_active in found
         ]
         print(json.dumps({"installed": document}, indent=2))
     elif not found:
@@ -60,4 +76,10 @@ def run(args: argparse.Namespace) -> int:
     else:
         rows = [installed_row(each, is_active, trust_of(each, settings)) for each, is_active in found]
         print("\n".join(table_lines(rows, HEADINGS)))
+        for each, is_active in found:
+            known = last_healthy(each)
+            failed = known.failure(each.digest) if is_active else None
+            if failed is not None and known.instead_of(each.digest, [other.digest for other, _ in found]):
+                words = failed_words(each.name, f"runs {known.version}", known.version, each.version, failed.reason)
+                print(f"{each.called.text}: {words}")
     return 0

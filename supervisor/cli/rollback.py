@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 
 from ipc.errors import ConfigError
@@ -16,24 +15,30 @@ _EPILOG = """examples:
   airssys rollback log-summary 1.0.0       to one that is installed; airssys list log-summary names them
   airssys rollback log-summary 3f9a51      to the one whose package's digest begins so
 
-A second rollback goes back to where the first one came from. What runs goes on with the version that it has. Exit: 65
-not installed, or nothing to go back to; 77 the package was changed in the store.
+A second rollback goes back to where the first one came from. Where airssys up runs it, that takes the version once it
+is approved, compiled and healthy; until then, and if it isn't, the one before runs on.
+
+Exit: 65 not installed, or nothing to go back to; 77 the package was changed in the store, or the version awaits
+approval; 1 it failed where it runs; 75 it didn't take over within --wait.
 """
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the `rollback` command."""
     from supervisor.cli.installing import add_place_options
+    from supervisor.cli.taking_version import add_running_options
 
     parser = subparsers.add_parser("rollback", help="go back to another installed version", epilog=_EPILOG)
     parser.add_argument("name", metavar="NAME", help="what is installed: NAME or NAME@INSTANCE")
     parser.add_argument("which", metavar="VERSION", nargs="?", help="to which (default: what was active before)")
+    add_running_options(parser)
     add_place_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Go back."""
-    from supervisor.cli.installing import places_of, recording
+    from supervisor.cli.installing import places_of, recording, tell_running
+    from supervisor.cli.taking_version import take_version
     from supervisor.cli.targets import not_installed, open_registry, trust_of
     from supervisor.identity import actor
     from supervisor.packages.installed_view import installed_json
@@ -64,12 +69,12 @@ def run(args: argparse.Namespace) -> int:
             with recording(where) as record:
                 record(replace(installed_event("component_activated", chosen, active), actor=actor()))
             registry.activate(chosen, time.time_ns(), actor())
-    if args.json:
-        before = {"version": active.version, "package": active.digest}
-        now = installed_json(chosen, trust_of(chosen, where.settings))
-        print(json.dumps({"active": now, "before": before}, indent=2))
-    elif chosen.digest == active.digest:
+    document: dict[str, object] = {
+        "active": installed_json(chosen, trust_of(chosen, where.settings)),
+        "before": {"version": active.version, "package": active.digest},
+    }
+    if not args.json and chosen.digest == active.digest:
         print(f"{called.text} {chosen.version} is active already")
-    else:
+    elif not args.json:
         print(f"{called.text} is {chosen.version} again, in the place of {active.version}")
-    return 0
+    return tell_running(args, document, take_version(args, where.state, called))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ipc.errors import ConfigError
 from ipc.policy.capability import Grant
@@ -17,7 +17,7 @@ from supervisor.approvals.asking import (
     question_of,
     refusal_event,
 )
-from supervisor.approvals.errors import AwaitingApprovalError
+from supervisor.approvals.errors import AwaitingApprovalError, NobodyGrantedError
 from supervisor.approvals.rules import Needed, needed
 from supervisor.approvals.running import Held
 from supervisor.approvals.store import ApprovalStore
@@ -34,8 +34,10 @@ from supervisor.trust.level import TrustLevel
 
 if TYPE_CHECKING:
     from supervisor.approvals.evidence import Evidence
+    from supervisor.cli.run_component import Start
     from supervisor.cli.targets import InstalledPackage
 
+NOBODY_VOTES: Final = "name people in [control] approvers of airssys.toml"
 Decision = tuple[tuple[Grant, ...], str, str]
 
 
@@ -47,23 +49,22 @@ def approved_grants(
     granted: Sequence[Grant],
     trust: TrustLevel,
     installed: InstalledPackage | None,
-    supervised: bool,
+    start: Start,
 ) -> Decision | None:
     """Return what is approved, None where no rule wants an approval of this; raises AwaitingApprovalError.
 
-    `trust` is what the reviewers are told; it changes nothing in what is needed. What isn't `supervised` holds the
-    approval itself, so that who takes it back finds it.
+    `trust` is what the reviewers are told; it changes nothing in what is needed.
     """
     wanted = needed(settings.approval_rules, named(granted, bound.variables), quota)
     if wanted is None:
         return None
     try:
         question = _question(bound, granted, wanted, trust, installed)
-        approved = _decide(host, settings, question, bound, installed, supervised)
+        approved = _decide(host, settings, question, bound, installed, start)
     except AwaitingApprovalError as error:
         host.record(refusal_event(error, actor()))
         if not _somebody_has_a_vote(settings):
-            error.hint = "nobody has a vote here: name people in [control] approvers of airssys.toml"
+            error.hint = f"nobody has a vote here: {NOBODY_VOTES}"
         raise
     return approved.grants, approved.approval, approved.wasm_sha256
 
@@ -74,18 +75,32 @@ def approval_without_terminal(
     bound: BoundManifest,
     trust: TrustLevel,
     installed: InstalledPackage | None,
-    supervised: bool,
+    start: Start,
 ) -> Decision | str:
     """Return what is approved where nobody can be asked now; else what became of asking for it, in lines."""
     try:
-        if not _somebody_has_a_vote(settings):
-            return ""
-        question = _question(bound, bound.grants, Needed(), trust, installed)
-        approved = _decide(host, settings, question, bound, installed, supervised)
+        return approval_by_whoever_votes(host, settings, bound, trust, installed, start)
+    except NobodyGrantedError:
+        return ""
     except AwaitingApprovalError as error:
         return f"\n  {visible(error.message)}\n  {visible(error.hint or '')}"
     except ConfigError as error:
         return f"\n  nor can an approval be asked for: {visible(error.message)}"
+
+
+def approval_by_whoever_votes(
+    host: Host,
+    settings: Settings,
+    bound: BoundManifest,
+    trust: TrustLevel,
+    installed: InstalledPackage | None,
+    start: Start,
+) -> Decision:
+    """Return what is approved; raises AwaitingApprovalError, or NobodyGrantedError where nobody could approve it."""
+    if not _somebody_has_a_vote(settings):
+        raise NobodyGrantedError("nobody granted what it asks for, and nobody has a vote here", hint=NOBODY_VOTES)
+    question = _question(bound, bound.grants, Needed(), trust, installed)
+    approved = _decide(host, settings, question, bound, installed, start)
     return approved.grants, approved.approval, approved.wasm_sha256
 
 
@@ -115,7 +130,7 @@ def _decide(
     question: Question,
     bound: BoundManifest,
     installed: InstalledPackage | None,
-    supervised: bool,
+    start: Start,
 ) -> Approved:
     options = host.options
     store = ApprovalStore(options.state_directory, options.audit_directory, host.record)
@@ -123,7 +138,7 @@ def _decide(
     where = "" if found_by_default else f" --state-dir {shell_quoted(options.state_directory)}"
 
     def hold(number: int) -> None:
-        if not supervised:
+        if not start.supervised:
             host.at_end(Held(store.directory, number).close)
 
     def gather() -> Evidence:
@@ -134,4 +149,5 @@ def _decide(
         package, wasm_sha256 = question.subject.package, question.facts.wasm_sha256
         return gather_evidence(bound.manifest, package, wasm_sha256, record, settings, options.state_directory)
 
-    return decide_by_approval(store, question, settings, where, os.getuid(), bound.variables, hold, gather)
+    own = bound.variables
+    return decide_by_approval(store, question, settings, where, os.getuid(), own, hold, gather, start.standing)

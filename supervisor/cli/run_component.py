@@ -57,6 +57,20 @@ _ON_A_SCREEN: Final = 20
 _SHOWN_AGAIN: Final = 5
 
 
+class Start(Struct, frozen=True):
+    """How something is started: what that means for who is asked, and which approvals count."""
+
+    supervised: bool = False
+    """Somebody answers for it who is told when an approval is taken back; else it holds its approval itself."""
+    asks: bool = True
+    """A person may be asked, on the terminal; where not, AwaitingApprovalError or NobodyGrantedError says why."""
+    standing: frozenset[str] = frozenset()
+    """The packages that failed in the place of this one: an approval that ended for the sake of theirs stands."""
+
+
+ALONE: Final = Start()
+
+
 class GrantedComponent(Struct, frozen=True):
     """A component with what it was granted: the request to run it, and what the host made of its manifest."""
 
@@ -89,6 +103,7 @@ def granted_component(
     tmp: str,
     brokered: bool = False,
     installed: InstalledPackage | None = None,
+    start: Start = ALONE,
 ) -> GrantedComponent | None:
     """Return a directory's component, or what is `installed`, with its grants; None as above; `tmp` is its `${tmp}`.
 
@@ -138,7 +153,7 @@ def granted_component(
         # Nobody is asked, so nothing that the manifest asks for elsewhere is granted either; it is listed as wanted.
         decision: tuple[tuple[Grant, ...], str, str] | None = (dev_grants((*dev, data), homes), mode.by, "")
     else:
-        decision = decide_grants(args, host, bound, parameters, settings, resolution.quota, judged, installed)
+        decision = decide_grants(args, host, bound, parameters, settings, resolution.quota, judged, installed, start)
     if decision is None:
         reason = "nobody granted what it asks for"
         host.record(AuditEvent("run_refused", component=name, decision="denied", reason=reason, actor=actor()))
@@ -279,6 +294,7 @@ def decide_grants(
     quota: ResolvedQuota,
     judged: JudgedDirectory | None = None,
     installed: InstalledPackage | None = None,
+    start: Start = ALONE,
 ) -> tuple[tuple[Grant, ...], str, str] | None:
     """Return what is granted, who said so, and for which bytes (sha256; empty: any); None means refused.
 
@@ -297,7 +313,7 @@ def decide_grants(
     if settings.approval_rules:
         from supervisor.cli.run_approval import approved_grants
 
-        approved = approved_grants(host, settings, bound, quota, granted, trust, installed, args.command == "up")
+        approved = approved_grants(host, settings, bound, quota, granted, trust, installed, start)
         if approved is not None:
             return approved
     if args.grant is not None:
@@ -315,10 +331,14 @@ def decide_grants(
     store = GrantStore(os.path.join(host.options.state_directory, "grants"))
     if store.remembered(key):
         return bound.grants, "remembered", program_sha256
+    if not start.asks:
+        from supervisor.cli.run_approval import approval_by_whoever_votes
+
+        return approval_by_whoever_votes(host, settings, bound, trust, installed, start)
     if not on_terminal():
         from supervisor.cli.run_approval import approval_without_terminal
 
-        found = approval_without_terminal(host, settings, bound, trust, installed, args.command == "up")
+        found = approval_without_terminal(host, settings, bound, trust, installed, start)
         if not isinstance(found, str):
             return found
         print(f"airssys: {manifest.component.name} asks for:", file=sys.stderr)

@@ -80,27 +80,32 @@ def open_target(target: str, state_dir: str | None, config: str | None) -> Itera
 
 
 @contextlib.contextmanager
-def open_installed(text: str, state: str, unread_program: bool = False) -> Iterator[InstalledPackage]:
-    """Yield what is installed as `NAME[@INSTANCE]` in a state directory, held for as long.
+def open_installed(text: str, state: str, unread_program: bool = False, digest: str = "") -> Iterator[InstalledPackage]:
+    """Yield what is installed as `NAME[@INSTANCE]` in a state directory, held for as long: what is active, or `digest`.
 
     With `unread_program` the caller compares the program with `program_sha256` when it takes it.
     """
     from supervisor.packages.store import PackageStore
 
-    installed = find_installed(text, state)
+    installed = find_installed(text, state, digest)
     unread = (installed.program,) if unread_program else ()
     package = PackageStore(places.packages_directory(state)).open(installed.digest, unread)
     with contextlib.closing(package):
         yield InstalledPackage(installed, package)
 
 
-def find_installed(text: str, state: str) -> Installed:
-    """Return what is said of what is installed under a name; raises NotInstalledError, ConfigError."""
+def find_installed(text: str, state: str, digest: str = "") -> Installed:
+    """Return what is said of what is installed under a name: of what is active, or of `digest`.
+
+    Raises NotInstalledError, ConfigError.
+    """
     called = parse_name(text)
     with open_registry(state, called) as registry:
-        installed = registry.active(called)
+        named = registry.named(called.name)
+        chosen = [each for each in named if each.called == called and each.digest == digest]
+        installed = registry.active(called) if not digest else next(iter(chosen), None)
         if installed is None:
-            raise not_installed(called, [each.called.text for each in registry.named(called.name)])
+            raise not_installed(called, [each.called.text for each in named])
     return installed
 
 

@@ -10,6 +10,9 @@ import time
 from typing import Final
 
 from ipc.audit.errors import AuditLogError
+from supervisor.change_over import RESTS
+from supervisor.change_over import Phase as ChangePhase
+from supervisor.component_change import Change
 from supervisor.desk import component_status
 from supervisor.fleet import Fleet
 from supervisor.lifecycle import Phase
@@ -112,6 +115,31 @@ class Lines:
             elif self._denials[member.name] == DENIALS_MAX + 1:
                 place = f"--state-dir {visible(self._state)}"
                 self.say(f"{member.name}: more denials: airssys audit query --component {member.name} {place}")
+
+    def changed(self, change: Change, runs: Member) -> None:
+        """Tell of a component that gets another version: that it has it, or why it hasn't."""
+        words = change.words(runs)
+        if change.phase is ChangePhase.HANDING_OVER:
+            dev = ", in DEV MODE" if runs.plan.request.context.trust == "dev" else ""
+            words = f"runs {runs.plan.words} now{dev}"
+        elif change.phase not in RESTS or not words:
+            return
+        if self._json:
+            document = {
+                "time": time.time(),
+                "event": "version",
+                "component": change.name,
+                "phase": change.phase,
+                "version": change.version,
+                "package": change.package,
+                "runs": {"version": runs.plan.version, "package": runs.plan.package},
+                "message": words,
+            }
+            print(json.dumps(document), flush=True)
+        elif self._quiet and change.phase is not ChangePhase.HANDING_OVER:
+            print(f"airssys: {change.name}: {visible(words)}", file=sys.stderr, flush=True)
+        else:
+            self.say(paint(f"{change.name}: {visible(words)}", "33", sys.stdout))
 
     def rests(self) -> None:
         """Say that nothing runs any more, and what that means."""

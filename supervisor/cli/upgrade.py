@@ -12,8 +12,11 @@ _EPILOG = """examples:
   airssys upgrade log-summary --yes                a wider version, too, without a question
   airssys rollback log-summary                     back to what was active before
 
-What was active stays installed; what runs of it goes on. Exit: 0 upgraded, or nothing newer is there; 65 bad input or
-not installed; 77 refused, or wider and not granted.
+What was active stays installed. Where airssys up runs it, that takes the new version once it is approved, compiled and
+healthy; until then, and if it isn't, the one before runs on. Upgrading again tries again.
+
+Exit: 0 upgraded, or nothing newer is there; 65 bad input or not installed; 77 refused, wider and not granted, or the
+version awaits approval where it runs; 1 it failed there; 75 it didn't take over within --wait.
 """
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from supervisor import lifecycle, run_machine
+from supervisor import change_over, lifecycle, run_machine
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
@@ -32,9 +32,10 @@ def _imports(tree: ast.Module) -> set[str]:
 
 
 def test_the_picture_is_the_tables() -> None:
-    """The state diagrams in the document are those that the tables of a run and of a component give."""
+    """The state diagrams in the document are those that the tables of a run, a component and an upgrade give."""
     assert run_machine.diagram() in TEXT
     assert lifecycle.diagram() in TEXT
+    assert change_over.diagram() in TEXT
 
 
 def test_each_invariant_names_a_test_that_exists() -> None:

@@ -7,7 +7,7 @@ import argparse
 import pytest
 
 from supervisor.cli.call import _payload
-from supervisor.cli.up_fleet import _sorted_out
+from supervisor.cli.up_plans import _sorted_out
 from supervisor.usage_error import UsageError
 
 

@@ -36,6 +36,8 @@ ONE = ComponentStatus(
     ended="",
     trust="unknown",
     approval="asked",
+    package="0a1b2c3d4e5f",
+    change="1.1.0 failed",
 )
 
 
@@ -64,8 +66,8 @@ def test_the_table_shows_what_an_actor_says_of_its_health(changes: dict[str, str
 def test_the_table_has_a_column_for_each_thing() -> None:
     """Headings and cells stand below each other, and a component in detail has its health too."""
     assert table_lines([status_row(ONE, 4 * 10**9)]) == [
-        "NAME  PHASE    HEALTH    SINCE  MEMORY      DENIED",
-        "one   running  degraded  3s     2M/256M     1",
+        "NAME  PHASE    HEALTH    VERSION         SINCE  MEMORY      DENIED",
+        "one   running  degraded  1.0.0 0a1b2c3d  3s     2M/256M     1       1.1.0 failed",
     ]
     assert "  health     degraded" in component_details(ONE)
 

@@ -193,8 +193,15 @@ def test_what_initialize_refuses_does_not_start(airssys, up, component, actor) -
 
 
 def _process(fleet, module: str) -> psutil.Process:
-    (found,) = [p for p in fleet.tree if any(module in word for word in p.cmdline())]
+    (found,) = [p for p in fleet.tree if any(module in word for word in _words(p))]
     return found
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:  # it was killed a moment ago
+        return []
 
 
 def test_a_broker_that_dies_is_replaced_and_nothing_kept_is_lost(airssys, both) -> None:

@@ -18,6 +18,7 @@ from ipc.broker.events import (
     Due,
     EndPeer,
     Event,
+    HasFinished,
     OperatorAnswered,
     Phased,
     Provide,
@@ -79,6 +80,7 @@ class Driver:
         self.provides: list[Provide] = []
         self.ended: list[EndPeer] = []
         self.phases: list[Phased] = []
+        self.finished: list[str] = []
         self.operator_answers: list[OperatorAnswered] = []
         self._answers: list[Event] = []
         self._routes = 0
@@ -118,6 +120,8 @@ class Driver:
                 self.ended.append(command)
             case Phased():
                 self.phases.append(command)
+            case HasFinished(instance):
+                self.finished.append(instance)
             case OperatorAnswered():
                 self.operator_answers.append(command)
 

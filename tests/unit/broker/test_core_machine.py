@@ -13,7 +13,18 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from ipc.broker import mailbox as mailboxes
 from ipc.broker.board import BACKLOG_MESSAGES
-from ipc.broker.events import Bounds, Disconnected, Due, Malformed, Received, Recorded, Stored, StoreResult
+from ipc.broker.events import (
+    Admission,
+    Bounds,
+    Disconnected,
+    Due,
+    Malformed,
+    NamePassed,
+    Received,
+    Recorded,
+    Stored,
+    StoreResult,
+)
 from ipc.broker.ledger import HELD_MAX
 from ipc.broker.messages import (
     Accepted,
@@ -43,7 +54,8 @@ from ipc.broker.messages import (
     Value,
     Welcome,
 )
-from ipc.broker.sessions import READY
+from ipc.broker.sessions import NAMED, OUTGOING, READY
+from ipc.struct import replace
 
 SMALL_WINDOW, SMALL_BYTES = 9, 50
 NAMES = ("a", "b", "c", "d")
@@ -85,6 +97,7 @@ class Network(RuleBasedStateMachine):
         self.driver.store_answers = False
         self.generations = Counter[str]()
         self.live: dict[str, str] = {}
+        self.outgoing: list[str] = []
         self.number = 0
         self.seq = 0
         # What was said, by its number: who, by which way (to a name, on a topic, to all).
@@ -152,6 +165,8 @@ class Network(RuleBasedStateMachine):
             for name, instance in list(self.live.items()):
                 if instance == end.instance:
                     self.forget(name)
+            if end.instance in self.outgoing:
+                self.driver.routes.pop(end.instance, None)
         self.driver.ended.clear()
 
     def check_answer(self, instance: str, message: Any) -> None:
@@ -184,6 +199,9 @@ class Network(RuleBasedStateMachine):
             assert sender in RECEIVES[name]
             assert message.topic == ""
             assert where in (name, "*")
+        assert instance not in self.outgoing, "its name is another one's"
+        at_work = [each for each in self.outgoing if each.split("-")[0] == name and each in self.driver.routes]
+        assert not any(self.handed[each] for each in at_work), "two of one name at a time"
         before = self.delivered.setdefault((sender, instance), [])
         assert not before or before[-1] < number, "out of order, or twice"
         before.append(number)
@@ -209,6 +227,15 @@ class Network(RuleBasedStateMachine):
             self.driver.dismiss(self.live[name])
             self.look()
             self.live.pop(name, None)
+        each = self.next_admission(name)
+        self.live[name] = each.instance
+        self.driver.admit(each)
+        if connect:
+            self.driver.connect(each.instance)
+        self.look()
+
+    def next_admission(self, name: str) -> Admission:
+        """Another instance of a component, of which nothing is known yet."""
         self.generations[name] += 1
         grants = {
             "messaging.send": SENDS[name],
@@ -220,13 +247,41 @@ class Network(RuleBasedStateMachine):
             "custom.x.y": ("**",),
         }
         each = admission(name, grants, BOUNDS[name], self.generations[name])
-        self.live[name] = each.instance
         self.handed[each.instance] = []
         self.fresh(each.instance)
+        return each
+
+    @rule(name=names, connect=st.sampled_from((True, True, False)))
+    def pass_name(self, name: str, connect: bool) -> None:
+        """Another instance stands by, and gets the name; the one that had it goes on for a while."""
+        former = self.live.get(name)
+        each = replace(self.next_admission(name), stands_by=True)
         self.driver.admit(each)
         if connect:
             self.driver.connect(each.instance)
         self.look()
+        for (sender, receiver), numbers in list(self.delivered.items()):
+            if receiver == former:  # the order is kept over both
+                self.delivered[sender, each.instance] = list(numbers)
+        self.driver.handle(NamePassed(each.instance))
+        if former is not None:
+            self.outgoing.append(former)
+        self.live[name] = each.instance
+        self.look()
+
+    @rule(handles=st.booleans(), ends=st.booleans())
+    def finish(self, handles: bool, ends: bool) -> None:
+        """Those who had a name do what they were given to do, or end with it."""
+        for instance in tuple(self.outgoing):
+            if handles and instance in self.driver.routes:
+                handed, self.handed[instance] = self.handed[instance], []
+                self.driver.say(instance, *(Answer(each.delivery, b"!") for each in handed))
+                self.look()
+            if ends:
+                self.outgoing.remove(instance)
+                self.driver.dismiss(instance)
+                self.fresh(instance)
+                self.look()
 
     @rule(what=st.sampled_from(("reconnect", "lose", "die", "misbehave", "mishap")), name=names, data=st.data())
     def trouble(self, what: str, name: str, data: st.DataObject) -> None:
@@ -386,13 +441,13 @@ class Network(RuleBasedStateMachine):
             assert bool(session.stalled_for) or not session.backlog
             assert not session.out
             # While there is room nothing waits.
-            if session.phase == READY and len(mailbox):
+            if session.phase == READY and session.awaits is None and len(mailbox):
                 first = mailbox._letters[0]
                 assert len(mailbox.unhandled) >= (mailboxes.WINDOW if is_large(first) else SMALL_WINDOW)
         for instance in self.live.values():
             for correlation in self.open[instance]:
                 waited = board.requests._open[correlation]  # neither side forgets what the other waits for
-                assert board.by_name[waited.target.name] is waited.target, "waits for who is gone"
+                assert waited.target.place in (NAMED, OUTGOING), "waits for who is gone"
         assert board.pool.used_bytes == sum(
             session.mailbox.held_bytes + session.backlog_bytes for session in board.by_instance.values()
         )
