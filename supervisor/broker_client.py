@@ -26,6 +26,7 @@ from ipc.broker.orders import (
     BrokerReady,
     BrokerSetup,
     CallActor,
+    ChangePolicy,
     Dismiss,
     EndPeerNow,
     EndProvider,
@@ -33,6 +34,7 @@ from ipc.broker.orders import (
     HereIAm,
     NamespaceRemoved,
     PeerPhased,
+    PolicyChanged,
     ProviderAway,
     ProviderEnded,
     ProviderUses,
@@ -48,7 +50,7 @@ from ipc.channel import Channel
 from ipc.errors import ConfinementError, LocalProtocolError, PeerProtocolError
 from ipc.messages import LayerReport
 from ipc.policy.decision import PolicyDocument
-from ipc.struct import Struct
+from ipc.struct import Struct, replace
 from supervisor.audit_writer import AuditWriter
 from supervisor.broker_restart import (
     READY_WITHIN_NS,
@@ -71,7 +73,15 @@ SOCKET_NAME = "broker.sock"
 DEFAULT_REQUIRED = ("rlimits", "no_new_privs", "landlock", "seccomp")
 
 BrokerMessage = (
-    BrokerReady | PeerPhased | EndPeerNow | ActorCalled | Quotas | NamespaceRemoved | EndProvider | ProviderUses
+    BrokerReady
+    | PeerPhased
+    | PolicyChanged
+    | EndPeerNow
+    | ActorCalled
+    | Quotas
+    | NamespaceRemoved
+    | EndProvider
+    | ProviderUses
 )
 _MESSAGES = (*BrokerMessage.__args__, HereIAm)
 ASK_NS = 2 * 10**9
@@ -321,6 +331,18 @@ class BrokerClient:
         self._admitted[order.instance] = (order, packed)
         if self._ready:
             self._send_admit(order, packed)
+
+    def change_policy(self, order: ChangePolicy, document: PolicyDocument) -> bool:
+        """Have an admitted instance decided about by another policy, with each broker to come, too.
+
+        False where there is nothing to wait for: the next broker begins with it.
+        """
+        if order.instance not in self._admitted:
+            return False
+        packed = codec.pack_map(document.to_wire())
+        admit, _ = self._admitted[order.instance]
+        self._admitted[order.instance] = (replace(admit, context=order.context), packed)
+        return self._ready and self._send_with_file(order, packed)
 
     def dismiss(self, instance: str) -> None:
         """Say that an instance has ended."""

@@ -61,7 +61,9 @@ class ReadApprovals(Message, frozen=True):
 
 
 class DecideApproval(Message, frozen=True):
-    """Approve, reject, revoke, request anew or import (`what`), with [the file to narrow to, or to import].
+    """Approve, reject, revoke, narrow, request anew, import, settle (`what`), with [a file to narrow to, or to import].
+
+    `preview` and `preview-narrow` show what would be; `settle` sees that nobody has more than is approved.
 
     Part: as of ReadApprovals; for what was imported and is kept, what that is.
     Whose word it is, the kernel says; what they need for it besides the least role, `supervisor.approvals.service`.
@@ -194,9 +196,7 @@ class CallAnswer(Message, frozen=True):
 
 
 class ApprovalDocument(Message, frozen=True):
-    """JSON comes along; `ended` are the components that have ended, because their approval was taken back."""
-
-    ended: tuple[str, ...] = ()
+    """JSON comes along: of a decision also what has become of those who ran by what was taken back."""
 
 
 class Done(Message, frozen=True):

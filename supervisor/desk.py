@@ -35,7 +35,7 @@ from supervisor.control_messages import (
 )
 from supervisor.control_roles import Peer
 from supervisor.fleet import Fleet
-from supervisor.lifecycle import ENDS, Event, Phase
+from supervisor.lifecycle import Phase
 from supervisor.member import COMMAND, Member
 from supervisor.output_log import open_log_files
 from supervisor.output_view import check_log_name
@@ -148,7 +148,7 @@ class FleetDesk:
     def turn(self) -> None:
         """Tell those who wait for the end of components; called in each turn of the loop."""
         if self._approvals is not None:
-            self._approvals.turn(lambda name: self._fleet.members[name].phase in ENDS)
+            self._approvals.turn()
 
     def finish(self) -> None:
         """Tell those who asked for the end that everything has ended, and close what was counted."""
@@ -307,23 +307,17 @@ class FleetDesk:
         else:
             client.not_done("unavailable", "the broker is away at the moment", "try again in a second")
 
-    def _approve(self, request: ReadApprovals | DecideApproval, descriptors: Sequence[int], client: Client) -> None:
+    def open_approvals(self) -> None:
+        """Look after approvals from now on; before that it is done when somebody first asks."""
         if self._approvals is None and self._open_approvals is not None:
             self._approvals = self._open_approvals()
+
+    def _approve(self, request: ReadApprovals | DecideApproval, descriptors: Sequence[int], client: Client) -> None:
+        self.open_approvals()
         if self._approvals is None:
             client.not_done("unavailable", "there are no approvals here")
         else:
             self._approvals.answer(request, descriptors, client)
-            self.turn()  # what wasn't running has ended at once
-
-    def end_approved_by(self, approval: str) -> list[str]:
-        """Ask those to end that were started by an approval which was taken back; returns their names."""
-        members = [each for each in self._fleet.members.values() if each.plan.request.context.approval == approval]
-        living = [member for member in members if member.phase not in ENDS]
-        self._fleet.barred.update(member.name for member in members)
-        for member in living:
-            self._fleet.happen(member, Event.STOP_ASKED)
-        return [member.name for member in living]
 
     def _shut_down(self, client: Client) -> None:
         if self._used("shut_down", client):

@@ -19,9 +19,11 @@ from ipc.broker.orders import (
     Admit,
     BrokerReady,
     CallActor,
+    ChangePolicy,
     EndPeerNow,
     EndProvider,
     PeerPhased,
+    PolicyChanged,
     ProviderUse,
     ProviderUses,
     Quotas,
@@ -30,6 +32,8 @@ from ipc.broker.orders import (
 from ipc.channel import Channel
 from ipc.errors import ConfigError
 from ipc.messages import ActorJob
+from ipc.policy.document import PolicyDocument
+from ipc.security_context import SecurityContext
 from supervisor.broker_client import BrokerClient, BrokerOptions, Heard, Lost
 from supervisor.broker_restart import GiveUp
 from supervisor.component_directories import make_data_directory
@@ -87,6 +91,7 @@ class FleetBroker:
         self._peers = peers
         self._askers = askers
         self._call = 0
+        self._changing: dict[str, str] = {}
         options = host.options
         sockets = _private(os.path.join(host.session_directory, _SOCKET_DIRECTORY), host)
         store = _private(os.path.join(options.state_directory, "store"), host)
@@ -151,8 +156,18 @@ class FleetBroker:
             call_timeout_ns=actor.call_timeout_ns,
         )
 
+    def change_policy(self, instance: str, context: SecurityContext, document: PolicyDocument) -> None:
+        """Have an instance decided about by another policy, from its next check on."""
+        if self._client.change_policy(ChangePolicy(instance, context), document):
+            self._changing[instance] = context.policy_digest
+
+    def is_changing(self, instance: str) -> bool:
+        """Whether the broker may still decide by a policy that was replaced."""
+        return instance in self._changing
+
     def dismiss(self, instance: str) -> None:
         """Say that an instance has ended."""
+        self._changing.pop(instance, None)
         self._client.dismiss(instance)
 
     def call(self, to: str, payload: bytes, timeout_ms: int, wants_answer: bool, sender: str) -> int:
@@ -192,6 +207,7 @@ class FleetBroker:
     def _read(self) -> None:
         heard = self._client.receive(0)
         if isinstance(heard, Lost):
+            self._changing.clear()  # the next one begins with what it was told last
             self._askers.on_nobody_answers()
             if self._providers is not None:
                 self._providers.broker_lost()
@@ -203,6 +219,9 @@ class FleetBroker:
         match heard.message:
             case PeerPhased(instance, phase, health):
                 self._peers.on_peer(instance, phase == "ready", health)
+            case PolicyChanged(instance, digest):
+                if self._changing.get(instance) == digest:
+                    del self._changing[instance]
             case EndPeerNow(instance, code, reason):
                 self._peers.on_end_peer(instance, code, reason)
             case ActorCalled(call, kind, reason):

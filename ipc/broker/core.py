@@ -36,6 +36,7 @@ from ipc.broker.events import (
     Provided,
     Received,
     Recorded,
+    Restricted,
     Stored,
 )
 from ipc.broker.mailbox import NUMBERS
@@ -129,6 +130,8 @@ class Core:
                 self._announced(instance)
             case Disconnected():
                 self._disconnected(event)
+            case Restricted(instance, rights):
+                self._board.restrict(instance, rights)
             case Dismissed(instance):
                 self._dismissed(instance)
             case Malformed():

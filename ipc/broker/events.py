@@ -64,6 +64,13 @@ class Admitted(Struct, frozen=True):
     admission: Admission
 
 
+class Restricted(Struct, frozen=True):
+    """The supervisor says that an instance has other rights from now on: some of its grants were taken back."""
+
+    instance: str
+    rights: Rights
+
+
 class Dismissed(Struct, frozen=True):
     """The supervisor says that an instance has ended: nothing more is taken from its key."""
 
@@ -151,6 +158,7 @@ class Due(Struct, frozen=True):
 
 Event = (
     Admitted
+    | Restricted
     | Dismissed
     | Announced
     | Received

@@ -38,6 +38,7 @@ from ipc.broker.events import (
     Phased,
     Provide,
     Record,
+    Restricted,
     Store,
     Transmit,
 )
@@ -53,12 +54,14 @@ from ipc.broker.orders import (
     BrokerReady,
     BrokerSetup,
     CallActor,
+    ChangePolicy,
     Dismiss,
     EndPeerNow,
     ForgetCall,
     HereIAm,
     NamespaceRemoved,
     PeerPhased,
+    PolicyChanged,
     ProviderAway,
     ProviderEnded,
     ProviderUses,
@@ -89,6 +92,7 @@ BROKE_PROTOCOL: Final = "A1806"
 _ORDERS: Final = (
     AreYouThere,
     Admit,
+    ChangePolicy,
     Dismiss,
     UseWarden,
     CallActor,
@@ -316,12 +320,14 @@ class Broker:
         except (EOFError, ConnectionResetError):
             self._closing = True
             return
-        expected = 1 if isinstance(message, Admit | UseWarden | CallActor | UseProvider) else 0
+        expected = 1 if isinstance(message, Admit | ChangePolicy | UseWarden | CallActor | UseProvider) else 0
         if len(descriptors) != expected:
             raise LocalProtocolError(f"{type(message).__name__} with {len(descriptors)} descriptors")
         match message:
             case Admit():
                 self._admit(message, descriptors[0])
+            case ChangePolicy():
+                self._change_policy(message, descriptors[0])
             case Dismiss(instance):
                 self._handle(Dismissed(instance))
                 self._peers.dismiss(instance)
@@ -374,6 +380,13 @@ class Broker:
             order.description,
         )
         self._handle(Admitted(admission))
+
+    def _change_policy(self, order: ChangePolicy, policy_file: int) -> None:
+        document = read_document(memory_file.take(policy_file, POLICY_MAX_BYTES))
+        self._handle(Restricted(order.instance, compile_policy(document)))
+        # Behind it: the counts that it closes are of what was before.
+        self._recorder.admit(order)
+        self._mail.send(PolicyChanged(order.instance, order.context.policy_digest))
 
     def _take_announcement(self, descriptor: int) -> None:
         warden = self._wardens[descriptor]

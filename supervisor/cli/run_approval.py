@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ipc.errors import ConfigError
+from ipc.errors import AuditError, ConfigError
 from ipc.policy.capability import Grant
 from ipc.struct import replace
 from supervisor import places
@@ -18,6 +19,7 @@ from supervisor.approvals.asking import (
     refusal_event,
 )
 from supervisor.approvals.errors import AwaitingApprovalError
+from supervisor.approvals.reliance import Reliance, current
 from supervisor.approvals.rules import Needed, needed
 from supervisor.approvals.running import Held
 from supervisor.approvals.store import ApprovalStore
@@ -36,8 +38,6 @@ if TYPE_CHECKING:
     from supervisor.approvals.evidence import Evidence
     from supervisor.cli.targets import InstalledPackage
 
-Decision = tuple[tuple[Grant, ...], str, str]
-
 
 def approved_grants(
     host: Host,
@@ -48,7 +48,7 @@ def approved_grants(
     trust: TrustLevel,
     installed: InstalledPackage | None,
     supervised: bool,
-) -> Decision | None:
+) -> Approved | None:
     """Return what is approved, None where no rule wants an approval of this; raises AwaitingApprovalError.
 
     `trust` is what the reviewers are told; it changes nothing in what is needed. What isn't `supervised` holds the
@@ -59,13 +59,12 @@ def approved_grants(
         return None
     try:
         question = _question(bound, granted, wanted, trust, installed)
-        approved = _decide(host, settings, question, bound, installed, supervised)
+        return _decide(host, settings, question, bound, installed, supervised)
     except AwaitingApprovalError as error:
         host.record(refusal_event(error, actor()))
         if not _somebody_has_a_vote(settings):
             error.hint = "nobody has a vote here: name people in [control] approvers of airssys.toml"
         raise
-    return approved.grants, approved.approval, approved.wasm_sha256
 
 
 def approval_without_terminal(
@@ -75,18 +74,17 @@ def approval_without_terminal(
     trust: TrustLevel,
     installed: InstalledPackage | None,
     supervised: bool,
-) -> Decision | str:
+) -> Approved | str:
     """Return what is approved where nobody can be asked now; else what became of asking for it, in lines."""
     try:
         if not _somebody_has_a_vote(settings):
             return ""
         question = _question(bound, bound.grants, Needed(), trust, installed)
-        approved = _decide(host, settings, question, bound, installed, supervised)
+        return _decide(host, settings, question, bound, installed, supervised)
     except AwaitingApprovalError as error:
         return f"\n  {visible(error.message)}\n  {visible(error.hint or '')}"
     except ConfigError as error:
         return f"\n  nor can an approval be asked for: {visible(error.message)}"
-    return approved.grants, approved.approval, approved.wasm_sha256
 
 
 def _question(
@@ -122,9 +120,12 @@ def _decide(
     found_by_default = places.state_directory(None, os.environ, settings) == options.state_directory
     where = "" if found_by_default else f" --state-dir {shell_quoted(options.state_directory)}"
 
-    def hold(number: int) -> None:
-        if not supervised:
-            host.at_end(Held(store.directory, number).close)
+    def hold(reliance: Reliance) -> Reliance:
+        if supervised:
+            return reliance
+        held = Held(store.directory, reliance)
+        host.at_end(held.close)
+        return replace(reliance, descriptor=held.descriptor)
 
     def gather() -> Evidence:
         # Only here: most starts file nothing.
@@ -135,3 +136,14 @@ def _decide(
         return gather_evidence(bound.manifest, package, wasm_sha256, record, settings, options.state_directory)
 
     return decide_by_approval(store, question, settings, where, os.getuid(), bound.variables, hold, gather)
+
+
+def note_over(host: Host, reliance: Reliance) -> None:
+    """Have it on record that an approval was over when its run was ended for that: whatever the clock says since."""
+    store = ApprovalStore(host.options.state_directory, host.options.audit_directory, host.record)
+    # Where that can't be, whoever looks at it next does it by the clock.
+    with contextlib.suppress(ConfigError, AuditError), store.open() as ledger:
+        request = ledger.request(reliance.number)
+        if request is not None:
+            ledger.note_time(current(reliance).until_s or 0)
+            ledger.settled(request)

@@ -84,7 +84,7 @@ def bring_up(args: argparse.Namespace, processes: Processes) -> int:
         providers = _providers(settings, plans, view)
         fleet = Fleet(host, plans, logs, view)
         stack.callback(fleet.close)
-        desk = FleetDesk(fleet, logs, lambda: _approvals(host, settings, roles, desk))
+        desk = FleetDesk(fleet, logs, lambda: _approvals(host, settings, roles, fleet, stack))
         listener = bind_control_socket(options.state_directory, roles)
         stack.callback(_unlink, os.path.join(options.state_directory, SOCKET_NAME))
         control = Control(listener, roles, desk, fleet.loop, time.monotonic_ns)
@@ -92,6 +92,8 @@ def bring_up(args: argparse.Namespace, processes: Processes) -> int:
         names = [plan.name for plan in plans]
         host.record(AuditEvent("supervisor_started", actor=actor(), detail={"components": names}))
         control.start()
+        if any(plan.request.reliance is not None for plan in plans):
+            desk.open_approvals()
         try:
             compiled = _compile(args, host, fleet, view, granted, stack)
             if compiled:
@@ -118,15 +120,21 @@ def bring_up(args: argparse.Namespace, processes: Processes) -> int:
         return 1 if args.until_done and failed else 0
 
 
-def _approvals(host: Host, settings: Settings, roles: Roles, desk: FleetDesk) -> ApprovalDesk:
-    """Return what answers for approvals; most supervisors are never asked."""
+def _approvals(host: Host, settings: Settings, roles: Roles, fleet: Fleet, stack: contextlib.ExitStack) -> ApprovalDesk:
+    """Return what answers for approvals, and looks after those who run by them; most supervisors have none."""
     from supervisor.approvals.desk import ApprovalDesk
     from supervisor.approvals.service import ApprovalService
+    from supervisor.approvals.settling import RunsWatch
     from supervisor.approvals.store import ApprovalStore
+    from supervisor.fleet_approvals import KEY, FleetApprovals
 
     options = host.options
     store = ApprovalStore(options.state_directory, options.audit_directory, host.record, wait_s=_APPROVALS_WAIT_S)
-    return ApprovalDesk(ApprovalService(store, settings, roles, tells=False), desk.end_approved_by)
+    runs = RunsWatch(store.directory, options.audit_directory, lambda: fleet.loop.touch(KEY))
+    stack.callback(runs.close)
+    watch = FleetApprovals(fleet, store, runs)
+    fleet.loop.add(KEY, watch)
+    return ApprovalDesk(ApprovalService(store, settings, roles, watch.look, tells=False), watch)
 
 
 def _compile(
@@ -155,7 +163,9 @@ def _compile(
         return False
     for component in granted:
         member = fleet.members[component.request.component]
-        member.plan = _plan(component, compilations.artifacts[member.name])
+        # Its request may ask for less by now: its approval may have been narrowed meanwhile.
+        current = replace(component, request=member.plan.request)
+        member.plan = _plan(current, compilations.artifacts[member.name])
     return True
 
 
