@@ -409,6 +409,12 @@ _ENTRIES: Final = (
         "[control] in airssys.toml says who is a viewer, an operator or an admin.",
     ),
     Code(
+        "A3010",
+        "the approval is over",
+        "People had approved what it may for a limited time, and that time ended while it ran. It was ended.",
+        "Start it again: that asks for another approval. `airssys approvals list` shows what waits.",
+    ),
+    Code(
         "A3101",
         "an installed package was changed",
         "The files of an installed package are not those that were installed, so nothing of it was run. The message "

@@ -107,6 +107,8 @@ def _ended_event(base: AuditEvent, verdict: Verdict, facts: Facts, duration_s: f
         detail["cpu_ms"] = report.cpu.used_ns // 10**6
         if report.cpu.held_ns:
             detail["held_ms"] = report.cpu.held_ns // 10**6
+    if facts.open_files is not None:
+        detail["open_files"] = dict(facts.open_files)
     quota = None
     if verdict.limit is not None:
         limit = verdict.limit

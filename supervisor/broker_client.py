@@ -26,6 +26,7 @@ from ipc.broker.orders import (
     BrokerReady,
     BrokerSetup,
     CallActor,
+    ChangePolicy,
     Dismiss,
     EndPeerNow,
     EndProvider,
@@ -35,6 +36,7 @@ from ipc.broker.orders import (
     PassName,
     PeerFinished,
     PeerPhased,
+    PolicyChanged,
     ProviderAway,
     ProviderEnded,
     ProviderUses,
@@ -76,6 +78,7 @@ BrokerMessage = (
     BrokerReady
     | PeerPhased
     | PeerFinished
+    | PolicyChanged
     | EndPeerNow
     | ActorCalled
     | Quotas
@@ -339,6 +342,18 @@ class BrokerClient:
         self._admitted[instance] = (replace(order, stands_by=False), packed)
         if self._ready:
             self._send(PassName(instance))
+
+    def change_policy(self, order: ChangePolicy, document: PolicyDocument) -> bool:
+        """Have an admitted instance decided about by another policy, with each broker to come, too.
+
+        False where there is nothing to wait for: the next broker begins with it.
+        """
+        if order.instance not in self._admitted:
+            return False
+        packed = codec.pack_map(document.to_wire())
+        admit, _ = self._admitted[order.instance]
+        self._admitted[order.instance] = (replace(admit, context=order.context), packed)
+        return self._ready and self._send_with_file(order, packed)
 
     def dismiss(self, instance: str) -> None:
         """Say that an instance has ended."""

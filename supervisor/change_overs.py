@@ -65,6 +65,7 @@ class ChangeOvers:
         self._ready = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._jobs: list[Preparing] = []
         self._look_ns = 0
+        self._ending: set[str] = set()
         fleet.on_news = self._on_news
 
     def close(self) -> None:
@@ -121,6 +122,10 @@ class ChangeOvers:
         if name in self._targets:
             change.returns_to = self._fleet.members[name].plan.package
         self.want(name, again=True)
+
+    def replan_when_ended(self, name: str) -> None:
+        """Start it anew, as above, as soon as what runs of it has ended."""
+        self._ending.add(name)
 
     def watch(self, name: str, watcher: Watcher) -> None:
         """Tell somebody of each step of a change, beginning with how it is."""
@@ -344,6 +349,10 @@ class ChangeOvers:
         change = self._changes.get(member.name)
         if change is not None and change.former is member and member.phase in ENDS:
             self._finished(change)
+        if member.phase in ENDS and member.name in self._ending and self._fleet.members.get(member.name) is member:
+            self._ending.remove(member.name)
+            if not self._fleet.stopping:
+                self.replan(member.name)
         self._fleet.loop.touch(KEY)
 
     def _judge(self, member: Member, now_ns: int) -> None:

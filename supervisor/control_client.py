@@ -29,6 +29,10 @@ class NobodyAnswersError(ConfigError):
     exit_code: ClassVar[int] = 69  # EX_UNAVAILABLE
 
 
+class BusyThereError(NobodyAnswersError):
+    """There is one, and it can't answer at the moment."""
+
+
 class NotPermittedError(ConfigError):
     """There is one, and we may not ask it, or not this."""
 
@@ -121,7 +125,7 @@ def not_done_error(answer: NotDone) -> ConfigError:
     kinds: dict[str, type[ConfigError]] = {
         "refused": NotPermittedError,
         "unavailable": NobodyAnswersError,
-        "busy": NobodyAnswersError,
+        "busy": BusyThereError,
     }
     return kinds.get(answer.kind, ConfigError)(answer.message, hint=answer.hint or None)
 

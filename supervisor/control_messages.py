@@ -64,10 +64,6 @@ class TakeVersion(Message, frozen=True):
     grant_asked: bool = False
 
 
-class LookAgain(Message, frozen=True):
-    """Approvals were decided on by another process: see what that means for what awaits one."""
-
-
 class ReadApprovals(Message, frozen=True):
     """What is asked for, or request `number` in full? Part: ApprovalDocument, with its JSON (a sealed memory file)."""
 
@@ -77,7 +73,9 @@ class ReadApprovals(Message, frozen=True):
 
 
 class DecideApproval(Message, frozen=True):
-    """Approve, reject, revoke, request anew or import (`what`), with [the file to narrow to, or to import].
+    """Approve, reject, revoke, narrow, request anew, import, settle (`what`), with [a file to narrow to, or to import].
+
+    `preview` and `preview-narrow` show what would be; `settle` sees that nobody has more than is approved.
 
     Part: as of ReadApprovals; for what was imported and is kept, what that is.
     Whose word it is, the kernel says; what they need for it besides the least role, `supervisor.approvals.service`.
@@ -92,17 +90,7 @@ class DecideApproval(Message, frozen=True):
     reason: str = ""
 
 
-Request = (
-    GetStatus
-    | OpenLogs
-    | GetQuotas
-    | CallComponent
-    | ShutDown
-    | TakeVersion
-    | LookAgain
-    | ReadApprovals
-    | DecideApproval
-)
+Request = GetStatus | OpenLogs | GetQuotas | CallComponent | ShutDown | TakeVersion | ReadApprovals | DecideApproval
 
 REQUESTS: Final[tuple[type[Request], ...]] = (
     GetStatus,
@@ -111,7 +99,6 @@ REQUESTS: Final[tuple[type[Request], ...]] = (
     CallComponent,
     ShutDown,
     TakeVersion,
-    LookAgain,
     ReadApprovals,
     DecideApproval,
 )
@@ -123,7 +110,6 @@ MAY_ASK: Final[dict[type[Request], Role]] = {
     CallComponent: Role.OPERATOR,
     ShutDown: Role.ADMIN,
     TakeVersion: Role.ADMIN,
-    LookAgain: Role.ADMIN,
     ReadApprovals: Role.VIEWER,
     DecideApproval: Role.VIEWER,
 }
@@ -243,9 +229,7 @@ class VersionChange(Message, frozen=True):
 
 
 class ApprovalDocument(Message, frozen=True):
-    """JSON comes along; `ended` are the components that have ended, because their approval was taken back."""
-
-    ended: tuple[str, ...] = ()
+    """JSON comes along: of a decision also what has become of those who ran by what was taken back."""
 
 
 class Done(Message, frozen=True):

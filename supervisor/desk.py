@@ -25,7 +25,6 @@ from supervisor.control_messages import (
     GetQuotas,
     GetStatus,
     LogFiles,
-    LookAgain,
     OpenLogs,
     ProviderStatus,
     QuotaStatus,
@@ -37,7 +36,7 @@ from supervisor.control_messages import (
 )
 from supervisor.control_roles import Peer
 from supervisor.fleet import Fleet
-from supervisor.lifecycle import ENDS, Event, Phase
+from supervisor.lifecycle import Phase
 from supervisor.member import COMMAND, Member
 from supervisor.output_log import open_log_files
 from supervisor.output_view import check_log_name
@@ -94,9 +93,6 @@ class FleetDesk:
                 self._shut_down(client)
             case TakeVersion():
                 self._take_version(request, client)
-            case LookAgain():
-                self._changes.look_again()
-                client.done()
             case ReadApprovals() | DecideApproval():
                 self._approve(request, descriptors, client)
 
@@ -163,10 +159,7 @@ class FleetDesk:
     def turn(self) -> None:
         """Tell those who wait for the end of components; called in each turn of the loop."""
         if self._approvals is not None:
-            self._approvals.turn(self._has_ended)
-
-    def _has_ended(self, name: str) -> bool:
-        return all(each.phase in ENDS for each in self._fleet.everyone() if each.name == name)
+            self._approvals.turn()
 
     def finish(self) -> None:
         """Tell those who asked for the end that everything has ended, and close what was counted."""
@@ -325,25 +318,19 @@ class FleetDesk:
         else:
             client.not_done("unavailable", "the broker is away at the moment", "try again in a second")
 
-    def _approve(self, request: ReadApprovals | DecideApproval, descriptors: Sequence[int], client: Client) -> None:
+    def open_approvals(self) -> None:
+        """Look after approvals from now on; before that it is done when somebody first asks."""
         if self._approvals is None and self._open_approvals is not None:
             self._approvals = self._open_approvals()
+
+    def _approve(self, request: ReadApprovals | DecideApproval, descriptors: Sequence[int], client: Client) -> None:
+        self.open_approvals()
         if self._approvals is None:
             client.not_done("unavailable", "there are no approvals here")
         else:
             self._approvals.answer(request, descriptors, client)
-            self.turn()  # what wasn't running has ended at once
             if isinstance(request, DecideApproval):
                 self._changes.look_again()
-
-    def end_approved_by(self, approval: str) -> list[str]:
-        """Ask those to end that were started by an approval which was taken back; returns their names."""
-        members = [each for each in self._fleet.everyone() if each.plan.request.context.approval == approval]
-        living = [member for member in members if member.phase not in ENDS]
-        self._fleet.barred.update(member.name for member in members)
-        for member in living:
-            self._fleet.happen(member, Event.STOP_ASKED)
-        return [member.name for member in living]
 
     def _take_version(self, request: TakeVersion, client: Client) -> None:
         if not request.name:

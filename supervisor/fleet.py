@@ -307,6 +307,8 @@ class Fleet:
             member.report = report
             stopped = member.phase is Phase.STOPPED
             member.ended = "was ended" if stopped and report.verdict.outcome != "exited" else ending(report.verdict)
+            member.ended += f": {member.why_stopped}" if member.why_stopped else ""
+            member.open_files = begun.loop.facts.open_files
             try:
                 self.host.writer.local(event)
             except AuditError as error:

@@ -19,10 +19,12 @@ from ipc.broker.orders import (
     Admit,
     BrokerReady,
     CallActor,
+    ChangePolicy,
     EndPeerNow,
     EndProvider,
     PeerFinished,
     PeerPhased,
+    PolicyChanged,
     ProviderUse,
     ProviderUses,
     Quotas,
@@ -31,6 +33,8 @@ from ipc.broker.orders import (
 from ipc.channel import Channel
 from ipc.errors import ConfigError
 from ipc.messages import ActorJob
+from ipc.policy.document import PolicyDocument
+from ipc.security_context import SecurityContext
 from supervisor.broker_client import BrokerClient, BrokerOptions, Heard, Lost
 from supervisor.broker_restart import GiveUp
 from supervisor.component_directories import make_data_directory
@@ -92,6 +96,7 @@ class FleetBroker:
         self._peers = peers
         self._askers = askers
         self._call = 0
+        self._changing: dict[str, str] = {}
         options = host.options
         sockets = _private(os.path.join(host.session_directory, _SOCKET_DIRECTORY), host)
         store = _private(os.path.join(options.state_directory, "store"), host)
@@ -163,8 +168,18 @@ class FleetBroker:
         """Let an instance that stood by have its component's name; `on_peer_finished` follows for who had it."""
         self._client.pass_name(instance)
 
+    def change_policy(self, instance: str, context: SecurityContext, document: PolicyDocument) -> None:
+        """Have an instance decided about by another policy, from its next check on."""
+        if self._client.change_policy(ChangePolicy(instance, context), document):
+            self._changing[instance] = context.policy_digest
+
+    def is_changing(self, instance: str) -> bool:
+        """Whether the broker may still decide by a policy that was replaced."""
+        return instance in self._changing
+
     def dismiss(self, instance: str) -> None:
         """Say that an instance has ended."""
+        self._changing.pop(instance, None)
         self._client.dismiss(instance)
 
     def call(self, to: str, payload: bytes, timeout_ms: int, wants_answer: bool, sender: str) -> int:
@@ -204,6 +219,7 @@ class FleetBroker:
     def _read(self) -> None:
         heard = self._client.receive(0)
         if isinstance(heard, Lost):
+            self._changing.clear()  # the next one begins with what it was told last
             self._askers.on_nobody_answers()
             if self._providers is not None:
                 self._providers.broker_lost()
@@ -217,6 +233,9 @@ class FleetBroker:
                 self._peers.on_peer(instance, phase == "ready", health)
             case PeerFinished(instance):
                 self._peers.on_peer_finished(instance)
+            case PolicyChanged(instance, digest):
+                if self._changing.get(instance) == digest:
+                    del self._changing[instance]
             case EndPeerNow(instance, code, reason):
                 self._peers.on_end_peer(instance, code, reason)
             case ActorCalled(call, kind, reason):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from ipc.broker.events import Bounds
@@ -84,6 +84,7 @@ class Member:
         "instance",
         "let_go",
         "log",
+        "open_files",
         "phase",
         "plan",
         "quotas",
@@ -92,6 +93,7 @@ class Member:
         "stands_by",
         "stop_due_ns",
         "tally",
+        "why_stopped",
     )
 
     def __init__(self, plan: Plan, log: OutputLog, happen: Callable[[Member, Event], None]) -> None:
@@ -112,6 +114,10 @@ class Member:
         self.report: RunReport | None = None
         self.ended = ""
         """How its last run ended, in words."""
+        self.why_stopped = ""
+        """Why it was asked to end, where nobody has asked for just that."""
+        self.open_files: Mapping[str, int] | None = None
+        """What its last run had open by each grant of its approval when it was asked to end."""
         self.health = UNKNOWN_HEALTH
         self.connected = False
         """Whether an actor's session with the broker is ready."""
@@ -150,7 +156,8 @@ class Member:
         self.begun = begun
         self.tally = begun.tally
         self.report = None
-        self.ended = ""
+        self.ended = self.why_stopped = ""
+        self.open_files = None
         self.health = UNKNOWN_HEALTH
         self.connected = False
         self.stop_due_ns = 0

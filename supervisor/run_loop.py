@@ -29,6 +29,7 @@ from supervisor.verdict import Facts
 from supervisor.warden_client import AboutWorker, WardenClient
 
 if TYPE_CHECKING:
+    from supervisor.approvals.reliance import Reliance
     from supervisor.questions import Questions, Reply
 
 Record = Callable[[AuditEvent], None]
@@ -55,6 +56,7 @@ class RunLoop(Struct):
     facts: Facts
     timeout_ns: int | None
     questions: Questions | None = None
+    reliance: Reliance | None = None
     phase: Phase = Phase.LAUNCHING
     is_over: bool = False
     _deadlines: Deadlines = field(default_factory=Deadlines)
@@ -209,6 +211,7 @@ class RunLoop(Struct):
     def ask_to_end(self) -> None:
         """Have an actor end in order; whoever asks keeps a deadline."""
         self.quotas.let_go(time.monotonic_ns())
+        self._count_open_files()
         self.worker.stop()
 
     def on_audit_lost(self) -> None:
@@ -325,8 +328,23 @@ class RunLoop(Struct):
         self.worker.go()
 
     def _kill(self) -> None:
+        self._count_open_files()
         if self.worker.kill():
             self._deadlines.kill(time.monotonic_ns())
+
+    def _count_open_files(self) -> None:
+        """Note what it still has by its approval, which is ended with it: the last moment in which that can be seen."""
+        if self.reliance is None or self.facts.open_files is not None or self.phase is Phase.ENDED:
+            return
+        # Only here: most runs don't run by an approval.
+        from supervisor.open_files import count_open_files
+
+        worker, by = self.worker, self.reliance
+        names = [f"{grant.action}:{grant.pattern_text}" for grant in by.granted]
+        found: dict[str, int] | None = {}
+        if worker.pidfd >= 0:
+            found = count_open_files(worker.pidfd, worker.job.limits.open_files, names, by.placed)
+        self.facts = replace(self.facts, open_files=found)
 
     # -- the end -------------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ import re
 import stat
 from collections.abc import Collection, Iterable, Sequence
 from itertools import takewhile
+from typing import TYPE_CHECKING
 
 from ipc.errors import ConfigError
 from ipc.messages import EngineSettings, FunctionCall, StorageBounds, WorkerLimits
@@ -17,6 +18,9 @@ from ipc.policy.quotas import DEFAULT_LIMITS, QuotaLimits
 from ipc.security_context import SecurityContext
 from ipc.struct import Struct
 from supervisor.terminal import visible
+
+if TYPE_CHECKING:
+    from supervisor.approvals.reliance import Reliance
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _SECRET_BYTES_MAX = 65_536
@@ -50,6 +54,8 @@ class RunRequest(Struct, frozen=True):
     """What no grant covers is held, and asked about."""
     learn: bool = False
     """What was used is recorded closely enough to write a manifest from it."""
+    reliance: Reliance | None = None
+    """By which approval it runs; None where it runs by none."""
 
     @property
     def component(self) -> str:

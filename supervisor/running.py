@@ -134,7 +134,7 @@ def _run(
 ) -> RunReport:
     begun = begin_run(host, request, artifact, new_worker_id(request.component), streams, on_denials, terminal)
     try:
-        _drive(host, begun.loop)
+        _drive(host, begun.loop, request)
         begun.end()
     except BaseException:
         begun.break_off()
@@ -148,7 +148,7 @@ def _run(
     return report
 
 
-def _drive(host: Host, run: RunLoop) -> None:
+def _drive(host: Host, run: RunLoop, request: RunRequest) -> None:
     """Step one run to its end."""
     loop, key = EventLoop(), run.warden.worker_id
 
@@ -158,6 +158,14 @@ def _drive(host: Host, run: RunLoop) -> None:
 
     loop.add(HOST_KEY, HostSource(host, {key: run}, loop, interrupt))
     loop.add(key, run)
+    if request.reliance is not None:
+        from supervisor.approvals.reliance import ApprovalEnd
+
+        def over(code: str, reason: str) -> None:
+            run.end_for(code, reason)
+            loop.touch(key)
+
+        loop.add("approval", ApprovalEnd(request.reliance, over))
     run.start(time.monotonic_ns())
     while not run.is_over:
         loop.turn()
@@ -332,6 +340,7 @@ def _loop(
         # An actor's is that of one call, and kept inside.
         timeout_ns=None if job.actor is not None else request.limits.timeout_ns,
         questions=questions,
+        reliance=request.reliance,
     )
 
 

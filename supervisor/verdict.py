@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Mapping
 
 from ipc.errors import DOCTOR_HINT
 from ipc.messages import PROGRAM, Ended, Finished, StartFailed, WorkerLimits
@@ -71,6 +72,8 @@ class Facts(Struct, frozen=True):
     broken: str = ""
     killed_for: str = ""
     """What it was killed for that no limit and no rule names; of one that ended by itself meanwhile it isn't said."""
+    open_files: Mapping[str, int] | None = None
+    """How many it had open by each grant when it was to end, of what runs by an approval; None: not counted."""
     unrecorded: str = ""
     """Why something could not be recorded: what is not on record may not happen, whatever else did."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ipc.policy.capability import Grant
 from supervisor.approvals.machine import Refusal
+from supervisor.approvals.reliance import Reliance
 from supervisor.approvals.request import Ask, Facts, Filed, Request, Step, Voted, file_request, take
 from supervisor.approvals.subject import Subject
 
@@ -94,5 +95,6 @@ def refusal(of: Request, step: Step) -> str:
     return after.reason
 
 
-def hold(_number: int) -> None:
+def hold(reliance: Reliance) -> Reliance:
     """Run by an approval for no longer than it takes to return."""
+    return reliance

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from ipc.broker import sessions as phases
-from ipc.broker.events import Command, EndPeer, OperatorAnswered, Phased, Record, Transmit
+from ipc.broker.events import Command, EndPeer, OperatorAnswered, Phased, Record, Rights, Transmit
 from ipc.broker.ledger import UNRECORDED, Ledger, Refusal
 from ipc.broker.mailbox import LETTER_BYTES, Pool
 from ipc.broker.messages import Bye, Callback, ErrorKind, FromWorker, ToWorker
@@ -213,6 +213,26 @@ class Board:
             session.awaits = former.awaits
             session.mailbox.is_open = session.phase == READY and session.awaits is None
         return [session for session in waiting if session.awaits is None]
+
+    def restrict(self, instance: str, rights: Rights) -> None:
+        """Have an instance decided about by other rights; what was found out by the old ones is forgotten."""
+        session = self.by_instance.get(instance)
+        if session is None:
+            return
+        is_live = self.by_name.get(session.name) is session
+        if is_live:
+            self.subscriptions.remove(session)
+        session.rights = rights
+        session.namespaces = session.namespaces.by(rights, session.admission.bounds)
+        session.routes.clear()
+        session.recorded.clear()
+        # Its counts are closed as what they were: the next use is the first by these rights.
+        self.ledger.close_instance(instance)
+        if is_live:
+            for other in self.by_instance.values():
+                other.routes.pop(session.name, None)
+            self.generation += 1
+            self.subscriptions.add(session)
 
     def leave(self, session: Session) -> None:
         """A retired instance is known no more: nothing is taken from its key."""

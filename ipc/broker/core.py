@@ -38,6 +38,7 @@ from ipc.broker.events import (
     Provided,
     Received,
     Recorded,
+    Restricted,
     Stored,
 )
 from ipc.broker.mailbox import NUMBERS
@@ -135,6 +136,8 @@ class Core:
                 self._disconnected(event)
             case NamePassed(instance):
                 self._name_passed(instance)
+            case Restricted(instance, rights):
+                self._board.restrict(instance, rights)
             case Dismissed(instance):
                 self._dismissed(instance)
             case Malformed():

@@ -72,6 +72,13 @@ class NamePassed(Struct, frozen=True):
     instance: str
 
 
+class Restricted(Struct, frozen=True):
+    """The supervisor says that an instance has other rights from now on: some of its grants were taken back."""
+
+    instance: str
+    rights: Rights
+
+
 class Dismissed(Struct, frozen=True):
     """The supervisor says that an instance has ended: nothing more is taken from its key."""
 
@@ -160,6 +167,7 @@ class Due(Struct, frozen=True):
 Event = (
     Admitted
     | NamePassed
+    | Restricted
     | Dismissed
     | Announced
     | Received

@@ -40,6 +40,12 @@ class Namespaces:
             if each.name in named
         }
 
+    def by(self, rights: Rights, bounds: Bounds) -> Namespaces:
+        """Return those of the same component by other rights; its own is the same, whatever is under way there."""
+        others = Namespaces(self.own.name, rights, bounds)
+        others.own = self.own
+        return others
+
     def of(self, call: StorageCall) -> Namespace | None:
         """Return where a call goes; None for a shared one that this component doesn't have.
 

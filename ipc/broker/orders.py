@@ -71,6 +71,23 @@ class PeerFinished(Message, frozen=True):
     instance: str
 
 
+class ChangePolicy(Message, frozen=True):
+    """Supervisor → broker, with [policy]: from now on this instance, which may be connected, has this one.
+
+    Answer: PolicyChanged. Nothing is forgotten of it but what its old policy allowed.
+    """
+
+    instance: str
+    context: SecurityContext
+
+
+class PolicyChanged(Message, frozen=True):
+    """Broker → supervisor: answer to ChangePolicy; the next check of the instance is by the policy of this digest."""
+
+    instance: str
+    policy_digest: str
+
+
 class Dismiss(Message, frozen=True):
     """Supervisor → broker: this instance has ended."""
 

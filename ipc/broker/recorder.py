@@ -8,7 +8,7 @@ from typing import Final
 from ipc.audit.event import AuditEvent, about
 from ipc.broker.events import Record
 from ipc.broker.holding import Holding
-from ipc.broker.orders import Admit
+from ipc.broker.orders import Admit, ChangePolicy
 from ipc.struct import replace
 
 _ANNOUNCED_SHOWN_MAX: Final = 8
@@ -22,8 +22,8 @@ class Recorder:
         self._holding = holding
         self._stamps: dict[str, AuditEvent] = {}
 
-    def admit(self, order: Admit) -> None:
-        """Know an instance from here on."""
+    def admit(self, order: Admit | ChangePolicy) -> None:
+        """Know an instance from here on, or what is said of it now."""
         self._stamps[order.instance] = about(order.context, "", order.instance)
 
     def forget(self, instance: str) -> None:

@@ -40,6 +40,7 @@ from ipc.broker.events import (
     Phased,
     Provide,
     Record,
+    Restricted,
     Store,
     Transmit,
 )
@@ -55,6 +56,7 @@ from ipc.broker.orders import (
     BrokerReady,
     BrokerSetup,
     CallActor,
+    ChangePolicy,
     Dismiss,
     EndPeerNow,
     ForgetCall,
@@ -63,6 +65,7 @@ from ipc.broker.orders import (
     PassName,
     PeerFinished,
     PeerPhased,
+    PolicyChanged,
     ProviderAway,
     ProviderEnded,
     ProviderUses,
@@ -93,6 +96,7 @@ BROKE_PROTOCOL: Final = "A1806"
 _ORDERS: Final = (
     AreYouThere,
     Admit,
+    ChangePolicy,
     Dismiss,
     PassName,
     UseWarden,
@@ -323,7 +327,7 @@ class Broker:
         except (EOFError, ConnectionResetError):
             self._closing = True
             return
-        expected = 1 if isinstance(message, Admit | UseWarden | CallActor | UseProvider) else 0
+        expected = 1 if isinstance(message, Admit | ChangePolicy | UseWarden | CallActor | UseProvider) else 0
         if len(descriptors) != expected:
             raise LocalProtocolError(f"{type(message).__name__} with {len(descriptors)} descriptors")
         match message:
@@ -331,6 +335,8 @@ class Broker:
                 self._admit(message, descriptors[0])
             case PassName(instance):
                 self._handle(NamePassed(instance))
+            case ChangePolicy():
+                self._change_policy(message, descriptors[0])
             case Dismiss(instance):
                 self._handle(Dismissed(instance))
                 self._peers.dismiss(instance)
@@ -384,6 +390,13 @@ class Broker:
             order.stands_by,
         )
         self._handle(Admitted(admission))
+
+    def _change_policy(self, order: ChangePolicy, policy_file: int) -> None:
+        document = read_document(memory_file.take(policy_file, POLICY_MAX_BYTES))
+        self._handle(Restricted(order.instance, compile_policy(document)))
+        # Behind it: the counts that it closes are of what was before.
+        self._recorder.admit(order)
+        self._mail.send(PolicyChanged(order.instance, order.context.policy_digest))
 
     def _take_announcement(self, descriptor: int) -> None:
         warden = self._wardens[descriptor]

@@ -15,6 +15,7 @@ from supervisor.approvals.events import approval_of
 from supervisor.approvals.evidence import Evidence
 from supervisor.approvals.ledger import Ledger
 from supervisor.approvals.machine import Refusal, State
+from supervisor.approvals.reliance import Reliance, ends_at_boot_ns
 from supervisor.approvals.request import Ask, Facts, Filed, Rejected, Request, Revoked, Superseded, Told, Used
 from supervisor.approvals.review import DIGEST_SHOWN, document_of, is_open
 from supervisor.approvals.rules import Needed
@@ -41,6 +42,7 @@ class Approved(Struct, frozen=True):
     grants: tuple[Grant, ...]
     approval: str
     wasm_sha256: str
+    reliance: Reliance
 
 
 class Question(Struct, frozen=True):
@@ -126,16 +128,16 @@ def decide_by_approval(
     where: str,
     uid: int,
     own: Variables,
-    hold: Callable[[int], None],
+    hold: Callable[[Reliance], Reliance],
     gather: Callable[[], Evidence] | None = None,
     standing: frozenset[str] = frozenset(),
 ) -> Approved:
     """Return what is approved; raises AwaitingApprovalError where it isn't: then it has been asked for.
 
-    `hold` is called with the number of an approval that is relied on, before anybody can take it back. `gather` finds
-    out what a reviewer is told of the package: called where a request is to be filed, and nothing is locked meanwhile.
-    `standing` are packages that failed in this one's place: an approval that one of theirs has superseded counts as it
-    did before.
+    `hold` is called with the approval that is relied on, before anybody can take it back; what it returns counts.
+    `gather` finds out what a reviewer is told of the package: called where a request is to be filed, and nothing is
+    locked meanwhile. `standing` are packages that failed in this one's place: an approval that one of theirs has
+    superseded counts as it did before.
 
     `where` is what has to be added to a command so that it finds this store; `uid` is who starts it; `own` are the
     directories of this start.
@@ -161,7 +163,7 @@ class _Use(Struct, frozen=True):
 
     uid: int
     own: Variables
-    hold: Callable[[int], None]
+    hold: Callable[[Reliance], Reliance]
     standing: frozenset[str]
 
 
@@ -218,14 +220,10 @@ def _stands(ledger: Ledger, request: Request, needed: Needed, standing: frozense
     ending = request.ending
     if not isinstance(ending, Superseded) or request.once or request.votes_for(needed.approvers) < needed.approvers:
         return False
-    lifetime_s = request.lifetime_s
-    ends_s = [] if request.until_s is None else [request.until_s]
-    if lifetime_s is not None and request.approved_s is not None:
-        ends_s.append(request.approved_s + lifetime_s)
     successor = ledger.request(ending.by)
     if successor is None or successor.subject.package not in standing:
         return False
-    return all(ledger.now_s < each for each in ends_s)
+    return request.ends_s is None or ledger.now_s < request.ends_s
 
 
 def with_kept(ledger: Ledger, request: Request, settings: Settings, needs: int) -> Request:
@@ -249,13 +247,15 @@ def _use(ledger: Ledger, request: Request, question: Question, use: _Use) -> App
         used = ledger.take(request, Used(ledger.now_s, use.uid))
         if isinstance(used, Refusal):
             raise ConfigError(f"approval {request.number}: {used.reason}", hint="start it again")
-    use.hold(request.number)
+    until_boot_ns = ends_at_boot_ns(request.ends_s, ledger.now_s)
+    reliance = use.hold(Reliance(request.number, request.granted, use.own, request.ends_s, until_boot_ns))
     approval = approval_of(request.number)
     grants = placed(request.granted, use.own)
     return Approved(
         tuple(replace(grant, source=f"{approval} ({grant.source})") for grant in grants),
         approval,
         question.facts.wasm_sha256,
+        reliance,
     )
 
 

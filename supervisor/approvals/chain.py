@@ -18,6 +18,7 @@ from supervisor.approvals.request import (
     Carried,
     Filed,
     Lapsed,
+    Narrowed,
     Rejected,
     Request,
     Revoked,
@@ -35,7 +36,7 @@ GENESIS: Final = hashlib.sha256(b"airssys approvals, schema 1\n").hexdigest()
 """What stands before the first row."""
 _KINDS: Final[dict[str, type[Step] | type[Filed]]] = {
     kind.__name__.lower(): kind
-    for kind in (Filed, Told, Voted, Carried, Rejected, Lapsed, Withdrawn, Revoked, Superseded, Used)
+    for kind in (Filed, Told, Voted, Carried, Rejected, Lapsed, Withdrawn, Revoked, Narrowed, Superseded, Used)
 }
 GIVING: Final = frozenset({"filed", "told", "voted", "carried"})
 """Steps that give something: without their record in the log they haven't happened. The others take away."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from ipc import memory_file
 from ipc.errors import AuditError, ConfigError
-from supervisor.approvals.events import approval_of
 from supervisor.approvals.service import (
     NARROW_MAX_BYTES,
     ApprovalService,
@@ -15,6 +14,7 @@ from supervisor.approvals.service import (
     UnknownRequestError,
     encoded,
 )
+from supervisor.approvals.settling import Settling, Watch
 from supervisor.approvals.store import BusyError
 from supervisor.control import Client
 from supervisor.control_messages import ApprovalDocument, DecideApproval, ReadApprovals
@@ -22,13 +22,13 @@ from supervisor.control_roles import Peer
 
 
 class ApprovalDesk:
-    """Answers for the approvals of a supervisor's own state; `end` ends what was started by one, and names it."""
+    """Answers for the approvals of a supervisor's own state; `watch` knows who runs by them, and is the service's."""
 
-    def __init__(self, service: ApprovalService, end: Callable[[str], Sequence[str]]) -> None:
+    def __init__(self, service: ApprovalService, watch: Watch) -> None:
         """Answer by a service whose store waits for nobody."""
         self._service = service
-        self._end = end
-        self._ending: list[tuple[Client, Document, tuple[str, ...]]] = []
+        self._watch = watch
+        self._settling: list[tuple[Client, Document, Settling]] = []
 
     def answer(self, request: ReadApprovals | DecideApproval, descriptors: Sequence[int], client: Client) -> None:
         """Answer now: each step is on record, durable, and taken when the answer goes out."""
@@ -47,13 +47,9 @@ class ApprovalDesk:
         except AuditError as error:
             client.not_done("unavailable", f"no audit record, no action: {error}", "airssys audit verify")
             return
-        revoked = isinstance(request, DecideApproval) and document.get("state") == "revoked"
-        names = tuple(self._end(approval_of(request.number))) if revoked else ()
-        if names:
-            # It is revoked, on record, already; the answer is that nothing runs by it any more.
-            self._ending.append((client, document, names))
-        else:
-            self._tell(client, document, ())
+        # What was taken back is so, on record, already; the answer is that nobody has it any more.
+        self._settling.append((client, document, self._watch.begin()))
+        self.turn()
 
     def _decide(self, peer: Peer, decision: DecideApproval, descriptors: Sequence[int]) -> Document:
         try:
@@ -63,14 +59,16 @@ class ApprovalDesk:
             raise
         return self._service.decide(peer, decision, narrow)
 
-    def turn(self, has_ended: Callable[[str], bool]) -> None:
-        """Tell those who have revoked something that nothing runs by it any more, where that is so."""
-        waiting, self._ending = self._ending, []
-        for client, document, names in waiting:
-            if all(map(has_ended, names)):
-                self._tell(client, document, names)
-            else:
-                self._ending.append((client, document, names))
+    def turn(self) -> None:
+        """Tell those who have taken something back that nobody has it any more, where that is so."""
+        waiting, self._settling = self._settling, []
+        for client, document, settling in waiting:
+            if not settling.is_over:
+                self._settling.append((client, document, settling))
+                continue
+            answer = {**document, **settling.outcome().to_json()}
+            client.part(ApprovalDocument(), (memory_file.from_bytes("approvals", encoded(answer)),))
+            client.done()
 
     def finish(self) -> None:
         """Put on record how often refusals repeated."""
@@ -78,11 +76,7 @@ class ApprovalDesk:
 
     def forget(self, client: Client) -> None:
         """Nobody waits for an answer any more; what was to end does all the same."""
-        self._ending = [each for each in self._ending if each[0] is not client]
-
-    def _tell(self, client: Client, document: Document, ended: tuple[str, ...]) -> None:
-        client.part(ApprovalDocument(ended), (memory_file.from_bytes("approvals", encoded(document)),))
-        client.done()
+        self._settling = [each for each in self._settling if each[0] is not client]
 
 
 def _narrow(descriptors: Sequence[int]) -> bytes:

@@ -9,6 +9,7 @@ from supervisor.approvals.chain import Row
 from supervisor.approvals.machine import State
 from supervisor.approvals.request import (
     Filed,
+    Narrowed,
     Rejected,
     Request,
     Revoked,
@@ -29,11 +30,12 @@ _NAMES: Final = {
     "lapsed": "approval_expired",
     "withdrawn": "approval_withdrawn",
     "revoked": "approval_revoked",
+    "narrowed": "approval_narrowed",
     "superseded": "approval_superseded",
     "used": "approval_used",
 }
 EVENTS: Final = frozenset((*_NAMES.values(), "approval_kept", "approval_unkept"))
-_DECISIONS: Final = {"rejected": "denied", "revoked": "denied", "lapsed": "denied", "superseded": "denied"}
+_DECISIONS: Final = dict.fromkeys(("rejected", "revoked", "narrowed", "lapsed", "superseded"), "denied")
 _SHOWN_CHARS: Final = 3_000
 
 
@@ -87,7 +89,7 @@ def _actor(step: Step | Filed) -> str:
 
 def _reason(step: Step | Filed) -> str:
     match step:
-        case Voted(reason=reason) | Rejected(reason=reason) | Revoked(reason=reason):
+        case Voted(reason=reason) | Rejected(reason=reason) | Revoked(reason=reason) | Narrowed(reason=reason):
             return reason
         case Told(trouble=trouble):
             return trouble

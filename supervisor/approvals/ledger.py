@@ -97,6 +97,10 @@ class Ledger:
         """Return by how much the clock is behind what was seen of it: the time stands still for so long."""
         return self.now_s - self._clock_s
 
+    def note_time(self, at_s: int) -> None:
+        """Take note that it is so late at least, by a clock that nobody sets: what is over then stays over."""
+        self.now_s = max(self.now_s, at_s)
+
     # -- opening -------------------------------------------------------------------------------------------------------
 
     def verify(self, noted: Noted | None = None) -> None:

@@ -36,6 +36,7 @@ class Event(StrEnum):
     WITHDRAWN = "withdrawn"
     REVOKED = "revoked"
     SUPERSEDED = "superseded"
+    NARROWED = "narrowed"
     USED = "used"
     SPENT = "spent"
 
@@ -55,11 +56,13 @@ MEANINGS: Final = {
     Event.WITHDRAWN: "who asked has asked for something else since",
     Event.REVOKED: "somebody took the approval back",
     Event.SUPERSEDED: "another request of the same component was approved",
+    Event.NARROWED: "somebody took a part of the approval back, or some of its time",
     Event.USED: "a start relies on it",
     Event.SPENT: "a start relies on it, and it was for one",
 }
 FINAL: Final = frozenset({State.REJECTED, State.EXPIRED, State.WITHDRAWN, State.REVOKED, State.SUPERSEDED})
-"""What nothing leads out of: who wants it after all asks anew."""
+"""What is over: who wants it after all asks anew. What may still run can still be revoked."""
+_MAY_RUN: Final = frozenset({State.EXPIRED, State.SUPERSEDED})
 
 _OPEN: Final[dict[Event, State | Refusal]] = {
     Event.TOLD: State.PENDING,
@@ -70,6 +73,7 @@ _OPEN: Final[dict[Event, State | Refusal]] = {
     Event.WITHDRAWN: State.WITHDRAWN,
     Event.REVOKED: Refusal("it isn't approved: reject it"),
     Event.SUPERSEDED: Refusal("only what is approved is superseded"),
+    Event.NARROWED: Refusal("it isn't approved: approve less of it"),
     Event.USED: Refusal("it awaits approval"),
     Event.SPENT: Refusal("it awaits approval"),
 }
@@ -82,12 +86,15 @@ _APPROVED: Final[dict[Event, State | Refusal]] = {
     Event.WITHDRAWN: Refusal("it is approved already: revoke it"),
     Event.REVOKED: State.REVOKED,
     Event.SUPERSEDED: State.SUPERSEDED,
+    Event.NARROWED: State.APPROVED,
     Event.USED: State.APPROVED,
     Event.SPENT: State.EXPIRED,
 }
 
 
 def _of(state: State, event: Event) -> State | Refusal:
+    if state in _MAY_RUN and event is Event.REVOKED:
+        return State.REVOKED
     if state in FINAL:
         return Refusal(f"it is {state}, and that is final: ask anew")
     return (_APPROVED if state is State.APPROVED else _OPEN)[event]

@@ -17,7 +17,9 @@ EVENT: Final = "approval_refused"
 WINDOW_NS: Final = 60_000_000_000
 OF_ONE_MAX: Final = 20
 """So many different attempts of one person are told apart within a window."""
-_KNOWN: Final = frozenset({"approve", "preview", "reject", "revoke", "request", "import"})
+_KNOWN: Final = frozenset(
+    {"approve", "preview", "reject", "revoke", "narrow", "preview-narrow", "settle", "request", "import"}
+)
 
 
 class RefusedAttempts:

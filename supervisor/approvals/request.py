@@ -7,21 +7,13 @@ Times are UTC in seconds, and never smaller than those of an earlier step (`supe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 from ipc.policy.capability import Grant
 from ipc.struct import Struct, replace, to_builtins
 from supervisor.approvals.evidence import Evidence
 from supervisor.approvals.machine import FINAL, Event, Refusal, State, advance
-from supervisor.approvals.narrowing import why_wider
+from supervisor.approvals.objections import least, why_no_vote, why_not_narrower
 from supervisor.approvals.subject import Subject, grant_terms, hash_of
-
-ROOT: Final = 0
-REASON_MAX_CHARS: Final = 500
-LIFETIME_MAX_S: Final = 2**31 - 1
-"""How long an approval may hold: longer than anybody reviews for, and its end is still a time that can be written."""
-SEEN_LEAST: Final = 8
-"""How many digits of the digest that was reviewed have to be named."""
 
 
 class Ask(Struct, frozen=True):
@@ -156,6 +148,20 @@ class Revoked(Struct, frozen=True):
     reason: str = ""
 
 
+class Narrowed(Struct, frozen=True):
+    """Somebody took a part of it back, having seen what it was (`seen`, as of Voted).
+
+    `granted` is what is left, None for all of it; `until_s` when it is over now at the latest.
+    """
+
+    at_s: int
+    uid: int
+    seen: str
+    granted: tuple[Grant, ...] | None = None
+    until_s: int | None = None
+    reason: str = ""
+
+
 class Superseded(Struct, frozen=True):
     """Request `by` of the same component was approved."""
 
@@ -170,7 +176,7 @@ class Used(Struct, frozen=True):
     uid: int
 
 
-Step = Told | Voted | Carried | Rejected | Lapsed | Withdrawn | Revoked | Superseded | Used
+Step = Told | Voted | Carried | Rejected | Lapsed | Withdrawn | Revoked | Narrowed | Superseded | Used
 
 
 class Request(Struct, frozen=True):
@@ -188,6 +194,7 @@ class Request(Struct, frozen=True):
     """When it is over whenever it was approved; open requests, too."""
     once: bool = False
     approved_s: int | None = None
+    narrowings: tuple[Narrowed, ...] = ()
     ending: Step | None = None
     """The step by which it got into a final state."""
 
@@ -205,10 +212,19 @@ class Request(Struct, frozen=True):
     def due_s(self) -> int | None:
         """Return when it lapses: unanswered, or approved for so long; None for never."""
         if self.state is not State.APPROVED:
-            return _least(self.filed.at_s + self.filed.expires_s, self.until_s)
+            return least(self.filed.at_s + self.filed.expires_s, self.until_s)
+        return self.ends_s
+
+    @property
+    def ends_s(self) -> int | None:
+        """Return when what was started by it has to end, whatever has become of it since; None for never."""
         if self.lifetime_s is None or self.approved_s is None:
             return self.until_s
-        return _least(self.approved_s + self.lifetime_s, self.until_s)
+        return least(self.approved_s + self.lifetime_s, self.until_s)
+
+    def is_over(self, at_s: int) -> bool:
+        """Return whether it lapses by then."""
+        return self.due_s is not None and at_s >= self.due_s
 
     @property
     def counting(self) -> int:
@@ -246,7 +262,7 @@ def due_step(request: Request, now_s: int) -> Step | None:
     """Return what time alone makes of a request by now; None for nothing."""
     if request.state in FINAL:
         return None
-    if _is_over(request, now_s):
+    if request.is_over(now_s):
         return Lapsed(now_s)
     if request.state is State.PENDING and _is_carried(request, now_s):
         return Carried(now_s)
@@ -277,17 +293,17 @@ def take(request: Request, step: Step) -> Request | Refusal:
                 return Refusal("only who asked withdraws it")
             return _moved(request, step, Event.WITHDRAWN)
         case Revoked():
+            if request.state is State.EXPIRED and not isinstance(request.ending, Used):
+                return Refusal("its time is over, and nothing runs by it")
             return _moved(request, step, Event.REVOKED)
+        case Narrowed():
+            return _narrow(request, step)
         case Superseded():
             return _moved(request, step, Event.SUPERSEDED)
         case Used():
-            if _is_over(request, step.at_s):
+            if request.is_over(step.at_s):
                 return Refusal("its time is over")
             return _moved(request, step, Event.SPENT if request.once else Event.USED)
-
-
-def _is_over(request: Request, at_s: int) -> bool:
-    return request.due_s is not None and at_s >= request.due_s
 
 
 def _is_carried(request: Request, at_s: int) -> bool:
@@ -311,7 +327,7 @@ def _vote(request: Request, vote: Voted) -> Request | Refusal:
     if isinstance(state, Refusal):
         return state
     needs = max(request.needs, vote.needs)
-    why = _why_no_vote(request, vote, needs)
+    why = why_no_vote(request, vote, needs)
     if why:
         return Refusal(why)
     counted = replace(
@@ -319,8 +335,8 @@ def _vote(request: Request, vote: Voted) -> Request | Refusal:
         votes=(*request.votes, vote),
         granted=request.granted if vote.granted is None else vote.granted,
         needs=needs,
-        lifetime_s=_least(request.lifetime_s, vote.lifetime_s),
-        until_s=_least(request.until_s, vote.until_s),
+        lifetime_s=least(request.lifetime_s, vote.lifetime_s),
+        until_s=least(request.until_s, vote.until_s),
         once=request.once or vote.once,
     )
     if _is_carried(counted, vote.at_s):
@@ -328,42 +344,19 @@ def _vote(request: Request, vote: Voted) -> Request | Refusal:
     return _moved(counted, vote, Event.VOTED)
 
 
-def _why_no_vote(request: Request, vote: Voted, needs: int) -> str:
-    """Return why a yes doesn't count, "" where it does."""
-    if _is_over(request, vote.at_s):
-        return "its time is over"
-    if vote.uid == ROOT:
-        return "root administers, and has no vote"
-    if vote.rule and needs > 1:
-        return f"a rule approves nothing that takes {needs} people"
-    if vote.uid is None and vote.signed is None and not vote.rule:
-        return "nobody has said it"
-    if any(vote.is_by_who_voted(each) for each in request.votes):
-        return f"{vote.who} has said yes already, and {needs} different people are needed"
-    if needs > 1 and vote.uid == request.filed.uid:
-        return f"{vote.who} asked for it, and {needs} other people are needed"
-    if vote.signed is not None:
-        if vote.signed.subject != request.subject.key:
-            return "it was signed for something else"
-        if vote.at_s >= vote.signed.import_before_s:
-            return "the time in which it could be imported is over"
-    elif len(vote.seen) < SEEN_LEAST or not request.review.startswith(vote.seen):
-        return f"it isn't what was reviewed ({vote.seen[:12]}): it is {request.review[:12]} now"
-    if len(vote.reason) > REASON_MAX_CHARS:
-        return f"a reason has at most {REASON_MAX_CHARS} characters"
-    if vote.lifetime_s is not None and vote.lifetime_s > LIFETIME_MAX_S:
-        return f"an approval holds for {LIFETIME_MAX_S} s at most"
-    ends_s = _least(None if vote.lifetime_s is None else vote.at_s + vote.lifetime_s, vote.until_s)
-    if ends_s is not None and ends_s <= vote.at_s:
-        return "it would be over at once"
-    if vote.granted is not None:
-        return "nothing would be granted: reject it" if not vote.granted else why_wider(request.granted, vote.granted)
-    return ""
-
-
-def _least(one: int | None, other: int | None) -> int | None:
-    amounts = [each for each in (one, other) if each is not None]
-    return min(amounts) if amounts else None
+def _narrow(request: Request, step: Narrowed) -> Request | Refusal:
+    moved = _moved(request, step, Event.NARROWED)
+    if isinstance(moved, Refusal):
+        return moved
+    granted = request.granted if step.granted is None else step.granted
+    narrowed = replace(
+        moved,
+        granted=granted,
+        until_s=least(request.until_s, step.until_s),
+        narrowings=(*request.narrowings, step),
+    )
+    why = why_not_narrower(request, step, narrowed)
+    return Refusal(why) if why else narrowed
 
 
 def latest_approved(requests: Sequence[Request]) -> Request | None:

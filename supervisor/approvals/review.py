@@ -67,6 +67,9 @@ def document_of(request: Request, answered: Sequence[Request], settings: Setting
         "granted_set": spelled_out(request.granted),
         "asks": _asks(request),
         "yes": [{"by": vote.who, "at": when(vote.at_s), "reason": vote.reason} for vote in request.votes],
+        "narrowings": [
+            {"by": f"uid {each.uid}", "at": when(each.at_s), "reason": each.reason} for each in request.narrowings
+        ],
         "ended": _ending(request),
         "refused_before": None if refused is None else {"request": refused.number, **(_ending(refused) or {})},
         "since": None if last is None else _differences(last, request, settings),

@@ -1,8 +1,8 @@
 """What runs by an approval without a supervisor that answers for it: each `airssys run` and `call` of a function.
 
 Each such process holds a file named by the approval, locked for as long as it lives: the kernel lets go of a lock with
-its process, however that ends, and says whose it is. Who takes the approval back ends whoever holds one. fcntl(2)
-("Advisory record locking"), pidfd_open(2).
+its process, however that ends, and says whose it is. In the file is what it runs with. Whoever takes something of that
+back ends it. fcntl(2) ("Advisory record locking"), pidfd_open(2).
 """
 
 from __future__ import annotations
@@ -13,48 +13,43 @@ import os
 import select
 import signal
 import struct
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from ipc.struct import Struct
+from supervisor.approvals.reliance import Reliance, Terms, read_terms, write_terms
+from supervisor.event_loop import READ, Interest
 
 DIRECTORY: Final = "running"
-WITHIN_S: Final = 5.0
+WITHIN_NS: Final = 5 * 10**9
 """How long what runs has to end in order; then it is killed."""
-_KILLED_WITHIN_S: Final = 2.0
+_KILLED_WITHIN_NS: Final = 2 * 10**9
 _FLAGS: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOCK: Final = struct.Struct("hhqqi4x")
 """`struct flock`: type, whence, start, length, process."""
 
 
-class EndedRuns(Struct, frozen=True):
-    """The processes that have ended for it, and those that this process can't end, by their numbers here."""
-
-    ended: tuple[int, ...]
-    left: tuple[int, ...]
-    """0 is one that isn't to be seen from here: in another container, with the same state."""
-
-
-NO_RUNS: Final = EndedRuns((), ())
-
-
 class Held:
     """One approval that this process runs by, until `close`."""
 
-    def __init__(self, approvals: str, number: int) -> None:
+    def __init__(self, approvals: str, reliance: Reliance) -> None:
         """Hold it; to be done while the approvals are locked, so that who takes it back comes before or after.
 
         Once in a process: a process sees no locks of its own. What killed runs have left of this one is removed.
         """
-        for _, pidfd in _pidfds(approvals, number):
-            if pidfd >= 0:
-                os.close(pidfd)
+        for holder in holders(approvals, reliance.number):
+            holder.close()
         directory = os.path.join(approvals, DIRECTORY)
         os.makedirs(directory, mode=0o700, exist_ok=True)
-        self._path = os.path.join(directory, f"{number}.{os.urandom(8).hex()}")
+        self._path = os.path.join(directory, f"{reliance.number}.{os.urandom(8).hex()}")
         self._descriptor = os.open(self._path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600)
         fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        write_terms(self._descriptor, reliance.granted, reliance.until_s, reliance.until_boot_ns)
+
+    @property
+    def descriptor(self) -> int:
+        """Where its terms are read from, in this process."""
+        return self._descriptor
 
     def close(self) -> None:
         """Run by it no longer."""
@@ -63,41 +58,47 @@ class Held:
         os.close(self._descriptor)
 
 
-def end_runs(approvals: str, number: int, within_s: float = WITHIN_S) -> EndedRuns:
-    """End what runs by an approval, and return when it has: asked to first, killed after `within_s`."""
-    running = dict(_pidfds(approvals, number))
-    left = [pid for pid, pidfd in running.items() if pidfd < 0]
-    waiting = {pidfd: pid for pid, pidfd in running.items() if pidfd >= 0}
-    try:
-        for signal_number, seconds in ((signal.SIGTERM, within_s), (signal.SIGKILL, _KILLED_WITHIN_S)):
-            still = [pidfd for pidfd in waiting if not _has_ended(pidfd, 0)]
-            for pidfd in still:
-                try:
-                    signal.pidfd_send_signal(pidfd, signal_number)
-                except ProcessLookupError:
-                    continue
-                except PermissionError:
-                    left.append(waiting[pidfd])
-            until_s = time.monotonic() + seconds
-            for pidfd in still:
-                if waiting[pidfd] not in left:
-                    _has_ended(pidfd, max(0.0, until_s - time.monotonic()))
-        ended = [pid for pidfd, pid in waiting.items() if _has_ended(pidfd, 0)]
-        return EndedRuns(tuple(sorted(ended)), tuple(sorted({*left, *(set(waiting.values()) - {*ended})})))
-    finally:
-        for pidfd in waiting:
-            os.close(pidfd)
+class Holder(Struct, frozen=True):
+    """Who runs by approval `number`: its process as numbered here, with a pidfd that is the caller's to close.
+
+    Both are 0 and -1 for one that isn't to be seen from here: in another container, with the same state. `terms` are
+    None where it can't be read with what it runs.
+    """
+
+    number: int
+    pid: int
+    pidfd: int
+    terms: Terms | None
+    path: str
+
+    def end_at(self, until_s: int | None, until_boot_ns: int) -> None:
+        """Have its approval be over at another time."""
+        if self.terms is None or self.terms.until_s == until_s:
+            return
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            descriptor = os.open(self.path, _FLAGS)
+            try:
+                write_terms(descriptor, self.terms.granted, until_s, until_boot_ns)
+            finally:
+                os.close(descriptor)
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
 
 
-def _pidfds(approvals: str, number: int) -> Iterator[tuple[int, int]]:
-    """Yield who holds an approval, with an open pidfd; -1 for who isn't to be seen from here."""
+def holders(approvals: str, of: int = 0) -> Iterator[Holder]:
+    """Yield everybody who runs by an approval, or by this one; files of those who don't any more are removed."""
     directory = os.path.join(approvals, DIRECTORY)
     try:
-        names = [name for name in os.listdir(directory) if name.partition(".")[0] == str(number)]
+        names = os.listdir(directory)
     except FileNotFoundError:
         return
-    for name in names:
-        path = os.path.join(directory, name)
+    for name in sorted(names):
+        path, number = os.path.join(directory, name), name.partition(".")[0]
+        if not number.isdecimal() or of not in (0, int(number)):
+            continue  # nothing of ours, or not asked for
         try:
             descriptor = os.open(path, _FLAGS)
         except OSError:
@@ -115,7 +116,7 @@ def _pidfds(approvals: str, number: int) -> Iterator[tuple[int, int]]:
             if pidfd >= 0 and _holder(descriptor) != holder:
                 os.close(pidfd)  # it has ended meanwhile: its number may be anybody's
                 continue
-            yield max(holder, 0), pidfd
+            yield Holder(int(number), max(holder, 0), pidfd, read_terms(descriptor), path)
         finally:
             os.close(descriptor)
 
@@ -127,7 +128,65 @@ def _holder(descriptor: int) -> int | None:
     return None if kind == fcntl.F_UNLCK else int(pid)
 
 
-def _has_ended(pidfd: int, within_s: float) -> bool:
-    poller = select.poll()
-    poller.register(pidfd, select.POLLIN)
-    return bool(poller.poll(within_s * 1000))
+class Ending:
+    """The end of some of them: asked to first, killed after `within_ns`. A source of an event loop, which waits."""
+
+    def __init__(self, to_end: Sequence[Holder], now_ns: int, within_ns: int = WITHIN_NS) -> None:
+        """Ask them; the holders are this one's from now on, until it is over."""
+        self.ended: list[Holder] = []
+        self.left: list[Holder] = [each for each in to_end if each.pidfd < 0]
+        self._waiting = {each.pidfd: each for each in to_end if each.pidfd >= 0}
+        self._due_ns = now_ns + within_ns
+        self._killed = False
+        self._send(signal.SIGTERM)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether each of them has ended, or can't be ended."""
+        return not self._waiting
+
+    def interests(self) -> Iterator[Interest]:
+        """Yield their pidfds: readable when they have ended."""
+        for pidfd in tuple(self._waiting):
+            yield Interest(pidfd, READ, self._see)
+
+    def next_ns(self) -> int:
+        """Return when who still lives is killed, or left; 0 when it is over."""
+        return 0 if self.is_over else self._due_ns
+
+    def tick(self, now_ns: int) -> None:
+        """See who has ended, and kill who should have."""
+        self._see()
+        if self._waiting and now_ns >= self._due_ns:
+            if self._killed:
+                for pidfd in tuple(self._waiting):
+                    self._done(pidfd, self.left)
+                return
+            self._killed, self._due_ns = True, now_ns + _KILLED_WITHIN_NS
+            self._send(signal.SIGKILL)
+
+    def close(self) -> None:
+        """Wait for nobody any more."""
+        for pidfd in tuple(self._waiting):
+            self._done(pidfd, self.left)
+
+    def _send(self, number: signal.Signals) -> None:
+        for pidfd in tuple(self._waiting):
+            try:
+                signal.pidfd_send_signal(pidfd, number)
+            except ProcessLookupError:
+                continue
+            except PermissionError:
+                self._done(pidfd, self.left)
+
+    def _see(self) -> None:
+        poller = select.poll()
+        for pidfd in self._waiting:
+            poller.register(pidfd, select.POLLIN)
+        for pidfd, _ in poller.poll(0):
+            self._done(pidfd, self.ended)
+
+    def _done(self, pidfd: int, where: list[Holder]) -> None:
+        holder = self._waiting.pop(pidfd)
+        holder.close()
+        where.append(holder)

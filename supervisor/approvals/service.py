@@ -6,7 +6,8 @@ import contextlib
 import hashlib
 import json
 import time
-from typing import ClassVar
+from collections.abc import Callable
+from typing import ClassVar, Final
 
 from ipc.audit.event import AuditEvent
 from ipc.errors import AuditError, ConfigError
@@ -16,14 +17,15 @@ from supervisor.approvals.asking import shown_document, tell, with_kept
 from supervisor.approvals.chain import StoreError
 from supervisor.approvals.ledger import Ledger
 from supervisor.approvals.machine import FINAL, Refusal, State
-from supervisor.approvals.narrowing import nearest_hint, without
+from supervisor.approvals.narrowing import lost, nearest_hint, without
+from supervisor.approvals.objections import REASON_MAX_CHARS
 from supervisor.approvals.refused import RefusedAttempts
-from supervisor.approvals.request import REASON_MAX_CHARS, Rejected, Request, Revoked, Step, Voted, take
+from supervisor.approvals.request import Narrowed, Rejected, Request, Revoked, Step, Voted, take
 from supervisor.approvals.review import is_open, manifest_of, summary_of
 from supervisor.approvals.rules import needed
 from supervisor.approvals.signers import host_name
 from supervisor.approvals.store import ApprovalStore, BusyError
-from supervisor.approvals.subject import STAND_INS, named, placed_value
+from supervisor.approvals.subject import STAND_INS, named, placed_value, spelled_out
 from supervisor.control_messages import DecideApproval, Role
 from supervisor.control_roles import Peer, Roles
 from supervisor.grant_file import grants_in
@@ -32,6 +34,9 @@ from supervisor.settings import Settings
 from supervisor.terminal import visible
 
 NARROW_MAX_BYTES = 256 * 1024
+_PREVIEWS: Final = {"preview": "approve", "preview-narrow": "narrow"}
+_ADMINS: Final = ("reject", "revoke", "narrow", "preview-narrow", "settle", "import")
+"""What admins do without a vote: it takes away, or is another's word."""
 Document = dict[str, object]
 _WOULD_BE = ("asks", "granted_set", "narrowed", "once", "lifetime_s", "until", "needs_approvers")
 """What a yes would change of what is shown."""
@@ -50,8 +55,19 @@ class UnknownRequestError(ConfigError):
 class ApprovalService:
     """The approvals of one store, by the rules and roles of its host."""
 
-    def __init__(self, store: ApprovalStore, settings: Settings, roles: Roles, tells: bool = True) -> None:
-        """Answer for a store. Who may not wait doesn't `tell` the reviewers: the next start does."""
+    def __init__(
+        self,
+        store: ApprovalStore,
+        settings: Settings,
+        roles: Roles,
+        look: Callable[[Ledger], object] = lambda _: None,
+        tells: bool = True,
+    ) -> None:
+        """Answer for a store. Who may not wait doesn't `tell` the reviewers: the next start does.
+
+        `look` is called behind each step, with the approvals still held: who has more now than is approved?
+        """
+        self._look = look
         self._tells = tells
         self._store = store
         self._settings = settings
@@ -64,6 +80,7 @@ class ApprovalService:
             return {"requests": []}
         with self._store.open() as ledger:
             found = ledger.settle()
+            self._look(ledger)
             found = ledger.requests() if closed else found
             return {"requests": [summary_of(each) for each in found], **_clock(ledger)}
 
@@ -71,7 +88,9 @@ class ApprovalService:
         """Return one request in full; raises UnknownRequestError."""
         self._require_any(number)
         with self._store.open() as ledger:
-            return self._document(ledger, self._found(ledger, number))
+            found = self._found(ledger, number)
+            self._look(ledger)
+            return self._document(ledger, found)
 
     def decide(self, peer: Peer, decision: DecideApproval, narrow: bytes = b"") -> Document:
         """Carry a decision out, and return the request after it; raises RefusedError with the reason where it isn't.
@@ -118,15 +137,24 @@ class ApprovalService:
             request = self._found(ledger, decision.number)
             about.append(request)
             self._require_vote_or_admin(peer, decision.what)
-            if decision.what == "preview":
-                would_be = _taken(request, take(request, self._vote(ledger, request, peer, decision, narrow)))
+            if decision.what == "settle":
+                self._look(ledger)
+                return self._document(ledger, request)
+            if decision.what in _PREVIEWS:
+                # What would be isn't done: nothing has to have been seen for it.
+                preview = replace(decision, what=_PREVIEWS[decision.what], seen=request.review)
+                would_be = _taken(request, take(request, self._step(ledger, request, peer, preview, narrow)))
                 shown, then = self._document(ledger, request), self._document(ledger, would_be)
-                return {**shown, **{key: then[key] for key in _WOULD_BE}}
+                changed = {key: then[key] for key in _WOULD_BE}
+                if preview.what == "narrow":
+                    changed["due_at"] = then["due_at"]
+                return {**shown, **changed, **_taken_away(request, would_be)}
             after = _taken(request, ledger.take(request, self._step(ledger, request, peer, decision, narrow)))
             before = [each.number for each in ledger.current() if each.state is State.APPROVED]
             after = ledger.settled(after)
             superseded = [number for number in before if number != after.number and _is_superseded(ledger, number)]
-            return {**self._document(ledger, after), "supersedes": superseded}
+            self._look(ledger)
+            return {**self._document(ledger, after), **_taken_away(request, after), "supersedes": superseded}
 
     def _ask_anew(self, peer: Peer, number: int, about: list[Request]) -> Document:
         """Ask for what a request asked that was refused or taken back."""
@@ -163,6 +191,7 @@ class ApprovalService:
                 raise RefusedError(
                     f"not imported: {visible(found.reason)}", hint="read it: airssys approvals show FILE"
                 )
+            self._look(ledger)
             return self._document(ledger, found) if isinstance(found, Request) else found.to_json()
 
     def _step(self, ledger: Ledger, request: Request, peer: Peer, decision: DecideApproval, narrow: bytes) -> Step:
@@ -173,6 +202,10 @@ class ApprovalService:
                 return Rejected(ledger.now_s, peer.uid, decision.reason)
             case "revoke":
                 return Revoked(ledger.now_s, peer.uid, decision.reason)
+            case "narrow":
+                granted = self._narrowed(request, decision, narrow)
+                until_s = ledger.now_s + decision.lifetime_s if decision.lifetime_s else None
+                return Narrowed(ledger.now_s, peer.uid, decision.seen, granted, until_s, decision.reason)
             case what:
                 raise RefusedError(f"nothing is called {visible(what[:40])}")
 
@@ -180,8 +213,7 @@ class ApprovalService:
         return Voted(
             at_s=ledger.now_s,
             uid=peer.uid,
-            # What would be isn't approved: nothing has to have been seen for it.
-            seen=request.review if decision.what == "preview" else decision.seen,
+            seen=decision.seen,
             needs=self._needs(request),
             granted=self._narrowed(request, decision, narrow),
             lifetime_s=decision.lifetime_s or None,
@@ -221,7 +253,7 @@ class ApprovalService:
     def _require_vote_or_admin(self, peer: Peer, what: str) -> None:
         if self._roles.has_vote(peer):
             return
-        if self._roles.role_of(peer) is Role.ADMIN and (what in ("reject", "revoke", "import") or peer.uid == 0):
+        if self._roles.role_of(peer) is Role.ADMIN and (what in _ADMINS or peer.uid == 0):
             return  # who administers takes away; of root's yes the request itself says what it is worth
         raise RefusedError(
             f"uid {peer.uid} has no vote here",
@@ -257,6 +289,14 @@ def _what_now(request: Request) -> str:
     if request.state is State.APPROVED:
         return f"to take it back: airssys approvals revoke {request.number}"
     return f"look at it: airssys approvals show {request.number} --whole"
+
+
+def _taken_away(before: Request, after: Request) -> Document:
+    """Return which grants are gone that were approved."""
+    if before.approved_s is None:
+        return {}
+    gone = lost(before.granted, after.granted) if after.state is State.APPROVED else before.granted
+    return {"taken": spelled_out(gone)}
 
 
 def _is_superseded(ledger: Ledger, number: int) -> bool:

@@ -1,12 +1,12 @@
-"""`airssys approvals list|show|approve|reject|revoke|request`: what waits for an answer, and the answer."""
+"""`airssys approvals list|show|approve|reject|revoke|narrow|request`: what waits for an answer, and the answer."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import sys
+import time
 from typing import ClassVar, Final, Protocol
 
 from ipc import memory_file
@@ -14,8 +14,9 @@ from ipc.audit.event import SUPERVISOR, AuditEvent
 from ipc.errors import ConfigError
 from ipc.struct import replace
 from supervisor import places
-from supervisor.approvals.running import NO_RUNS, end_runs
+from supervisor.approvals.losing import OUTCOME_KEYS
 from supervisor.approvals.service import ApprovalService, Document
+from supervisor.approvals.settling import RunsWatch
 from supervisor.approvals.store import ApprovalStore
 from supervisor.audit_log import AuditLog
 from supervisor.cli.approval_words import maps, terms_of
@@ -28,22 +29,36 @@ from supervisor.cli.approvals_offhost import (
     show_file,
     sign_file,
 )
-from supervisor.cli.approvals_view import list_lines, outcome_lines
+from supervisor.cli.approvals_view import list_lines, narrowing_lines, outcome_lines
 from supervisor.cli.review_view import review_lines
-from supervisor.control_client import SOCKET_NAME, Address, ControlClient, NobodyAnswersError, find_socket
-from supervisor.control_messages import ApprovalDocument, DecideApproval, LookAgain, ReadApprovals, Request
+from supervisor.control_client import (
+    SOCKET_NAME,
+    Address,
+    BusyThereError,
+    ControlClient,
+    NobodyAnswersError,
+    find_socket,
+)
+from supervisor.control_messages import ApprovalDocument, DecideApproval, ReadApprovals, Request
 from supervisor.control_roles import Peer, own_roles
 from supervisor.settings import Settings, load_settings
 from supervisor.toml_source import read_toml_bytes
 from supervisor.units import counted
+from supervisor.usage_error import UsageError
 
 _DOCUMENT_MAX_BYTES: Final = 16 << 20
+_SETTLED: Final = ("approve", "narrow", "revoke", "import", "reject", "request")
+"""What may take something away from who runs, or is waited for by a version that is to run."""
+_PREVIEWS: Final = {"approve": "preview", "narrow": "preview-narrow"}
+_PATIENCE_S: Final = 5.0
+"""How long a supervisor is asked again that has the approvals open at the moment."""
 _EPILOG = """examples:
   airssys approvals list                         what waits for an answer, and what is approved
   airssys approvals show 12                      what it asks, or what is different from what was approved last
   airssys approvals approve 12 --expires 30d     shows it, asks, and approves it for thirty days
   airssys approvals approve 12 --without network.connect:example.com:443
   airssys approvals reject 12 --reason "why does it need the network?"
+  airssys approvals narrow 12 --without filesystem.write:/srv/in/**
   airssys approvals revoke 12                    nothing starts by it any more, and what runs by it ends
   airssys approvals export 12 -o 12.json         to be reviewed and signed on another machine
   airssys approvals list --socket /home/alice/.local/state/airssys/control.sock   another user's
@@ -90,6 +105,11 @@ _APPROVE_EPILOG = """examples:
 Quote names with * or $, or the shell changes them. Nothing can be approved that isn't asked.
 """
 
+_NARROW_EPILOG = """examples:
+  airssys approvals narrow 12 --without network.connect:example.com:443
+  airssys approvals narrow 12 --expires 1h --reason "until the new one is there"
+"""
+
 _SERVE_EPILOG = """example: airssys approvals serve
 
 Other users approve by a supervisor's control socket. `airssys up` has one; where nothing is up yet, this is one, for
@@ -107,24 +127,32 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     approve = commands.add_parser("approve", help="say yes", epilog=_APPROVE_EPILOG)
     reject = commands.add_parser("reject", help="say no", epilog=_REJECT_EPILOG)
     revoke = commands.add_parser("revoke", help="take an approval back", epilog=_REVOKE_EPILOG)
+    narrow = commands.add_parser("narrow", help="take a part of an approval back", epilog=_NARROW_EPILOG)
     anew = commands.add_parser("request", help="ask anew for what was refused", epilog=_REQUEST_EPILOG)
     register_offhost(commands)
     commands.add_parser("serve", help="answer approvers who can't open the state", epilog=_SERVE_EPILOG)
-    for command in (show, approve, reject, revoke, anew):
+    for command in (show, approve, reject, revoke, narrow, anew):
         kind, form = ("ID|FILE", _number_or_file) if command is show else ("ID", number_of)
         told = "the number of the request" + (", or a file of `export` or `sign`" if command is show else "")
         command.add_argument("number", metavar=kind, type=form, help=told)
     for command in (show, approve):
         command.add_argument("--whole", action="store_true", help="all of it, not only what is different")
     show.add_argument("--manifest", action="store_true", help="its Component.toml, to make one for --narrow of it")
-    approve.add_argument("--narrow", metavar="FILE", help="a copy of its Component.toml that asks for less: grant that")
-    approve.add_argument(
-        "--without", action="append", default=[], metavar="ACTION:PATTERN", help="leave out one thing; may be repeated"
-    )
-    approve.add_argument("--expires", metavar="DURATION", type=duration_s, help="how long it holds, such as 30d")
+    for command in (approve, narrow):
+        command.add_argument(
+            "--narrow", metavar="FILE", help="a copy of its Component.toml that asks for less: grant that"
+        )
+        command.add_argument(
+            "--without",
+            action="append",
+            default=[],
+            metavar="ACTION:PATTERN",
+            help="leave out one thing; may be repeated",
+        )
+        command.add_argument("--expires", metavar="DURATION", type=duration_s, help="how long it holds, such as 30d")
+        command.add_argument("--yes", metavar="DIGEST", help="don't ask: how the digest begins that was reviewed")
     approve.add_argument("--once", action="store_true", help="for one start")
-    approve.add_argument("--yes", metavar="DIGEST", help="don't ask: how the digest begins that was reviewed")
-    for command in (approve, reject, revoke):
+    for command in (approve, reject, revoke, narrow):
         command.add_argument("--reason", default="", metavar="TEXT", help="why, for the record and for who asked")
     for name, command in commands.choices.items():
         if name == "sign":
@@ -204,7 +232,7 @@ def run(args: argparse.Namespace) -> int:
                 print_manifest(document)
             else:
                 _print(args, document, review_lines(document, args.whole))
-        case "approve":
+        case "approve" | "narrow":
             return _approve(args, desk)
         case "export":
             export(args.output, desk.shown(args.number))
@@ -226,37 +254,48 @@ def _print(args: argparse.Namespace, document: Document, lines: list[str]) -> No
 
 
 def _approve(args: argparse.Namespace, desk: Desk) -> int:
+    """Show what would be, ask, and have it done: an approval, or that a part of one is taken back."""
+    what = args.approvals_command
+    if what == "narrow" and not (args.narrow or args.without or args.expires):
+        raise UsageError(
+            "what is to be taken away?", hint="name it: --without ACTION:PATTERN, --narrow FILE, --expires"
+        )
     narrow = b"" if args.narrow is None else read_toml_bytes(args.narrow, args.narrow)
     decision = DecideApproval(
-        what="approve",
+        what=what,
         number=args.number,
         seen=args.yes or "",
         without=tuple(args.without),
         lifetime_s=args.expires or 0,
-        once=args.once,
+        once=what == "approve" and args.once,
         reason=args.reason,
     )
     if args.yes is None:
         # What is wrong with the request or the options is told first: that a terminal would help is told last.
-        would_be = desk.decided(replace(decision, what="preview"), narrow)
+        would_be = desk.decided(replace(decision, what=_PREVIEWS[what]), narrow)
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise NoTerminalError(
-                "there is no terminal to ask on, and nothing is approved unseen",
+                f"there is no terminal to ask on, and nothing is {what.removesuffix('e')}ed unseen",
                 hint=f"review it (airssys approvals show {args.number}), then name its digest: --yes DIGEST",
             )
-        whole = args.whole or bool(narrow or args.without)
-        print("\n".join(review_lines(would_be, whole, asks_now=True)), file=sys.stderr)
-        if not confirm(f"\n{_question(args.number, would_be)} [y/N] "):
-            print(
+        if what == "approve":
+            lines = review_lines(would_be, args.whole or bool(narrow or args.without), asks_now=True)
+            question = _question(args.number, would_be)
+            refused = (
                 f"airssys: not approved: request {args.number} waits as before\n"
-                f"  to refuse it: airssys approvals reject {args.number} --reason TEXT",
-                file=sys.stderr,
+                f"  to refuse it: airssys approvals reject {args.number} --reason TEXT"
             )
+        else:
+            lines = narrowing_lines(would_be)
+            question, refused = "Take this away?", "airssys: nothing was taken away"
+        print("\n".join(lines), file=sys.stderr)
+        if not confirm(f"\n{question} [y/N] "):
+            print(refused, file=sys.stderr)
             return NoTerminalError.exit_code
         # What was shown is what is approved: where it is another one by now, it is refused.
         decision = replace(decision, seen=str(would_be["review"]))
     after = desk.decided(decision, narrow)
-    _print(args, after, outcome_lines("approve", after))
+    _print(args, after, outcome_lines(what, after))
     return 0
 
 
@@ -288,9 +327,9 @@ class _Local:
         self._audit_directory = places.audit_directory(state, settings)
         self._retention = settings.audit
         store = ApprovalStore(state, self._audit_directory, self._record)
-        self._approvals = store.directory
         self.place = f"in {state}" if os.path.isdir(state) else f"there is no {state}"
-        self._service = ApprovalService(store, settings, own_roles(settings.control))
+        self._runs = RunsWatch(store.directory, self._audit_directory)
+        self._service = ApprovalService(store, settings, own_roles(settings.control), self._runs.look)
         self._state = state
 
     def _record(self, event: AuditEvent) -> None:
@@ -302,39 +341,35 @@ class _Local:
             log.close()
 
     def listed(self, closed: bool) -> Document:
-        return self._service.listed(closed)
-
-    def shown(self, number: int) -> Document:
-        return self._service.shown(number)
-
-    def decided(self, decision: DecideApproval, narrow: bytes) -> Document:
-        if decision.what == "revoke":
-            document = self._revoked(decision)
-            runs = end_runs(self._approvals, decision.number) if document.get("state") == "revoked" else NO_RUNS
-            more: Document = {"ended_runs": list(runs.ended)} if runs.ended else {}
-            return {**document, **more, **({"left_runs": list(runs.left)} if runs.left else {})}
-        document = self._decide(decision, narrow)
-        if decision.what != "preview":
-            self._tell_supervisor()
+        document = self._service.listed(closed)
+        self._runs.settle()
         return document
 
-    def _tell_supervisor(self) -> None:
-        """Let a supervisor that runs with this state see what was decided: something may wait for it there."""
-        address = Address(os.path.join(self._state, SOCKET_NAME), "the state directory", trusted=True)
-        with contextlib.suppress(ConfigError), ControlClient(address) as client:
-            for _ in client.ask(LookAgain()):
-                pass
+    def shown(self, number: int) -> Document:
+        document = self._service.shown(number)
+        self._runs.settle()
+        return document
 
-    def _revoked(self, decision: DecideApproval) -> Document:
-        # A supervisor that runs with this state ends what relies on it; what relies on it without one is ours to end.
-        address = Address(os.path.join(self._state, SOCKET_NAME), "the state directory", trusted=True)
-        with contextlib.suppress(NobodyAnswersError):
-            return _Remote(address).decided(decision, b"")
-        return self._decide(decision, b"")
-
-    def _decide(self, decision: DecideApproval, narrow: bytes) -> Document:
+    def decided(self, decision: DecideApproval, narrow: bytes) -> Document:
         peer = Peer(os.getpid(), os.getuid(), frozenset((os.getgid(), *os.getgroups())))
-        return self._service.decide(peer, decision, narrow)
+        document = self._service.decide(peer, decision, narrow)
+        if decision.what not in _SETTLED or "request" not in document:
+            return document
+        settle = DecideApproval("settle", int(str(document["request"])))
+        # A supervisor that runs with this state ends what relies on it, and all else; without one that is ours to do.
+        remote = _Remote(Address(os.path.join(self._state, SOCKET_NAME), "the state directory", trusted=True))
+        until_s = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                settled = remote.decided(settle, b"")
+            except BusyThereError:
+                if time.monotonic() >= until_s:
+                    raise
+                time.sleep(0.05)
+            except NobodyAnswersError:
+                return {**document, **self._runs.settle().to_json()}
+            else:
+                return {**document, **{key: settled[key] for key in OUTCOME_KEYS if key in settled}}
 
 
 class _Remote:
@@ -360,7 +395,7 @@ class _Remote:
                 for part, received in client.ask(request, descriptors):
                     if isinstance(part, ApprovalDocument) and len(received) == 1:
                         document: Document = json.loads(memory_file.take(received[0], _DOCUMENT_MAX_BYTES))
-                        return {**document, "ended": list(part.ended)} if part.ended else document
+                        return document
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)

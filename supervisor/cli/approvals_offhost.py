@@ -13,7 +13,7 @@ from typing import Final
 from ipc.errors import ConfigError
 from supervisor.approvals.machine import Refusal
 from supervisor.approvals.narrowing import nearest_hint, without
-from supervisor.approvals.request import REASON_MAX_CHARS, SEEN_LEAST
+from supervisor.approvals.objections import REASON_MAX_CHARS, SEEN_LEAST
 from supervisor.approvals.review import DIGEST_SHOWN
 from supervisor.approvals.service import Document, RefusedError
 from supervisor.approvals.statement import Exported, Statement, exported_of, read_exported, read_statement, within_terms

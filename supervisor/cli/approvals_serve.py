@@ -14,6 +14,7 @@ from ipc.audit.folding import Folder
 from ipc.errors import AuditError
 from supervisor.approvals.desk import ApprovalDesk
 from supervisor.approvals.service import ApprovalService
+from supervisor.approvals.settling import RunsWatch
 from supervisor.approvals.store import ApprovalStore
 from supervisor.audit_log import AuditLog
 from supervisor.control import SOCKET_NAME, Client, Control, bind_control_socket
@@ -27,6 +28,7 @@ from supervisor.settings import Settings
 from supervisor.state_lock import only_one
 
 _WAIT_S = 0.2
+_RUNS = "runs"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -42,8 +44,12 @@ def serve(settings: Settings, state: str, say: Callable[[str], object]) -> int:
             log.append([(event.within_bounds(), SUPERVISOR)])
 
         store = ApprovalStore(state, log.directory, record, wait_s=_WAIT_S)
-        desk = _Desk(ApprovalDesk(ApprovalService(store, settings, roles, tells=False), lambda _: ()), record)
         loop = EventLoop()
+        runs = RunsWatch(store.directory, log.directory, lambda: loop.touch(_RUNS))
+        stack.callback(runs.close)
+        loop.add(_RUNS, runs)
+        service = ApprovalService(store, settings, roles, runs.look, tells=False)
+        desk = _Desk(ApprovalDesk(service, runs), record)
         loop.add("signals", stack.enter_context(_Signals(desk)))
         control = Control(bind_control_socket(state, roles), roles, desk, loop, time.monotonic_ns)
         stack.callback(_unlink, os.path.join(state, SOCKET_NAME))
@@ -56,6 +62,7 @@ def serve(settings: Settings, state: str, say: Callable[[str], object]) -> int:
         say(others if named else "nobody but you may answer: name people in [control] approvers of airssys.toml")
         while not desk.ended or control.has_unsent:
             loop.turn()
+            desk.turn()
         desk.finish()
     return 0
 
@@ -80,7 +87,12 @@ class _Desk:
                 client.not_done("unavailable", "only approvals are answered here", "start components with airssys up")
 
     def forget(self, client: Client) -> None:
-        """Nobody is kept waiting."""
+        """Nobody waits for an answer any more."""
+        self._approvals.forget(client)
+
+    def turn(self) -> None:
+        """Tell those who wait for the end of what runs."""
+        self._approvals.turn()
 
     def refused(self, what: str, peer: Peer) -> None:
         event = AuditEvent(

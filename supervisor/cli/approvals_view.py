@@ -5,6 +5,10 @@ Whatever came from a component or from somebody is shown harmlessly. Pure.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from supervisor.approvals.losing import OUTCOME_KEYS
+from supervisor.approvals.narrowing import ASKED_EACH_TIME
 from supervisor.approvals.service import Document
 from supervisor.cli.approval_words import (
     clock_lines,
@@ -71,10 +75,56 @@ def outcome_lines(what: str, document: Document) -> list[str]:
         without = [ask for ask in maps(document, "asks") if not ask["granted"]]
         lines += [visible(f"  {left_out(ask)[1:-1]}: {ask['sentence']}") for ask in without]
         lines.append(f"what was refused can be started now; to take it back: airssys approvals revoke {number}")
-    if what == "revoke":
-        ended = [str(name) for name in listed(document.get("ended"))]
-        ended += [f"a run (process {pid})" for pid in listed(document.get("ended_runs"))]
-        lines.append(visible(f"ended: {', '.join(ended)}") if ended else "nothing ran by it that could be ended")
-        left = ", ".join(str(pid) if pid else "one of another container" for pid in listed(document.get("left_runs")))
-        lines.append(f"still running, and not this user's to end: {left}" if left else "nothing starts by it any more")
+    if what in ("revoke", "narrow") or any(document.get(key) for key in OUTCOME_KEYS):
+        lines += _taken_lines(what, document)
     return lines
+
+
+def narrowing_lines(document: Document) -> list[str]:
+    """Return what would be taken away and what would be left, for who is to say whether it is to be so."""
+    name = f"{identity_of(document)} {document['version']}"
+    lines = [visible(f"request {document['request']}: {name}, {document['state']}")]
+    taken = maps(document, "taken")
+    lines += ["this would be taken away:"] if taken else []
+    for grant in taken:
+        asked_each_time = str(grant["action"]).startswith(ASKED_EACH_TIME)
+        fate = "refused from the next use on" if asked_each_time else "who holds it now is ended"
+        lines.append(visible(f"  {grant['action']} {grant['resource']}   ({fate})"))
+    until = f" until {time_of(document['due_at'])}" if document["due_at"] else ""
+    lines.append(f"this would be left{until}:")
+    return [*lines, *(visible(f"  {each['action']} {each['resource']}") for each in maps(document, "granted_set"))]
+
+
+def _taken_lines(what: str, document: Document) -> list[str]:
+    """Return what has become of each grant that was taken back, and of those who had it."""
+    told = {(each["action"], each["resource"]): each for each in maps(document, "revoked")}
+    taken = [(each["action"], each["resource"]) for each in maps(document, "taken")]
+    lines = []
+    for action, resource in dict.fromkeys((*taken, *told)):
+        if str(action).startswith(ASKED_EACH_TIME):
+            lines.append(visible(f"revoked {action} {resource}; refused from the next use on"))
+        else:
+            lines.append(visible(f"revoked {action} {resource}{_fate(told.get((action, resource), {}))}"))
+    ended = [str(name) for name in listed(document.get("ended_components"))]
+    ended += [f"a run (process {pid})" for pid in listed(document.get("ended_runs"))]
+    lines += [visible(f"ended: {', '.join(ended)}")] if ended else []
+    narrowed = ", ".join(str(name) for name in listed(document.get("narrowed_components")))
+    lines += [visible(f"goes on with less: {narrowed}")] if narrowed else []
+    anew = ", ".join(str(name) for name in listed(document.get("anew")))
+    lines += [visible(f"starts anew with what is left: {anew}")] if anew else []
+    left = ", ".join(str(pid) if pid else "one of another container" for pid in listed(document.get("left_runs")))
+    if left:
+        return [*lines, f"still running, and not this user's to end: {left}"]
+    if what == "revoke":
+        lines += [] if ended else ["nothing ran by it that could be ended"]
+        lines.append("nothing starts by it any more")
+    return lines
+
+
+def _fate(told: Mapping[str, object]) -> str:
+    """Return what has become of those who held a grant."""
+    ended, open_files, left = (told.get(key) for key in ("ended", "open_files", "left"))
+    instances = f"; ended {counted(ended, 'instance')}" if isinstance(ended, int) and ended else ""
+    files = f" ({counted(open_files, 'open file')})" if instances and isinstance(open_files, int) else ""
+    holds = f"{counted(left, 'instance')} still there" if isinstance(left, int) and left else "none holds it now"
+    return f"{instances}{files}; {holds}"

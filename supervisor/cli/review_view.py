@@ -62,7 +62,10 @@ def review_lines(document: Document, whole: bool, asks_now: bool = False) -> lis
     if state in OPEN and not asks_now:
         lines += ["", *_how_to_answer(document)]
     elif state == "approved" and not asks_now:
+        narrow = f"airssys approvals narrow {number} --without ACTION:PATTERN"
+        digest = str(document["review"])[:DIGEST_SHOWN]
         lines += ["", f"to take it back: airssys approvals revoke {number}"]
+        lines.append(f"or a part of it: {narrow}   (without a terminal: --yes {digest})")
     elif state not in OPEN and not asks_now:
         lines += ["", f"it is over; to ask anew: airssys approvals request {number}"]
     return lines
@@ -152,6 +155,9 @@ def _answers(document: Document) -> list[str]:
     elif document["state"] == "approved":
         narrowed = "less than it asks for, " if document["narrowed"] else ""
         lines += row("approved", f"{narrowed}{time_of(document['approved_at'])}{terms_of(document)}")
+        for each in maps(document, "narrowings"):
+            why = f": {each['reason']}" if each["reason"] else ""
+            lines += row("narrowed", f"by {person(each['by'])} at {time_of(each['at'])}{why}")
     else:
         missing = missing_yes(document)
         review = f", not before {time_of(document['opens_at'])}" if document["opens_at"] else ""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from ipc.errors import ConfigError
+from ipc.errors import AuditError, ConfigError
 from ipc.policy.capability import Grant
 from ipc.struct import replace
 from supervisor import places
@@ -18,6 +19,7 @@ from supervisor.approvals.asking import (
     refusal_event,
 )
 from supervisor.approvals.errors import AwaitingApprovalError, NobodyGrantedError
+from supervisor.approvals.reliance import Reliance, current
 from supervisor.approvals.rules import Needed, needed
 from supervisor.approvals.running import Held
 from supervisor.approvals.store import ApprovalStore
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
     from supervisor.cli.targets import InstalledPackage
 
 NOBODY_VOTES: Final = "name people in [control] approvers of airssys.toml"
-Decision = tuple[tuple[Grant, ...], str, str]
 
 
 def approved_grants(
@@ -50,7 +51,7 @@ def approved_grants(
     trust: TrustLevel,
     installed: InstalledPackage | None,
     start: Start,
-) -> Decision | None:
+) -> Approved | None:
     """Return what is approved, None where no rule wants an approval of this; raises AwaitingApprovalError.
 
     `trust` is what the reviewers are told; it changes nothing in what is needed.
@@ -60,13 +61,12 @@ def approved_grants(
         return None
     try:
         question = _question(bound, granted, wanted, trust, installed)
-        approved = _decide(host, settings, question, bound, installed, start)
+        return _decide(host, settings, question, bound, installed, start)
     except AwaitingApprovalError as error:
         host.record(refusal_event(error, actor()))
         if not _somebody_has_a_vote(settings):
             error.hint = f"nobody has a vote here: {NOBODY_VOTES}"
         raise
-    return approved.grants, approved.approval, approved.wasm_sha256
 
 
 def approval_without_terminal(
@@ -76,7 +76,7 @@ def approval_without_terminal(
     trust: TrustLevel,
     installed: InstalledPackage | None,
     start: Start,
-) -> Decision | str:
+) -> Approved | str:
     """Return what is approved where nobody can be asked now; else what became of asking for it, in lines."""
     try:
         return approval_by_whoever_votes(host, settings, bound, trust, installed, start)
@@ -95,13 +95,12 @@ def approval_by_whoever_votes(
     trust: TrustLevel,
     installed: InstalledPackage | None,
     start: Start,
-) -> Decision:
+) -> Approved:
     """Return what is approved; raises AwaitingApprovalError, or NobodyGrantedError where nobody could approve it."""
     if not _somebody_has_a_vote(settings):
         raise NobodyGrantedError("nobody granted what it asks for, and nobody has a vote here", hint=NOBODY_VOTES)
     question = _question(bound, bound.grants, Needed(), trust, installed)
-    approved = _decide(host, settings, question, bound, installed, start)
-    return approved.grants, approved.approval, approved.wasm_sha256
+    return _decide(host, settings, question, bound, installed, start)
 
 
 def _question(
@@ -137,9 +136,12 @@ def _decide(
     found_by_default = places.state_directory(None, os.environ, settings) == options.state_directory
     where = "" if found_by_default else f" --state-dir {shell_quoted(options.state_directory)}"
 
-    def hold(number: int) -> None:
-        if not start.supervised:
-            host.at_end(Held(store.directory, number).close)
+    def hold(reliance: Reliance) -> Reliance:
+        if start.supervised:
+            return reliance
+        held = Held(store.directory, reliance)
+        host.at_end(held.close)
+        return replace(reliance, descriptor=held.descriptor)
 
     def gather() -> Evidence:
         # Only here: most starts file nothing.
@@ -151,3 +153,14 @@ def _decide(
 
     own = bound.variables
     return decide_by_approval(store, question, settings, where, os.getuid(), own, hold, gather, start.standing)
+
+
+def note_over(host: Host, reliance: Reliance) -> None:
+    """Have it on record that an approval was over when its run was ended for that: whatever the clock says since."""
+    store = ApprovalStore(host.options.state_directory, host.options.audit_directory, host.record)
+    # Where that can't be, whoever looks at it next does it by the clock.
+    with contextlib.suppress(ConfigError, AuditError), store.open() as ledger:
+        request = ledger.request(reliance.number)
+        if request is not None:
+            ledger.note_time(current(reliance).until_s or 0)
+            ledger.settled(request)

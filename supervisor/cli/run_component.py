@@ -49,6 +49,8 @@ from supervisor.surroundings import home_directories, program_directories
 from supervisor.terminal import folded, visible
 
 if TYPE_CHECKING:
+    from supervisor.approvals.asking import Approved
+    from supervisor.approvals.reliance import Reliance
     from supervisor.cli.targets import InstalledPackage
     from supervisor.trust.judge import JudgedDirectory
 
@@ -69,6 +71,15 @@ class Start(Struct, frozen=True):
 
 
 ALONE: Final = Start()
+
+
+class GrantDecision(Struct, frozen=True):
+    """What is granted, who said so, for which program's bytes (sha256; empty: any), and by which approval."""
+
+    granted: tuple[Grant, ...]
+    approval: str
+    program_sha256: str = ""
+    reliance: Reliance | None = None
 
 
 class GrantedComponent(Struct, frozen=True):
@@ -151,14 +162,14 @@ def granted_component(
     judged = None if mode is not None else judge_component(args, manifest, settings, installed)
     if mode is not None:
         # Nobody is asked, so nothing that the manifest asks for elsewhere is granted either; it is listed as wanted.
-        decision: tuple[tuple[Grant, ...], str, str] | None = (dev_grants((*dev, data), homes), mode.by, "")
+        decision: GrantDecision | None = GrantDecision(dev_grants((*dev, data), homes), mode.by)
     else:
         decision = decide_grants(args, host, bound, parameters, settings, resolution.quota, judged, installed, start)
     if decision is None:
         reason = "nobody granted what it asks for"
         host.record(AuditEvent("run_refused", component=name, decision="denied", reason=reason, actor=actor()))
         return None
-    granted, approval, granted_sha256 = decision
+    granted, granted_sha256 = decision.granted, decision.program_sha256
     trust_rule, package_digest = "", "" if installed is None else installed.package.digest
     if judged is not None and judged.trusted:
         from supervisor.trust.judge import require_judged
@@ -190,7 +201,7 @@ def granted_component(
     request = RunRequest(
         context=context_of(
             document,
-            approval,
+            decision.approval,
             "dev" if mode is not None else "unknown" if judged is None else judged.decision.level,
             version=manifest.component.version,
             trust_rule=trust_rule,
@@ -212,6 +223,7 @@ def granted_component(
         ask=args.ask,
         learn=args.write_manifest is not None,
         own_directories=(data, tmp),
+        reliance=decision.reliance,
     )
     shared = shared_with(bound.manifest.component.name, settings.shared_storage)
     return GrantedComponent(request, bound, resolution.quota, shared)
@@ -295,15 +307,15 @@ def decide_grants(
     judged: JudgedDirectory | None = None,
     installed: InstalledPackage | None = None,
     start: Start = ALONE,
-) -> tuple[tuple[Grant, ...], str, str] | None:
-    """Return what is granted, who said so, and for which bytes (sha256; empty: any); None means refused.
+) -> GrantDecision | None:
+    """Return what is granted; None means refused.
 
     Of what is trusted nobody is asked: it is granted what it asks for. What its program will have to be is known
     of what is `installed`.
     """
     manifest = bound.manifest
     if not bound.grants:
-        return (), "nothing asked", ""
+        return GrantDecision((), "nothing asked")
     trust = "unknown" if judged is None else judged.decision.level
     granted = bound.grants
     if args.grant not in (None, "asked"):
@@ -315,11 +327,11 @@ def decide_grants(
 
         approved = approved_grants(host, settings, bound, quota, granted, trust, installed, start)
         if approved is not None:
-            return approved
+            return _by_approval(approved)
     if args.grant is not None:
-        return granted, f"--grant {os.path.basename(args.grant)}", ""
+        return GrantDecision(granted, f"--grant {os.path.basename(args.grant)}")
     if judged is not None and judged.trusted:
-        return bound.grants, judged.decision.approval, ""
+        return GrantDecision(bound.grants, judged.decision.approval)
     program_sha256 = "" if installed is None else installed.program_sha256
     if not program_sha256:
         program = Program.open(manifest.wasm_path)
@@ -330,17 +342,17 @@ def decide_grants(
     key = request_key(manifest.digest, program_sha256, lasting, package)
     store = GrantStore(os.path.join(host.options.state_directory, "grants"))
     if store.remembered(key):
-        return bound.grants, "remembered", program_sha256
+        return GrantDecision(bound.grants, "remembered", program_sha256)
     if not start.asks:
         from supervisor.cli.run_approval import approval_by_whoever_votes
 
-        return approval_by_whoever_votes(host, settings, bound, trust, installed, start)
+        return _by_approval(approval_by_whoever_votes(host, settings, bound, trust, installed, start))
     if not on_terminal():
         from supervisor.cli.run_approval import approval_without_terminal
 
         found = approval_without_terminal(host, settings, bound, trust, installed, start)
         if not isinstance(found, str):
-            return found
+            return _by_approval(found)
         print(f"airssys: {manifest.component.name} asks for:", file=sys.stderr)
         _print_words(bound)
         _print_untrusted(judged)
@@ -357,7 +369,11 @@ def decide_grants(
         print("airssys: not granted; nothing was run", file=sys.stderr)
         return None
     store.remember(key, manifest.component.name, lasting, program_sha256, manifest.digest)
-    return bound.grants, "asked", program_sha256
+    return GrantDecision(bound.grants, "asked", program_sha256)
+
+
+def _by_approval(approved: Approved) -> GrantDecision:
+    return GrantDecision(approved.grants, approved.approval, approved.wasm_sha256, approved.reliance)
 
 
 def _print_untrusted(judged: JudgedDirectory | None) -> None:

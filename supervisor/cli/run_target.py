@@ -141,6 +141,10 @@ def _run(
         raise _CompileLimitError(str(error), hint=hint) from None
     progress.finish()
     printer.finish()
+    if request.reliance is not None and report.verdict.code == "A3010":
+        from supervisor.cli.run_approval import note_over
+
+        note_over(host, request.reliance)
     exit_code = _deliver(args, report, request.component, stderr)
     if args.write_manifest and (report.verdict.outcome == "host_error" or report.verdict.code == "A3005"):
         print("airssys: no manifest was written: the program didn't run as it should have", file=stderr)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from ipc.audit.event import AuditEvent
 from ipc.errors import AuditError, ConfigError
+from ipc.struct import replace
 from supervisor import places
 from supervisor.approvals.machine import State
 from supervisor.approvals.store import ApprovalStore
@@ -74,7 +75,7 @@ def bring_up(args: argparse.Namespace, processes: Processes) -> int:
         changes = _change_overs(fleet, planned, planner, host, view)
         stack.callback(changes.close)
         versions = VersionDesk(changes, installed_in)
-        desk = FleetDesk(fleet, logs, versions, lambda: _approvals(host, settings, roles, desk))
+        desk = FleetDesk(fleet, logs, versions, lambda: _approvals(host, settings, roles, fleet, changes, stack))
         listener = bind_control_socket(options.state_directory, roles)
         stack.callback(_unlink, os.path.join(options.state_directory, SOCKET_NAME))
         control = Control(listener, roles, desk, fleet.loop, time.monotonic_ns)
@@ -82,6 +83,8 @@ def bring_up(args: argparse.Namespace, processes: Processes) -> int:
         names = [plan.name for plan in plans]
         host.record(AuditEvent("supervisor_started", actor=actor(), detail={"components": names}))
         control.start()
+        if any(plan.request.reliance is not None for plan in plans):
+            desk.open_approvals()
         try:
             compiled = _compile(args, host, fleet, view, planned, stack)
             if compiled:
@@ -109,14 +112,22 @@ def bring_up(args: argparse.Namespace, processes: Processes) -> int:
         return 1 if args.until_done and failed else 0
 
 
-def _approvals(host: Host, settings: Settings, roles: Roles, desk: FleetDesk) -> ApprovalDesk:
-    """Return what answers for approvals; most supervisors are never asked."""
+def _approvals(
+    host: Host, settings: Settings, roles: Roles, fleet: Fleet, changes: ChangeOvers, stack: contextlib.ExitStack
+) -> ApprovalDesk:
+    """Return what answers for approvals, and looks after those who run by them; most supervisors have none."""
     from supervisor.approvals.desk import ApprovalDesk
     from supervisor.approvals.service import ApprovalService
+    from supervisor.approvals.settling import RunsWatch
+    from supervisor.fleet_approvals import KEY, FleetApprovals
 
     options = host.options
     store = ApprovalStore(options.state_directory, options.audit_directory, host.record, wait_s=_APPROVALS_WAIT_S)
-    return ApprovalDesk(ApprovalService(store, settings, roles, tells=False), desk.end_approved_by)
+    runs = RunsWatch(store.directory, options.audit_directory, lambda: fleet.loop.touch(KEY))
+    stack.callback(runs.close)
+    watch = FleetApprovals(fleet, store, runs, changes.replan_when_ended)
+    fleet.loop.add(KEY, watch)
+    return ApprovalDesk(ApprovalService(store, settings, roles, watch.look, tells=False), watch)
 
 
 def _compile(
@@ -145,7 +156,9 @@ def _compile(
         return False
     for each in planned:
         member = fleet.members[each.name]
-        member.plan = make_plan(each.granted, compilations.artifacts[member.name])
+        # Its request may ask for less by now: its approval may have been narrowed meanwhile.
+        current = replace(each.granted, request=member.plan.request)
+        member.plan = make_plan(current, compilations.artifacts[member.name])
         member.let_go = each.held.close
     return True
 

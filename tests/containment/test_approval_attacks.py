@@ -28,6 +28,7 @@ from supervisor.approvals import ledger, notify
 from supervisor.approvals.asking import Approved, Question, decide_by_approval, question_of
 from supervisor.approvals.chain import DamagedError, Head, head_text, make_row
 from supervisor.approvals.errors import AwaitingApprovalError, NotApprovedError
+from supervisor.approvals.machine import State
 from supervisor.approvals.request import Lapsed
 from supervisor.approvals.rules import Needed
 from supervisor.approvals.service import ApprovalService, Document, RefusedError, UnknownRequestError
@@ -382,6 +383,67 @@ def test_a_clock_that_is_set_back_revives_no_approval(host: Host) -> None:
     host.now_s = START_S
     assert host.asked() != number
     assert cast("int", host.service.listed(closed=True)["clock_behind_s"]) >= 3600
+
+
+def test_a_clock_that_is_set_back_keeps_nothing_running(host: Host) -> None:
+    """What a run has seen to be over by a clock that nobody sets is over; before that, time stands still."""
+    number = host.asked()
+    host.says(ALICE, "approve", number, lifetime_s=3600)
+    host.says(BOB, "approve", number)
+    by = host.start().reliance
+    assert by.until_s is not None
+    boot_ns = by.until_boot_ns - 3600 * 10**9
+    host.now_s = START_S - 86_400
+    assert by.left_ns(host.now_s, boot_ns + 3599 * 10**9) > 0
+    host.start()
+    assert by.left_ns(host.now_s, boot_ns + 3600 * 10**9) <= 0
+    with host.store.open() as kept:
+        kept.note_time(by.until_s)
+        request = kept.request(number)
+        assert request is not None
+        assert kept.settled(request).state is State.EXPIRED
+    assert host.asked() != number
+
+
+def test_narrowing_takes_away_only(host: Host) -> None:
+    """Nothing wider, nothing unseen, nothing that isn't approved, by nobody without a vote; the next start has less."""
+    number = host.asked()
+    with pytest.raises(RefusedError, match="isn't approved: approve less"):
+        host.says(ALICE, "narrow", number, without=WITHOUT)
+    host.approved(number)
+    seen = str(host.service.shown(number)["review"])
+    for manifest in (MANIFEST.replace("/srv/logs/**", "/srv/**"), MANIFEST.replace("api.example", "**.example")):
+        decision = DecideApproval("narrow", number, seen)
+        with pytest.raises(RefusedError, match="not included in what it asks for"):
+            host.service.decide(Peer(1, ALICE, frozenset()), decision, manifest.encode())
+    for words, uid, more in (
+        ("has no vote", 4711, {"without": WITHOUT}),
+        ("isn't what was reviewed", ALICE, {"without": WITHOUT, "seen": "0" * 64}),
+        ("doesn't ask for", ALICE, {"without": ("filesystem.write:/etc/**",)}),
+        ("nothing would be left", ALICE, {"without": (*WITHOUT, "filesystem.read:/srv/logs/**")}),
+        ("nothing would be taken away", ALICE, {}),
+    ):
+        with pytest.raises(RefusedError, match=words):
+            host.says(uid, "narrow", number, **more)
+    assert len(host.start().grants) == 2
+    assert host.says(ROOT_UID, "narrow", number, without=WITHOUT, seen=seen)["state"] == "approved", "it takes away"
+    assert [grant.action for grant in host.start().grants] == ["filesystem.read"]
+    _refused(host, ALICE, number, "approved already")
+    with pytest.raises(RefusedError, match="isn't what was reviewed"):
+        host.says(BOB, "narrow", number, without=("filesystem.read:/srv/logs/**",), seen=seen)
+
+
+def test_time_that_was_taken_away_is_not_given_back(host: Host) -> None:
+    """A narrowing shortens it, and no later one prolongs it; while it holds it starts."""
+    number = host.approved()
+    host.says(ALICE, "narrow", number, lifetime_s=100)
+    with pytest.raises(RefusedError, match="nothing would be taken away"):
+        host.says(BOB, "narrow", number, lifetime_s=3600)
+    host.says(BOB, "narrow", number, lifetime_s=3600, without=WITHOUT)
+    host.now_s += 99
+    assert host.start().reliance.until_s == START_S + 100
+    host.now_s += 1
+    assert host.asked() != number
 
 
 def test_what_was_refused_is_not_asked_again_by_itself(host: Host) -> None:

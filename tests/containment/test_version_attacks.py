@@ -15,7 +15,7 @@ from supervisor.approvals.machine import State
 from supervisor.approvals.request import Request, Voted
 from supervisor.approvals.rules import Needed
 from supervisor.approvals.store import ApprovalStore
-from supervisor.control_messages import LookAgain, Role, TakeVersion, may_ask
+from supervisor.control_messages import Role, TakeVersion, may_ask
 from supervisor.last_healthy import FailedVersion, LastHealthy, LastHealthyFiles
 from supervisor.manifest import Variables
 from supervisor.settings import Settings, default_directories
@@ -122,8 +122,7 @@ def test_what_was_healthy_is_nobodys_to_write_down(tmp_path: Path) -> None:
     assert files.read("one").instead_of(NEW, (OLD, NEW)) == OLD
 
 
-@pytest.mark.parametrize("request_type", [TakeVersion, LookAgain])
-def test_who_only_looks_or_calls_changes_no_version(request_type: type) -> None:
+def test_who_only_looks_or_calls_changes_no_version() -> None:
     """On the control socket that takes an admin."""
-    assert not any(may_ask(role, request_type) for role in (Role.NOBODY, Role.VIEWER, Role.OPERATOR))
-    assert may_ask(Role.ADMIN, request_type)
+    assert not any(may_ask(role, TakeVersion) for role in (Role.NOBODY, Role.VIEWER, Role.OPERATOR))
+    assert may_ask(Role.ADMIN, TakeVersion)

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from ipc.policy.capability import Grant
 from supervisor.approvals.machine import FINAL, Refusal, State
 from supervisor.approvals.request import (
+    Narrowed,
     Rejected,
     Request,
     Revoked,
@@ -55,6 +56,8 @@ class Said:
         self.once = False
         self.approved_s: int | None = None
         self.ended = ""
+        self.may_run = False
+        """Whether something that it has started may still run, though it is over."""
 
     @property
     def waits(self) -> bool:
@@ -73,6 +76,12 @@ class Said:
         if self.approved_s is None:
             return now_s >= self.waits_until_s
         return bool(self.lifetimes) and now_s >= self.approved_s + min(self.lifetimes)
+
+    @property
+    def ends(self) -> list[int]:
+        """When what is approved is over, each of which counts."""
+        lifetimes = [] if self.approved_s is None else [self.approved_s + each for each in self.lifetimes]
+        return [*self.until_s, *lifetimes]
 
     def has_enough(self, needs: int, voters: Sequence[int]) -> bool:
         """Whether enough different people have said yes, of those who count."""
@@ -107,7 +116,7 @@ class RequestMachine(RuleBasedStateMachine):
             assert after.reason
             return False
         if self.request.state in FINAL:
-            raise AssertionError("something led out of a final state")
+            assert isinstance(step, Revoked), "something led out of a final state"
         self.request = after
         return True
 
@@ -212,9 +221,40 @@ class RequestMachine(RuleBasedStateMachine):
     @rule(uid=people)
     def takes_it_back(self, uid: int) -> None:
         """Somebody revokes it."""
-        expected = self.said.holds
+        expected = self.said.holds or self.said.may_run
         assert self.take(Revoked(self.now_s, uid)) is expected
+        self.said.may_run = False
         self.said.ended = "revoked" if expected else self.said.ended
+
+    @rule(
+        uid=people,
+        files=subsets,
+        reviewed=st.sampled_from([True, True, True, False]),
+        until_s=st.none() | st.sampled_from([0, 5, 200]),
+    )
+    def takes_a_part_back(self, uid: int, files: frozenset[int] | None, reviewed: bool, until_s: int | None) -> None:
+        """Somebody narrows it: never to more, nor to nothing, and only what they have seen."""
+        said, now_s = self.said, self.now_s
+        wanted = said.files if files is None else files
+        ends_s = None if until_s is None else now_s + until_s
+        is_sooner = ends_s is not None and all(ends_s < each for each in said.ends)
+        expected = (
+            said.holds
+            and not said.is_over(now_s)
+            and reviewed
+            and bool(wanted)
+            and wanted <= said.files
+            and until_s != 0
+            and (wanted != said.files or is_sooner)
+        )
+        seen = self.request.review if reviewed else "0" * 64
+        narrowed = None if files is None else grants(files)
+        before = self.request.review
+        assert self.take(Narrowed(now_s, uid, seen, narrowed, ends_s)) is expected
+        if expected:
+            said.files = wanted
+            said.until_s += [] if ends_s is None else [ends_s]
+            assert self.request.review != before, "who has seen what it was hasn't seen what it is"
 
     @rule(uid=people)
     def asks_for_something_else(self, uid: int) -> None:
@@ -228,6 +268,7 @@ class RequestMachine(RuleBasedStateMachine):
         """It is superseded."""
         expected = self.said.holds
         assert self.take(Superseded(self.now_s, 2)) is expected
+        self.said.may_run |= expected
         self.said.ended = "superseded" if expected else self.said.ended
 
     @rule()
@@ -242,7 +283,7 @@ class RequestMachine(RuleBasedStateMachine):
         expected = said.holds and not said.is_over(self.now_s)
         assert self.take(Used(self.now_s, ASKER)) is expected
         if expected and said.once:
-            said.ended = "expired"
+            said.ended, said.may_run = "expired", True
 
     @rule(back_s=st.integers(1, 10**6))
     def the_clock_is_set_back(self, back_s: int) -> None:

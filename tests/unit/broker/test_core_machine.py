@@ -22,6 +22,7 @@ from ipc.broker.events import (
     NamePassed,
     Received,
     Recorded,
+    Restricted,
     Stored,
     StoreResult,
 )
@@ -98,6 +99,7 @@ class Network(RuleBasedStateMachine):
         self.generations = Counter[str]()
         self.live: dict[str, str] = {}
         self.outgoing: list[str] = []
+        self.admitted: dict[str, Admission] = {}
         self.number = 0
         self.seq = 0
         # What was said, by its number: who, by which way (to a name, on a topic, to all).
@@ -246,7 +248,7 @@ class Network(RuleBasedStateMachine):
             "storage.write": ("k",),
             "custom.x.y": ("**",),
         }
-        each = admission(name, grants, BOUNDS[name], self.generations[name])
+        each = self.admitted[name] = admission(name, grants, BOUNDS[name], self.generations[name])
         self.handed[each.instance] = []
         self.fresh(each.instance)
         return each
@@ -288,7 +290,7 @@ class Network(RuleBasedStateMachine):
         """Something that happens less often than messages do."""
         instance = self.live.get(name)
         if what == "mishap":
-            self.mishap(name, data.draw(st.integers(0, 4)))
+            self.mishap(name, data.draw(st.integers(0, 5)))
         elif what == "misbehave":
             wrong = (Hello(1), Answer(1, b""), Handled(2**53), Health("?"), Bye())
             self.misbehave(name, data.draw(st.sampled_from(wrong)))
@@ -388,12 +390,15 @@ class Network(RuleBasedStateMachine):
     def mishap(self, name: str, what: int) -> None:
         """What the shell could say at any time, also about who isn't there."""
         key, route = f"key of {name}-{self.generations[name]}", b"\0none"
+        # Rights that are the same change nothing, whatever is under way.
+        again = self.admitted.get(name)
         event = (
             Due(),
             Recorded(10**9),
             Stored(10**9, StoreResult()),
             Disconnected(key, route),
             Malformed("nobody's", route, "why", 5),
+            Due() if again is None else Restricted(again.instance, again.rights),
         )[what]
         self.driver.handle(event)
         self.driver.handle(Received("nobody's", route, (Hello(1), Send(1, "a", b"")), 5))
