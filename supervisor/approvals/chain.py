@@ -76,8 +76,7 @@ class Row(Struct, frozen=True):
 
 def _checksum(*fields: int | str) -> str:
     # Each with its length, so that no two lists of fields have one text.
-    texts = [str(field) for field in fields]
-    material = "".join(f"{len(text)}:{text}," for text in texts)
+    material = "".join([f"{len(text)}:{text}," for text in map(str, fields)])
     return hashlib.sha256(material.encode("utf-8", "surrogatepass")).hexdigest()
 
 
