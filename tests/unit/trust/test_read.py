@@ -177,7 +177,8 @@ def test_nothing_of_it_is_imported_where_nothing_is_trusted(tmp_path: Path) -> N
         "import sys; from supervisor.settings import load_settings; import supervisor.cli.run_component; "
         "load_settings(sys.argv[1], {}, 0); "
         "print(sorted({'.'.join(name.split('.')[:2]) for name in sys.modules "
-        "if name.startswith(('supervisor.trust', 'supervisor.signing', 'supervisor.approvals', 'cryptography', 'sqlite3'))}))"
+        "if name.startswith(('supervisor.trust', 'supervisor.signing', 'cryptography', 'sqlite3'"
+        ", 'supervisor.approvals.store', 'supervisor.approvals.asking', 'supervisor.packages.store'))}))"
     )
     tmp_path.chmod(0o755)
     found = []
