@@ -25,8 +25,9 @@ from typing import cast
 from ipc.audit.event import SUPERVISOR, AuditEvent
 from ipc.struct import Struct, to_builtins
 from supervisor import places
-from supervisor.approvals.chain import Head, head_text, make_row
+from supervisor.approvals.chain import make_row
 from supervisor.approvals.errors import AwaitingApprovalError
+from supervisor.approvals.head import Head, head_text
 from supervisor.approvals.machine import Refusal
 from supervisor.approvals.request import Facts, Filed, Rejected, Told, Voted
 from supervisor.approvals.store import FILE, HEAD_FILE, ApprovalStore
