@@ -180,6 +180,7 @@ def test_limits_hold(call: Callable[..., Any]) -> None:
     assert "more than can be passed" in larger.stderr
 
 
+@pytest.mark.any_user
 def test_a_call_is_on_record_and_its_arguments_are_not(run: Any, call: Callable[..., Any]) -> None:
     """Each call is an instance with a start and an end in the log, where the function is named, and no argument."""
     assert call("same-string", ["s3cr3t-4711", *PADDING]).code == 0
@@ -205,6 +206,7 @@ def test_show_lists_the_signatures(run: Any, wat: Callable[[str], Path]) -> None
     assert "can't be called" in functions["take-handle"]
 
 
+@pytest.mark.any_user
 def test_arguments_come_from_a_file_or_standard_input(run: Any, wat: Callable[[str], Path]) -> None:
     """`--file` and `-` are the same arguments; without any there are none."""
     program = wat("functions.wat")
@@ -231,6 +233,7 @@ def test_what_is_called_is_a_component_with_functions(run: Any, wat: Callable[[s
     assert "it asked airssys:core/host-services@1.0.0#log, which answers under `airssys up` alone" in result.stderr
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize(
     ("kind", "words"), [("char", "`char`"), ('(enum "a" "b")', "discriminant"), ("string", "out of bounds of memory")]
 )
