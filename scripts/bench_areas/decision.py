@@ -3,7 +3,8 @@
 From the name to the grant: the registry asked, the package verified, trust decided by four forms of sources and a
 signature; then a yes that was remembered, an approval that a rule takes, or a source that is trusted. The manifest was
 read and bound before, as any directory's; settings and modules are there. The baseline is the same package's files and
-its program, each read and hashed.
+its program, each read and hashed. Rows of their own are the modules, which `airssys run` imports while its other
+processes import theirs, against those that every component directory takes.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import contextlib
 import os
 import sqlite3
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -22,12 +25,14 @@ from typing import cast
 from ipc.audit.event import SUPERVISOR, AuditEvent
 from ipc.struct import Struct, to_builtins
 from supervisor import places
-from supervisor.approvals.chain import Head, head_text, make_row
+from supervisor.approvals.chain import make_row
 from supervisor.approvals.errors import AwaitingApprovalError
+from supervisor.approvals.head import Head, head_text
 from supervisor.approvals.machine import Refusal
 from supervisor.approvals.request import Facts, Filed, Rejected, Told, Voted
 from supervisor.approvals.store import FILE, HEAD_FILE, ApprovalStore
 from supervisor.approvals.subject import Subject
+from supervisor.approvals.verified import QUIET_NS
 from supervisor.audit_log import AuditLog
 from supervisor.cli.run_component import decide_grants, judge_component, require_installed
 from supervisor.cli.targets import open_installed
@@ -45,6 +50,7 @@ from supervisor.packages.store import PackageStore
 from supervisor.settings import Settings, load_settings
 
 ROUNDS = 200
+STARTS = 30
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGsyfOZGhJXUmSmLBLvDbqHJVHXUEmIuGLYEW/wDjQxP"
 NAME = "reporter"
 MANIFEST = """schema = 1
@@ -61,8 +67,17 @@ _LAST = "SELECT seq, (SELECT MAX(request) FROM steps), sum FROM steps ORDER BY s
 _INSERT = "INSERT INTO steps VALUES (:seq, :request, :kind, :identity, :subject, :body, :prev, :sum)"
 
 
+_OF_ANY = ("supervisor.cli.run_target", "supervisor.cli.run_component")
+_OF_INSTALLED = ("supervisor.cli.targets", "supervisor.packages.store", "supervisor.packages.registry")
+_OF_TRUST = ("supervisor.trust.breadth", "supervisor.trust.judge", "supervisor.trust.installed")
+_OF_APPROVALS = ("supervisor.cli.run_approval",)
+
+
 def measure() -> Iterator[dict[str, object]]:
     """One row for each way to a yes, and for each size of what is kept."""
+    yield _imports("remembered", _OF_INSTALLED)
+    yield _imports("trusted", (*_OF_INSTALLED, *_OF_TRUST))
+    yield _imports("approved", (*_OF_INSTALLED, *_OF_TRUST, *_OF_APPROVALS))
     with tempfile.TemporaryDirectory(prefix="ab-") as place:
         bench = _Bench(place)
         bench.install(NAME)
@@ -76,6 +91,7 @@ def measure() -> Iterator[dict[str, object]]:
         for number in (1_000, 10_000):
             bench.fill(number)
             yield bench.row(f"approved, 4 sources, {number:,} requests", _RULES + _sources(4), _approve)
+            yield bench.row(f"the same after a change, {number:,} requests", _RULES + _sources(4), _touch, rounds=10)
 
 
 _RULES = """[[approvals.rules]]
@@ -97,6 +113,39 @@ def _sources(number: int) -> str:
             )[each % 3]
         )
     return "\n".join([*found, "[[trust.sources]]", f'signing_key = "{KEY}"', ""])
+
+
+def _imports(name: str, modules: tuple[str, ...]) -> dict[str, object]:
+    """Return the row of modules that are imported by a start beside those of any component directory."""
+    code = "import sys, time; a = time.perf_counter(); import {}; b = time.perf_counter(); import {}; print(b - a, {})"
+    command = [
+        sys.executable,
+        "-I",
+        "-c",
+        code.format(", ".join(_OF_ANY), ", ".join(modules), "time.perf_counter() - b"),
+    ]
+    ours: list[float] = []
+    baseline: list[float] = []
+    for _ in range(STARTS):
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+        base_s, own_s = map(float, done.stdout.split())
+        ours.append(own_s * 1e3)
+        baseline.append(base_s * 1e3)
+    return _row(f"its modules, {name}", ours, baseline, "those of any component directory")
+
+
+def _row(name: str, ours: list[float], baseline: list[float], against: str) -> dict[str, object]:
+    p50, baseline_p50 = statistics.median(ours), statistics.median(baseline)
+    return {
+        "name": f"decision at start: {name}",
+        "p50": round(p50, 3),
+        "p99": round(statistics.quantiles(ours, n=100)[98], 3),
+        "unit": "ms",
+        "n": len(ours),
+        "baseline": against,
+        "baseline_p50": round(baseline_p50, 3),
+        "ratio": round(p50 / baseline_p50, 2),
+    }
 
 
 class _Place(Struct, frozen=True):
@@ -150,8 +199,10 @@ class _Bench:
             enter(store, registry, incoming, fetched, new, Permitted(), None, lambda _: None)
         self.installed = self.installed or store.path(contents.digest)
 
-    def row(self, name: str, settings_text: str, prepare: Callable[[_Start], None] | None) -> dict[str, object]:
-        """Measure one way to a yes."""
+    def row(
+        self, name: str, settings_text: str, prepare: Callable[[_Start], None] | None, rounds: int = ROUNDS
+    ) -> dict[str, object]:
+        """Measure one way to a yes; `prepare` makes the first, and is what each of few rounds begins with."""
         path = os.path.join(self.place, "airssys.toml")
         with open(path, "w", encoding="utf-8") as stream:
             stream.write("schema = 1\n" + settings_text)
@@ -160,20 +211,12 @@ class _Bench:
             prepare(start)
         ours: list[float] = []
         baseline: list[float] = []
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
+            if prepare is not None and rounds < ROUNDS:
+                prepare(start)
             ours.append(_ms(start.decide))
             baseline.append(_ms(lambda: read_directory(self.installed)))
-        p50, baseline_p50 = statistics.median(ours), statistics.median(baseline)
-        return {
-            "name": f"decision at start: {name}",
-            "p50": round(p50, 3),
-            "p99": round(statistics.quantiles(ours, n=100)[98], 3),
-            "unit": "ms",
-            "n": ROUNDS,
-            "baseline": "its files and its program, read and hashed",
-            "baseline_p50": round(baseline_p50, 3),
-            "ratio": round(p50 / baseline_p50, 2),
-        }
+        return _row(name, ours, baseline, "its files and its program, read and hashed")
 
     def fill(self, number: int) -> None:
         """Have so many requests kept, each behind the other, as `supervisor.approvals.ledger` writes them."""
@@ -233,15 +276,24 @@ def _remember(start: _Start) -> None:
 
 def _approve(start: _Start) -> None:
     """Ask, unless that was done, and have two people say yes."""
-    with contextlib.suppress(AwaitingApprovalError):
+    try:
         start.decide()
-        return
-    with start.bench.store.open() as ledger:
-        for uid in (ALICE, BOB):
-            request = ledger.request(1)
-            assert request is not None, "it was asked for"
-            after = ledger.take(request, Voted(ledger.now_s, uid, request.review, 2))
-            assert not isinstance(after, Refusal), after
+    except AwaitingApprovalError:
+        with start.bench.store.open() as ledger:
+            for uid in (ALICE, BOB):
+                request = ledger.request(1)
+                assert request is not None, "it was asked for"
+                after = ledger.take(request, Voted(ledger.now_s, uid, request.review, 2))
+                assert not isinstance(after, Refusal), after
+
+    # Once what was verified is noted: of a file that nobody has written to for a while.
+    time.sleep(QUIET_NS / 1e9)
+    start.decide()
+
+
+def _touch(start: _Start) -> None:
+    """Change the file, and nothing in it."""
+    os.chmod(os.path.join(start.bench.store.directory, FILE), 0o600)
 
 
 def _ms(what: Callable[[], object]) -> float:

@@ -17,7 +17,6 @@ from supervisor.approvals.ledger import Ledger
 from supervisor.approvals.machine import Refusal, State
 from supervisor.approvals.reliance import Reliance, ends_at_boot_ns
 from supervisor.approvals.request import Ask, Facts, Filed, Rejected, Request, Revoked, Superseded, Told, Used
-from supervisor.approvals.review import DIGEST_SHOWN, document_of, is_open
 from supervisor.approvals.rules import Needed
 from supervisor.approvals.store import ApprovalStore
 from supervisor.approvals.subject import Subject, named, named_value, placed
@@ -183,6 +182,9 @@ def _decided(
     request = None if found is None else ledger.settled(found)
     if request is not None and _counts(ledger, request, question.needed, use.standing):
         return _use(ledger, request, question, use)
+    # Only here, as below: what reviewers read is nothing to a start that is approved.
+    from supervisor.approvals.review import is_open
+
     if request is not None:
         _refuse_what_was_refused(request, where)
     is_new = request is None or not is_open(request)
@@ -202,6 +204,8 @@ def _decided(
 
 def shown_document(ledger: Ledger, request: Request, settings: Settings) -> dict[str, object]:
     """Return what a reviewer reads of a request now."""
+    from supervisor.approvals.review import document_of
+
     before = ledger.answered(request.subject.identity)
     return document_of(request, before, settings, ledger.now_s)
 
@@ -264,6 +268,8 @@ def tell(store: ApprovalStore, request: Request, document: dict[str, object], se
 
     The lock isn't held meanwhile: whoever is told may answer at once.
     """
+    from supervisor.approvals.review import is_open
+
     trouble = ""
     if settings.approval_notify is not None:
         # Only here: starting a program imports what most starts have no use for.
@@ -303,6 +309,8 @@ def _refuse_what_was_refused(request: Request, where: str) -> None:
 
 def refusal_event(error: AwaitingApprovalError, actor: str) -> AuditEvent:
     """Return the record of a start that was refused for want of an approval."""
+    from supervisor.approvals.review import DIGEST_SHOWN
+
     subject = error.request.subject
     return AuditEvent(
         "run_refused",

@@ -77,40 +77,13 @@ class Row(Struct, frozen=True):
 
 def _checksum(*fields: int | str) -> str:
     # Each with its length, so that no two lists of fields have one text.
-    texts = [str(field) for field in fields]
-    material = "".join(f"{len(text)}:{text}," for text in texts)
+    material = "".join([f"{len(text)}:{text}," for text in map(str, fields)])
     return hashlib.sha256(material.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def hash_text(text: str) -> str:
     """Return the checksum of a note."""
     return _checksum("note", text)
-
-
-class Head(Struct, frozen=True):
-    """What stands beside the rows: the last one's number and checksum, and the latest time that was seen."""
-
-    seq: int = 0
-    sum: str = GENESIS
-    mark_s: int = 0
-
-
-def head_text(head: Head) -> str:
-    """Return its one line, with a checksum over it."""
-    text = f"{head.seq}:{head.sum}:{head.mark_s}"
-    return f"{text}:{hash_text(text)}\n"
-
-
-def read_head(text: str) -> Head:
-    """Return what the line says; raises DamagedError for what isn't one that was written."""
-    try:
-        seq, digest, mark_s, _ = text.split(":")
-        head = Head(int(seq), digest, int(mark_s))
-    except ValueError:
-        head = None
-    if head is None or head_text(head) != text:
-        raise DamagedError("the head beside them isn't what was written")
-    return head
 
 
 def make_row(seq: int, prev: str, request: int, step: Step | Filed, identity: str, subject: str) -> Row:

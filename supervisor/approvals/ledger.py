@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
@@ -14,8 +13,9 @@ from ipc.audit.event import AuditEvent
 from ipc.errors import ConfigError, LocalProtocolError
 from ipc.struct import replace, to_builtins
 from supervisor.approvals import chain
-from supervisor.approvals.chain import GENESIS, DamagedError, Head, Row, head_text, make_row, read_head, replay
+from supervisor.approvals.chain import GENESIS, DamagedError, Row, make_row, replay
 from supervisor.approvals.events import event_of
+from supervisor.approvals.head import Head, read_head, write_head
 from supervisor.approvals.kept import Kept
 from supervisor.approvals.machine import FINAL, Refusal, State
 from supervisor.approvals.request import (
@@ -57,8 +57,6 @@ _VOTED_OF: Final = "SELECT DISTINCT request FROM steps WHERE identity = ? AND ki
 _STANDING: Final = f"{_VOTED_OF} AND request NOT IN ({_ENDED_OF}) ORDER BY request"
 _PUT: Final = "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 
-
-_HEAD_CHARS_MAX: Final = 1_000
 
 Noted = tuple[int, str]
 """The number and checksum of the last step of a file that was verified, and is the same still."""
@@ -109,7 +107,7 @@ class Ledger:
         Of a file that is the very one which was verified when it was `noted`, only the head is checked now, and each
         row when it is read.
         """
-        head = self._read_head()
+        head = read_head(self._head_path)
         if noted is not None and noted == (head.seq, head.sum):
             self._seq, self._sum = noted
             self._checks_what_it_reads = True
@@ -142,13 +140,6 @@ class Ledger:
         if (head.seq, head.sum) not in (*allowed, *([origin] if origin[0] else [])):
             raise DamagedError(f"step {head.seq} was the last, and isn't there or is another one")
         return replace(head, mark_s=max(head.mark_s, chain.read_step(rows[-1]).at_s))
-
-    def _read_head(self) -> Head:
-        try:
-            with open(self._head_path, encoding="ascii", errors="replace") as file:
-                return read_head(file.read(_HEAD_CHARS_MAX))
-        except FileNotFoundError:
-            return Head()
 
     def repair(self) -> None:
         """Finish, or take back, what a crash interrupted."""
@@ -386,13 +377,7 @@ class Ledger:
         return (int(seq), digest) if text else (0, GENESIS)
 
     def _write_head(self) -> None:
-        new = f"{self._head_path}.new"
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(head_text(Head(self._seq, self._sum, self.now_s)))
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(new, self._head_path)
+        write_head(self._head_path, Head(self._seq, self._sum, self.now_s))
 
 
 def _values(row: Row) -> tuple[object, ...]:

@@ -24,7 +24,6 @@ from supervisor.approvals.rules import Needed, needed
 from supervisor.approvals.running import Held
 from supervisor.approvals.store import ApprovalStore
 from supervisor.approvals.subject import named
-from supervisor.control_roles import own_roles
 from supervisor.host import Host
 from supervisor.host_policy import ResolvedQuota
 from supervisor.identity import actor
@@ -118,6 +117,8 @@ def _question(
 
 
 def _somebody_has_a_vote(settings: Settings) -> bool:
+    from supervisor.control_roles import own_roles
+
     roles = own_roles(settings.control)
     named = roles.approving_users or roles.approving_groups or settings.approval_signers
     return os.getuid() != 0 or bool(named)

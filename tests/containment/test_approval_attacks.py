@@ -26,8 +26,9 @@ from ipc.errors import ConfigError
 from ipc.struct import replace
 from supervisor.approvals import ledger, notify
 from supervisor.approvals.asking import Approved, Question, decide_by_approval, question_of
-from supervisor.approvals.chain import DamagedError, Head, head_text, make_row
+from supervisor.approvals.chain import DamagedError, make_row
 from supervisor.approvals.errors import AwaitingApprovalError, NotApprovedError
+from supervisor.approvals.head import Head, head_text
 from supervisor.approvals.machine import State
 from supervisor.approvals.request import Lapsed
 from supervisor.approvals.rules import Needed

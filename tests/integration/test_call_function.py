@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import shutil
-import tempfile
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import wasmtime
-
-from ipc.messages import EngineSettings, FunctionCall, WorkerJob, WorkerLimits
-from worker import engine_api as api
-from worker.calling import Call
-from worker.engine import COMPONENT, new_engine
-from worker.engine import Runner as Engine
 
 GUESTS = Path(__file__).resolve().parents[1] / "guests"
 PADDING = (0,) * 16
@@ -67,46 +61,66 @@ VALUES: tuple[tuple[str, object], ...] = (
     ("empty-result", {"error": None}),
 )
 THROUGH_A_WORKER = ("string", "bytes", "record", "flags")
-SETTINGS = EngineSettings()
+CALLER = """
+import ctypes, json, sys, tempfile
+from ipc.messages import EngineSettings, FunctionCall, WorkerJob, WorkerLimits
+from worker import engine_api as api
+from worker.calling import Call
+from worker.engine import COMPONENT, Runner, new_engine
+
+settings = EngineSettings()
+with open(sys.argv[1], "rb") as file:
+    wasm = file.read()
+component = api.made(api.component_new, new_engine(settings, None), wasm, len(wasm))
+serialized = api.Bytes()
+api.check(api.component_serialize(component, ctypes.byref(serialized)))
+artifact = api.take_bytes(serialized)
+runner = Runner.new(settings)
+limits = WorkerLimits(memory_bytes=256 << 20, output_bytes=1 << 20)
+for line in sys.stdin:
+    function, arguments = json.loads(line)
+    call = FunctionCall("", function, json.dumps(arguments).encode())
+    job = WorkerJob("here", COMPONENT, (), (), (), limits, call=call)
+    with tempfile.TemporaryFile() as output:
+        finished = Call(runner, settings, job, artifact, output.fileno()).run()
+        output.seek(0)
+        document = output.read().decode()
+    print(json.dumps([finished.outcome, finished.exit_code, finished.message, document]), flush=True)
+"""
+"""Calls as a worker does, one after the other; ended as a worker is, without taking its engine apart."""
 
 
 @pytest.fixture(scope="module")
-def called_here() -> Callable[[str, object], bytes]:
-    """Call a function of `functions.wat` as a worker does, without a process of its own; return its document."""
-    wasm = bytes(wasmtime.wat2wasm((GUESTS / "wat" / "functions.wat").read_text()))
-    component = api.made(api.component_new, new_engine(SETTINGS, None), wasm, len(wasm))
-    serialized = api.Bytes()
-    api.check(api.component_serialize(component, ctypes.byref(serialized)))
-    artifact = api.take_bytes(serialized)
-    runner = Engine.new(SETTINGS)
+def called_here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
+    """Call a function of `functions.wat` by what a worker calls with, all in one process; return its document."""
+    program = tmp_path_factory.mktemp("called") / "functions.wasm"
+    program.write_bytes(wasmtime.wat2wasm((GUESTS / "wat" / "functions.wat").read_text()))
+    command = [sys.executable, "-I", "-c", CALLER, program]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
 
-    def called(function: str, *arguments: object) -> bytes:
-        job = WorkerJob(
-            "here",
-            COMPONENT,
-            (),
-            (),
-            (),
-            WorkerLimits(memory_bytes=256 << 20, output_bytes=1 << 20),
-            call=FunctionCall("", function, json.dumps(arguments).encode()),
-        )
-        with tempfile.TemporaryFile() as output:
-            finished = Call(runner, SETTINGS, job, artifact, output.fileno()).run()
-            assert (finished.outcome, finished.exit_code) == ("exited", 0), finished.message
-            output.seek(0)
-            return output.read()
+        def called(function: str, *arguments: object) -> str:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(json.dumps([function, arguments]) + "\n")
+            process.stdin.flush()
+            outcome, exit_code, message, document = json.loads(process.stdout.readline())
+            assert (outcome, exit_code) == ("exited", 0), message
+            return str(document)
 
-    return called
+        try:
+            yield called
+        finally:
+            process.kill()
 
 
 @pytest.mark.any_user
 @pytest.mark.parametrize(("kind", "value"), VALUES)
-def test_each_type_goes_there_and_back(called_here: Callable[..., bytes], kind: str, value: object) -> None:
+def test_each_type_goes_there_and_back(called_here: Callable[..., str], kind: str, value: object) -> None:
     """A value of each kind of type passes through the guest's memory and is printed as it was given."""
     document = called_here(f"same-{kind}", [value, *PADDING])
     assert json.loads(document) == [value, *PADDING]
-    assert document.endswith(b"]\n")
-    assert document.count(b"\n") == 1
+    assert document.endswith("]\n")
+    assert document.count("\n") == 1
 
 
 @pytest.mark.any_user
@@ -180,6 +194,7 @@ def test_limits_hold(call: Callable[..., Any]) -> None:
     assert "more than can be passed" in larger.stderr
 
 
+@pytest.mark.any_user
 def test_a_call_is_on_record_and_its_arguments_are_not(run: Any, call: Callable[..., Any]) -> None:
     """Each call is an instance with a start and an end in the log, where the function is named, and no argument."""
     assert call("same-string", ["s3cr3t-4711", *PADDING]).code == 0
@@ -205,6 +220,7 @@ def test_show_lists_the_signatures(run: Any, wat: Callable[[str], Path]) -> None
     assert "can't be called" in functions["take-handle"]
 
 
+@pytest.mark.any_user
 def test_arguments_come_from_a_file_or_standard_input(run: Any, wat: Callable[[str], Path]) -> None:
     """`--file` and `-` are the same arguments; without any there are none."""
     program = wat("functions.wat")
@@ -231,6 +247,7 @@ def test_what_is_called_is_a_component_with_functions(run: Any, wat: Callable[[s
     assert "it asked airssys:core/host-services@1.0.0#log, which answers under `airssys up` alone" in result.stderr
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize(
     ("kind", "words"), [("char", "`char`"), ('(enum "a" "b")', "discriminant"), ("string", "out of bounds of memory")]
 )

@@ -32,6 +32,7 @@ KEYS = {
 }
 
 
+@pytest.mark.any_user
 def test_the_document_of_json(run) -> None:
     """One document on stdout with stable keys; nothing else is printed."""
     run.file("in/a.txt", "text\n")
@@ -72,6 +73,7 @@ def test_streams_that_are_not_text_have_twins(run) -> None:
     assert "stderr_base64" not in document
 
 
+@pytest.mark.any_user
 def test_the_report_file_leaves_the_streams_alone(run) -> None:
     """--report writes the same document while the guest's streams go where they always go."""
     result = run.tool("--report", "r.json", guest=("print", "out", ",", "cat", "/etc/passwd"))
@@ -110,6 +112,7 @@ def test_a_denial_reads_as_designed_and_is_in_the_log(run) -> None:
     assert path in queried.stdout.decode()
 
 
+@pytest.mark.any_user
 def test_following_the_advice_helps(run) -> None:
     """The flag that a denial names allows exactly that."""
     run.file("in/b c.txt", "now allowed\n")
@@ -142,6 +145,7 @@ def test_many_denials_are_shown_twenty_times_and_counted(run) -> None:
     assert {denial["count"] for denial in denials} == {2}
 
 
+@pytest.mark.any_user
 def test_fail_on_denied(run) -> None:
     """A success with denials becomes 77; without denials, and for a failure of the guest's own, nothing changes."""
     denied = run.tool("--fail-on-denied", guest=("access", "/etc/hostname", ",", "exit", "0"))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import AIRSSYS
 from ssh_host import USER, SshHost
+
+AIRSSYS = Path(sys.executable).with_name("airssys")
 
 
 @pytest.fixture(scope="module")

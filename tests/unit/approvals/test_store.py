@@ -16,7 +16,7 @@ from ipc.audit.event import SUPERVISOR, AuditEvent
 from ipc.errors import ConfigError, LocalProtocolError
 from supervisor.approvals import chain, verified
 from supervisor.approvals import ledger as ledgers
-from supervisor.approvals.chain import DamagedError, Row
+from supervisor.approvals.chain import DamagedError, Row, StoreError
 from supervisor.approvals.ledger import Ledger, TooManyError
 from supervisor.approvals.machine import Refusal, State
 from supervisor.approvals.request import Rejected, Request, Revoked, Step, Told
@@ -416,6 +416,18 @@ def test_a_head_that_was_edited_is_refused(place: Place, part: int) -> None:
     head.write_text(":".join(parts) + "\n")
     with pytest.raises(DamagedError, match="the head beside them isn't what was written"), place.store().open():
         pass
+
+
+def test_a_head_that_can_not_be_written_opens_nothing(place: Place) -> None:
+    """Said in one line; once it can be, it goes on."""
+    _three(place)
+    place.now_s += 3600
+    blocked = place.file.with_name("head.new")
+    blocked.mkdir()
+    with pytest.raises(StoreError, match=r"head can't be written: is a directory"), place.store().open():
+        pass
+    blocked.rmdir()
+    assert place.request(1).state is State.APPROVED
 
 
 def test_the_clock_is_remembered_without_a_step(place: Place) -> None:

@@ -171,12 +171,14 @@ def test_no_component_writes_where_trusted_ones_come_from() -> None:
 
 
 def test_nothing_of_it_is_imported_where_nothing_is_trusted(tmp_path: Path) -> None:
-    """Most hosts trust nothing unasked, and their start-up pays nothing for it; a key alone verifies nothing yet."""
+    """Most hosts trust nothing unasked, and their start-up pays nothing for it, nor for approvals or what is installed;
+    a key alone verifies nothing yet."""
     program = (
         "import sys; from supervisor.settings import load_settings; import supervisor.cli.run_component; "
         "load_settings(sys.argv[1], {}, 0); "
         "print(sorted({'.'.join(name.split('.')[:2]) for name in sys.modules "
-        "if name.startswith(('supervisor.trust', 'supervisor.signing', 'cryptography'))}))"
+        "if name.startswith(('supervisor.trust', 'supervisor.signing', 'cryptography', 'sqlite3'"
+        ", 'supervisor.approvals.store', 'supervisor.approvals.asking', 'supervisor.packages.store'))}))"
     )
     tmp_path.chmod(0o755)
     found = []
