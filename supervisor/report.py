@@ -11,10 +11,10 @@ from typing import TextIO
 from ipc.policy.quota import OK, amount_words
 from ipc.policy.quotas import CPU_TIME
 from ipc.policy.rules import NOT_GRANTED
-from supervisor.run_report import DecisionTally, Denial, RunReport
+from supervisor.config.units import counted
+from supervisor.run.report import DecisionTally, Denial, RunReport
+from supervisor.run.verdict import Verdict
 from supervisor.terminal import OwnLines, visible
-from supervisor.units import counted
-from supervisor.verdict import Verdict
 
 MAX_SHOWN_DENIALS = 20
 
@@ -124,7 +124,7 @@ class DenialPrinter:
     def finish(self) -> None:
         """Say what else was wanted, and how many more there were."""
         if self._wanted:
-            from supervisor.dev_grants import HIDDEN_SOURCE
+            from supervisor.grants.dev_grants import HIDDEN_SOURCE
 
             print("airssys: also wanted, and not allowed:", file=self._stream)
             for denial in self._wanted:

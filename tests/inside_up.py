@@ -12,7 +12,7 @@ import runpy
 import sys
 from pathlib import Path
 
-from supervisor import zygote
+from supervisor.host import zygote
 
 
 def main(module: Path, arguments: list[str]) -> int:

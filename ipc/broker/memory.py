@@ -28,7 +28,7 @@ STRIKES: Final = 3
 """In so many looks bytes waited, and no message has come since the first of them."""
 STUCK_LOOKS: Final = 1_000
 """In so many looks, five seconds, a peer has read nothing of what waits for it. One that is held for its CPU time reads
-nothing for four (`supervisor.governor`), and others may have sent it what waits."""
+nothing for four (`supervisor.run.governor`), and others may have sent it what waits."""
 STUCK_LOOKS_CRITICAL: Final = 40
 """In so many, a fifth of a second, where there is no time to see who it is."""
 _HIGH, _CRITICAL = 0.6, 0.85

@@ -16,10 +16,10 @@ from ipc.channel import Channel
 from ipc.policy.capability import Grant
 from ipc.policy.decision import PolicyDocument
 from ipc.security_context import SecurityContext
-from supervisor.audit_log import AuditLog
-from supervisor.audit_writer import AuditWriter
-from supervisor.broker_client import BrokerClient, BrokerOptions
-from supervisor.identity import resolve_run_as
+from supervisor.audit.log import AuditLog
+from supervisor.audit.writer import AuditWriter
+from supervisor.fleet.broker_client import BrokerClient, BrokerOptions
+from supervisor.host.identity import resolve_run_as
 
 PAYLOAD_BYTES = 256
 

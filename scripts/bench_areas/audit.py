@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 
 from ipc.audit.event import SUPERVISOR, AuditEvent
 from ipc.audit.folding import Folder, key_of
-from supervisor.audit_log import AuditLog
-from supervisor.audit_writer import AuditWriter
+from supervisor.audit.log import AuditLog
+from supervisor.audit.writer import AuditWriter
 
 ROUNDS = 300
 EVENT = AuditEvent(

@@ -24,7 +24,6 @@ from typing import cast
 
 from ipc.audit.event import SUPERVISOR, AuditEvent
 from ipc.struct import Struct, to_builtins
-from supervisor import places
 from supervisor.approvals.chain import make_row
 from supervisor.approvals.errors import AwaitingApprovalError
 from supervisor.approvals.head import Head, head_text
@@ -33,13 +32,15 @@ from supervisor.approvals.request import Facts, Filed, Rejected, Told, Voted
 from supervisor.approvals.store import FILE, HEAD_FILE, ApprovalStore
 from supervisor.approvals.subject import Subject
 from supervisor.approvals.verified import QUIET_NS
-from supervisor.audit_log import AuditLog
+from supervisor.audit.log import AuditLog
 from supervisor.cli.run_component import decide_grants, judge_component, require_installed
 from supervisor.cli.targets import open_installed
-from supervisor.grant_store import GrantStore, lasting_grants, request_key
-from supervisor.host import Host, HostOptions
-from supervisor.host_policy import resolve_quota
-from supervisor.identity import Identity
+from supervisor.config import places
+from supervisor.config.host_policy import resolve_quota
+from supervisor.config.settings import Settings, load_settings
+from supervisor.grants.store import GrantStore, lasting_grants, request_key
+from supervisor.host.host import Host, HostOptions
+from supervisor.host.identity import Identity
 from supervisor.manifest import Variables, bind, load_manifest
 from supervisor.packages.directory import copy_directory, read_directory
 from supervisor.packages.installed import Installed, Permitted
@@ -47,7 +48,6 @@ from supervisor.packages.installing import enter
 from supervisor.packages.provenance import Fetched, Provenance
 from supervisor.packages.registry import Registry
 from supervisor.packages.store import PackageStore
-from supervisor.settings import Settings, load_settings
 
 ROUNDS = 200
 STARTS = 30

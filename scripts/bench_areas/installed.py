@@ -13,8 +13,8 @@ import tempfile
 from collections.abc import Iterator
 from time import perf_counter_ns
 
-from supervisor import places
 from supervisor.cli.targets import open_installed
+from supervisor.config import places
 from supervisor.packages.directory import copy_directory, read_directory
 from supervisor.packages.installed import Installed, Permitted
 from supervisor.packages.installing import enter

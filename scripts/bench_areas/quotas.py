@@ -12,7 +12,7 @@ from time import perf_counter_ns
 
 from ipc.policy.quotas import QuotaLimits, Quotas
 from ipc.policy.rate import SpentRate
-from supervisor.governor import Governor
+from supervisor.run.governor import Governor
 
 ROUNDS = 400
 BATCH = 50

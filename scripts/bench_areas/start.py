@@ -18,11 +18,11 @@ from pathlib import Path
 from ipc.struct import replace
 from supervisor.cli.run import register
 from supervisor.cli.run_setup import bare_request, host_options, read_settings
-from supervisor.compilation import CompileLimits
-from supervisor.host import Host, open_host
-from supervisor.run_report import RunReport
-from supervisor.run_request import RunRequest
-from supervisor.running import RunStreams, run_request
+from supervisor.code.compilation import CompileLimits
+from supervisor.host.host import Host, open_host
+from supervisor.run.report import RunReport
+from supervisor.run.request import RunRequest
+from supervisor.run.running import RunStreams, run_request
 
 ROOT = Path(__file__).resolve().parents[2]
 AIRSSYS = ROOT / ".venv" / "bin" / "airssys"

@@ -18,8 +18,8 @@ from ipc.messages import (
     Spawned,
     WorkerPlan,
 )
-from supervisor.launch import launch
-from supervisor.zygote import Zygote
+from supervisor.host.launch import launch
+from supervisor.host.zygote import Zygote
 
 ROUNDS = 40
 TIMEOUT_S = 30.0

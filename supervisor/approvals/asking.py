@@ -20,16 +20,16 @@ from supervisor.approvals.request import Ask, Facts, Filed, Rejected, Request, R
 from supervisor.approvals.rules import Needed
 from supervisor.approvals.store import ApprovalStore
 from supervisor.approvals.subject import Subject, named, named_value, placed
+from supervisor.config.settings import Settings
+from supervisor.config.toml_source import read_toml_bytes
+from supervisor.config.units import counted
 from supervisor.manifest import BoundManifest, Variables
 from supervisor.manifest import Request as AskedFor
-from supervisor.manifest_asks import Danger, describe_ask, describe_grant
+from supervisor.manifest.asks import Danger, describe_ask, describe_grant
 from supervisor.packages.contents import MANIFEST_FILE, Contents
 from supervisor.packages.directory import read_directory
-from supervisor.settings import Settings
 from supervisor.terminal import visible
-from supervisor.toml_source import read_toml_bytes
 from supervisor.trust.level import TrustLevel
-from supervisor.units import counted
 
 MANIFEST_MAX_BYTES = 256 * 1024
 """A manifest that is longer is nothing that anybody reviews."""

@@ -13,8 +13,8 @@ from supervisor.approvals.narrowing import why_wider
 from supervisor.approvals.request import Request, Voted
 from supervisor.approvals.review import comparable, is_open, manifest_changes
 from supervisor.approvals.signers import Signer
+from supervisor.config.settings import AutomaticApproval, Settings
 from supervisor.packages.directory import read_directory, read_signatures
-from supervisor.settings import AutomaticApproval, Settings
 from supervisor.signing.package_signatures import verified_signers
 
 _SEMVER: Final = re.compile(r"(\d+)\.(\d+)\.(\d+)(?:-([0-9A-Za-z.-]+))?(?:\+[0-9A-Za-z.-]+)?", re.ASCII)

@@ -16,9 +16,9 @@ from supervisor.approvals.service import (
 )
 from supervisor.approvals.settling import Settling, Watch
 from supervisor.approvals.store import BusyError
-from supervisor.control import Client
-from supervisor.control_messages import ApprovalDocument, DecideApproval, ReadApprovals
-from supervisor.control_roles import Peer
+from supervisor.control.messages import ApprovalDocument, DecideApproval, ReadApprovals
+from supervisor.control.roles import Peer
+from supervisor.control.serving import Client
 
 
 class ApprovalDesk:

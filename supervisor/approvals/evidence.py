@@ -13,7 +13,7 @@ from ipc.struct import Struct
 from supervisor.packages.provenance import Provenance
 
 if TYPE_CHECKING:
-    from supervisor.settings import Settings
+    from supervisor.config.settings import Settings
 
 IMPORTS_KEPT: Final = 200
 FINDINGS_KEPT: Final = 30

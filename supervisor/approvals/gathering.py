@@ -18,9 +18,9 @@ from supervisor.packages.directory import read_directory, read_signatures
 from supervisor.packages.provenance import Provenance
 
 if TYPE_CHECKING:
+    from supervisor.config.settings import Settings
     from supervisor.manifest import Manifest
     from supervisor.packages.installed import Installed
-    from supervisor.settings import Settings
     from supervisor.signing.keys import PublicKey
     from supervisor.trust.decide import TrustDecision
 
@@ -84,8 +84,8 @@ def _signature(key: PublicKey | None, why_not: str = "") -> SignatureFound:
 
 def _with_imports(found: Evidence, manifest: Manifest, wasm_sha256: str, state: str) -> Evidence:
     """Return it with what the program really imports, as a confined process reads it, beside what is declared."""
-    from supervisor.inspect import inspect_wasm
-    from supervisor.manifest_findings import uncovered_imports, unused_requests
+    from supervisor.code.inspect import inspect_wasm
+    from supervisor.manifest.findings import uncovered_imports, unused_requests
 
     try:
         summary = inspect_wasm(manifest.wasm_path, state)

@@ -14,7 +14,7 @@ from supervisor.approvals.request import Rejected, Request, Revoked
 from supervisor.approvals.review import is_open, when
 from supervisor.approvals.signed import SignedStatement, Voter, difference, read_signed, signer_of, vote_of
 from supervisor.approvals.signers import host_name, user_of
-from supervisor.settings import Settings
+from supervisor.config.settings import Settings
 
 
 class KeptForLater(Struct, frozen=True):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ipc.struct import Struct
-from supervisor import units
+from supervisor.config import units
+from supervisor.config.settings import ApprovalRule, AutomaticApproval
+from supervisor.config.toml_reader import Check, Section
 from supervisor.manifest import checks
 from supervisor.manifest.parse import read_quota
-from supervisor.settings import ApprovalRule, AutomaticApproval
-from supervisor.toml_reader import Check, Section
 
 if TYPE_CHECKING:
     from supervisor.approvals.signers import Signer

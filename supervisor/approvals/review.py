@@ -14,12 +14,12 @@ from supervisor.approvals.evidence import evidence_json, origin_changes
 from supervisor.approvals.machine import FINAL, State
 from supervisor.approvals.request import Facts, Rejected, Request, Revoked, Superseded, Withdrawn
 from supervisor.approvals.subject import STAND_INS, grant_terms, grant_text, placed, spelled_out
-from supervisor.danger_words import why_dangerous
-from supervisor.host_policy import resolve_quota
+from supervisor.config.host_policy import resolve_quota
+from supervisor.config.settings import Settings
 from supervisor.manifest import Manifest, parse_manifest
-from supervisor.manifest_asks import describe_limits
-from supervisor.manifest_diff import Change, Version, compare
-from supervisor.settings import Settings
+from supervisor.manifest.asks import describe_limits
+from supervisor.manifest.danger_words import why_dangerous
+from supervisor.manifest.diff import Change, Version, compare
 
 DIGEST_SHOWN: Final = 12
 

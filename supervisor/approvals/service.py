@@ -26,11 +26,11 @@ from supervisor.approvals.rules import needed
 from supervisor.approvals.signers import host_name
 from supervisor.approvals.store import ApprovalStore, BusyError
 from supervisor.approvals.subject import STAND_INS, named, placed_value, spelled_out
-from supervisor.control_messages import DecideApproval, Role
-from supervisor.control_roles import Peer, Roles
-from supervisor.grant_file import grants_in
-from supervisor.host_policy import resolve_quota
-from supervisor.settings import Settings
+from supervisor.config.host_policy import resolve_quota
+from supervisor.config.settings import Settings
+from supervisor.control.messages import DecideApproval, Role
+from supervisor.control.roles import Peer, Roles
+from supervisor.grants.file import grants_in
 from supervisor.terminal import visible
 
 NARROW_MAX_BYTES = 256 * 1024

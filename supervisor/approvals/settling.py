@@ -14,7 +14,7 @@ from supervisor.approvals.ledger import Ledger
 from supervisor.approvals.losing import EndedInstance, Loss, Outcome, loss_of, standing_of
 from supervisor.approvals.reliance import ends_at_boot_ns
 from supervisor.approvals.running import Ending, Holder, holders
-from supervisor.audit_query import Filter, newest_first
+from supervisor.audit.query import Filter, newest_first
 from supervisor.event_loop import EventLoop, Interest
 
 _RECORDS_MAX = 5_000

@@ -11,9 +11,9 @@ from ipc.struct import Struct
 from supervisor.manifest import checks
 
 if TYPE_CHECKING:
-    from supervisor.settings import Settings
+    from supervisor.config.settings import Settings
+    from supervisor.config.toml_reader import Section
     from supervisor.signing.keys import PublicKey
-    from supervisor.toml_reader import Section
 
 _UID_MAX: Final = 2**32 - 2
 _EVER_S: Final = 2**62

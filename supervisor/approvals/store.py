@@ -27,7 +27,7 @@ from supervisor.approvals import kept, verified
 from supervisor.approvals.chain import DamagedError, StoreError
 from supervisor.approvals.ledger import Ledger, Noted
 from supervisor.approvals.verified import FileState
-from supervisor.audit_query import Filter, newest_first
+from supervisor.audit.query import Filter, newest_first
 from supervisor.terminal import visible
 
 DIRECTORY: Final = "approvals"

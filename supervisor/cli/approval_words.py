@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from supervisor.approvals.service import Document
+from supervisor.config.units import format_duration
 from supervisor.report import paint
 from supervisor.terminal import folded, visible
-from supervisor.units import format_duration
 
 _LABEL: Final = 12
 _WIDTH_LEAST: Final = 60

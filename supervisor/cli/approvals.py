@@ -13,12 +13,11 @@ from ipc import memory_file
 from ipc.audit.event import SUPERVISOR, AuditEvent
 from ipc.errors import ConfigError
 from ipc.struct import replace
-from supervisor import places
 from supervisor.approvals.losing import OUTCOME_KEYS
 from supervisor.approvals.service import ApprovalService, Document
 from supervisor.approvals.settling import RunsWatch
 from supervisor.approvals.store import ApprovalStore
-from supervisor.audit_log import AuditLog
+from supervisor.audit.log import AuditLog
 from supervisor.cli.approval_words import maps, terms_of
 from supervisor.cli.approvals_offhost import (
     export,
@@ -31,7 +30,11 @@ from supervisor.cli.approvals_offhost import (
 )
 from supervisor.cli.approvals_view import list_lines, narrowing_lines, outcome_lines
 from supervisor.cli.review_view import review_lines
-from supervisor.control_client import (
+from supervisor.config import places
+from supervisor.config.settings import Settings, load_settings
+from supervisor.config.toml_source import read_toml_bytes
+from supervisor.config.units import counted
+from supervisor.control.client import (
     SOCKET_NAME,
     Address,
     BusyThereError,
@@ -39,11 +42,8 @@ from supervisor.control_client import (
     NobodyAnswersError,
     find_socket,
 )
-from supervisor.control_messages import ApprovalDocument, DecideApproval, ReadApprovals, Request
-from supervisor.control_roles import Peer, own_roles
-from supervisor.settings import Settings, load_settings
-from supervisor.toml_source import read_toml_bytes
-from supervisor.units import counted
+from supervisor.control.messages import ApprovalDocument, DecideApproval, ReadApprovals, Request
+from supervisor.control.roles import Peer, own_roles
 from supervisor.usage_error import UsageError
 
 _DOCUMENT_MAX_BYTES: Final = 16 << 20
@@ -178,7 +178,7 @@ def _number_or_file(text: str) -> int | str:
 
 def duration_s(text: str) -> int:
     """Return a duration such as `30d` in seconds; raises ArgumentTypeError."""
-    from supervisor.units import parse_duration_ns
+    from supervisor.config.units import parse_duration_ns
 
     try:
         seconds = parse_duration_ns(text) // 10**9

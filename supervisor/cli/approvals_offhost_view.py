@@ -15,8 +15,8 @@ from supervisor.approvals.statement import Exported, Statement
 from supervisor.approvals.subject import STAND_INS, grant_terms, placed
 from supervisor.cli.approval_words import indented, maps, row, texts, time_of
 from supervisor.cli.review_view import evidence_lines, one_ask, program_lines
-from supervisor.danger_words import why_dangerous
-from supervisor.manifest_asks import describe_grant
+from supervisor.manifest.asks import describe_grant
+from supervisor.manifest.danger_words import why_dangerous
 
 
 def exported_lines(exported: Exported, granted: Sequence[Grant]) -> list[str]:

@@ -16,16 +16,16 @@ from supervisor.approvals.desk import ApprovalDesk
 from supervisor.approvals.service import ApprovalService
 from supervisor.approvals.settling import RunsWatch
 from supervisor.approvals.store import ApprovalStore
-from supervisor.audit_log import AuditLog
-from supervisor.control import SOCKET_NAME, Client, Control, bind_control_socket
-from supervisor.control_messages import DecideApproval, ReadApprovals, Request, ShutDown
-from supervisor.control_roles import Peer, read_roles
-from supervisor.desk import REFUSED_CODE
+from supervisor.audit.log import AuditLog
+from supervisor.config.places import audit_directory
+from supervisor.config.settings import Settings
+from supervisor.control.desk import REFUSED_CODE
+from supervisor.control.messages import DecideApproval, ReadApprovals, Request, ShutDown
+from supervisor.control.roles import Peer, read_roles
+from supervisor.control.serving import SOCKET_NAME, Client, Control, bind_control_socket
 from supervisor.event_loop import READ, EventLoop, Interest
-from supervisor.places import audit_directory
+from supervisor.fleet.state_lock import only_one
 from supervisor.report import shell_quoted
-from supervisor.settings import Settings
-from supervisor.state_lock import only_one
 
 _WAIT_S = 0.2
 _RUNS = "runs"

@@ -22,8 +22,8 @@ from supervisor.cli.approval_words import (
     time_of,
 )
 from supervisor.cli.review_view import OPEN
+from supervisor.config.units import counted
 from supervisor.terminal import visible
-from supervisor.units import counted
 
 
 def list_lines(document: Document, closed: bool, place: str) -> list[str]:

@@ -6,8 +6,8 @@ import argparse
 import os
 from collections.abc import Iterator, Sequence
 
-from supervisor.control_client import ANSWER_WITHIN_S, Address, ControlClient, find_socket
-from supervisor.control_messages import Part, Request
+from supervisor.control.client import ANSWER_WITHIN_S, Address, ControlClient, find_socket
+from supervisor.control.messages import Part, Request
 
 
 def add_socket_options(parser: argparse.ArgumentParser) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from supervisor.audit_query import Filter
+    from supervisor.audit.query import Filter
     from supervisor.usage_error import UsageError
 
 DEFAULT_TAIL = 20
@@ -83,13 +83,13 @@ def _quantity(parse: Callable[[str], int], text: str) -> int:
 
 
 def _size(text: str) -> int:
-    from supervisor.units import parse_size_bytes
+    from supervisor.config.units import parse_size_bytes
 
     return _quantity(parse_size_bytes, text)
 
 
 def _duration(text: str) -> int:
-    from supervisor.units import parse_duration_ns
+    from supervisor.config.units import parse_duration_ns
 
     return _quantity(parse_duration_ns, text)
 
@@ -126,8 +126,8 @@ def _directory(args: argparse.Namespace) -> str:
     """Return where the log is: by the same rule as a run finds it."""
     if args.audit_log:
         return str(args.audit_log)
-    from supervisor.places import audit_directory, state_directory
-    from supervisor.settings import load_settings
+    from supervisor.config.places import audit_directory, state_directory
+    from supervisor.config.settings import load_settings
 
     settings = load_settings(args.config, os.environ, os.getuid())
     return audit_directory(state_directory(args.state_dir, os.environ, settings), settings)
@@ -142,7 +142,7 @@ def usage(args: argparse.Namespace, message: str) -> UsageError:
 
 def wanted_records(args: argparse.Namespace) -> Filter:
     """Return the filter that the arguments describe; raises UsageError when a time can't be read."""
-    from supervisor.audit_query import Filter, parse_moment
+    from supervisor.audit.query import Filter, parse_moment
 
     now_ns = time.time_ns()
     try:
@@ -153,7 +153,7 @@ def wanted_records(args: argparse.Namespace) -> Filter:
 
 
 def _read(args: argparse.Namespace, directory: str) -> int:
-    from supervisor.audit_query import Filter, Found, follow, last_records
+    from supervisor.audit.query import Filter, Found, follow, last_records
 
     wanted = wanted_records(args)
     found = last_records(directory, wanted, args.limit)

@@ -12,12 +12,12 @@ import sys
 
 from ipc.audit.errors import AuditLogError
 from ipc.audit.text import escape
-from supervisor import units
-from supervisor.audit_chain import Fault
-from supervisor.audit_heads import Head
-from supervisor.audit_verify import VerifyReport, verify_log
+from supervisor.audit.chain import Fault
+from supervisor.audit.heads import Head
+from supervisor.audit.verify import VerifyReport, verify_log
 from supervisor.cli.audit import usage, wanted_records
-from supervisor.identity import actor
+from supervisor.config import units
+from supervisor.host.identity import actor
 
 EX_NOT_INTACT = 1
 
@@ -76,7 +76,7 @@ def _print_report(report: VerifyReport) -> None:
 
 
 def _verify_export(args: argparse.Namespace) -> int:
-    from supervisor.audit_export import verify_export
+    from supervisor.audit.export import verify_export
 
     try:
         with open(args.export, "rb") as lines:
@@ -97,7 +97,7 @@ def _verify_export(args: argparse.Namespace) -> int:
 
 def export(args: argparse.Namespace, directory: str) -> int:
     """Write the wanted records to a new file, which is complete or isn't there."""
-    from supervisor.audit_export import export as export_records
+    from supervisor.audit.export import export as export_records
 
     wanted = wanted_records(args)
     if args.output == "-":
@@ -136,9 +136,9 @@ def export(args: argparse.Namespace, directory: str) -> int:
 
 def prune(args: argparse.Namespace, directory: str) -> int:
     """Remove the oldest sealed segments beyond what is to be kept: the arguments', else the settings'."""
-    from supervisor.audit_log import AuditLog
-    from supervisor.audit_retention import AuditRetention
-    from supervisor.settings import load_settings
+    from supervisor.audit.log import AuditLog
+    from supervisor.audit.retention import AuditRetention
+    from supervisor.config.settings import load_settings
 
     if args.keep is None and args.older_than is None:
         retention = load_settings(args.config, os.environ, os.getuid()).audit

@@ -23,10 +23,10 @@ from supervisor.cli.run import (
     refuse_dev_and_grant,
     require_target,
 )
-from supervisor.control_client import ControlClient
-from supervisor.control_messages import CallAnswer, CallComponent
+from supervisor.control.client import ControlClient
+from supervisor.control.messages import CallAnswer, CallComponent
+from supervisor.host.processes import Processes
 from supervisor.packages.target import is_path
-from supervisor.processes import Processes
 from supervisor.terminal import TerminalFilter, visible
 from supervisor.usage_error import UsageError
 

@@ -9,18 +9,20 @@ import sys
 from collections.abc import Sequence
 
 from ipc.policy.access import entry_of, permission_of
-from supervisor import manifest_asks, manifest_findings, places
 from supervisor.cli.problems import print_problems
 from supervisor.cli.targets import open_target
-from supervisor.component_view import ComponentView, parse_assignments, view_component
-from supervisor.host_policy import resolve_quota
+from supervisor.config import places
+from supervisor.config.host_policy import resolve_quota
+from supervisor.config.settings import format_quota
+from supervisor.config.toml_source import ConfigFileError
 from supervisor.manifest import Parameter, not_enforced, only_brokered
-from supervisor.manifest_asks import Ask, Danger
-from supervisor.manifest_findings import Finding
+from supervisor.manifest import asks as manifest_asks
+from supervisor.manifest import findings as manifest_findings
+from supervisor.manifest.asks import Ask, Danger
+from supervisor.manifest.component_view import ComponentView, parse_assignments, view_component
+from supervisor.manifest.findings import Finding
 from supervisor.report import paint
-from supervisor.settings import format_quota
 from supervisor.terminal import visible
-from supervisor.toml_source import ConfigFileError
 
 EX_DATAERR = 65
 _COLOURS = {Danger.CRITICAL: "1;31", Danger.HIGH: "31", Danger.MEDIUM: "33", Danger.LOW: "0", Danger.OWN: "2"}
@@ -82,7 +84,7 @@ def find_all(view: ComponentView) -> tuple[Finding, ...]:
 
 def _import_findings(view: ComponentView) -> tuple[Finding, ...]:
     """What the wasm imports, as a confined process found it; this process never parses those bytes."""
-    from supervisor.inspect import inspect_wasm
+    from supervisor.code.inspect import inspect_wasm
 
     summary = inspect_wasm(view.manifest.wasm_path, places.state_directory(None, os.environ, view.settings))
     if summary.error:

@@ -10,10 +10,10 @@ import sys
 from ipc.struct import asdict
 from supervisor.cli.main import EX_DATAERR
 from supervisor.cli.problems import print_problems
-from supervisor.dev_settings import dev_warnings
-from supervisor.settings import Settings, default_config_path, load_settings, settings_not_enforced
+from supervisor.config.dev_settings import dev_warnings
+from supervisor.config.settings import Settings, default_config_path, load_settings, settings_not_enforced
+from supervisor.config.toml_source import ConfigFileError
 from supervisor.terminal import visible
-from supervisor.toml_source import ConfigFileError
 
 _EPILOG = """examples:
   airssys config check                        every problem of airssys.toml and airssys.d, with file and line
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(settings: Settings, args: argparse.Namespace) -> int:
-    from supervisor.provider_check import provider_problems
+    from supervisor.fleet.provider_check import provider_problems
 
     unsupported = settings_not_enforced(settings)
     warnings = [*dev_warnings(settings), *_trust_warnings(settings)]
@@ -99,7 +99,7 @@ def _trust_warnings(settings: Settings) -> list[str]:
 
 
 def _show(settings: Settings, args: argparse.Namespace) -> int:
-    from supervisor.settings_view import effective_settings
+    from supervisor.config.settings_view import effective_settings
 
     effective = effective_settings(settings, os.environ, os.geteuid(), args.state_dir)
     if args.json:

@@ -10,19 +10,19 @@ from collections.abc import Mapping, Sequence
 
 from ipc.errors import ConfigError
 from ipc.struct import Struct
-from supervisor import places
 from supervisor.cli.targets import Target, open_target
-from supervisor.compilation import Program
-from supervisor.component_view import ComponentView, UsageError, view_manifest
-from supervisor.host_policy import resolve_quota
+from supervisor.code.compilation import Program
+from supervisor.config import places
+from supervisor.config.host_policy import resolve_quota
+from supervisor.config.settings import Settings, load_settings
+from supervisor.config.toml_source import read_toml_bytes
+from supervisor.config.units import counted
 from supervisor.manifest import Manifest, Request, load_manifest, parse_manifest
-from supervisor.manifest_asks import describe_ask
-from supervisor.manifest_diff import Change, ManifestDiff, Version, compare
+from supervisor.manifest.asks import describe_ask
+from supervisor.manifest.component_view import ComponentView, UsageError, view_manifest
+from supervisor.manifest.diff import Change, ManifestDiff, Version, compare
 from supervisor.report import paint
-from supervisor.settings import Settings, load_settings
 from supervisor.terminal import visible
-from supervisor.toml_source import read_toml_bytes
-from supervisor.units import counted
 
 EX_WIDER = 1
 _EPILOG = """examples:
@@ -119,7 +119,7 @@ def _imports(old: Side, new: Side, notes: list[str], state: str) -> Sequence[tup
         return None, None
     if old.wasm_sha256 == new.wasm_sha256:
         return (), ()
-    from supervisor.inspect import inspect_wasm
+    from supervisor.code.inspect import inspect_wasm
 
     found = []
     for path in (old.wasm_path, new.wasm_path):

@@ -31,8 +31,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Probe, print the table, and return 0 when every required feature can be had, else 69 (EX_UNAVAILABLE)."""
-    from supervisor.features import FEATURES, ready
-    from supervisor.probes import describe_host, probe_all
+    from supervisor.doctor.features import FEATURES, ready
+    from supervisor.doctor.probes import describe_host, probe_all
 
     host = describe_host()
     findings = probe_all(host)
@@ -100,9 +100,9 @@ def run(args: argparse.Namespace) -> int:
 
 def find_providers(config: str | None) -> list[tuple[str, str, str, str]]:
     """Return name, program, what is wrong with it and what mends that, of each provider that is configured."""
-    from supervisor.provider_check import provider_problems
-    from supervisor.settings import load_settings
-    from supervisor.toml_source import ConfigFileError
+    from supervisor.config.settings import load_settings
+    from supervisor.config.toml_source import ConfigFileError
+    from supervisor.fleet.provider_check import provider_problems
 
     try:
         settings = load_settings(config, os.environ, os.geteuid())
@@ -119,9 +119,9 @@ def find_providers(config: str | None) -> list[tuple[str, str, str, str]]:
 
 def find_warnings(config: str | None) -> list[str]:
     """Return what is in force here that somebody should know of: dev mode."""
-    from supervisor.dev_settings import dev_warnings
-    from supervisor.settings import load_settings
-    from supervisor.toml_source import ConfigFileError
+    from supervisor.config.dev_settings import dev_warnings
+    from supervisor.config.settings import load_settings
+    from supervisor.config.toml_source import ConfigFileError
 
     try:
         return dev_warnings(load_settings(config, os.environ, os.geteuid()))

@@ -6,8 +6,8 @@ import argparse
 import json
 
 from supervisor.cli.asking import add_socket_options, address_of
-from supervisor.control_client import ControlClient
-from supervisor.control_messages import ShutDown
+from supervisor.control.client import ControlClient
+from supervisor.control.messages import ShutDown
 
 _EPILOG = """examples:
   airssys down                                  the supervisor of this directory, or of one above

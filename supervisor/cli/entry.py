@@ -14,7 +14,7 @@ TYPE_CHECKING = False  # `typing` itself is imported later, where an interrupt i
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from supervisor.processes import Processes
+    from supervisor.host.processes import Processes
 
 
 def command() -> NoReturn:
@@ -68,7 +68,7 @@ def _start_ahead(arguments: list[str]) -> Processes | None:
     if ours[:1] != ["run"] or len(ours) < 2 or any(a.startswith(("-h", "--h", "--n", "--l")) for a in ours):
         return None
     from ipc.errors import AirssysError
-    from supervisor.processes import Processes
+    from supervisor.host.processes import Processes
 
     try:
         return Processes(namespaces=True, layers_off=())

@@ -14,9 +14,9 @@ from ipc.policy.capability import FILE_ACTIONS, is_action
 from ipc.policy.decision import Allow, Decision, compile_policy
 from ipc.policy.rules import NOT_GRANTED
 from supervisor.cli.targets import open_target
-from supervisor.component_view import ComponentView, UsageError, parse_assignments, view_component
+from supervisor.grants.remedy import what_would_allow
 from supervisor.manifest import not_enforced
-from supervisor.remedy import what_would_allow
+from supervisor.manifest.component_view import ComponentView, UsageError, parse_assignments, view_component
 from supervisor.terminal import visible
 
 EX_NOPERM = 77

@@ -10,12 +10,12 @@ import sys
 from ipc.audit.errors import AuditLogError
 from ipc.errors import ConfigError
 from ipc.policy.decision import Allow
-from supervisor.audit_query import record_at
-from supervisor.event_view import EventView, explain_record, text_of
-from supervisor.places import audit_directory, state_directory
-from supervisor.policy_archive import read_policy
+from supervisor.audit.event_view import EventView, explain_record, text_of
+from supervisor.audit.policy_archive import read_policy
+from supervisor.audit.query import record_at
+from supervisor.config.places import audit_directory, state_directory
+from supervisor.config.settings import load_settings
 from supervisor.report import paint
-from supervisor.settings import load_settings
 from supervisor.terminal import visible
 
 

@@ -8,10 +8,10 @@ import os
 import re
 
 from ipc.errors import ConfigError
-from supervisor.component_view import UsageError
-from supervisor.grant_store import GrantStore, RememberedGrant
-from supervisor.places import state_directory
-from supervisor.settings import load_settings
+from supervisor.config.places import state_directory
+from supervisor.config.settings import load_settings
+from supervisor.grants.store import GrantStore, RememberedGrant
+from supervisor.manifest.component_view import UsageError
 from supervisor.terminal import visible
 
 MIN_DIGEST_CHARACTERS = 6

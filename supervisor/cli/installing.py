@@ -15,8 +15,7 @@ from ipc.audit.event import SUPERVISOR
 from ipc.errors import ConfigError
 from ipc.messages import EngineSettings
 from ipc.struct import Struct, replace
-from supervisor import places
-from supervisor.audit_log import AuditLog
+from supervisor.audit.log import AuditLog
 from supervisor.cli.confirm import confirm, on_terminal
 from supervisor.cli.diff import Comparison, compare_versions, read_side
 from supervisor.cli.problems import print_problems
@@ -25,9 +24,11 @@ from supervisor.cli.run import duration, size
 from supervisor.cli.start_rules import why_not_started
 from supervisor.cli.taking_version import Outcome, add_running_options, take_version
 from supervisor.cli.targets import Target
-from supervisor.compilation import CompileLimits
-from supervisor.identity import actor
-from supervisor.inspect import WasmSummary, inspect_wasm
+from supervisor.code.compilation import CompileLimits
+from supervisor.code.inspect import WasmSummary, inspect_wasm
+from supervisor.config import places
+from supervisor.config.settings import Settings, load_settings
+from supervisor.host.identity import actor
 from supervisor.manifest import Manifest, ManifestErrors, load_manifest
 from supervisor.packages.installed import ComponentName, Installed, InstallRefusal, Permitted, source_words
 from supervisor.packages.installed_view import installed_json, installed_lines
@@ -41,7 +42,6 @@ from supervisor.packages.installing import (
 )
 from supervisor.packages.registry import Registry
 from supervisor.packages.store import PackageStore, StoreRefusedError
-from supervisor.settings import Settings, load_settings
 from supervisor.signing.keys import read_public_key
 from supervisor.terminal import visible
 from supervisor.trust.installed import judge_installed, recorded_exposures, revoked_keys

@@ -27,14 +27,14 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Print it; 65 where nothing is installed under the name."""
-    from supervisor import places
     from supervisor.cli.targets import not_installed, trust_of
-    from supervisor.control_client import find_socket
-    from supervisor.last_healthy import LastHealthy, LastHealthyFiles, failed_words
+    from supervisor.config import places
+    from supervisor.config.settings import load_settings
+    from supervisor.control.client import find_socket
+    from supervisor.control.status_view import table_lines
+    from supervisor.fleet.last_healthy import LastHealthy, LastHealthyFiles, failed_words
     from supervisor.packages.installed import Installed
     from supervisor.packages.registry import FILE, Registry
-    from supervisor.settings import load_settings
-    from supervisor.status_view import table_lines
 
     called = None if args.name is None else parse_name(args.name)
     settings = load_settings(args.config, os.environ, os.geteuid())

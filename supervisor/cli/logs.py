@@ -14,13 +14,13 @@ from collections.abc import Iterator
 
 from ipc.errors import ConfigError
 from supervisor.cli.asking import add_socket_options, address_of
-from supervisor.control_client import Address, ControlClient, NobodyAnswersError
-from supervisor.control_messages import LogFiles, OpenLogs
-from supervisor.output_log import SYSTEM, open_log_files
-from supervisor.output_view import OutputLine, OutputReader, check_log_name, since_text
+from supervisor.config.units import UnitError, parse_duration_ns
+from supervisor.control.client import Address, ControlClient, NobodyAnswersError
+from supervisor.control.messages import LogFiles, OpenLogs
+from supervisor.fleet.output_log import SYSTEM, open_log_files
+from supervisor.fleet.output_view import OutputLine, OutputReader, check_log_name, since_text
 from supervisor.report import paint
 from supervisor.terminal import visible
-from supervisor.units import UnitError, parse_duration_ns
 from supervisor.usage_error import UsageError
 
 _EPILOG = """examples:

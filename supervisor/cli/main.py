@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol
 
 if TYPE_CHECKING:
     from ipc.errors import AuditError, ConfigError
-    from supervisor.processes import Processes
+    from supervisor.host.processes import Processes
 
 EX_USAGE = 64
 EX_DATAERR = 65

@@ -6,10 +6,10 @@ import argparse
 import json
 
 from supervisor.cli.problems import print_problems
+from supervisor.config.toml_source import ConfigFileError
+from supervisor.config.units import counted
 from supervisor.manifest import load_manifest
 from supervisor.terminal import visible
-from supervisor.toml_source import ConfigFileError
-from supervisor.units import counted
 
 _EPILOG = """examples:
   airssys pack ./log-summary                         log-summary-1.0.0.tar.gz in this directory

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sys
 
-from supervisor.toml_source import ConfigFileError
-from supervisor.units import counted
+from supervisor.config.toml_source import ConfigFileError
+from supervisor.config.units import counted
 
 
 def print_problems(error: ConfigFileError, as_json: bool) -> int:

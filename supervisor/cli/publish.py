@@ -7,11 +7,11 @@ import json
 import os
 import sys
 
+from supervisor.config.units import format_size
 from supervisor.manifest import load_manifest
 from supervisor.packages.oci_manifest import read_oci_reference
 from supervisor.packages.publish_oci import publish_oci
 from supervisor.terminal import visible
-from supervisor.units import format_size
 
 _EPILOG = """examples:
   airssys publish ./log-summary oci://registry.example.com/team/log-summary:1.0.0

@@ -8,10 +8,10 @@ import sys
 import time
 
 from supervisor.cli.asking import add_socket_options, address_of
-from supervisor.control_client import ControlClient
-from supervisor.control_messages import GetQuotas, QuotaStatus
+from supervisor.control.client import ControlClient
+from supervisor.control.messages import GetQuotas, QuotaStatus
+from supervisor.control.status_view import QUOTA_HEADINGS, quota_level, quota_row, table_lines
 from supervisor.report import paint
-from supervisor.status_view import QUOTA_HEADINGS, quota_level, quota_row, table_lines
 
 _EPILOG = """examples:
   airssys quota                      every quota of every component of the supervisor

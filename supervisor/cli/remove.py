@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     """Remove it, and say what stays."""
     from supervisor.cli.installing import places_of, recording
     from supervisor.cli.targets import open_registry
-    from supervisor.identity import actor
+    from supervisor.host.identity import actor
     from supervisor.packages.installing import installed_event
     from supervisor.packages.store import InUseError, PackageStore
 
@@ -97,9 +97,9 @@ def _chosen(registry: Registry, called: ComponentName, version: str | None) -> S
 
 def _data(args: argparse.Namespace, where: Places, called: ComponentName) -> str | None:
     """Return where its data are, None where there are none; removed where that is asked for."""
-    from supervisor import places
-    from supervisor.clearing import remove_tree
-    from supervisor.host_policy import data_directory
+    from supervisor.config import places
+    from supervisor.config.host_policy import data_directory
+    from supervisor.host.clearing import remove_tree
 
     path = data_directory(places.with_data(where.settings, where.state), called.name, called.instance)
     if not os.path.isdir(path) or os.path.islink(path):

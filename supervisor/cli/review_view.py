@@ -28,9 +28,9 @@ from supervisor.cli.approval_words import (
     texts,
     time_of,
 )
+from supervisor.config.units import counted
 from supervisor.report import paint, shell_quoted
 from supervisor.terminal import visible
-from supervisor.units import counted
 
 _COLOURS: Final = {"critical": "1;31", "high": "31", "medium": "33", "own": "2"}
 _EFFECTS: Final = ("wider", "narrower", "none")

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from supervisor.cli.installing import places_of, recording, tell_running
     from supervisor.cli.taking_version import take_version
     from supervisor.cli.targets import not_installed, open_registry, trust_of
-    from supervisor.identity import actor
+    from supervisor.host.identity import actor
     from supervisor.packages.installed_view import installed_json
     from supervisor.packages.installing import installed_event
     from supervisor.packages.store import PackageStore

@@ -9,10 +9,10 @@ import os
 from collections.abc import Callable
 
 from ipc.errors import ConfigError
+from supervisor.config.units import UnitError, parse_duration_ns, parse_size_bytes
+from supervisor.host.processes import Processes
 from supervisor.packages.target import is_path
-from supervisor.processes import Processes
 from supervisor.terminal import visible
-from supervisor.units import UnitError, parse_duration_ns, parse_size_bytes
 from supervisor.usage_error import UsageError
 
 _EPILOG = """examples:

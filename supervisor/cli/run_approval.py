@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 from ipc.errors import AuditError, ConfigError
 from ipc.policy.capability import Grant
 from ipc.struct import replace
-from supervisor import places
 from supervisor.approvals.asking import (
     Approved,
     Question,
@@ -24,12 +23,13 @@ from supervisor.approvals.rules import Needed, needed
 from supervisor.approvals.running import Held
 from supervisor.approvals.store import ApprovalStore
 from supervisor.approvals.subject import named
-from supervisor.host import Host
-from supervisor.host_policy import ResolvedQuota
-from supervisor.identity import actor
+from supervisor.config import places
+from supervisor.config.host_policy import ResolvedQuota
+from supervisor.config.settings import Settings
+from supervisor.host.host import Host
+from supervisor.host.identity import actor
 from supervisor.manifest import BoundManifest
 from supervisor.report import shell_quoted
-from supervisor.settings import Settings
 from supervisor.terminal import visible
 from supervisor.trust.level import TrustLevel
 
@@ -117,7 +117,7 @@ def _question(
 
 
 def _somebody_has_a_vote(settings: Settings) -> bool:
-    from supervisor.control_roles import own_roles
+    from supervisor.control.roles import own_roles
 
     roles = own_roles(settings.control)
     named = roles.approving_users or roles.approving_groups or settings.approval_signers

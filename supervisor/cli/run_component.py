@@ -23,29 +23,29 @@ from supervisor.cli.run_setup import (
     storage_bytes,
     worker_limits,
 )
-from supervisor.compilation import Program
-from supervisor.component_directories import make_data_directory
-from supervisor.component_view import parse_assignments
-from supervisor.dev_grants import dev_grants, hidden_denials
-from supervisor.grant_store import GrantStore, lasting_grants, read_package, request_key
-from supervisor.host import Host
-from supervisor.host_policy import (
+from supervisor.code.compilation import Program
+from supervisor.config.host_policy import (
     ResolvedQuota,
     component_parameters,
     data_directory,
     policy_document,
     resolve_quota,
 )
-from supervisor.identity import actor
+from supervisor.config.settings import ComponentSettings, Settings
+from supervisor.fleet.shared_storage import SharedStorageSettings, shared_with
+from supervisor.grants.dev_grants import dev_grants, hidden_denials
+from supervisor.grants.store import GrantStore, lasting_grants, read_package, request_key
+from supervisor.host.component_directories import make_data_directory
+from supervisor.host.host import Host
+from supervisor.host.identity import actor
+from supervisor.host.mounts import read_mounts, under_all_names
+from supervisor.host.surroundings import home_directories, program_directories
 from supervisor.manifest import BoundManifest, Manifest, ParameterValue, Variables, bind, load_manifest, not_enforced
+from supervisor.manifest.asks import describe_asks
+from supervisor.manifest.component_view import parse_assignments
 from supervisor.manifest.parse import ManifestErrors
-from supervisor.manifest_asks import describe_asks
-from supervisor.mounts import read_mounts, under_all_names
 from supervisor.report import print_error
-from supervisor.run_request import RunRequest, environment_pairs, merge_mounts, read_secret, split_assignment
-from supervisor.settings import ComponentSettings, Settings
-from supervisor.shared_storage import SharedStorageSettings, shared_with
-from supervisor.surroundings import home_directories, program_directories
+from supervisor.run.request import RunRequest, environment_pairs, merge_mounts, read_secret, split_assignment
 from supervisor.terminal import folded, visible
 
 if TYPE_CHECKING:
@@ -319,7 +319,7 @@ def decide_grants(
     trust = "unknown" if judged is None else judged.decision.level
     granted = bound.grants
     if args.grant not in (None, "asked"):
-        from supervisor.grant_file import read_grant_file
+        from supervisor.grants.file import read_grant_file
 
         granted = read_grant_file(args.grant, manifest, parameters, bound.variables, os.getcwd(), os.path.realpath)
     if settings.approval_rules:

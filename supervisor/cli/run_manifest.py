@@ -6,9 +6,10 @@ import os
 import stat
 
 from ipc.errors import ConfigError
-from supervisor.disk_view import VISITED_MAX
+from supervisor.config.toml_source import MAX_FILE_BYTES
+from supervisor.config.units import UNLIMITED, format_size
 from supervisor.manifest.checks import check_guest_path, check_wasm_path
-from supervisor.manifest_writer import (
+from supervisor.manifest.writer import (
     Anchor,
     Draft,
     can_be_a_value,
@@ -17,12 +18,11 @@ from supervisor.manifest_writer import (
     parameter_anchors,
     parameter_of,
 )
-from supervisor.run_report import DecisionTally
-from supervisor.run_request import DEFAULT_OUTPUT_BYTES, RunRequest
+from supervisor.run.disk_view import VISITED_MAX
+from supervisor.run.report import DecisionTally
+from supervisor.run.request import DEFAULT_OUTPUT_BYTES, RunRequest
+from supervisor.run.usage import WRITE, Uses, smallest_patterns
 from supervisor.terminal import visible
-from supervisor.toml_source import MAX_FILE_BYTES
-from supervisor.units import UNLIMITED, format_size
-from supervisor.usage import WRITE, Uses, smallest_patterns
 
 
 class LocalDisk:

@@ -18,15 +18,17 @@ from ipc.policy.quotas import QuotaLimits
 from ipc.policy.storage import largest_file_bytes
 from ipc.security_context import context_of
 from ipc.struct import replace
-from supervisor import places, units
-from supervisor.broad_grants import is_broad_allowed, is_too_broad_grant
-from supervisor.dev_grants import dev_grants, hidden_denials
-from supervisor.governor import LEAST_NS
-from supervisor.host import Host, HostOptions
-from supervisor.host_policy import host_paths
-from supervisor.identity import resolve_run_as
-from supervisor.mounts import read_mounts, under_all_names
-from supervisor.run_request import (
+from supervisor.config import places, units
+from supervisor.config.host_policy import host_paths
+from supervisor.config.settings import LAYERS, ComponentSettings, Settings, load_settings, settings_not_enforced
+from supervisor.grants.dev_grants import dev_grants, hidden_denials
+from supervisor.host.host import Host, HostOptions
+from supervisor.host.identity import resolve_run_as
+from supervisor.host.mounts import read_mounts, under_all_names
+from supervisor.host.surroundings import home_directories, program_directories
+from supervisor.manifest.broad_grants import is_broad_allowed, is_too_broad_grant
+from supervisor.run.governor import LEAST_NS
+from supervisor.run.request import (
     DEFAULT_OUTPUT_BYTES,
     FILE_SIZE_BYTES_MAX,
     RunRequest,
@@ -37,13 +39,11 @@ from supervisor.run_request import (
     merge_mounts,
     named_top_directories,
 )
-from supervisor.settings import LAYERS, ComponentSettings, Settings, load_settings, settings_not_enforced
-from supervisor.surroundings import home_directories, program_directories
 from supervisor.terminal import visible
 from supervisor.usage_error import UsageError
 
 if TYPE_CHECKING:
-    from supervisor.dev_mode import DevMode
+    from supervisor.grants.dev_mode import DevMode
     from supervisor.manifest import Manifest
 
 

@@ -22,15 +22,15 @@ from ipc.struct import replace
 from supervisor.cli.main import EX_CANTCREAT, EX_LIMIT, EX_NOPERM
 from supervisor.cli.progress import CompileProgress
 from supervisor.cli.run_setup import bare_request, host_options, read_settings
-from supervisor.compilation import CompileError, CompileLimits
-from supervisor.host import Host, open_host
-from supervisor.identity import actor
+from supervisor.code.compilation import CompileError, CompileLimits
+from supervisor.host.host import Host, open_host
+from supervisor.host.identity import actor
+from supervisor.host.processes import Processes
 from supervisor.packages.target import is_path
-from supervisor.processes import Processes
 from supervisor.report import DenialPrinter, ending_lines, paint, summary_line
-from supervisor.run_report import RunReport
-from supervisor.run_request import RunRequest, require_text
-from supervisor.running import ProgramChangedError, RunStreams, run_request
+from supervisor.run.report import RunReport
+from supervisor.run.request import RunRequest, require_text
+from supervisor.run.running import ProgramChangedError, RunStreams, run_request
 from supervisor.terminal import OwnLines, TerminalLine, visible
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def run_target(args: argparse.Namespace, processes: Processes, call: FunctionCal
     with contextlib.ExitStack() as stack:
         terminal = -1
         if args.ask:
-            from supervisor.questions import own_terminal
+            from supervisor.run.questions import own_terminal
 
             terminal = stack.enter_context(own_terminal())
         line = TerminalLine(2) if os.isatty(2) else None
@@ -123,7 +123,7 @@ def _run(
     for layer in host.options.layers_off:
         print(paint(f"airssys: layer {layer} is off: this is a test, not protection", "33", stderr), file=stderr)
     if request.context.trust == "dev":
-        from supervisor.dev_mode import DevMode, banner
+        from supervisor.grants.dev_mode import DevMode, banner
 
         # With --quiet too, as above: nobody is to take this for a run that somebody has allowed.
         print(

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     if args.which in _FILES:
         print(world_text(_FILES[args.which]), end="")
         return 0
-    from supervisor.schema import component_schema, host_schema
+    from supervisor.config.schema import component_schema, host_schema
 
     print(json.dumps(component_schema() if args.which == "component" else host_schema(), indent=2))
     return 0

@@ -10,17 +10,19 @@ from collections.abc import Sequence
 
 from ipc.errors import ConfigError
 from ipc.struct import Struct
-from supervisor import manifest_asks, manifest_findings, places
 from supervisor.cli.check import ask_lines
 from supervisor.cli.grants import open_store
 from supervisor.cli.targets import Target, open_target, trust_of
-from supervisor.component_view import ComponentView, parse_assignments, view_manifest
-from supervisor.grant_store import RememberedGrant, lasting_grants, read_package, request_key
-from supervisor.inspect import LIFECYCLE, WasmSummary, inspect_wasm
+from supervisor.code.inspect import LIFECYCLE, WasmSummary, inspect_wasm
+from supervisor.config import places
+from supervisor.config.settings import format_quota, load_settings
+from supervisor.grants.store import RememberedGrant, lasting_grants, read_package, request_key
+from supervisor.manifest import asks as manifest_asks
+from supervisor.manifest import findings as manifest_findings
 from supervisor.manifest import load_manifest
-from supervisor.manifest_asks import Ask
+from supervisor.manifest.asks import Ask
+from supervisor.manifest.component_view import ComponentView, parse_assignments, view_manifest
 from supervisor.packages.installed_view import installed_json, installed_lines
-from supervisor.settings import format_quota, load_settings
 from supervisor.terminal import visible
 
 EX_DATAERR = 65
@@ -148,7 +150,7 @@ def _takes_approval(view: ComponentView) -> bool:
         return False
     from supervisor.approvals.rules import needed
     from supervisor.approvals.subject import named
-    from supervisor.host_policy import resolve_quota
+    from supervisor.config.host_policy import resolve_quota
 
     quota = resolve_quota(view.manifest, view.settings, view.instance).quota
     return needed(view.settings.approval_rules, named(view.bound.grants, view.bound.variables), quota) is not None

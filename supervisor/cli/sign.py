@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from ipc.errors import ConfigError
 from ipc.struct import Struct
+from supervisor.config.units import counted
 from supervisor.packages.contents import LEFT_OUT, SIGNATURE_FILE, Contents
 from supervisor.terminal import visible
-from supervisor.units import counted
 
 if TYPE_CHECKING:
     from supervisor.signing.package_signatures import Judged

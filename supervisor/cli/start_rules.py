@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, ClassVar
 from ipc.audit.event import AuditEvent
 from ipc.errors import ConfigError
 from ipc.struct import replace
-from supervisor.dev_mode import DevMode, DevRefusedError, decide_dev_mode
-from supervisor.dev_settings import INSTALLED, dev_entry
-from supervisor.identity import Identity, actor, resolve_run_as
+from supervisor.config.dev_settings import INSTALLED, dev_entry
+from supervisor.config.settings import ComponentSettings, Settings
+from supervisor.grants.dev_mode import DevMode, DevRefusedError, decide_dev_mode
+from supervisor.host.identity import Identity, actor, resolve_run_as
+from supervisor.host.surroundings import own_service
 from supervisor.packages.target import is_path
-from supervisor.run_request import bare_name
-from supervisor.settings import ComponentSettings, Settings
-from supervisor.surroundings import own_service
+from supervisor.run.request import bare_name
 from supervisor.terminal import visible
 
 if TYPE_CHECKING:
     from supervisor.cli.targets import InstalledPackage
-    from supervisor.host import Host
+    from supervisor.host.host import Host
     from supervisor.manifest import Manifest
 
 

@@ -8,10 +8,9 @@ import sys
 import time
 
 from supervisor.cli.asking import add_socket_options, address_of
-from supervisor.control_client import ControlClient
-from supervisor.control_messages import ComponentStatus, GetStatus, ProviderStatus, SupervisorStatus
-from supervisor.report import paint
-from supervisor.status_view import (
+from supervisor.control.client import ControlClient
+from supervisor.control.messages import ComponentStatus, GetStatus, ProviderStatus, SupervisorStatus
+from supervisor.control.status_view import (
     COLOURS,
     component_details,
     component_json,
@@ -22,6 +21,7 @@ from supervisor.status_view import (
     supervisor_lines,
     table_lines,
 )
+from supervisor.report import paint
 
 _EPILOG = """examples:
   airssys status                     all components of the supervisor of this directory, or of one above

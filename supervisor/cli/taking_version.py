@@ -12,10 +12,10 @@ from typing import Final
 
 from ipc.errors import ConfigError
 from ipc.struct import Struct
-from supervisor.change_over import RESTS, Phase
 from supervisor.cli.run import duration
-from supervisor.control_client import SOCKET_NAME, Address, ControlClient, NobodyAnswersError, find_socket
-from supervisor.control_messages import TakeVersion, VersionChange
+from supervisor.control.client import SOCKET_NAME, Address, ControlClient, NobodyAnswersError, find_socket
+from supervisor.control.messages import TakeVersion, VersionChange
+from supervisor.fleet.change_over import RESTS, Phase
 from supervisor.packages.installed import ComponentName
 from supervisor.terminal import visible
 

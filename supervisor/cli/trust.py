@@ -10,14 +10,14 @@ import time
 from typing import TYPE_CHECKING
 
 from ipc.struct import replace
-from supervisor import places
 from supervisor.cli.main import EX_NOPERM
-from supervisor.settings import load_settings
+from supervisor.config import places
+from supervisor.config.settings import load_settings
 from supervisor.terminal import visible
 
 if TYPE_CHECKING:
+    from supervisor.config.settings import Settings
     from supervisor.packages.installed import Installed
-    from supervisor.settings import Settings
     from supervisor.trust.sources import TrustSource
     from supervisor.trust.target import TrustAnswer
 
@@ -123,7 +123,7 @@ def _dev_warnings(settings: Settings, target: str, answer: TrustAnswer) -> list[
     """Return that it starts in dev mode, whatever is trusted, where the settings say so."""
     if not settings.dev:
         return []
-    from supervisor.dev_settings import dev_warnings
+    from supervisor.config.dev_settings import dev_warnings
 
     named = [
         each

@@ -8,8 +8,8 @@ import os
 
 from ipc.errors import ConfigError
 from supervisor.cli.run import add_dev_option, add_host_options, duration, refuse_dev_and_grant, size
+from supervisor.host.processes import Processes
 from supervisor.packages.target import is_path
-from supervisor.processes import Processes
 from supervisor.terminal import visible
 
 _EPILOG = """examples:

@@ -13,36 +13,36 @@ from typing import TYPE_CHECKING, Final
 from ipc.audit.event import AuditEvent
 from ipc.errors import AuditError, ConfigError
 from ipc.struct import replace
-from supervisor import places
 from supervisor.approvals.machine import State
 from supervisor.approvals.store import ApprovalStore
-from supervisor.change_overs import KEY as CHANGES_KEY
-from supervisor.change_overs import ChangeOvers
 from supervisor.cli.run_component import tell_not_granted
 from supervisor.cli.run_setup import host_options, read_settings
 from supervisor.cli.up_plans import Planned, Planner, compile_limits, make_plan
 from supervisor.cli.up_view import Lines, LiveTable, new_view
-from supervisor.compiling import KEY as COMPILING_KEY
-from supervisor.compiling import Compilations
-from supervisor.control import SOCKET_NAME, Control, bind_control_socket
-from supervisor.control_client import DIRECTORY
-from supervisor.control_roles import Roles, read_roles
-from supervisor.desk import FleetDesk
-from supervisor.fleet import Fleet
-from supervisor.fleet_broker import FleetBroker
-from supervisor.fleet_providers import FleetProviders
-from supervisor.host import Host, open_host
-from supervisor.identity import actor
-from supervisor.lifecycle import Phase
-from supervisor.member import Plan
-from supervisor.output_log import make_log_directory
-from supervisor.processes import Processes
-from supervisor.provider_check import provider_problems
-from supervisor.provider_settings import ProviderSettings
-from supervisor.settings import Settings
-from supervisor.state_lock import only_one
+from supervisor.config import places
+from supervisor.config.settings import Settings
+from supervisor.control.client import DIRECTORY
+from supervisor.control.desk import FleetDesk
+from supervisor.control.roles import Roles, read_roles
+from supervisor.control.serving import SOCKET_NAME, Control, bind_control_socket
+from supervisor.control.version_desk import VersionDesk
+from supervisor.fleet.broker import FleetBroker
+from supervisor.fleet.change_overs import KEY as CHANGES_KEY
+from supervisor.fleet.change_overs import ChangeOvers
+from supervisor.fleet.compiling import KEY as COMPILING_KEY
+from supervisor.fleet.compiling import Compilations
+from supervisor.fleet.fleet import Fleet
+from supervisor.fleet.lifecycle import Phase
+from supervisor.fleet.member import Plan
+from supervisor.fleet.output_log import make_log_directory
+from supervisor.fleet.provider_check import provider_problems
+from supervisor.fleet.provider_settings import ProviderSettings
+from supervisor.fleet.providers import FleetProviders
+from supervisor.fleet.state_lock import only_one
+from supervisor.host.host import Host, open_host
+from supervisor.host.identity import actor
+from supervisor.host.processes import Processes
 from supervisor.terminal import visible
-from supervisor.version_desk import VersionDesk
 
 if TYPE_CHECKING:
     from supervisor.approvals.desk import ApprovalDesk
@@ -119,7 +119,7 @@ def _approvals(
     from supervisor.approvals.desk import ApprovalDesk
     from supervisor.approvals.service import ApprovalService
     from supervisor.approvals.settling import RunsWatch
-    from supervisor.fleet_approvals import KEY, FleetApprovals
+    from supervisor.fleet.approvals import KEY, FleetApprovals
 
     options = host.options
     store = ApprovalStore(options.state_directory, options.audit_directory, host.record, wait_s=_APPROVALS_WAIT_S)

@@ -22,22 +22,22 @@ from supervisor.approvals.errors import AwaitingApprovalError, NobodyGrantedErro
 from supervisor.cli.confirm import on_terminal
 from supervisor.cli.run_component import GrantedComponent, Start, granted_component
 from supervisor.cli.targets import Target, open_installed, open_registry
-from supervisor.compilation import Artifact, CompileLimits
-from supervisor.component_directories import make_data_directory
-from supervisor.host import Host
-from supervisor.last_healthy import LastHealthy, LastHealthyFiles
+from supervisor.code.compilation import Artifact, CompileLimits
+from supervisor.config.settings import Settings
+from supervisor.config.units import UNLIMITED, format_size
+from supervisor.fleet.last_healthy import LastHealthy, LastHealthyFiles
+from supervisor.fleet.member import ACTOR, ActorPlan, Plan
+from supervisor.fleet.preparing import Prepared
+from supervisor.host.component_directories import make_data_directory
+from supervisor.host.host import Host
+from supervisor.host.session_directories import remove
 from supervisor.manifest import Manifest, load_manifest, only_brokered
-from supervisor.member import ACTOR, ActorPlan, Plan
 from supervisor.packages.installed import Installed, parse_name
 from supervisor.packages.target import is_path
-from supervisor.preparing import Prepared
 from supervisor.report import paint
-from supervisor.run_request import RunRequest, require_text
-from supervisor.running import compile_request, open_program
-from supervisor.session_directories import remove
-from supervisor.settings import Settings
+from supervisor.run.request import RunRequest, require_text
+from supervisor.run.running import compile_request, open_program
 from supervisor.terminal import visible
-from supervisor.units import UNLIMITED, format_size
 from supervisor.usage_error import UsageError
 
 _ACTOR_EXPORT: Final = "airssys:core/component-lifecycle@"
@@ -269,7 +269,7 @@ def _secrets(manifest: Manifest) -> set[str]:
 
 
 def _tell_dev_mode(request: RunRequest) -> None:
-    from supervisor.dev_mode import DevMode, banner
+    from supervisor.grants.dev_mode import DevMode, banner
 
     # On stderr, and with --quiet too: nobody is to take this for what somebody has allowed.
     said = visible(f"airssys: {request.component}: {banner(DevMode(request.context.approval))}")

@@ -10,16 +10,16 @@ import time
 from typing import Final
 
 from ipc.audit.errors import AuditLogError
-from supervisor.change_over import RESTS
-from supervisor.change_over import Phase as ChangePhase
-from supervisor.component_change import Change
-from supervisor.desk import component_status
-from supervisor.fleet import Fleet
-from supervisor.lifecycle import Phase
-from supervisor.member import Member
+from supervisor.control.desk import component_status
+from supervisor.control.status_view import COLOURS, status_row, table_lines
+from supervisor.fleet.change_over import RESTS
+from supervisor.fleet.change_over import Phase as ChangePhase
+from supervisor.fleet.component_change import Change
+from supervisor.fleet.fleet import Fleet
+from supervisor.fleet.lifecycle import Phase
+from supervisor.fleet.member import Member
 from supervisor.report import denial_lines, paint
-from supervisor.run_report import DecisionTally
-from supervisor.status_view import COLOURS, status_row, table_lines
+from supervisor.run.report import DecisionTally
 from supervisor.terminal import visible
 
 DENIALS_MAX: Final = 20

@@ -10,6 +10,8 @@ from typing import Final
 
 from ipc.policy.capability import Grant, pattern_problem
 from ipc.struct import Struct
+from supervisor.config.toml_reader import describe, one_of
+from supervisor.config.toml_source import Problem
 from supervisor.manifest import checks
 from supervisor.manifest.parse import MANIFEST_NAME, ManifestErrors
 from supervisor.manifest.template import PATTERN_CHARACTERS, TemplateError, Variable, substitute
@@ -24,8 +26,6 @@ from supervisor.manifest.values import (
     ParameterValue,
     Request,
 )
-from supervisor.toml_reader import describe, one_of
-from supervisor.toml_source import Problem
 
 MAX_VALUE_CHARACTERS: Final = 4096
 

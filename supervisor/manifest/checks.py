@@ -6,9 +6,9 @@ from typing import Final
 
 from ipc.policy.capability import pattern_problem
 from ipc.struct import Struct
+from supervisor.config.toml_reader import Check
 from supervisor.manifest.template import DIRECTORY_VARIABLES, TemplateError, Variable, parse_template
 from supervisor.manifest.values import BOOLEAN, DIRECTORY, FILE, INTEGER, Parameter
-from supervisor.toml_reader import Check
 
 NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _ENVIRONMENT_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Final
 
 from ipc.struct import replace
-from supervisor import units
+from supervisor.config import units
+from supervisor.config.toml_reader import Check, Document, Section, describe, one_of
+from supervisor.config.toml_source import ConfigFileError, KeyPath, Problem, TomlSource, parse_toml, read_toml_bytes
 from supervisor.manifest import checks
 from supervisor.manifest.template import variables_in
 from supervisor.manifest.values import (
@@ -34,8 +36,6 @@ from supervisor.manifest.values import (
     StorageCapability,
     Supervision,
 )
-from supervisor.toml_reader import Check, Document, Section, describe, one_of
-from supervisor.toml_source import ConfigFileError, KeyPath, Problem, TomlSource, parse_toml, read_toml_bytes
 
 MANIFEST_NAME: Final = "Component.toml"
 SCHEMA: Final = 1
@@ -89,7 +89,7 @@ def parse_manifest(data: bytes, *, file: str, directory: str) -> Manifest:
 
 
 def read_document(document: Document, directory: str, digest: str) -> Manifest:
-    """Read every key of a manifest; what is wrong is noted in the document. `supervisor.schema` reads along."""
+    """Read every key of a manifest; what is wrong is noted in the document. `supervisor.config.schema` reads along."""
     return _ManifestReader(document).read(document.source, directory, digest)
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from ipc.policy.capability import Metadata
 from ipc.struct import Struct
-from supervisor.quota import Quota as Quota
+from supervisor.config.quota import Quota as Quota
 
 ParameterValue = str | int | bool
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from ipc.errors import ConfigError
 from ipc.package_stream import UnpackPlan
-from supervisor.identity import NOBODY
+from supervisor.host.identity import NOBODY
 from supervisor.packages.contents import TOTAL_MAX_BYTES, Contents, PackageError
 from supervisor.packages.reader_process import start_reader
 from supervisor.packages.writing import ENTRIES_MAX, PackageWriter

@@ -15,7 +15,7 @@ from typing import IO, Final
 
 from ipc.errors import ConfigError
 from ipc.struct import Struct
-from supervisor.clearing import remove_tree
+from supervisor.host.clearing import remove_tree
 from supervisor.manifest import Manifest
 from supervisor.packages.contents import MANIFEST_FILE, SIGNATURE_FILE, Contents, PackageError
 from supervisor.packages.directory import CHUNK_BYTES, copy_directory, read_signatures

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from supervisor.identity import actor
+from supervisor.host.identity import actor
 from supervisor.packages.provenance import Fetched, Provenance
 from supervisor.packages.source import ArchiveSource, DirectorySource, GitSource, OciSource, Source, show_source
 from supervisor.packages.writing import clear_directory

@@ -14,8 +14,8 @@ from typing import Final
 
 from ipc.errors import ConfigError
 from ipc.package_stream import RepositoryPlan
-from supervisor.clearing import remove_tree
-from supervisor.identity import Identity, resolve_run_as
+from supervisor.host.clearing import remove_tree
+from supervisor.host.identity import Identity, resolve_run_as
 from supervisor.packages.contents import FILES_MAX, TOTAL_MAX_BYTES, PackageError
 from supervisor.packages.provenance import Fetched, Provenance
 from supervisor.packages.reader_process import SourceUnavailableError, start_reader

@@ -26,7 +26,7 @@ class Provenance(Struct, frozen=True):
     fetched_ns: int = 0
     """UTC, in nanoseconds."""
     fetched_by: str = ""
-    """As the audit log names a person (`supervisor.identity.actor`)."""
+    """As the audit log names a person (`supervisor.host.identity.actor`)."""
 
 
 class Fetched(Struct, frozen=True):

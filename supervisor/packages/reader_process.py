@@ -18,7 +18,7 @@ from ipc import codec, memory_file
 from ipc.errors import ConfigError, ConfinementError, PeerProtocolError
 from ipc.messages import Message
 from ipc.package_stream import DIRECTORY, END, FILE, HEAD_BYTES, ORIGIN, PIECE, REFUSED, Head, unpack_head
-from supervisor.namespaces import Spawned, isolated_python, spawn
+from supervisor.host.namespaces import Spawned, isolated_python, spawn
 from supervisor.packages.contents import PackageError
 from supervisor.packages.writing import PackageWriter
 from supervisor.terminal import visible

@@ -19,7 +19,7 @@ from typing import ClassVar, Final
 
 from ipc.errors import ConfigError
 from ipc.struct import Struct
-from supervisor.clearing import remove_tree
+from supervisor.host.clearing import remove_tree
 from supervisor.packages.contents import Contents, PackageError, read_statement
 from supervisor.packages.directory import make_directories_durable, what_differs
 from supervisor.terminal import visible

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable
 from typing import Final
 
-from supervisor.clearing import remove_tree
+from supervisor.host.clearing import remove_tree
 from supervisor.packages.contents import (
     FILES_MAX,
     MANIFEST_FILE,

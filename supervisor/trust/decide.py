@@ -61,8 +61,8 @@ def decide_trust(
     """Decide on a package by its origin and its verified signers; the first entry that covers it is the rule.
 
     `exposed` is what `supervisor.trust.local` found of a path; None where nobody looked, and then no entry of a path on
-    this machine (`local`, or `git` with file://) covers anything. What starts in dev mode (`supervisor.dev_mode`) isn't
-    asked about here: its level is somebody's word, also where an entry would cover it.
+    this machine (`local`, or `git` with file://) covers anything. What starts in dev mode isn't asked about here
+    (`supervisor.grants.dev_mode`): its level is somebody's word, also where an entry would cover it.
     """
     revoked = frozenset(each.key.blob for each in sources if isinstance(each, KeySource) and each.revoked)
     place = _place(provenance)

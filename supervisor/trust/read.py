@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 from ipc.errors import ConfigError
 from ipc.policy.access import AclEntry
 from ipc.policy.patterns import PatternError, parse_pattern
+from supervisor.config.toml_reader import Section
 from supervisor.manifest import checks
 from supervisor.manifest.checks import TextForm
-from supervisor.toml_reader import Section
 from supervisor.trust.host_name import UnclearNameError
 from supervisor.trust.sources import (
     FORMS,

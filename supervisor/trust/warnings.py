@@ -10,7 +10,7 @@ from supervisor.trust.breadth import breadth_warning
 from supervisor.trust.sources import GitSource, KeySource, LocalSource, TrustSource, writing_patterns
 
 if TYPE_CHECKING:
-    from supervisor.settings import Settings
+    from supervisor.config.settings import Settings
 
 
 def source_warnings(source: TrustSource, settings: Settings, now_s: int) -> tuple[str, ...]:

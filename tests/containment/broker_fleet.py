@@ -24,7 +24,7 @@ from ending import end
 from ipc import memory_file
 from ipc.channel import Channel
 from ipc.struct import Struct, field
-from supervisor.control_messages import ANSWERS, CallAnswer, CallComponent, ComponentStatus, Done, GetStatus, NotDone
+from supervisor.control.messages import ANSWERS, CallAnswer, CallComponent, ComponentStatus, Done, GetStatus, NotDone
 
 HERE = Path(__file__).resolve().parent
 ACTOR = HERE.parent / "guests/wat/actor.wat"

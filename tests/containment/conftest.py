@@ -23,11 +23,11 @@ from ipc.struct import Struct, field, replace
 from ipc.syscalls import machine
 from supervisor.cli import run as run_command
 from supervisor.cli.run_setup import bare_request, read_settings
-from supervisor.compilation import CompileLimits
-from supervisor.host import Host, HostOptions, open_host
-from supervisor.identity import resolve_run_as
-from supervisor.run_report import RunReport
-from supervisor.running import RunStreams, run_request
+from supervisor.code.compilation import CompileLimits
+from supervisor.host.host import Host, HostOptions, open_host
+from supervisor.host.identity import resolve_run_as
+from supervisor.run.report import RunReport
+from supervisor.run.running import RunStreams, run_request
 from worker.filter_compiler import resolve
 
 GUESTS = Path(__file__).resolve().parents[1] / "guests"

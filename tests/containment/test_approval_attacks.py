@@ -34,13 +34,13 @@ from supervisor.approvals.request import Lapsed
 from supervisor.approvals.rules import Needed
 from supervisor.approvals.service import ApprovalService, Document, RefusedError, UnknownRequestError
 from supervisor.approvals.store import ApprovalStore
-from supervisor.audit_log import AuditLog
+from supervisor.audit.log import AuditLog
 from supervisor.cli.approvals_view import list_lines, outcome_lines
 from supervisor.cli.review_view import review_lines
-from supervisor.control_messages import DecideApproval
-from supervisor.control_roles import Peer, Roles
+from supervisor.config.settings import ApprovalRule, Settings, default_directories
+from supervisor.control.messages import DecideApproval
+from supervisor.control.roles import Peer, Roles
 from supervisor.manifest import Variables, bind, load_manifest
-from supervisor.settings import ApprovalRule, Settings, default_directories
 
 pytestmark = pytest.mark.any_user
 

@@ -19,13 +19,13 @@ from supervisor.approvals.rules import Needed
 from supervisor.approvals.service import ApprovalService
 from supervisor.approvals.signers import Signer
 from supervisor.approvals.store import ApprovalStore
-from supervisor.audit_log import AuditLog
-from supervisor.control_messages import DecideApproval
-from supervisor.control_roles import Peer, Roles
+from supervisor.audit.log import AuditLog
+from supervisor.config.quota import Quota
+from supervisor.config.settings import AutomaticApproval, ComponentSettings, Settings, default_directories
+from supervisor.control.messages import DecideApproval
+from supervisor.control.roles import Peer, Roles
 from supervisor.manifest import Variables, bind, load_manifest
 from supervisor.packages.directory import read_directory
-from supervisor.quota import Quota
-from supervisor.settings import AutomaticApproval, ComponentSettings, Settings, default_directories
 from supervisor.signing.keys import read_public_key
 
 pytestmark = pytest.mark.any_user

@@ -17,13 +17,13 @@ import pytest
 
 from ipc.errors import ConfinementError
 from ipc.struct import Struct, replace
-from supervisor import run_loop
-from supervisor.host import open_host
-from supervisor.processes import Processes
-from supervisor.run_machine import Command, Event, Phase, advance
-from supervisor.verdict import Verdict
-from supervisor.warden_recovery import has_unanswered_call
-from supervisor.warden_restart import ANSWERED_WRONG, UNANSWERED
+from supervisor.host.host import open_host
+from supervisor.host.processes import Processes
+from supervisor.host.warden_recovery import has_unanswered_call
+from supervisor.host.warden_restart import ANSWERED_WRONG, UNANSWERED
+from supervisor.run import loop as run_loop
+from supervisor.run.machine import Command, Event, Phase, advance
+from supervisor.run.verdict import Verdict
 
 if TYPE_CHECKING:
     import subprocess

@@ -14,10 +14,10 @@ from supervisor.approvals.gathering import gather_evidence
 from supervisor.approvals.request import file_request
 from supervisor.approvals.review import document_of
 from supervisor.cli.review_view import review_lines
+from supervisor.config.settings import Settings, default_directories
 from supervisor.manifest import load_manifest
 from supervisor.packages.directory import read_directory
 from supervisor.packages.provenance import Provenance
-from supervisor.settings import Settings, default_directories
 from supervisor.signing.keys import read_public_key
 from supervisor.trust.sources import KeySource
 

@@ -15,7 +15,7 @@ import pytest
 
 from ipc.codec import pack_tagged
 from ipc.messages import Confined, Finished, Go, Sealed, StartFailed
-from supervisor.audit_log import AuditLog
+from supervisor.audit.log import AuditLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from conftest import Ran, Steps, World
 
     from ipc.audit.event import AuditRecord
-    from supervisor.audit_log import Entry
+    from supervisor.audit.log import Entry
 
 THREAD = 0x3D0F00
 

@@ -19,8 +19,8 @@ from archives import package
 
 from ipc import codec
 from ipc.package_stream import RepositoryPlan, UnpackPlan
-from supervisor.identity import resolve_run_as
-from supervisor.namespaces import spawn
+from supervisor.host.identity import resolve_run_as
+from supervisor.host.namespaces import spawn
 from supervisor.packages.reader_process import start_reader
 from supervisor.packages.writing import PackageWriter
 

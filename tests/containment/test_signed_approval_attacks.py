@@ -26,15 +26,15 @@ from supervisor.approvals.signers import Signer
 from supervisor.approvals.statement import Statement, exported_of
 from supervisor.approvals.store import ApprovalStore
 from supervisor.approvals.subject import Subject
-from supervisor.audit_log import AuditLog
+from supervisor.audit.log import AuditLog
 from supervisor.cli.approvals_offhost import import_lines
 from supervisor.cli.approvals_offhost_view import exported_lines, statement_lines
 from supervisor.cli.approvals_view import list_lines
 from supervisor.cli.review_view import review_lines
-from supervisor.control_messages import DecideApproval
-from supervisor.control_roles import Peer, Roles
+from supervisor.config.settings import ApprovalRule, Settings, default_directories
+from supervisor.control.messages import DecideApproval
+from supervisor.control.roles import Peer, Roles
 from supervisor.manifest import Variables
-from supervisor.settings import ApprovalRule, Settings, default_directories
 from supervisor.signing.keys import read_public_key
 
 pytestmark = pytest.mark.any_user

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 import wasmtime
 
-from supervisor.compilation import CompileError
+from supervisor.code.compilation import CompileError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,8 +17,8 @@ from ipc.policy.document import PolicyDocument
 from ipc.security_context import context_of
 from supervisor.manifest import load_manifest
 from supervisor.packages.directory import read_directory
-from supervisor.run_request import RunRequest
-from supervisor.running import open_program
+from supervisor.run.request import RunRequest
+from supervisor.run.running import open_program
 from supervisor.signing.keys import PublicKey, read_public_key
 from supervisor.trust.judge import judge_directory, require_judged
 from supervisor.trust.sources import KeySource, LocalSource, TrustSource

@@ -15,10 +15,10 @@ from supervisor.approvals.machine import State
 from supervisor.approvals.request import Request, Voted
 from supervisor.approvals.rules import Needed
 from supervisor.approvals.store import ApprovalStore
-from supervisor.control_messages import Role, TakeVersion, may_ask
-from supervisor.last_healthy import FailedVersion, LastHealthy, LastHealthyFiles
+from supervisor.config.settings import Settings, default_directories
+from supervisor.control.messages import Role, TakeVersion, may_ask
+from supervisor.fleet.last_healthy import FailedVersion, LastHealthy, LastHealthyFiles
 from supervisor.manifest import Variables
-from supervisor.settings import Settings, default_directories
 
 OWN = Variables("/c", "/d", "/t")
 OLD, NEW, NEWER = "0a" * 32, "0b" * 32, "0c" * 32

@@ -21,7 +21,7 @@ from recording import numbered_rules  # noqa: E402 # an isolated Python doesn't 
 from tracer import Call, run_traced  # noqa: E402
 
 _COMMAND = """\
-import supervisor.zygote as zygote
+import supervisor.host.zygote as zygote
 zygote._MAIN = zygote._MAIN.replace("import {{preload}}", {preload!r})
 from supervisor.cli.entry import command
 command()

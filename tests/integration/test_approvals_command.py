@@ -18,7 +18,7 @@ from supervisor.approvals.ledger import Ledger
 from supervisor.approvals.machine import State
 from supervisor.approvals.request import Request, Revoked, Step
 from supervisor.approvals.store import ApprovalStore
-from supervisor.audit_log import AuditLog
+from supervisor.audit.log import AuditLog
 from supervisor.packages.directory import read_directory
 
 ALICES = ed25519_signer()

@@ -15,7 +15,7 @@ import pytest
 
 from ipc.audit.event import exact, parse_line
 from ipc.struct import Struct
-from supervisor.audit_verify import verify_log
+from supervisor.audit.verify import verify_log
 
 TOOL = Path(__file__).resolve().parents[1] / "guests" / "tool.wasm"
 NOBODY = 65534
@@ -188,7 +188,7 @@ FILL_LOG = """
 import sys
 from ipc.audit.errors import AuditLogError
 from ipc.audit.event import AuditEvent, SUPERVISOR
-from supervisor.audit_log import AuditLog
+from supervisor.audit.log import AuditLog
 log = AuditLog(sys.argv[1], segment_bytes=20_000)
 try:
     while True:
@@ -287,7 +287,7 @@ FAILING_WRITE = (
     + """
 from ipc.audit.errors import AuditLogError
 from ipc.audit.event import AuditEvent, SUPERVISOR
-from supervisor.audit_log import AuditLog
+from supervisor.audit.log import AuditLog
 log = AuditLog(sys.argv[1])
 log.append([(AuditEvent("before"), SUPERVISOR)])
 segment = log._tail.descriptor

@@ -10,8 +10,8 @@ from typing import Protocol
 import pytest
 
 from ipc.audit.event import exact, parse_line
-from supervisor.audit_segments import segment_names
-from supervisor.audit_verify import verify_log
+from supervisor.audit.segments import segment_names
+from supervisor.audit.verify import verify_log
 
 pytestmark = pytest.mark.any_user
 

@@ -18,9 +18,9 @@ import pytest
 import zmq
 
 from ipc.audit.event import exact, parse_line
-from supervisor.audit_log import AuditLog
-from supervisor.audit_segments import segment_names
-from supervisor.audit_verify import verify_log
+from supervisor.audit.log import AuditLog
+from supervisor.audit.segments import segment_names
+from supervisor.audit.verify import verify_log
 
 pytestmark = pytest.mark.any_user
 
@@ -34,9 +34,9 @@ NURSERY = """
 import os, signal, sys
 from ipc.audit.event import SUPERVISOR, AuditEvent
 from ipc.audit.stream import AuditClient
-from supervisor.audit_log import AuditLog
-from supervisor.audit_retention import AuditRetention
-from supervisor.audit_writer import AuditWriter
+from supervisor.audit.log import AuditLog
+from supervisor.audit.retention import AuditRetention
+from supervisor.audit.writer import AuditWriter
 socket, directory, public, secret, keys_file = sys.argv[1:]
 
 def writer(said):

@@ -17,17 +17,17 @@ import pytest
 
 from ipc.audit.errors import AuditLogError
 from ipc.audit.event import SUPERVISOR, AuditEvent, Origin
-from supervisor.audit_heads import Head, heads_path
-from supervisor.audit_log import AuditLog
-from supervisor.audit_query import Filter, last_records, parse_moment
-from supervisor.audit_segments import segment_names
-from supervisor.audit_verify import verify_log
+from supervisor.audit.heads import Head, heads_path
+from supervisor.audit.log import AuditLog
+from supervisor.audit.query import Filter, last_records, parse_moment
+from supervisor.audit.segments import segment_names
+from supervisor.audit.verify import verify_log
 
 GUESTS = Path(__file__).resolve().parents[1] / "guests"
 APPENDER = """
 import os, sys
 from ipc.audit.event import AuditEvent, SUPERVISOR
-from supervisor.audit_log import AuditLog
+from supervisor.audit.log import AuditLog
 log = AuditLog(sys.argv[1], segment_bytes=int(sys.argv[3]))
 for number in range(int(sys.argv[2])):
     event = AuditEvent("made", resource="x" * 300, correlation=f"{os.getpid()}:{number}")
@@ -196,8 +196,8 @@ FULL_DISK = """
 import os, sys
 from ipc.audit.errors import AuditLogError
 from ipc.audit.event import AuditEvent, SUPERVISOR
-from supervisor.audit_log import AuditLog
-from supervisor.audit_verify import verify_log
+from supervisor.audit.log import AuditLog
+from supervisor.audit.verify import verify_log
 room = sys.argv[1] + "/ballast"
 open(room, "wb").write(b"x" * 100_000)
 log = AuditLog(sys.argv[1] + "/audit")

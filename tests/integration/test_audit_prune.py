@@ -13,12 +13,12 @@ from typing import Protocol
 import pytest
 
 from ipc.audit.event import SUPERVISOR, AuditEvent
-from supervisor.audit_heads import Head, read_heads
-from supervisor.audit_log import AuditLog
-from supervisor.audit_query import Filter, last_records
-from supervisor.audit_retention import AuditRetention
-from supervisor.audit_segments import segment_names
-from supervisor.audit_verify import verify_log
+from supervisor.audit.heads import Head, read_heads
+from supervisor.audit.log import AuditLog
+from supervisor.audit.query import Filter, last_records
+from supervisor.audit.retention import AuditRetention
+from supervisor.audit.segments import segment_names
+from supervisor.audit.verify import verify_log
 
 pytestmark = pytest.mark.any_user
 

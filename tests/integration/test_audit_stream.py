@@ -24,11 +24,11 @@ from ipc.audit.event import AuditEvent, ComponentStamp
 from ipc.audit.protocol import Batch, Reply, pack_batch, pack_event, unpack_reply
 from ipc.audit.stream import AuditClient
 from ipc.errors import AuditError
-from supervisor.audit_heads import Head
-from supervisor.audit_log import AuditLog
-from supervisor.audit_query import Filter, last_records
-from supervisor.audit_verify import verify_log
-from supervisor.audit_writer import AuditWriter
+from supervisor.audit.heads import Head
+from supervisor.audit.log import AuditLog
+from supervisor.audit.query import Filter, last_records
+from supervisor.audit.verify import verify_log
+from supervisor.audit.writer import AuditWriter
 
 GUARD_S = 30.0
 
@@ -214,8 +214,8 @@ def test_a_producer_killed_at_any_moment_loses_nothing_acknowledged(site: Site) 
 
 WRITER = """
 import os, signal, sys
-from supervisor.audit_log import AuditLog
-from supervisor.audit_writer import AuditWriter
+from supervisor.audit.log import AuditLog
+from supervisor.audit.writer import AuditWriter
 keys = tuple(key.encode() for key in sys.argv[3:5])
 writer = AuditWriter(AuditLog(sys.argv[1]), sys.argv[2], server_keys=keys)
 writer.register(sys.argv[5].encode(), "warden")

@@ -17,9 +17,9 @@ from ipc.audit.errors import AuditLogError
 from ipc.audit.event import AuditEvent
 from ipc.audit.stream import AuditClient
 from ipc.errors import AuditError
-from supervisor.audit_log import AuditLog
-from supervisor.audit_query import Filter, last_records
-from supervisor.audit_writer import AuditWriter
+from supervisor.audit.log import AuditLog
+from supervisor.audit.query import Filter, last_records
+from supervisor.audit.writer import AuditWriter
 
 pytestmark = pytest.mark.any_user
 

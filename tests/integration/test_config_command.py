@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.settings import load_settings
-from supervisor.settings_view import Setting, effective_settings
+from supervisor.config.settings import load_settings
+from supervisor.config.settings_view import Setting, effective_settings
 
 RIGHT = """schema = 1
 [quota.maxima]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.control_messages import ComponentStatus
+from supervisor.control.messages import ComponentStatus
 
 GUESTS = Path(__file__).resolve().parents[1] / "guests"
 MANIFEST = """schema = 1
@@ -212,7 +212,7 @@ def test_it_runs_as_whom_the_settings_say(run, host, component) -> None:
 
 def test_status_rows_are_loud() -> None:
     """The row of a component in dev mode says so before anything else that is said of it."""
-    from supervisor.status_view import component_json, status_row
+    from supervisor.control.status_view import component_json, status_row
 
     status = ComponentStatus(
         *("tool", "1", "command", "done", "", "/srv/tool", "", 0, 0, 0, 0, 0, 0, "exited", 0, "", "exited 0"),

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from supervisor.features import FEATURES, Observed
-from supervisor.probes import PROBES, describe_host, in_child, probe_all
+from supervisor.doctor.features import FEATURES, Observed
+from supervisor.doctor.probes import PROBES, describe_host, in_child, probe_all
 
 if TYPE_CHECKING:
     from conftest import Airssys
@@ -107,7 +107,7 @@ def test_a_probe_that_fails_is_an_observation(probe: Callable[[], Observed], exp
 
 def test_a_probe_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """A hanging probe ends at its limit, and its process with it."""
-    monkeypatch.setattr("supervisor.probes.PROBE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("supervisor.doctor.probes.PROBE_TIMEOUT_S", 0.05)
 
     def hang() -> Observed:
         signal.pause()

@@ -12,7 +12,7 @@ from typing import Protocol
 import pytest
 
 from ipc.audit.event import SUPERVISOR, AuditEvent
-from supervisor.audit_log import AuditLog
+from supervisor.audit.log import AuditLog
 
 AIRSSYS = os.path.join(os.path.dirname(sys.executable), "airssys")
 HELLO = Path(__file__).resolve().parents[1] / "guests" / "hello.wasm"

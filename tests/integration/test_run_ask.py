@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from ipc.struct import Struct
-from supervisor.questions import UNREAD_NS
+from supervisor.run.questions import UNREAD_NS
 
 GUESTS = Path(__file__).resolve().parents[1] / "guests"
 TOOL = GUESTS / "tool.wasm"

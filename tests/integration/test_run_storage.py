@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.host import TMP_PREFIX
+from supervisor.host.host import TMP_PREFIX
 
 GUESTS = Path(__file__).resolve().parents[1] / "guests"
 TOOL = GUESTS / "tool.wasm"

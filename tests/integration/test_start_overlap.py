@@ -18,13 +18,13 @@ import pytest
 
 from supervisor.cli import run as run_command
 from supervisor.cli.run_setup import bare_request, read_settings
-from supervisor.compilation import CompileLimits
-from supervisor.host import Host, HostOptions, open_host
-from supervisor.identity import resolve_run_as
-from supervisor.run_report import RunReport
-from supervisor.run_request import RunRequest
-from supervisor.running import RunStreams, run_request
-from supervisor.warden_recovery import has_unanswered_call
+from supervisor.code.compilation import CompileLimits
+from supervisor.host.host import Host, HostOptions, open_host
+from supervisor.host.identity import resolve_run_as
+from supervisor.host.warden_recovery import has_unanswered_call
+from supervisor.run.report import RunReport
+from supervisor.run.request import RunRequest
+from supervisor.run.running import RunStreams, run_request
 
 HELLO = Path(__file__).parent.parent / "guests" / "hello.wasm"
 TIMEOUT_S = 60.0

@@ -21,11 +21,11 @@ import pytest
 from ipc.hand_over import is_marked
 from ipc.libc import pidfd_getfd
 from ipc.struct import Struct, field
-from supervisor.deaths import DEATHS_MAX
-from supervisor.processes import WardenProcess
-from supervisor.warden_client import WardenClient
-from supervisor.warden_recovery import has_unanswered_call
-from supervisor.warden_restart import ANSWERED_WRONG, UNANSWERED
+from supervisor.fleet.deaths import DEATHS_MAX
+from supervisor.host.processes import WardenProcess
+from supervisor.host.warden_client import WardenClient
+from supervisor.host.warden_recovery import has_unanswered_call
+from supervisor.host.warden_restart import ANSWERED_WRONG, UNANSWERED
 
 if TYPE_CHECKING:
     from tests.integration.conftest import Runner

@@ -12,11 +12,11 @@ import pytest
 
 from ipc.audit.event import SUPERVISOR, AuditEvent
 from ipc.struct import Struct
-from supervisor.audit_heads import heads_path
-from supervisor.audit_log import AuditLog
-from supervisor.audit_retention import AuditRetention
-from supervisor.audit_segments import segment_names
-from supervisor.audit_verify import verify_log
+from supervisor.audit.heads import heads_path
+from supervisor.audit.log import AuditLog
+from supervisor.audit.retention import AuditRetention
+from supervisor.audit.segments import segment_names
+from supervisor.audit.verify import verify_log
 
 MUTATIONS = 2_500
 """For each of four seeds."""

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from ipc.policy.decision import PolicyDocument, compile_policy
 from ipc.policy.patterns import Form, parse_pattern
-from supervisor.host_policy import ResolvedQuota
+from supervisor.config.host_policy import ResolvedQuota
 from supervisor.manifest import Manifest, ManifestErrors, Variables, bind, parse_manifest
-from supervisor.manifest_diff import Version, compare
+from supervisor.manifest.diff import Version, compare
 
 QUOTA = ResolvedQuota(1, 1, 1, 1, 1)
 HEAD = 'schema = 1\n[component]\nname = "tool"\nversion = "1.0.0"\nwasm = "tool.wasm"\n'

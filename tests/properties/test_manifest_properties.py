@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipc.policy.patterns import parse_pattern
-from supervisor import units
+from supervisor.config import units
+from supervisor.config.toml_source import KeyPath, locate_keys, parse_toml
 from supervisor.manifest import ManifestErrors, Problem, Variables, bind, parse_manifest, render_problems
-from supervisor.toml_source import KeyPath, locate_keys, parse_toml
 
 HEAD = 'schema = 1\n[component]\nname = "tool"\nversion = "1.0.0"\nwasm = "tool.wasm"\n'
 

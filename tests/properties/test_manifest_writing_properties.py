@@ -7,8 +7,8 @@ from ipc.policy.capability import Grant
 from ipc.policy.decision import Policy, PolicyDocument, compile_policy
 from ipc.policy.patterns import parse_pattern
 from supervisor.manifest import Variables, bind, parse_manifest
-from supervisor.manifest_writer import Anchor, Draft, manifest_text, parameter_anchors
-from supervisor.usage import LIST, READ, WRITE, smallest_patterns
+from supervisor.manifest.writer import Anchor, Draft, manifest_text, parameter_anchors
+from supervisor.run.usage import LIST, READ, WRITE, smallest_patterns
 
 names = st.sampled_from(
     [

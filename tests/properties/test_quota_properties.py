@@ -21,8 +21,8 @@ from ipc.policy.quotas import (
     Quotas,
 )
 from ipc.policy.rate import NEVER, SECOND_NS, Rate, SpentRate
-from supervisor.governor import Governor
-from supervisor.watch import INTERVAL_NS
+from supervisor.run.governor import Governor
+from supervisor.run.watch import INTERVAL_NS
 
 RATES = st.one_of(st.integers(1, 20), st.integers(1, 2_000), st.integers(1, 10**10))
 STARTS = st.integers(0, 2**62)

@@ -11,7 +11,7 @@ from wasmtime.component import Component
 from wasmtime.component import _types as types
 
 from supervisor.manifest import parse_manifest
-from supervisor.manifest_findings import uncovered_imports
+from supervisor.manifest.findings import uncovered_imports
 from supervisor.world_page import Declaration, declarations_of, world_page
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,8 +13,8 @@ from msgspec import structs
 from ipc import codec, memory_file
 from ipc.errors import ConfigError
 from ipc.messages import EngineSettings
-from supervisor import artifacts
-from supervisor.artifacts import ArtifactCache, ArtifactRecord, cache_key, wasmtime_version
+from supervisor.code import artifacts
+from supervisor.code.artifacts import ArtifactCache, ArtifactRecord, cache_key, wasmtime_version
 
 CODE = b"\x7fELF machine code " * 500
 KEY = cache_key("ab" * 32, "50.0.1", EngineSettings())

@@ -4,7 +4,7 @@ import pytest
 
 from ipc.messages import Question
 from ipc.policy.decision import PolicyDocument, compile_policy
-from supervisor.asking import Answer, answer_line, choices, parse_answer, question_lines
+from supervisor.run.asking import Answer, answer_line, choices, parse_answer, question_lines
 
 
 def question(resource: str, action: str = "filesystem.read", kind: str = "file", nearest: str = "") -> Question:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from supervisor.audit_heads import LINE_BYTES, Head, RecordedHeads, parse_heads
-from supervisor.audit_retention import (
+from supervisor.audit.heads import LINE_BYTES, Head, RecordedHeads, parse_heads
+from supervisor.audit.retention import (
     KEEP_ALL,
     SEGMENT_BYTES,
     AuditRetention,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from ipc.broker.memory import LOOK_NS, STUCK_LOOKS, STUCK_LOOKS_CRITICAL, MemoryWatch
-from supervisor.governor import HELD_MAX_NS
+from supervisor.run.governor import HELD_MAX_NS
 
 
 @contextlib.contextmanager

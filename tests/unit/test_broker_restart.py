@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
-from supervisor.broker_restart import BrokerLoss, GiveUp, Restart, decide_after_loss
-from supervisor.deaths import DEATHS_MAX, WITHIN_NS, recent_deaths
+from supervisor.fleet.broker_restart import BrokerLoss, GiveUp, Restart, decide_after_loss
+from supervisor.fleet.deaths import DEATHS_MAX, WITHIN_NS, recent_deaths
 
 
 @pytest.mark.parametrize(("was_ready", "own_end"), list(itertools.product((False, True), repeat=2)))

@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 from supervisor.approvals.machine import FINAL, State
-from supervisor.change_over import (
+from supervisor.fleet.change_over import (
     RESTS,
     TABLE,
     UNDER_WAY,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.clearing import remove_tree
+from supervisor.host.clearing import remove_tree
 
 LEVELS = 3000
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from ipc.errors import ConfigError
-from supervisor.component_directories import make_data_directory
-from supervisor.identity import Identity
+from supervisor.host.component_directories import make_data_directory
+from supervisor.host.identity import Identity
 
 OWNER = Identity("somebody", 4242 if os.getuid() == 0 else os.getuid(), os.getgid(), ())
 

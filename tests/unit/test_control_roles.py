@@ -11,10 +11,10 @@ from itertools import product
 import pytest
 
 from ipc.errors import ConfigError
-from supervisor.control import peer_of
-from supervisor.control_messages import MAY_ASK, REQUESTS, CallComponent, GetStatus, Role, ShutDown, may_ask
-from supervisor.control_roles import Peer, Roles, read_roles
-from supervisor.settings import Control
+from supervisor.config.settings import Control
+from supervisor.control.messages import MAY_ASK, REQUESTS, CallComponent, GetStatus, Role, ShutDown, may_ask
+from supervisor.control.roles import Peer, Roles, read_roles
+from supervisor.control.serving import peer_of
 
 
 def test_the_table_names_every_request() -> None:

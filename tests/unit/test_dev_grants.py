@@ -4,7 +4,7 @@ import pytest
 
 from ipc.errors import ConfigError
 from ipc.policy.decision import PolicyDocument, compile_policy
-from supervisor.dev_grants import dev_grants, hidden_denials
+from supervisor.grants.dev_grants import dev_grants, hidden_denials
 
 HOMES = ("/home/me", "/home/you", "/root")
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor.dev_mode import FLAG, DevMode, DevRefusedError, banner, decide_dev_mode, why_service
-from supervisor.dev_settings import DevComponent, dev_entry, dev_warnings
-from supervisor.settings import HostDirectories, Settings, SettingsError
-from supervisor.settings_reader import read_settings
-from supervisor.toml_source import parse_toml
+from supervisor.config.dev_settings import DevComponent, dev_entry, dev_warnings
+from supervisor.config.settings import HostDirectories, Settings, SettingsError
+from supervisor.config.settings_reader import read_settings
+from supervisor.config.toml_source import parse_toml
+from supervisor.grants.dev_mode import FLAG, DevMode, DevRefusedError, banner, decide_dev_mode, why_service
 
 ENTRY = DevComponent("csv", "", "/srv/csv", "a.toml:3")
 

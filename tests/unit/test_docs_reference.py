@@ -10,9 +10,9 @@ import pytest
 
 from ipc.policy.capability import ACTIONS
 from ipc.warden.dispatch import ANSWERERS
-from supervisor import verdict
 from supervisor.cli import main
-from supervisor.settings import default_directories
+from supervisor.config.settings import default_directories
+from supervisor.run import verdict
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "docs" / "reference"
@@ -67,7 +67,7 @@ def test_the_exit_codes_are_those_of_the_command_line() -> None:
 def test_the_outcomes_are_those_of_the_verdict() -> None:
     """Each first argument of a Verdict is a row, and each row is one; the exit codes that are constants are in it."""
     made: dict[str, set[int]] = {}
-    for node in ast.walk(ast.parse((ROOT / "supervisor" / "verdict.py").read_text())):
+    for node in ast.walk(ast.parse((ROOT / "supervisor" / "run" / "verdict.py").read_text())):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Verdict":
             outcome, code = node.args[:2]
             assert isinstance(outcome, ast.Constant)

@@ -8,7 +8,7 @@ from ipc.policy.access import AclEntry, Role
 from ipc.policy.capability import Grant
 from ipc.policy.decision import Allow
 from ipc.policy.document import PolicyDocument
-from supervisor.event_view import explain_record
+from supervisor.audit.event_view import explain_record
 
 DOCUMENT = PolicyDocument(
     component="demo",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.cli import explain
-from supervisor.component_view import UsageError, parse_assignments
+from supervisor.manifest.component_view import UsageError, parse_assignments
 
 MANIFEST = """schema = 1
 [component]

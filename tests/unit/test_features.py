@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ipc.struct import replace
-from supervisor.features import (
+from supervisor.doctor.features import (
     FEATURES,
     LANDLOCK_ABIS,
     WASMTIME_BOUNDS,
@@ -28,7 +28,7 @@ from supervisor.features import (
     ready,
     version_tuple,
 )
-from supervisor.probes import PROBES
+from supervisor.doctor.probes import PROBES
 
 USER = Host(uid=1000, release="6.1.0-18-amd64")
 ROOT = replace(USER, uid=0)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from ipc.policy.rate import SECOND_NS, SpentRate
-from supervisor.governor import ANSWER_NS, HELD_MAX_NS, LEAST_LOOK_NS, Governor
-from supervisor.watch import INTERVAL_NS
+from supervisor.run.governor import ANSWER_NS, HELD_MAX_NS, LEAST_LOOK_NS, Governor
+from supervisor.run.watch import INTERVAL_NS
 
 MS = 10**6
 START_NS = 5 * SECOND_NS

@@ -12,8 +12,8 @@ from ipc.errors import ConfigError
 from ipc.policy.capability import Grant
 from ipc.struct import replace
 from supervisor.cli.grants import NotRememberedError, find
-from supervisor.component_view import UsageError
-from supervisor.grant_store import GrantStore, lasting_grants, read_package, request_key
+from supervisor.grants.store import GrantStore, lasting_grants, read_package, request_key
+from supervisor.manifest.component_view import UsageError
 
 READ = Grant("filesystem.read", "/in/**", "Component.toml")
 WRITE = Grant("filesystem.write", "/out/*", "Component.toml")

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from ipc.errors import ConfigError
-from supervisor import identity
-from supervisor.identity import NOBODY, WORKER_UID_BASE, WORKER_UID_COUNT, resolve_run_as, worker_uid
+from supervisor.host import identity
+from supervisor.host.identity import NOBODY, WORKER_UID_BASE, WORKER_UID_COUNT, resolve_run_as, worker_uid
 
 ORDINARY = next(entry for entry in pwd.getpwall() if entry.pw_uid not in (0, NOBODY) and entry.pw_gid != 0)
 

@@ -6,7 +6,7 @@ import json
 import os
 from pathlib import Path
 
-from supervisor.last_healthy import FAILED_MAX, FailedVersion, LastHealthy, LastHealthyFiles
+from supervisor.fleet.last_healthy import FAILED_MAX, FailedVersion, LastHealthy, LastHealthyFiles
 
 OLD, NEW, NEWER = "a" * 64, "b" * 64, "c" * 64
 

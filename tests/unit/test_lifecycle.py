@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from supervisor.lifecycle import ENDS, LIVING, TABLE, Command, Event, Phase, advance, diagram
+from supervisor.fleet.lifecycle import ENDS, LIVING, TABLE, Command, Event, Phase, advance, diagram
 
 GOES_ON = (
     (Phase.DOWN, Event.COMPILES, Phase.COMPILING, Command.WAIT),

@@ -5,14 +5,14 @@ import pytest
 from ipc.policy.decision import compile_policy
 from ipc.policy.forbidden import ForbiddenPaths
 from supervisor.cli.show import grouped
-from supervisor.host_policy import component_parameters, policy_document, resolve_quota
+from supervisor.config.host_policy import component_parameters, policy_document, resolve_quota
+from supervisor.config.settings import ComponentSettings, HostDirectories, Settings
+from supervisor.config.settings_reader import read_settings
+from supervisor.config.toml_source import parse_toml
+from supervisor.fleet.provider_settings import ProviderSettings
 from supervisor.manifest import Manifest, ParameterValue, Variables, bind, parse_manifest, stand_ins
-from supervisor.manifest_asks import Ask, Danger, describe_asks, describe_limits
-from supervisor.manifest_findings import Finding, find_problems, uncovered_imports, unserved_capabilities
-from supervisor.provider_settings import ProviderSettings
-from supervisor.settings import ComponentSettings, HostDirectories, Settings
-from supervisor.settings_reader import read_settings
-from supervisor.toml_source import parse_toml
+from supervisor.manifest.asks import Ask, Danger, describe_asks, describe_limits
+from supervisor.manifest.findings import Finding, find_problems, uncovered_imports, unserved_capabilities
 
 HEAD = 'schema = 1\n[component]\nname = "tool"\nversion = "1.0.0"\nwasm = "tool.wasm"\n'
 VARIABLES = Variables("/srv/tool", "/srv/data/tool", "/<tmp>")

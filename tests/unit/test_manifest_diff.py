@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from ipc.struct import replace
-from supervisor.host_policy import ResolvedQuota
+from supervisor.config.host_policy import ResolvedQuota
 from supervisor.manifest import parse_manifest
-from supervisor.manifest_diff import ManifestDiff, Version, compare
+from supervisor.manifest.diff import ManifestDiff, Version, compare
 
 QUOTA = ResolvedQuota(100, 100, 100, 100, 100)
 BASE = """schema = 1
@@ -160,7 +160,7 @@ def test_quotas_are_compared_as_this_host_decides_them() -> None:
 
 def test_a_value_that_only_looks_like_a_parameters_is_another() -> None:
     """A text with the mark by which unknown values are told is never taken for one."""
-    from supervisor.manifest_terms import Terms
+    from supervisor.manifest.terms import Terms
 
     manifest = version().manifest
     mark = Terms(manifest).text("${param.in}")

@@ -6,7 +6,7 @@ import pytest
 
 from ipc.struct import replace
 from supervisor.manifest import Variables, bind, parse_manifest
-from supervisor.manifest_writer import Anchor, Draft, anchored, can_be_a_value, manifest_text, parameter_anchors
+from supervisor.manifest.writer import Anchor, Draft, anchored, can_be_a_value, manifest_text, parameter_anchors
 
 READ, WRITE = "filesystem.read", "filesystem.write"
 COMPONENT = Anchor("${component}", "/srv/c")

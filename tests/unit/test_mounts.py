@@ -7,7 +7,7 @@ import pytest
 from ipc.policy.access import AclEntry
 from ipc.policy.capability import Grant
 from ipc.policy.decision import Allow, PolicyDocument, compile_policy
-from supervisor.mounts import Mount, other_names, parse_mounts, read_mounts, under_all_names
+from supervisor.host.mounts import Mount, other_names, parse_mounts, read_mounts, under_all_names
 
 ROOT = Mount("8:1", "/", "/")
 TMP = Mount("0:30", "/", "/tmp")

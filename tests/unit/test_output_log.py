@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from supervisor import output_log
-from supervisor.output_log import STDERR, STDOUT, OutputLog, log_files, make_log_directory, open_log_files
-from supervisor.output_view import OutputLine, OutputReader, parse_output_line, read_lines, since_text
+from supervisor.fleet import output_log
+from supervisor.fleet.output_log import STDERR, STDOUT, OutputLog, log_files, make_log_directory, open_log_files
+from supervisor.fleet.output_view import OutputLine, OutputReader, parse_output_line, read_lines, since_text
 from worker.host.services import log_line
 
 

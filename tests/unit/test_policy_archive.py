@@ -12,7 +12,7 @@ from ipc.audit.errors import AuditLogError
 from ipc.policy.access import AclEntry, Role
 from ipc.policy.capability import Grant
 from ipc.policy.document import PolicyDocument
-from supervisor.policy_archive import PolicyNotKeptError, forget_policies, keep_policy, read_policy
+from supervisor.audit.policy_archive import PolicyNotKeptError, forget_policies, keep_policy, read_policy
 
 DOCUMENT = PolicyDocument(
     component="demo",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor.provider_life import (
+from supervisor.fleet.provider_life import (
     LONGEST_DELAY_NS,
     LONGEST_READY_DELAY_NS,
     NEXT,

@@ -10,12 +10,12 @@ import pytest
 
 from supervisor.cli import config as config_command
 from supervisor.cli import doctor
-from supervisor.provider_check import provider_problems
-from supervisor.provider_settings import ProviderSettings
-from supervisor.settings import HostDirectories, SettingsError
-from supervisor.settings_reader import read_settings
-from supervisor.surroundings import provider_directories
-from supervisor.toml_source import parse_toml
+from supervisor.config.settings import HostDirectories, SettingsError
+from supervisor.config.settings_reader import read_settings
+from supervisor.config.toml_source import parse_toml
+from supervisor.fleet.provider_check import provider_problems
+from supervisor.fleet.provider_settings import ProviderSettings
+from supervisor.host.surroundings import provider_directories
 
 DIRECTORIES = HostDirectories("/s", "/d", "/r", "/l")
 

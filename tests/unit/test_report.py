@@ -22,9 +22,9 @@ from supervisor.report import (
     summary_line,
     use_colour,
 )
-from supervisor.run_report import CpuUse, DecisionTally, Denial, RunReport
+from supervisor.run.report import CpuUse, DecisionTally, Denial, RunReport
+from supervisor.run.verdict import LIMIT_CODES, LimitReached, Verdict
 from supervisor.terminal import visible
-from supervisor.verdict import LIMIT_CODES, LimitReached, Verdict
 
 HOSTILE = [
     "/a\nairssys: denied nothing",

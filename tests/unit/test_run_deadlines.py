@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from supervisor.run_deadlines import DRAIN_DEADLINE_NS, OUTER_GRACE_NS, START_DEADLINE_NS, Deadlines, is_due
+from supervisor.run.deadlines import DRAIN_DEADLINE_NS, OUTER_GRACE_NS, START_DEADLINE_NS, Deadlines, is_due
 
 SECOND_NS = 10**9
 

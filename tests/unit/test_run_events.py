@@ -18,8 +18,9 @@ from ipc.messages import (
     StorageExceeded,
     WorkerLimits,
 )
-from supervisor import watch
-from supervisor.run_events import (
+from supervisor.host.warden_restart import ANSWERED_WRONG
+from supervisor.run import watch
+from supervisor.run.events import (
     Happened,
     deadline_passed,
     hand_over_broke_off,
@@ -30,9 +31,8 @@ from supervisor.run_events import (
     warden_said,
     worker_said,
 )
-from supervisor.run_machine import Event, Phase
-from supervisor.verdict import Facts, LimitReached, decide_verdict
-from supervisor.warden_restart import ANSWERED_WRONG
+from supervisor.run.machine import Event, Phase
+from supervisor.run.verdict import Facts, LimitReached, decide_verdict
 
 LIMITS = WorkerLimits(memory_bytes=64 << 20, output_bytes=1 << 20)
 NOTHING = Facts(LIMITS)

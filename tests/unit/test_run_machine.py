@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from supervisor.run_machine import TABLE, Command, Event, Phase, advance, diagram
+from supervisor.run.machine import TABLE, Command, Event, Phase, advance, diagram
 
 LIVING = (Phase.LAUNCHING, Phase.CONFINING, Phase.ATTACHING, Phase.LOADING, Phase.RUNNING)
 STRAIGHT = (

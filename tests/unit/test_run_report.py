@@ -8,8 +8,8 @@ import json
 import pytest
 
 from ipc.messages import LayerReport
-from supervisor.run_report import MAX_DENIALS, DecisionTally, RunReport
-from supervisor.verdict import LimitReached, Verdict
+from supervisor.run.report import MAX_DENIALS, DecisionTally, RunReport
+from supervisor.run.verdict import LimitReached, Verdict
 
 
 def _record(**fields: object) -> dict[str, object]:

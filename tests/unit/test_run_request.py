@@ -11,7 +11,7 @@ import pytest
 from ipc.errors import ConfigError
 from ipc.policy.capability import Grant
 from ipc.policy.patterns import parse_pattern
-from supervisor.run_request import (
+from supervisor.run.request import (
     bare_name,
     environment_pairs,
     flag_grants,

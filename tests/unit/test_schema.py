@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from supervisor.cli.schema import world_text
+from supervisor.config.schema import component_schema, host_schema
+from supervisor.config.settings import HostDirectories, Settings, SettingsError
+from supervisor.config.settings_reader import read_settings
+from supervisor.config.settings_view import effective_settings
+from supervisor.config.toml_source import parse_toml
 from supervisor.manifest import ManifestErrors, parse_manifest
-from supervisor.schema import component_schema, host_schema
-from supervisor.settings import HostDirectories, Settings, SettingsError
-from supervisor.settings_reader import read_settings
-from supervisor.settings_view import effective_settings
-from supervisor.toml_source import parse_toml
 
 ROOT = Path(__file__).resolve().parents[2]
 Schema = dict[str, object]

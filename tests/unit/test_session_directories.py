@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from supervisor.session_directories import SWEPT_AFTER_S, make, sweep
+from supervisor.host.session_directories import SWEPT_AFTER_S, make, sweep
 
 
 def test_a_directory_is_removed_with_all_that_is_in_it(tmp_path: Path) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from ipc.messages import AuditBudget
-from supervisor import units
-from supervisor.audit_retention import AuditRetention
-from supervisor.host_policy import host_paths
-from supervisor.settings import (
+from supervisor.audit.retention import AuditRetention
+from supervisor.config import units
+from supervisor.config.host_policy import host_paths
+from supervisor.config.settings import (
     DEFAULT_MAXIMA,
     DEFAULT_QUOTA,
     REQUIRED_LAYERS,
@@ -21,8 +21,8 @@ from supervisor.settings import (
     load_settings,
     settings_not_enforced,
 )
-from supervisor.settings_reader import read_settings
-from supervisor.toml_source import parse_toml
+from supervisor.config.settings_reader import read_settings
+from supervisor.config.toml_source import parse_toml
 
 DIRECTORIES = HostDirectories("/s", "/d", "/r", "/l")
 

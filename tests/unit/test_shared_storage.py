@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor.settings import HostDirectories, Settings, SettingsError
-from supervisor.settings_reader import read_settings
-from supervisor.shared_storage import shared_with
-from supervisor.toml_source import parse_toml
+from supervisor.config.settings import HostDirectories, Settings, SettingsError
+from supervisor.config.settings_reader import read_settings
+from supervisor.config.toml_source import parse_toml
+from supervisor.fleet.shared_storage import shared_with
 
 DIRECTORIES = HostDirectories("/s", "/d", "/r", "/l")
 

@@ -8,10 +8,10 @@ import os
 import pytest
 
 from supervisor.cli.start_rules import StartRefusedError, require_startable, run_as_of
-from supervisor.identity import Identity, resolve_run_as
-from supervisor.settings import HostDirectories, Settings
-from supervisor.settings_reader import read_settings
-from supervisor.toml_source import parse_toml
+from supervisor.config.settings import HostDirectories, Settings
+from supervisor.config.settings_reader import read_settings
+from supervisor.config.toml_source import parse_toml
+from supervisor.host.identity import Identity, resolve_run_as
 
 NOBODY = Identity("nobody", 65534, 65534, (65534,))
 

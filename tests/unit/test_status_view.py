@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ipc.struct import replace
-from supervisor.control_messages import ComponentStatus, ProviderStatus, QuotaStatus
-from supervisor.status_view import (
+from supervisor.control.messages import ComponentStatus, ProviderStatus, QuotaStatus
+from supervisor.control.status_view import (
     component_details,
     component_json,
     provider_json,

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from ipc.struct import Struct
-from supervisor.streams import InputStream, OutputStream
+from supervisor.run.streams import InputStream, OutputStream
 from supervisor.terminal import TerminalFilter
 
 _PLENTY = 1 << 40

@@ -11,8 +11,8 @@ import pytest
 
 from ipc.policy.capability import Grant
 from ipc.policy.decision import Deny, PolicyDocument, compile_policy
-from supervisor import surroundings
-from supervisor.surroundings import home_directories, path_directories
+from supervisor.host import surroundings
+from supervisor.host.surroundings import home_directories, path_directories
 
 ROOT = Path(__file__).resolve().parents[2]
 

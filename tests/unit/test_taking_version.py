@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from ipc.struct import replace
-from supervisor.change_over import Phase
 from supervisor.cli.taking_version import Outcome
-from supervisor.control_messages import VersionChange
+from supervisor.control.messages import VersionChange
+from supervisor.fleet.change_over import Phase
 
 ONE = VersionChange("settled", "1.1.0", "b" * 64, "1.0.0", "a" * 64)
 

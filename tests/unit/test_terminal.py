@@ -8,7 +8,7 @@ import pty
 
 import pytest
 
-from supervisor.streams import terminal_filter
+from supervisor.run.streams import terminal_filter
 from supervisor.terminal import OwnLines, TerminalFilter, TerminalLine, folded, visible
 
 ATTACKS = {

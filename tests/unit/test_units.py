@@ -2,7 +2,7 @@
 
 import pytest
 
-from supervisor import units
+from supervisor.config import units
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 
 from ipc.policy.capability import Grant
 from ipc.policy.decision import PolicyDocument, compile_policy
-from supervisor.usage import LIST, READ, USES_MAX, WRITE, Uses, smallest_patterns
+from supervisor.run.usage import LIST, READ, USES_MAX, WRITE, Uses, smallest_patterns
 
 OPEN, LISTING, LOOK = {"openat2"}, {"getdents64"}, {"newfstatat"}
 

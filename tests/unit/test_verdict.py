@@ -10,7 +10,7 @@ import pytest
 from ipc.errors import DOCTOR_HINT
 from ipc.messages import Ended, Finished, StartFailed, WorkerLimits
 from ipc.struct import replace
-from supervisor.verdict import LIMIT_CODES, Facts, LimitReached, Verdict, decide_verdict, limit_message
+from supervisor.run.verdict import LIMIT_CODES, Facts, LimitReached, Verdict, decide_verdict, limit_message
 
 LIMITS = WorkerLimits(memory_bytes=64 << 20, output_bytes=1 << 20, timeout_ns=10**9, fuel=1_000, cpu_s=2)
 OUTCOMES = {"exited", "trapped", "limit", "refused", "crashed", "host_error"}

@@ -4,7 +4,7 @@ import pytest
 
 from ipc.messages import ConfinementPlan, WorkerLimits
 from ipc.struct import replace
-from supervisor.verify import RUNTIME_SLACK_BYTES, Expected, Observed, data_bound_bytes, judge, moving_bytes
+from supervisor.host.verify import RUNTIME_SLACK_BYTES, Expected, Observed, data_bound_bytes, judge, moving_bytes
 
 EXPECTED = Expected(
     seccomp_filters=2, no_new_privs=True, uid=2_000_000_001, gid=2_000_000_001, own_namespaces=True, max_descriptors=28

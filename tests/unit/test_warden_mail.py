@@ -12,9 +12,9 @@ import pytest
 from ipc.channel import Channel
 from ipc.messages import Attached, Detached, WardenReady
 from ipc.struct import Struct, field
-from supervisor.processes import WardenProcess
-from supervisor.warden_client import AboutWorker, WardenClient
-from supervisor.warden_mail import WardenMail
+from supervisor.host.processes import WardenProcess
+from supervisor.host.warden_client import AboutWorker, WardenClient
+from supervisor.host.warden_mail import WardenMail
 
 
 class Heard(Struct):

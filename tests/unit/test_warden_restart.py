@@ -6,9 +6,8 @@ from itertools import product
 
 import pytest
 
-from supervisor.deaths import DEATHS_MAX, WITHIN_NS, recent_deaths
-from supervisor.run_machine import Phase
-from supervisor.warden_restart import (
+from supervisor.fleet.deaths import DEATHS_MAX, WITHIN_NS, recent_deaths
+from supervisor.host.warden_restart import (
     ANSWERED_WRONG,
     NOT_GONE,
     OUT_OF_REACH,
@@ -19,6 +18,7 @@ from supervisor.warden_restart import (
     WardenLoss,
     decide_after_loss,
 )
+from supervisor.run.machine import Phase
 
 LIVING = tuple(phase for phase in Phase if phase not in (Phase.ENDING, Phase.ENDED))
 NOW_NS = 10**15

@@ -12,7 +12,7 @@ from ipc.messages import StorageBounds
 from ipc.policy.quota import QuotaLevel
 from ipc.policy.storage import OBJECT_BYTES
 from ipc.warden.storage import Storage
-from supervisor.clearing import remove_tree
+from supervisor.host.clearing import remove_tree
 
 QUOTA = 1_000_000
 HELD_MAX = 256

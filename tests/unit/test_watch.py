@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from supervisor.watch import IDLE_CPU_NS, Usage, read_cpu_ns, read_usage, usage_of
+from supervisor.run.watch import IDLE_CPU_NS, Usage, read_cpu_ns, read_usage, usage_of
 
 
 def test_every_kind_of_private_memory_counts() -> None:

@@ -79,14 +79,14 @@ from ipc.policy.capability import Grant
 from ipc.policy.decision import PolicyDocument
 from ipc.security_context import context_of
 from ipc.struct import Struct
-from supervisor.audit_log import AuditLog
-from supervisor.audit_writer import AuditWriter
-from supervisor.launch import Launched, launch, launch_compiler
-from supervisor.processes import WardenProcess
-from supervisor.verify import Expected as ExpectedOutside
-from supervisor.verify import verify_and_bound
-from supervisor.warden_client import WardenClient
-from supervisor.zygote import Zygote
+from supervisor.audit.log import AuditLog
+from supervisor.audit.writer import AuditWriter
+from supervisor.host.launch import Launched, launch, launch_compiler
+from supervisor.host.processes import WardenProcess
+from supervisor.host.verify import Expected as ExpectedOutside
+from supervisor.host.verify import verify_and_bound
+from supervisor.host.warden_client import WardenClient
+from supervisor.host.zygote import Zygote
 
 ORIGIN = os.path.dirname(os.path.dirname(os.path.abspath(str(ipc.__file__))))
 ACTOR_WAT = Path(__file__).resolve().parents[2] / "guests/wat/actor.wat"

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import supervisor.zygote
+import supervisor.host.zygote
 from ipc.broker.messages import Answer, Hello
 from ipc.messages import StartFailed, Stop
 from ipc.syscalls import machine
-from supervisor.zygote import Zygote
+from supervisor.host.zygote import Zygote
 from worker.filter_compiler import load
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ RULES = {
 def without(stage: Stage, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Stage]:
     """The stage with a zygote whose filter for actors lacks one rule; with all of them for -1."""
     preload = (_WITHOUT.format(number=request.param), "worker.actor_preload")
-    monkeypatch.setattr(supervisor.zygote, "ACTOR_PRELOAD", preload)
+    monkeypatch.setattr(supervisor.host.zygote, "ACTOR_PRELOAD", preload)
     usual = stage.zygote
     stage.zygote = Zygote(namespaces=usual.user_namespace is not None, actors=True)
     if usual.user_namespace is not None:

@@ -25,12 +25,12 @@ from ipc.policy.capability import Grant
 from ipc.policy.decision import PolicyDocument
 from ipc.security_context import SecurityContext
 from ipc.struct import Struct, field
-from supervisor.audit_log import AuditLog
-from supervisor.audit_writer import AuditWriter
-from supervisor.broker_client import BrokerClient, BrokerOptions, Heard, Lost
-from supervisor.identity import resolve_run_as
-from supervisor.namespaces import isolated_python, spawn
-from supervisor.processes import BrokerProcess
+from supervisor.audit.log import AuditLog
+from supervisor.audit.writer import AuditWriter
+from supervisor.fleet.broker_client import BrokerClient, BrokerOptions, Heard, Lost
+from supervisor.host.identity import resolve_run_as
+from supervisor.host.namespaces import isolated_python, spawn
+from supervisor.host.processes import BrokerProcess
 
 HERE = Path(__file__).resolve().parent
 GUARD_S = 20.0

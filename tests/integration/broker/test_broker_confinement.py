@@ -18,8 +18,8 @@ import pytest
 from ipc import codec
 from ipc.broker.orders import BrokerSetup
 from ipc.struct import Struct
-from supervisor.identity import resolve_run_as
-from supervisor.namespaces import spawn
+from supervisor.host.identity import resolve_run_as
+from supervisor.host.namespaces import spawn
 
 from .conftest import GUARD_S, Stage, outer_namespace
 

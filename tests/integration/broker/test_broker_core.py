@@ -11,8 +11,8 @@ import pytest
 
 from ipc.broker import messages as m
 from ipc.broker.orders import ActorCalled, CallActor, PeerPhased, Quotas, QuotaState
-from supervisor import broker_client
-from supervisor.broker_client import Heard
+from supervisor.fleet import broker_client
+from supervisor.fleet.broker_client import Heard
 
 from .conftest import Stage
 

@@ -12,8 +12,8 @@ from ipc.audit.errors import AuditLogError
 from ipc.audit.event import AuditEvent
 from ipc.broker.events import Recorded
 from ipc.broker.holding import DEADLINE_NS, TOO_LATE, WAITING_MAX, Holding
-from supervisor.audit_log import AuditLog
-from supervisor.audit_writer import AuditWriter
+from supervisor.audit.log import AuditLog
+from supervisor.audit.writer import AuditWriter
 
 from .conftest import readable
 

@@ -7,7 +7,7 @@ import pytest
 from ipc.broker import messages as m
 from ipc.broker.orders import ActorCalled, CallActor, NamespaceRemoved
 from ipc.broker.store import FILE
-from supervisor.broker_client import Heard
+from supervisor.fleet.broker_client import Heard
 
 from .conftest import Stage
 

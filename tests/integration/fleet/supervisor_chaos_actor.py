@@ -3,10 +3,10 @@
 The bounds on deaths, and what a supervisor does with a failed component, have tests of their own.
 """
 
-from supervisor import deaths, output_log
-from supervisor.fleet import Fleet
-from supervisor.lifecycle import Event, Phase
-from supervisor.member import Member
+from supervisor.fleet import deaths, output_log
+from supervisor.fleet.fleet import Fleet
+from supervisor.fleet.lifecycle import Event, Phase
+from supervisor.fleet.member import Member
 
 deaths.DEATHS_MAX = 10**6
 output_log.FILE_BYTES = 1 << 30

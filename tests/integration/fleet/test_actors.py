@@ -17,7 +17,7 @@ import pytest
 from ipc import memory_file
 from ipc.channel import Channel
 from ipc.policy.quotas import QUOTAS
-from supervisor.control_messages import ANSWERS, CallAnswer, CallComponent, NotDone
+from supervisor.control.messages import ANSWERS, CallAnswer, CallComponent, NotDone
 
 SILENT = ""
 """A manifest that asks for nothing."""

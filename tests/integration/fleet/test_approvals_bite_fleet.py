@@ -16,7 +16,7 @@ from ending import end
 from ipc.audit.event import SUPERVISOR, AuditEvent
 from supervisor.approvals.request import Request, Revoked
 from supervisor.approvals.store import ApprovalStore
-from supervisor.audit_log import AuditLog
+from supervisor.audit.log import AuditLog
 from supervisor.cli import approvals as _approvals  # noqa: F401 # loaded before a fork that can't read it any more
 
 pytestmark = pytest.mark.needs_root

@@ -10,9 +10,9 @@ import psutil
 
 from ipc import memory_file
 from ipc.policy.quotas import QUOTAS
-from supervisor.control_client import Address, ControlClient
-from supervisor.control_messages import CallAnswer, CallComponent, GetQuotas, QuotaStatus
-from supervisor.watch import read_cpu_ns
+from supervisor.control.client import Address, ControlClient
+from supervisor.control.messages import CallAnswer, CallComponent, GetQuotas, QuotaStatus
+from supervisor.run.watch import read_cpu_ns
 
 
 def _pid(airssys, name: str) -> int:

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from ipc import memory_file
-from supervisor.control_client import Address, ControlClient
-from supervisor.control_messages import CallAnswer, CallComponent
+from supervisor.control.client import Address, ControlClient
+from supervisor.control.messages import CallAnswer, CallComponent
 
 ECHO = Path(__file__).resolve().parents[3] / "examples/echo/echo.wasm"
 MAY = """[limits]

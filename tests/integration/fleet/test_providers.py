@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from ipc import memory_file
-from supervisor.control_client import Address, ControlClient, NobodyAnswersError
-from supervisor.control_messages import CallAnswer, CallComponent, GetStatus, ProviderStatus
+from supervisor.control.client import Address, ControlClient, NobodyAnswersError
+from supervisor.control.messages import CallAnswer, CallComponent, GetStatus, ProviderStatus
 
 ROOT = Path(__file__).resolve().parents[3]
 SQL = """[providers.sql]

@@ -26,7 +26,7 @@ from as_another import as_another_user
 from ipc.channel import Channel
 from supervisor.cli import down as _down  # noqa: F401 # loaded before a fork that can't read it any more
 from supervisor.cli import status as _status  # noqa: F401 # likewise
-from supervisor.control_messages import ANSWERS, Done, GetStatus, NotDone
+from supervisor.control.messages import ANSWERS, Done, GetStatus, NotDone
 
 GUESTS = Path(__file__).resolve().parents[1] / "guests"
 IN_ORDER_S = 5.0

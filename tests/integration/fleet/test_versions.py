@@ -17,8 +17,8 @@ from as_another import as_another_user
 
 from ipc import memory_file
 from supervisor.cli import approvals as _approvals  # noqa: F401 # loaded before a fork that can't read it any more
-from supervisor.control_client import Address, ControlClient
-from supervisor.control_messages import CallAnswer, CallComponent
+from supervisor.control.client import Address, ControlClient
+from supervisor.control.messages import CallAnswer, CallComponent
 
 WAT = Path(__file__).resolve().parents[2] / "guests" / "wat"
 GLOBAL = "(global $health (mut i32) (i32.const 0))"

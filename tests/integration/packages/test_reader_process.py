@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ipc.package_stream import END, FILE, ORIGIN, PIECE, REFUSED, pack_head, pack_piece
-from supervisor.namespaces import isolated_python, spawn
+from supervisor.host.namespaces import isolated_python, spawn
 from supervisor.packages.contents import PackageError
 from supervisor.packages.reader_process import ReaderProcess, SourceUnavailableError
 from supervisor.packages.writing import PackageWriter

@@ -21,7 +21,7 @@ from archives import MANIFEST, WASM, entry, package, packed
 from repositories import ENVIRONMENT, Repository
 
 from ipc.errors import ConfigError
-from supervisor.identity import actor
+from supervisor.host.identity import actor
 from supervisor.packages import fetch_git
 from supervisor.packages.contents import PackageError
 from supervisor.packages.fetch import fetch

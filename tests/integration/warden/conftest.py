@@ -36,9 +36,9 @@ from ipc.policy.capability import Grant
 from ipc.policy.decision import PolicyDocument
 from ipc.security_context import context_of
 from ipc.struct import Struct, field
-from supervisor.audit_log import AuditLog
-from supervisor.audit_writer import AuditWriter
-from supervisor.namespaces import Spawned, isolated_python, spawn
+from supervisor.audit.log import AuditLog
+from supervisor.audit.writer import AuditWriter
+from supervisor.host.namespaces import Spawned, isolated_python, spawn
 
 ACTOR = Path(__file__).with_name("actor.py")
 NOBODY = 65534

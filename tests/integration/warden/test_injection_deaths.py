@@ -20,8 +20,8 @@ import pytest
 from ipc import syscalls
 from ipc.hand_over import is_marked, make_mark
 from ipc.struct import Struct
-from supervisor.namespaces import Spawned, isolated_python, spawn
-from supervisor.warden_recovery import has_unanswered_call
+from supervisor.host.namespaces import Spawned, isolated_python, spawn
+from supervisor.host.warden_recovery import has_unanswered_call
 
 ACTOR = Path(__file__).with_name("actor.py")
 TIMEOUT_S = 20.0

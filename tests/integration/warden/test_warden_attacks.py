@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from supervisor.audit_log import AuditLog
+from supervisor.audit.log import AuditLog
 
 if TYPE_CHECKING:
     from conftest import Stage
 
     from ipc.audit.event import AuditRecord
-    from supervisor.audit_log import Entry
+    from supervisor.audit.log import Entry
 
 BENEATH = "fd = openat2(root, path, os.O_RDONLY)\nresult = os.read(fd, 99).decode() if fd >= 0 else fd"
 

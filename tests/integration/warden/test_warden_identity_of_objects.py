@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from supervisor.audit_log import AuditLog
-from supervisor.namespaces import Spawned, spawn
+from supervisor.audit.log import AuditLog
+from supervisor.host.namespaces import Spawned, spawn
 
 if TYPE_CHECKING:
     from conftest import Stage
 
     from ipc.audit.event import AuditRecord
-    from supervisor.audit_log import Entry
+    from supervisor.audit.log import Entry
 
 LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
 ADDRESS = 0x2000_0000_0000

@@ -35,9 +35,9 @@ from ipc.messages import (
     WorkerPlan,
 )
 from ipc.struct import Struct, field
-from supervisor.launch import Launched, launch, launch_compiler
-from supervisor.verify import Expected, verify_and_bound
-from supervisor.zygote import Zygote
+from supervisor.host.launch import Launched, launch, launch_compiler
+from supervisor.host.verify import Expected, verify_and_bound
+from supervisor.host.zygote import Zygote
 
 ORIGIN = os.path.dirname(os.path.dirname(os.path.abspath(str(ipc.__file__))))
 TIMEOUT_S = 30.0

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ipc.messages import Confined, EngineSettings, Spawned, StartFailed, WorkerPlan
-from supervisor.launch import Launched, launch
+from supervisor.host.launch import Launched, launch
 from worker.keeper import LIFELINE_CUT
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def test_the_zygotes_death_takes_nobody_along(stage: Stage) -> None:
 SUPERVISOR = """
 import os, sys, time
 sys.path.insert(0, {root!r})
-from supervisor.zygote import Zygote
+from supervisor.host.zygote import Zygote
 from ipc.launch import ByName
 zygote = Zygote(namespaces={namespaces})
 zygote.start()
@@ -149,12 +149,12 @@ def test_a_dead_supervisor_leaves_no_zygote_and_no_socket(namespaces: bool, shor
 
 def test_a_zygote_that_can_not_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     """What went wrong in the zygote is in the error of the launch."""
-    import supervisor.zygote
+    import supervisor.host.zygote
     from ipc.errors import ConfinementError
     from ipc.launch import ByName
 
-    monkeypatch.setattr(supervisor.zygote, "PRELOAD", ("no_such_module",))
-    zygote = supervisor.zygote.Zygote(namespaces=False)
+    monkeypatch.setattr(supervisor.host.zygote, "PRELOAD", ("no_such_module",))
+    zygote = supervisor.host.zygote.Zygote(namespaces=False)
     zygote.start()
     started = time.monotonic()
     with pytest.raises(ConfinementError, match="no_such_module"):

@@ -12,7 +12,7 @@ import pytest
 
 from ipc.messages import Compiled, EngineSettings, WorkerJob, WorkerLimits
 from ipc.struct import replace
-from supervisor.zygote import Zygote
+from supervisor.host.zygote import Zygote
 
 if TYPE_CHECKING:
     from conftest import Outcome, Stage

@@ -14,7 +14,7 @@ from ipc.messages import ARTIFACT_PATH, EngineSettings, WorkerLimits
 if TYPE_CHECKING:
     from conftest import Stage
 
-    from supervisor.launch import Launched
+    from supervisor.host.launch import Launched
 
 GUESTS = Path(__file__).parent.parent.parent / "guests"
 PROGRAMS = ["tool.wasm", "tool.component.wasm"]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ipc.messages import Confined, ConfinementPlan, EngineSettings, Spawned, StartFailed
-from supervisor.workers import Worker, Workers
+from supervisor.host.workers import Worker, Workers
 
 if TYPE_CHECKING:
     from conftest import Stage

@@ -17,12 +17,12 @@ from supervisor.approvals.signers import Signer
 from supervisor.approvals.subject import STAND_INS, placed
 from supervisor.cli.approval_words import indented, look_alike, person
 from supervisor.cli.review_view import evidence_lines, review_lines
-from supervisor.danger_words import why_dangerous
+from supervisor.config.settings import Settings, default_directories
 from supervisor.manifest import parse_manifest
-from supervisor.manifest_asks import describe_grant
-from supervisor.manifest_findings import unused_requests
+from supervisor.manifest.asks import describe_grant
+from supervisor.manifest.danger_words import why_dangerous
+from supervisor.manifest.findings import unused_requests
 from supervisor.packages.provenance import Provenance
-from supervisor.settings import Settings, default_directories
 from supervisor.signing.keys import read_public_key
 from supervisor.terminal import visible
 from supervisor.trust.sources import KeySource

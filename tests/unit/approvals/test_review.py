@@ -12,7 +12,7 @@ from supervisor.approvals.request import Ask, Rejected, Request, Revoked, file_r
 from supervisor.approvals.review import document_of, last_approved
 from supervisor.cli.approvals_view import outcome_lines
 from supervisor.cli.review_view import review_lines
-from supervisor.settings import Settings, default_directories
+from supervisor.config.settings import Settings, default_directories
 
 SETTINGS = Settings(default_directories({}, 1000))
 HOSTS = Grant("filesystem.read", "/etc/hosts", "Component.toml")

@@ -10,9 +10,9 @@ from signed import ed25519_signer
 from ipc.struct import replace
 from supervisor.approvals.host_names import check_host_name, check_host_pattern, covers_host
 from supervisor.approvals.signers import host_name, user_of
-from supervisor.settings import HostDirectories, Settings, SettingsError
-from supervisor.settings_reader import read_settings
-from supervisor.toml_source import parse_toml
+from supervisor.config.settings import HostDirectories, Settings, SettingsError
+from supervisor.config.settings_reader import read_settings
+from supervisor.config.toml_source import parse_toml
 
 ONE, TWO = ed25519_signer().line, ed25519_signer().line
 

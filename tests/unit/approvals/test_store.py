@@ -21,7 +21,7 @@ from supervisor.approvals.ledger import Ledger, TooManyError
 from supervisor.approvals.machine import Refusal, State
 from supervisor.approvals.request import Rejected, Request, Revoked, Step, Told
 from supervisor.approvals.store import ApprovalStore, BusyError
-from supervisor.audit_log import AuditLog
+from supervisor.audit.log import AuditLog
 
 
 class Place:

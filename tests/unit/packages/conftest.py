@@ -10,7 +10,7 @@ import pytest
 
 from ipc.audit.event import AuditEvent
 from ipc.struct import Struct
-from supervisor import places
+from supervisor.config import places
 from supervisor.packages.directory import copy_directory
 from supervisor.packages.installed import Installed, Permitted
 from supervisor.packages.installing import enter

@@ -17,8 +17,8 @@ from supervisor.cli.run_component import require_installed
 from supervisor.cli.targets import InstalledPackage, open_installed
 from supervisor.manifest import load_manifest
 from supervisor.packages.store import StoreRefusedError
-from supervisor.run_request import RunRequest
-from supervisor.running import ProgramChangedError, open_program
+from supervisor.run.request import RunRequest
+from supervisor.run.running import ProgramChangedError, open_program
 
 from .conftest import Installation
 

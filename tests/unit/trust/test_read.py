@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.settings import HostDirectories, Settings, SettingsError, settings_not_enforced
-from supervisor.settings_reader import read_settings
-from supervisor.settings_view import effective_settings
-from supervisor.toml_source import parse_toml
+from supervisor.config.settings import HostDirectories, Settings, SettingsError, settings_not_enforced
+from supervisor.config.settings_reader import read_settings
+from supervisor.config.settings_view import effective_settings
+from supervisor.config.toml_source import parse_toml
 from supervisor.trust.sources import GitSource, KeySource, LocalSource, OciSource
 
 DIRECTORIES = HostDirectories("/s", "/d", "/r", "/l")
@@ -174,7 +174,7 @@ def test_nothing_of_it_is_imported_where_nothing_is_trusted(tmp_path: Path) -> N
     """Most hosts trust nothing unasked, and their start-up pays nothing for it, nor for approvals or what is installed;
     a key alone verifies nothing yet."""
     program = (
-        "import sys; from supervisor.settings import load_settings; import supervisor.cli.run_component; "
+        "import sys; from supervisor.config.settings import load_settings; import supervisor.cli.run_component; "
         "load_settings(sys.argv[1], {}, 0); "
         "print(sorted({'.'.join(name.split('.')[:2]) for name in sys.modules "
         "if name.startswith(('supervisor.trust', 'supervisor.signing', 'cryptography', 'sqlite3'"

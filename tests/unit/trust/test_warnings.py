@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from supervisor.settings import HostDirectories, Settings
+from supervisor.config.settings import HostDirectories, Settings
 from supervisor.signing.keys import read_public_key
 from supervisor.trust.sources import KeySource, LocalSource, TrustSource, git_source
 from supervisor.trust.warnings import source_warnings

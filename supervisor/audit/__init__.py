@@ -1,0 +1,1 @@
+"""The audit log: written by one thread, chained, kept, asked and verified."""

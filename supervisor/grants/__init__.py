@@ -1,0 +1,1 @@
+"""Who said yes to what: a file, what was remembered, and what would have to be granted."""

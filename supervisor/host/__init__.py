@@ -1,0 +1,1 @@
+"""The processes behind a run: how they are started, confined, looked at and replaced."""
