@@ -359,11 +359,10 @@ def _sealed_bytes(descriptors: Sequence[int]) -> bytes:
 
 def component_status(member: Member, change: str = "") -> ComponentStatus:
     """Return what is known of a component; `change` says what is going on with another version of it."""
-    report = member.report
-    limits = member.plan.request.limits
+    report, request = member.report, member.plan.request
     return ComponentStatus(
         name=member.name,
-        version=member.plan.request.context.version,
+        version=request.context.version,
         kind=member.plan.kind,
         phase=member.phase,
         instance=member.instance,
@@ -372,17 +371,19 @@ def component_status(member: Member, change: str = "") -> ComponentStatus:
         pid=member.pid,
         since_ns=member.since_ns,
         memory_bytes=member.memory_bytes,
-        memory_limit_bytes=limits.memory_bytes,
+        memory_limit_bytes=request.limits.memory_bytes,
         allowed=member.tally.allowed,
         denied=member.tally.denied,
         outcome="" if report is None else report.verdict.outcome,
         exit_code=0 if report is None else report.verdict.exit_code,
         code="" if report is None else report.verdict.code,
         ended=member.ended,
-        trust=member.plan.request.context.trust,
-        approval=member.plan.request.context.approval,
+        trust=request.context.trust,
+        approval=request.context.approval,
         package=member.plan.package,
         change=change,
+        roles=request.context.roles,
+        approved_until_s=None if request.reliance is None else request.reliance.until_s,
     )
 
 

@@ -139,7 +139,8 @@ class ComponentStatus(Message, frozen=True):
 
     Times are UTC in nanoseconds, 0 for never. `ended` says how the last run of it ended, in words. `trust` is the level
     (`supervisor.trust.level`), `approval` who said yes to what it may. `package` is the digest of what it was taken
-    from, "" where that isn't known; `change` is what is going on with another version.
+    from, "" where that isn't known; `change` is what is going on with another version. `approved_until_s` (UTC) is when
+    its approval is over, None for never.
     """
 
     name: str
@@ -163,6 +164,8 @@ class ComponentStatus(Message, frozen=True):
     approval: str
     package: str = ""
     change: str = ""
+    roles: tuple[str, ...] = ()
+    approved_until_s: int | None = None
 
 
 class ProviderStatus(Message, frozen=True):

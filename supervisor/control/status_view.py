@@ -94,11 +94,16 @@ def component_details(status: ComponentStatus) -> list[str]:
         "instance": status.instance,
         "pid": str(status.pid) if status.pid else "",
         "trust": status.trust,
-        "approval": status.approval,
+        "approval": status.approval + (f", until {_approved_until(status)}" if status.approved_until_s else ""),
+        "roles": ", ".join(status.roles),
         "health": status.health if status.kind == "actor" else "",
         "decisions": f"{status.allowed} allowed, {status.denied} denied",
     }
     return [f"  {key:<10} {visible(value)}" for key, value in facts.items() if value]
+
+
+def _approved_until(status: ComponentStatus) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(status.approved_until_s))
 
 
 def component_json(status: ComponentStatus) -> dict[str, object]:
@@ -114,6 +119,8 @@ def component_json(status: ComponentStatus) -> dict[str, object]:
         "directory": status.directory,
         "trust": status.trust,
         "approval": status.approval,
+        "approved_until": _approved_until(status) if status.approved_until_s else None,
+        "roles": list(status.roles),
         "health": status.health,
         "pid": status.pid or None,
         "since": status.since_ns / 1e9 if status.since_ns else None,

@@ -72,6 +72,18 @@ def test_the_table_has_a_column_for_each_thing() -> None:
     assert "  health     degraded" in component_details(ONE)
 
 
+def test_it_says_by_which_approval_until_when_and_in_which_roles() -> None:
+    """For a person in a line each where there is something to say; for a program always."""
+    assert not [line for line in component_details(ONE) if "until" in line or "roles" in line]
+    assert component_json(ONE)["roles"] == []
+    assert component_json(ONE)["approved_until"] is None
+    limited = replace(ONE, approval="approval 4", approved_until_s=1_800_000_000, roles=("reporter", "keeper"))
+    assert "  approval   approval 4, until 2027-01-15T08:00:00Z" in component_details(limited)
+    assert "  roles      reporter, keeper" in component_details(limited)
+    assert component_json(limited)["approved_until"] == "2027-01-15T08:00:00Z"
+    assert component_json(limited)["roles"] == ["reporter", "keeper"]
+
+
 def test_a_provider_reads_as_one_line() -> None:
     """Its state, what was asked of it, and why a process of it died last; what isn't known is left out."""
     one = ProviderStatus("sql", ("orders",), "m:f", "ready", (7,), 3, 1, 1, 2, "")
