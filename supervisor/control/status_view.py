@@ -119,7 +119,7 @@ def component_json(status: ComponentStatus) -> dict[str, object]:
         "directory": status.directory,
         "trust": status.trust,
         "approval": status.approval,
-        "approved_until": _approved_until(status) if status.approved_until_s else None,
+        "approved_until": status.approved_until_s,
         "roles": list(status.roles),
         "health": status.health,
         "pid": status.pid or None,
