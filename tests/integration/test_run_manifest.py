@@ -288,7 +288,8 @@ def test_dev_allows_the_project_and_lists_the_rest(run, program: Path) -> None:
     again = run(program, "--dev", "--json", "-q", guest=("cat", "in/a.txt"))
     assert again.document()["denials"] == []
     assert again.stderr.startswith("airssys: DEV MODE: ")
-    of_run = [record for record in run.records() if record["instance"] == run.records()[-1]["instance"]]
+    records = run.records()
+    of_run = [record for record in records if record["instance"] == records[-1]["instance"]]
     assert {record["trust"] for record in of_run} == {"dev"}
 
 

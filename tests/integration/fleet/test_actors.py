@@ -78,14 +78,15 @@ def test_a_call_brings_the_answer(airssys, both) -> None:
     [
         (b"x", 1, "one answered with an error"),
         (b"z", 75, "one did not answer in time"),
-        (b"t", 69, "whether it was handled is not known"),
+        # The broker hears first of its connection's end, or of its own.
+        (b"t", 69, "whether it was handled is not known|it ended before it answered"),
     ],
 )
 def test_a_call_always_ends(airssys, both, payload: bytes, code: int, said: str) -> None:
     """An error of the component's, none in time, its death: each has its exit code, in one or two lines."""
     outcome = airssys("call", "one", "-", "--timeout", "2s", stdin=payload)
     assert (outcome.code, outcome.stdout) == (code, ""), outcome.stderr
-    assert said in outcome.stderr
+    assert any(words in outcome.stderr for words in said.split("|"))
     assert len(outcome.stderr.splitlines()) <= 2
     assert airssys("call", "other", "-", stdin=b"e!").stdout == "e!"
 
