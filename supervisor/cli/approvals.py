@@ -7,11 +7,10 @@ import json
 import os
 import sys
 import time
-from typing import ClassVar, Final, Protocol
+from typing import Final, Protocol
 
 from ipc import memory_file
 from ipc.audit.event import SUPERVISOR, AuditEvent
-from ipc.errors import ConfigError
 from ipc.struct import replace
 from supervisor.approvals.losing import OUTCOME_KEYS
 from supervisor.approvals.service import ApprovalService, Document
@@ -19,6 +18,7 @@ from supervisor.approvals.settling import RunsWatch
 from supervisor.approvals.store import ApprovalStore
 from supervisor.audit.log import AuditLog
 from supervisor.cli.approval_words import maps, terms_of
+from supervisor.cli.approvals_arguments import duration_s, number_of
 from supervisor.cli.approvals_offhost import (
     export,
     import_lines,
@@ -29,9 +29,11 @@ from supervisor.cli.approvals_offhost import (
     sign_file,
 )
 from supervisor.cli.approvals_view import list_lines, narrowing_lines, outcome_lines
+from supervisor.cli.confirm import NoTerminalError, confirm, on_terminal
 from supervisor.cli.review_view import review_lines
 from supervisor.config import places
-from supervisor.config.settings import Settings, load_settings
+from supervisor.config.settings import Settings
+from supervisor.config.settings_files import load_settings
 from supervisor.config.toml_source import read_toml_bytes
 from supervisor.config.units import counted
 from supervisor.control.client import (
@@ -165,34 +167,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         command.add_argument("--config", metavar="FILE", help="the host's airssys.toml")
 
 
-def number_of(text: str) -> int:
-    """Return the number of a request; raises ArgumentTypeError."""
-    if not (text.isascii() and text.isdecimal() and 0 < int(text) < 2**31):
-        raise argparse.ArgumentTypeError(f"expected the number of a request, got {text!r}")
-    return int(text)
-
-
 def _number_or_file(text: str) -> int | str:
     return number_of(text) if text.isdecimal() else text
-
-
-def duration_s(text: str) -> int:
-    """Return a duration such as `30d` in seconds; raises ArgumentTypeError."""
-    from supervisor.config.units import parse_duration_ns
-
-    try:
-        seconds = parse_duration_ns(text) // 10**9
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    if not 0 < seconds < 2**31:
-        raise argparse.ArgumentTypeError(f"expected at least a second, got {text!r}")
-    return seconds
-
-
-class NoTerminalError(ConfigError):
-    """Nobody can be asked."""
-
-    exit_code: ClassVar[int] = 77  # EX_NOPERM
 
 
 class Desk(Protocol):
@@ -273,7 +249,7 @@ def _approve(args: argparse.Namespace, desk: Desk) -> int:
     if args.yes is None:
         # What is wrong with the request or the options is told first: that a terminal would help is told last.
         would_be = desk.decided(replace(decision, what=_PREVIEWS[what]), narrow)
-        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        if not on_terminal():
             raise NoTerminalError(
                 f"there is no terminal to ask on, and nothing is {what.removesuffix('e')}ed unseen",
                 hint=f"review it (airssys approvals show {args.number}), then name its digest: --yes DIGEST",
@@ -305,19 +281,6 @@ def _question(number: int, would_be: Document) -> str:
     left = sum(1 for ask in asks if not ask["granted"])
     whole = f"without {left} of {counted(len(asks), 'capability', 'capabilities')}" if left else "all that it asks for"
     return f"Approve request {number}, {whole}{terms_of(would_be)}?"
-
-
-def confirm(question: str) -> bool:
-    """Ask on the terminal; what was typed before the question was shown is thrown away."""
-    import termios
-
-    sys.stderr.flush()
-    termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
-    print(question, end="", file=sys.stderr, flush=True)
-    try:
-        return sys.stdin.readline().strip().lower() in ("y", "yes")
-    except (OSError, UnicodeDecodeError):  # the terminal went away, or said no word
-        return False
 
 
 class _Local:

@@ -12,7 +12,7 @@ from ipc.messages import ConfinementPlan, EngineSettings
 from ipc.struct import Struct, replace
 from supervisor.code.artifacts import ArtifactCache, CacheUnavailableError, cache_key, wasmtime_version
 from supervisor.code.compilation import CompileLimits, Program, obtain
-from supervisor.config.settings import default_directories
+from supervisor.config.settings_files import default_directories
 from supervisor.host.host import DEFAULT_REQUIRED
 from supervisor.host.identity import worker_uid
 from supervisor.host.zygote import Zygote
