@@ -34,7 +34,7 @@ def _imports(tree: ast.Module) -> set[str]:
 
 
 def _imported_modules(tree: ast.Module, modules: set[str]) -> set[str]:
-    """Return which of our modules a module names in its imports, wherever in it these stand, and for types alone, too."""
+    """Return which of our modules a module imports, wherever in it that stands, and for types alone, too."""
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
