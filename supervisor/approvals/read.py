@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from ipc.struct import Struct
 from supervisor.config import units
 from supervisor.config.approval_settings import ApprovalRule, AutomaticApproval
+from supervisor.config.quota_reader import read_quota
 from supervisor.config.toml_reader import Check, Section
 from supervisor.manifest import checks
-from supervisor.manifest.parse import read_quota
 
 if TYPE_CHECKING:
     from supervisor.config.approval_settings import Signer

@@ -140,3 +140,27 @@ def _largest(amount: int, order: tuple[str, ...], units: dict[str, int]) -> str:
 def when(at_s: int | None) -> str | None:
     """Return a time as RFC 3339 in whole seconds, UTC."""
     return None if at_s is None else f"{format_time(at_s * 10**9)[:19]}Z"
+
+
+def positive_only(parse: Callable[[str], int], expected: str) -> Callable[[str], int]:
+    """Return a reader that takes no zero; `expected` says what it takes."""
+
+    def positive(text: str) -> int:
+        amount = parse(text)
+        if amount == 0:
+            raise UnitError(text, expected)
+        return amount
+
+    return positive
+
+
+def finite_only(parse: Callable[[str], int]) -> Callable[[str], int]:
+    """Return a reader that doesn't take `"unlimited"`."""
+
+    def finite(text: str) -> int:
+        amount = parse(text)
+        if amount == UNLIMITED:
+            raise UnitError(text, "a finite amount")
+        return amount
+
+    return finite
