@@ -13,7 +13,8 @@ from ipc.libc import utimensat as utimens_at
 from ipc.policy.capability import WRITE
 from ipc.warden.context import Answer, Context, signed
 from ipc.warden.decide import Allowed, Refusal, decide_actions, decide_directory_rename, decide_kind, decide_widening
-from ipc.warden.files import Found, Place, Unresolved, raw, text, through
+from ipc.warden.files import Found, Place, Unresolved
+from ipc.warden.held_objects import raw, text, through
 from ipc.warden.links import refuse_link, refuse_links_beneath
 from ipc.warden.notify import CallFails
 from ipc.warden.open_request import PERMISSIONS
