@@ -54,6 +54,7 @@ from ipc.messages import LayerReport
 from ipc.policy.decision import PolicyDocument
 from ipc.struct import Struct, replace
 from supervisor.audit.writer import AuditWriter
+from supervisor.config.settings import REQUIRED_LAYERS
 from supervisor.fleet.broker_pulse import BrokerPulse
 from supervisor.fleet.broker_restart import (
     READY_WITHIN_NS,
@@ -73,7 +74,6 @@ _SEND_WITHIN = struct.pack("ll", 1, 0)
 _OWN_ENDS = (69, 73)
 """EX_UNAVAILABLE, EX_CANTCREAT (sysexits.h): it can't be what it must be, and another one couldn't."""
 SOCKET_NAME = "broker.sock"
-DEFAULT_REQUIRED = ("rlimits", "no_new_privs", "landlock", "seccomp")
 
 BrokerMessage = (
     BrokerReady
@@ -98,7 +98,7 @@ class BrokerOptions(Struct, frozen=True):
     store_directory: str
     workers_max: int = 200
     memory_bytes: int = MEMORY_BYTES
-    required_layers: tuple[str, ...] = DEFAULT_REQUIRED
+    required_layers: tuple[str, ...] = REQUIRED_LAYERS
 
 
 class Lost(Struct, frozen=True):
@@ -360,12 +360,8 @@ class BrokerClient:
         """Let calls be given to a process over `channel`, which stays the caller's."""
         self._send(order, channel)
 
-    def provider_ended(self, order: ProviderEnded) -> None:
-        """Say that a process of a provider has ended."""
-        self._send(order)
-
-    def provider_away(self, order: ProviderAway) -> None:
-        """Say that a provider takes no calls for a while."""
+    def tell_of_provider(self, order: ProviderEnded | ProviderAway) -> None:
+        """Say that a process of a provider has ended, or that a provider takes no calls for a while."""
         self._send(order)
 
     def read_providers(self) -> bool:
