@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ipc.struct import Struct
+from supervisor.config.key_validity import why_not_valid
 from supervisor.config.quota import NO_QUOTA, Quota
 
 if TYPE_CHECKING:
@@ -51,10 +52,4 @@ class Signer(Struct, frozen=True):
 
     def state(self, now_s: int) -> str:
         """Return why the key counts for nothing now; empty where it counts."""
-        if self.revoked:
-            return "the key is revoked"
-        if self.valid_after_s is not None and now_s < self.valid_after_s:
-            return "the key isn't valid yet"
-        if self.valid_before_s is not None and now_s >= self.valid_before_s:
-            return "the key has expired"
-        return ""
+        return why_not_valid(self.revoked, self.valid_after_s, self.valid_before_s, now_s)
