@@ -15,11 +15,11 @@ from ipc.policy.access import AclEntry, Role
 from ipc.struct import Struct, field
 from supervisor.audit.retention import AuditRetention
 from supervisor.config import units
-from supervisor.config.approval_settings import ApprovalRule, AutomaticApproval, Signer
 from supervisor.config.quota import NO_QUOTA, Quota
 from supervisor.config.toml_source import ConfigFileError, KeyPath, Origin
 
 if TYPE_CHECKING:
+    from supervisor.config.approval_settings import ApprovalRule, AutomaticApproval, Signer
     from supervisor.config.dev_settings import DevComponent
     from supervisor.fleet.provider_settings import ProviderSettings
     from supervisor.fleet.shared_storage import SharedStorageSettings
