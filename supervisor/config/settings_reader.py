@@ -1,4 +1,4 @@
-"""Merged TOML sources → `Settings`. Pure; the files were read by `supervisor.config.settings`."""
+"""Merged TOML sources → `Settings`. Pure; the files were read by `supervisor.config.settings_files`."""
 
 import re
 from collections.abc import Callable, Sequence
