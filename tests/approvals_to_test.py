@@ -5,7 +5,8 @@ from __future__ import annotations
 from ipc.policy.capability import Grant
 from supervisor.approvals.machine import Refusal
 from supervisor.approvals.reliance import Reliance
-from supervisor.approvals.request import Ask, Facts, Filed, Request, Step, Voted, file_request, take
+from supervisor.approvals.request import Ask, Facts, Filed, Request, Step, Voted
+from supervisor.approvals.steps import file_request, take
 from supervisor.approvals.subject import Subject
 
 MANIFEST = """schema = 1

@@ -26,7 +26,7 @@ from collections.abc import Sequence
 
 from ipc.messages import Finished
 from ipc.struct import Struct, field
-from worker import libc, seccomp, writable_code
+from worker import raw_calls, seccomp, writable_code
 
 _MAX_ARGUMENTS = 6
 _PAGE_BYTES = 4096
@@ -53,9 +53,9 @@ class Probe(Struct):
     """A parsed program: everything it needs exists before the seal, so that nothing is imported or mapped after it."""
 
     steps: tuple[Step, ...]
-    gadgets: libc.Gadgets | None
-    _buffers: dict[str, libc.Buffer] = field(default_factory=dict)
-    _unnamed: list[libc.Buffer] = field(default_factory=list)
+    gadgets: raw_calls.Gadgets | None
+    _buffers: dict[str, raw_calls.Buffer] = field(default_factory=dict)
+    _unnamed: list[raw_calls.Buffer] = field(default_factory=list)
     _beside: list[_thread.LockType] = field(default_factory=list)
     """Of threads that wait for the next step."""
 
@@ -74,7 +74,7 @@ class Probe(Struct):
         probe.steps = tuple(steps)
         if any(step.kind not in ("", BESIDE) for step in steps):
             # Machine code, made while that is still allowed: stands for what an attacker finds in the engine's own.
-            probe.gadgets = libc.Gadgets()
+            probe.gadgets = raw_calls.Gadgets()
         return probe
 
     def _argument(self, text: str) -> int | str:
@@ -83,7 +83,7 @@ class Probe(Struct):
             return int(kind, 0)
         match kind:
             case "e" if value == "text":
-                return libc.code_address()
+                return raw_calls.code_address()
             case "e" if value == "callbacks":
                 return max((start + length for start, length in writable_code.noted()), default=0) - 16
             case "e":
@@ -91,25 +91,25 @@ class Probe(Struct):
                 page = address & ~(_PAGE_BYTES - 1)
                 return {"word": address & ~3, "path": address, "page": page, "next": page + _PAGE_BYTES}[value]
             case "s":
-                return self._keep(libc.Buffer(os.fsencode(value) + b"\0"))
+                return self._keep(raw_calls.Buffer(os.fsencode(value) + b"\0"))
             case "x":
-                return self._keep(libc.Buffer(bytes.fromhex(value)))
+                return self._keep(raw_calls.Buffer(bytes.fromhex(value)))
             case "b":
-                return self._keep(libc.Buffer(bytes(int(value))))
+                return self._keep(raw_calls.Buffer(bytes(int(value))))
             case "m":
                 name, _, length = value.partition(":")
                 if name not in self._buffers:
-                    self._buffers[name] = libc.Buffer(bytes(int(length)))
+                    self._buffers[name] = raw_calls.Buffer(bytes(int(length)))
                 return self._buffers[name].address
             case "v":
                 buffer = self._buffers[value]
                 vector = buffer.address.to_bytes(8, "little") + buffer.length.to_bytes(8, "little")
-                return self._keep(libc.Buffer(vector))
+                return self._keep(raw_calls.Buffer(vector))
             case "r":
                 return value
         raise ProbeError(f"argument {text!r}")
 
-    def _keep(self, buffer: libc.Buffer) -> int:
+    def _keep(self, buffer: raw_calls.Buffer) -> int:
         self._unnamed.append(buffer)
         return buffer.address
 
@@ -131,7 +131,7 @@ class Probe(Struct):
             # They run once this thread lets the interpreter go: in its call.
             self._beside.pop().release()
         if not step.kind:
-            return libc.raw_call(step.number, arguments)
+            return raw_calls.raw_call(step.number, arguments)
         assert self.gadgets is not None
         if step.kind == I386:
             return self.gadgets.call_i386(step.number, arguments)
@@ -145,7 +145,7 @@ class Probe(Struct):
 
         def call() -> None:
             starts.acquire()
-            libc.raw_call(number, arguments)
+            raw_calls.raw_call(number, arguments)
 
         _thread.start_new_thread(call, ())
         self._beside.append(starts)

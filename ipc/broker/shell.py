@@ -22,62 +22,36 @@ from ipc.broker import memory
 from ipc.broker.announcing import Connecting, Expected
 from ipc.broker.cutting import SILENT_READER, Cutting
 from ipc.broker.events import (
-    Admission,
-    Admitted,
     Announced,
     Command,
     Disconnected,
-    Dismissed,
     Due,
     EndPeer,
     Event,
     HasFinished,
     Malformed,
-    NamePassed,
     OperatorAnswered,
-    OperatorCalled,
-    OperatorGone,
     Phased,
     Provide,
     Record,
-    Restricted,
     Store,
     Transmit,
 )
 from ipc.broker.holding import Holding
 from ipc.broker.inbox import Inbox
 from ipc.broker.mail import Mail
-from ipc.broker.messages import MAX_PAYLOAD_BYTES
 from ipc.broker.one_cpu import OneCpu
 from ipc.broker.orders import (
     ActorCalled,
-    Admit,
-    AreYouThere,
     BrokerReady,
     BrokerSetup,
-    CallActor,
-    ChangePolicy,
-    Dismiss,
     EndPeerNow,
-    ForgetCall,
-    HereIAm,
     NamespaceRemoved,
-    PassName,
     PeerFinished,
     PeerPhased,
-    PolicyChanged,
-    ProviderAway,
-    ProviderEnded,
-    ProviderUses,
-    Quotas,
     QuotaState,
-    ReadProviders,
-    ReadQuotas,
-    RemoveNamespace,
-    SetProviders,
-    UseProvider,
-    UseWarden,
 )
+from ipc.broker.orders_taken import OrdersTaken
 from ipc.broker.outbox import RETRY_NS, Outbox
 from ipc.broker.peers import Peers
 from ipc.broker.provider_links import ProviderLinks
@@ -86,30 +60,9 @@ from ipc.broker.sockets import Sockets
 from ipc.broker.store import Store as StoreFile
 from ipc.broker.store_thread import StoreThread
 from ipc.channel import Channel
-from ipc.errors import LocalProtocolError
 from ipc.messages import LayerReport
-from ipc.policy.decision import compile_policy
-from ipc.struct import replace
-from ipc.warden.asking import POLICY_MAX_BYTES, read_document
 
 BROKE_PROTOCOL: Final = "A1806"
-_ORDERS: Final = (
-    AreYouThere,
-    Admit,
-    ChangePolicy,
-    Dismiss,
-    PassName,
-    UseWarden,
-    CallActor,
-    ForgetCall,
-    RemoveNamespace,
-    ReadQuotas,
-    SetProviders,
-    UseProvider,
-    ProviderAway,
-    ProviderEnded,
-    ReadProviders,
-)
 _HANDSHAKES_NS: Final = 1_000_000_000
 """Handshakes that fail have one record in so long a time, with their number."""
 _READS_BEFORE_ANSWER: Final = 4
@@ -149,7 +102,6 @@ class Broker:
         one_cpu: OneCpu,
     ) -> None:
         """Bind the parts; nothing is served yet."""
-        self._channel = channel
         self._core = core
         self._sockets = sockets
         self._store = store
@@ -162,17 +114,28 @@ class Broker:
         self._outbox = Outbox(sockets.send)
         self._wardens: dict[int, Channel] = {}
         self._poller = zmq.Poller()
-        self._orders, self._stored, self._recorded = channel.fileno(), store.fileno(), holding.fileno()
+        self._ordered, self._stored, self._recorded = channel.fileno(), store.fileno(), holding.fileno()
         for readable in (
             sockets.router,
             sockets.zap,
             sockets.monitor,
-            self._orders,
+            self._ordered,
             self._stored,
             self._recorded,
         ):
             self._poller.register(readable, zmq.POLLIN)
         self._providers = ProviderLinks(self._poller, self._handle, self._mail.send)
+        self._orders = OrdersTaken(
+            channel,
+            self._mail,
+            self._peers,
+            self._recorder,
+            store,
+            self._providers,
+            self._handle,
+            self._quota_states,
+            self._use_warden,
+        )
         self._reads = True
         self._cutting = Cutting(watch, self._peers, self._handle)
         self._due_ns: int | None = None
@@ -193,8 +156,8 @@ class Broker:
         sockets = self._sockets
         if sockets.zap in ready:
             sockets.authenticate(self._peers)
-        if self._orders in ready:
-            self._take_order()
+        if self._ordered in ready:
+            self._closing = not self._orders.take()
         for descriptor in ready.keys() & self._wardens.keys():
             self._take_announcement(descriptor)
         if self._stored in ready:
@@ -319,84 +282,14 @@ class Broker:
         for removed in self._store.take_removed():
             self._mail.send(NamespaceRemoved(removed.namespace, removed.failure))
 
-    # -- what the supervisor and the wardens say -----------------------------------------------------------------------
+    # -- what the wardens say ------------------------------------------------------------------------------------------
 
-    def _take_order(self) -> None:
-        try:
-            message, descriptors = self._channel.receive(_ORDERS)
-        except (EOFError, ConnectionResetError):
-            self._closing = True
-            return
-        expected = 1 if isinstance(message, Admit | ChangePolicy | UseWarden | CallActor | UseProvider) else 0
-        if len(descriptors) != expected:
-            raise LocalProtocolError(f"{type(message).__name__} with {len(descriptors)} descriptors")
-        match message:
-            case Admit():
-                self._admit(message, descriptors[0])
-            case PassName(instance):
-                self._handle(NamePassed(instance))
-            case ChangePolicy():
-                self._change_policy(message, descriptors[0])
-            case Dismiss(instance):
-                self._handle(Dismissed(instance))
-                self._peers.dismiss(instance)
-                self._recorder.forget(instance)
-                self._providers.forget(instance)
-            case UseWarden():
-                self._wardens[descriptors[0]] = Channel.from_descriptor(descriptors[0])
-                self._poller.register(descriptors[0], zmq.POLLIN)
-            case CallActor(call, to, timeout_ms, wants_answer, sender):
-                payload = memory_file.take(descriptors[0], MAX_PAYLOAD_BYTES)
-                self._handle(OperatorCalled(call, to, payload, timeout_ms, wants_answer, sender))
-            case ForgetCall(call):
-                self._handle(OperatorGone(call))
-            case RemoveNamespace(namespace):
-                self._store.remove(namespace, 0)
-            case AreYouThere():
-                self._mail.send(HereIAm())
-            case SetProviders(providers):
-                self._providers.define(providers)
-            case UseProvider(provider, process):
-                self._providers.add(provider, process, descriptors[0], time.monotonic_ns())
-            case ProviderEnded(process):
-                self._providers.ended(process, time.monotonic_ns())
-            case ProviderAway(provider, reason):
-                self._providers.away(provider, reason)
-            case ReadProviders():
-                self._mail.send(ProviderUses(self._providers.uses()))
-            case ReadQuotas():
-                self._mail.send(Quotas(tuple(map(self._with_usage, self._core.quota_states(time.monotonic_ns())))))
+    def _use_warden(self, descriptor: int) -> None:
+        self._wardens[descriptor] = Channel.from_descriptor(descriptor)
+        self._poller.register(descriptor, zmq.POLLIN)
 
-    def _with_usage(self, state: QuotaState) -> QuotaState:
-        """What is stored is the store's to say: the core knows it only of who has asked."""
-        if state.quota != "storage":
-            return state
-        return replace(state, usage=self._store.usage_bytes(state.component))
-
-    def _admit(self, order: Admit, policy_file: int) -> None:
-        document = read_document(memory_file.take(policy_file, POLICY_MAX_BYTES))
-        key = order.key.decode("ascii")
-        if not self._peers.admit(order.instance, key):
-            raise LocalProtocolError(f"Admit of {order.instance}: it or its key is known already")
-        self._recorder.admit(order)
-        admission = Admission(
-            order.instance,
-            order.context.component,
-            key,
-            compile_policy(document),
-            order.bounds,
-            order.context.version,
-            order.description,
-            order.stands_by,
-        )
-        self._handle(Admitted(admission))
-
-    def _change_policy(self, order: ChangePolicy, policy_file: int) -> None:
-        document = read_document(memory_file.take(policy_file, POLICY_MAX_BYTES))
-        self._handle(Restricted(order.instance, compile_policy(document)))
-        # Behind it: the counts that it closes are of what was before.
-        self._recorder.admit(order)
-        self._mail.send(PolicyChanged(order.instance, order.context.policy_digest))
+    def _quota_states(self) -> Sequence[QuotaState]:
+        return self._core.quota_states(time.monotonic_ns())
 
     def _take_announcement(self, descriptor: int) -> None:
         warden = self._wardens[descriptor]

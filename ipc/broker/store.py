@@ -16,28 +16,24 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from ipc.broker.events import Rights, StoreResult
 from ipc.broker.events import Store as StoreOrder
 from ipc.broker.messages import (
-    MAX_KEY_BYTES,
     MAX_LISTED,
-    MAX_PAYLOAD_BYTES,
     CompareAndSet,
     Delete,
     Exists,
     Get,
     ListKeys,
     Set,
-    StorageCall,
     Usage,
 )
+from ipc.broker.store_faults import call_fault
 from ipc.errors import AirssysError
-from ipc.policy.capability import normalise_name
 from ipc.policy.decision import Allow
-from ipc.policy.patterns import Malformed
 from ipc.struct import Struct, field
 
 FILE: Final = "store.sqlite"
@@ -113,14 +109,6 @@ class Listing(Struct):
 
 Job = tuple[StoreOrder, Listing | None]
 """An order, and where it stands if it is a listing that has begun."""
-
-
-def key_fault(key: str) -> str:
-    """Return why this is no storage key, "" if it is one: 1 to 1024 bytes, no control characters, no empty part."""
-    normal = normalise_name(key, ":")
-    if isinstance(normal, Malformed):
-        return f"a storage key that is malformed: {normal.reason}"
-    return "" if len(key.encode()) <= MAX_KEY_BYTES else f"a storage key of more than {MAX_KEY_BYTES} bytes"
 
 
 def entry_bytes(key: str, value: bytes) -> int:
@@ -328,7 +316,7 @@ class Store:
     def _carry_out(self, job: Job) -> StoreResult | Listing:
         order, listing = job
         name, call = order.namespace, order.call
-        fault = _fault(call)
+        fault = call_fault(call)
         if fault:
             return StoreResult(failure=fault, usage_bytes=self._account(name).usage_bytes)
         match call:
@@ -415,32 +403,6 @@ class Store:
 def _begin(call: ListKeys) -> Listing:
     prefix, after = call.prefix.encode(), call.after.encode()
     return Listing(call, max(prefix, after + b"\0") if after else prefix)
-
-
-def _fault(call: StorageCall) -> str:
-    """Return why a call can't be carried out whatever the store holds: what the core should have refused."""
-    match call:
-        case Usage():
-            return ""
-        case ListKeys(_, prefix, after):
-            return _part_fault(prefix) or _part_fault(after)
-        case Set(_, key, value):
-            return key_fault(key) or _value_fault((value,))
-        case CompareAndSet(_, key, expected, value):
-            return key_fault(key) or _value_fault((expected, value))
-        case _:
-            return key_fault(call.key)
-
-
-def _part_fault(text: str) -> str:
-    """As `key_fault`, for the beginning of a key."""
-    return key_fault(f"{text}x") if len(text.encode("utf-8", "surrogatepass")) < MAX_KEY_BYTES else key_fault(text)
-
-
-def _value_fault(values: Iterable[bytes | None]) -> str:
-    if any(value is not None and len(value) > MAX_PAYLOAD_BYTES for value in values):
-        return f"a value has at most {MAX_PAYLOAD_BYTES} bytes"
-    return ""
 
 
 def _words(error: Exception) -> str:

@@ -10,7 +10,10 @@ from ipc.policy.patterns import Form, Malformed, Pattern, PatternError, SegmentG
 from ipc.policy.wire import require_bool, require_map, require_scalars, require_text, require_texts, wire_text
 from ipc.struct import Struct
 
-FILE_ACTIONS: Final = ("filesystem.read", "filesystem.write", "filesystem.list")
+READ: Final = "filesystem.read"
+WRITE: Final = "filesystem.write"
+LIST: Final = "filesystem.list"
+FILE_ACTIONS: Final = (READ, WRITE, LIST)
 ACTIONS: Final = (
     *FILE_ACTIONS,
     "network.connect",

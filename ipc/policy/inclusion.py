@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from ipc.policy.capability import Grant, implied_listing, parse_grant_pattern
+from ipc.policy.capability import LIST, READ, Grant, implied_listing, parse_grant_pattern
 from ipc.policy.endpoints import EndpointPattern
 from ipc.policy.index import PatternIndex
 from ipc.policy.patterns import Form, Pattern, PatternError, SegmentGlob, Token
@@ -27,8 +27,6 @@ _FEW: Final = 16
 _WILDCARD: Final = re.compile(r"\*|\?|\[(?P<not>!?)(?P<first>.)[^\]]*\]", re.DOTALL)
 _OTHERWISE_UNUSED: Final = "\ue001"
 """In place of what may be any character: no honest pattern names this one."""
-_READ: Final = "filesystem.read"
-_LIST: Final = "filesystem.list"
 _SECRET: Final = "secrets.env"  # noqa: S105 - the name of an action
 
 
@@ -122,7 +120,7 @@ class Coverage:
                 self._endpoints.setdefault(grant.action, []).append((pattern, grant.methods))
                 continue
             self._patterns.setdefault(grant.action, _Patterns()).add(pattern)
-            listing = implied_listing(pattern) if grant.action in (_READ, _LIST) else None
+            listing = implied_listing(pattern) if grant.action in (READ, LIST) else None
             if listing is not None:
                 (self._walked if None in pattern.tokens else self._listings).add(listing)
 
@@ -146,11 +144,11 @@ class Coverage:
                 for outer, methods in self._endpoints.get(grant.action, ())
             )
         own = self._patterns.get(grant.action, _NONE)
-        if grant.action not in (_READ, _LIST):
+        if grant.action not in (READ, LIST):
             return own.include(pattern)
         # Reading and listing imply the listing of directories, which has to be covered as well.
-        lists = (self._patterns.get(_LIST, _NONE), self._listings)
-        if not (own.include(pattern) if grant.action == _READ else _any_includes(lists, pattern)):
+        lists = (self._patterns.get(LIST, _NONE), self._listings)
+        if not (own.include(pattern) if grant.action == READ else _any_includes(lists, pattern)):
             return False
         listing = implied_listing(pattern)
         if listing is None:

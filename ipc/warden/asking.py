@@ -21,7 +21,7 @@ from ipc.policy.document import PolicyDocument
 from ipc.policy.rules import NOT_GRANTED
 from ipc.struct import Struct
 from ipc.warden.decide import Refusal
-from ipc.warden.files import raw
+from ipc.warden.held_objects import raw
 
 POLICY_MAX_BYTES: Final = 64 << 20
 

@@ -10,20 +10,14 @@ from typing import Final
 from ipc.libc import AT_EMPTY_PATH, AT_REMOVEDIR, AT_SYMLINK_FOLLOW, AT_SYMLINK_NOFOLLOW, RENAME_NOREPLACE
 from ipc.libc import renameat2 as rename_at
 from ipc.libc import utimensat as utimens_at
+from ipc.policy.capability import WRITE
 from ipc.warden.context import Answer, Context, signed
-from ipc.warden.decide import (
-    PERMISSIONS,
-    WRITE,
-    Allowed,
-    Refusal,
-    decide_actions,
-    decide_directory_rename,
-    decide_kind,
-    decide_widening,
-)
-from ipc.warden.files import Found, Place, Unresolved, raw, text, through
+from ipc.warden.decide import Allowed, Refusal, decide_actions, decide_directory_rename, decide_kind, decide_widening
+from ipc.warden.files import Found, Place, Unresolved
+from ipc.warden.held_objects import raw, text, through
 from ipc.warden.links import refuse_link, refuse_links_beneath
 from ipc.warden.notify import CallFails
+from ipc.warden.open_request import PERMISSIONS
 
 _AT_CWD: Final = -100
 _TIMES_BYTES: Final = 32

@@ -8,22 +8,13 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from ipc.libc import AT_FDCWD, Buffer, pidfd_getfd
+from ipc.policy.capability import LIST, READ, WRITE
 from ipc.policy.decision import Policy
 from ipc.struct import Struct
 from ipc.warden.broker_door import Connection
-from ipc.warden.decide import (
-    LIST,
-    READ,
-    WRITE,
-    Allowed,
-    Refusal,
-    decide_actions,
-    decide_any,
-    decide_handle,
-    decide_kind,
-    decide_missing,
-)
-from ipc.warden.files import Base, Files, Found, Place, Unresolved, text
+from ipc.warden.decide import Allowed, Refusal, decide_actions, decide_any, decide_handle, decide_kind, decide_missing
+from ipc.warden.files import Base, Files, Found, Place, Unresolved
+from ipc.warden.held_objects import text
 from ipc.warden.memory import WorkerMemory
 from ipc.warden.notify import Call, CallFails, Listener, WardenFault
 from ipc.warden.storage import Storage

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import hashlib
 import os
 import stat
@@ -23,6 +22,7 @@ from ipc.libc import (
 )
 from ipc.struct import Struct
 from ipc.warden.decide import Facts, special_filesystem
+from ipc.warden.held_objects import join, raw, real_path, text
 from ipc.warden.identities import ForbiddenIdentities
 
 _DELETED: Final = " (deleted)"
@@ -85,35 +85,6 @@ class StandIn(Struct, frozen=True):
     directory: int
 
 
-def text(path: bytes) -> str:
-    """Return a path as text: UTF-8, with other bytes as surrogates (os.fsdecode, whatever the locale)."""
-    return path.decode("utf-8", "surrogateescape")
-
-
-def raw(path: str) -> bytes:
-    """Return the bytes of such a text."""
-    return path.encode("utf-8", "surrogateescape")
-
-
-@functools.cache
-def _own_descriptors() -> int:
-    """A handle on /proc/self/fd, for as long as this process lives: a third cheaper than walking there each time."""
-    return os.open("/proc/self/fd", _HANDLE | os.O_DIRECTORY)
-
-
-os.register_at_fork(after_in_child=_own_descriptors.cache_clear)
-
-
-def real_path(descriptor: int) -> str:
-    """Return the kernel's word on where the object behind one of our descriptors is."""
-    return text(os.readlink(b"%d" % descriptor, dir_fd=_own_descriptors()))
-
-
-def reopen(descriptor: int, flags: int) -> int:
-    """Open the very object behind one of our descriptors, through its magic link: proc(5)."""
-    return os.open(b"%d" % descriptor, flags, dir_fd=_own_descriptors())
-
-
 def _is_unlinked(path: str, status: os.stat_result) -> bool:
     """Tell an object whose name is gone (the kernel adds a word to it) from one that is really named like that."""
     try:
@@ -126,16 +97,6 @@ def _is_unlinked(path: str, status: os.stat_result) -> bool:
 def _stand_in_prefix(path: str) -> str:
     """Return how the name of a stand-in for the mount of this host path begins."""
     return f"{STAND_IN}{hashlib.blake2b(raw(path), digest_size=16).hexdigest()}-"
-
-
-def through(descriptor: int) -> str:
-    """Return a name that leads to the very object behind one of our descriptors: a magic link, proc(5)."""
-    return f"/proc/self/fd/{descriptor}"
-
-
-def join(directory: str, name: str) -> str:
-    """Return the path of a name in a directory."""
-    return f"/{name}" if directory == "/" else f"{directory}/{name}"
 
 
 class Files:

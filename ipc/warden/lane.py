@@ -17,11 +17,12 @@ from typing import Final
 from ipc.burst import PAUSE_MS
 from ipc.errors import AuditError
 from ipc.messages import Detached, EndWorker, StorageExceeded, StorageMeasured
+from ipc.policy.capability import LIST
 from ipc.policy.decision import compile_policy
 from ipc.syscalls import AUDIT_ARCH
 from ipc.warden.asking import Asker
 from ipc.warden.context import Answer, Context, Injection
-from ipc.warden.decide import LIST, Refusal
+from ipc.warden.decide import Refusal
 from ipc.warden.dispatch import Answerer
 from ipc.warden.forbidden_calls import name_of
 from ipc.warden.notify import Call, CallFails, CallGone, ForbiddenCall, HandOverBroken, Listener, WardenFault

@@ -10,9 +10,11 @@ import errno
 import os
 from typing import Final
 
+from ipc.policy.capability import WRITE
 from ipc.warden.context import Context
-from ipc.warden.decide import WRITE, Refusal, decide_link_target, link_leads_to
-from ipc.warden.files import Found, Place, join, raw, text, through
+from ipc.warden.decide import Refusal, decide_link_target, link_leads_to
+from ipc.warden.files import Found, Place
+from ipc.warden.held_objects import join, raw, text, through
 
 WALKED_MAX: Final = 20_000
 """Names looked at beneath one directory that is to be moved: some ten milliseconds."""

@@ -12,21 +12,12 @@ import struct
 from typing import Final
 
 from ipc.libc import AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW
+from ipc.policy.capability import LIST, READ, WRITE
 from ipc.policy.rules import PARTLY_LISTED
 from ipc.warden.context import Answer, Context, signed
-from ipc.warden.decide import (
-    LIST,
-    READ,
-    WRITE,
-    Allowed,
-    Refusal,
-    decide_actions,
-    decide_any,
-    decide_handle,
-    decide_kind,
-    may_show,
-)
-from ipc.warden.files import Found, Unresolved, join, reopen, text, through
+from ipc.warden.decide import Allowed, Refusal, decide_actions, decide_any, decide_handle, decide_kind, may_show
+from ipc.warden.files import Found, Unresolved
+from ipc.warden.held_objects import join, reopen, text, through
 from ipc.warden.notify import CallFails
 
 STAT_BYTES: Final = {"x86_64": 144, "aarch64": 128}

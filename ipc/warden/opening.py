@@ -14,26 +14,15 @@ import struct
 from typing import Final
 
 from ipc.messages import ARTIFACT_PATH
+from ipc.policy.capability import READ, WRITE
 from ipc.policy.decision import Policy
 from ipc.syscalls import LOOKING_ONLY
 from ipc.warden.context import Answer, Context, Injection, signed
-from ipc.warden.decide import (
-    O_CREAT,
-    O_TRUNC,
-    O_WRONLY,
-    READ,
-    WRITE,
-    Allowed,
-    OpenRequest,
-    Refusal,
-    decide_actions,
-    decide_handle,
-    decide_open,
-    normalise_flags,
-    parse_open,
-)
-from ipc.warden.files import Base, Files, Found, Place, Unresolved, real_path, reopen, text
+from ipc.warden.decide import Allowed, Refusal, decide_actions, decide_handle, decide_open
+from ipc.warden.files import Base, Files, Found, Place, Unresolved
+from ipc.warden.held_objects import real_path, reopen, text
 from ipc.warden.notify import CallFails, ForbiddenCall
+from ipc.warden.open_request import O_CREAT, O_TRUNC, O_WRONLY, OpenRequest, normalise_flags, parse_open
 from ipc.warden.storage import Storage
 
 _ALWAYS: Final = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC

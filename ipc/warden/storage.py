@@ -19,11 +19,13 @@ from typing import Final, Protocol
 
 from ipc.libc import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2, pidfd_descriptors
 from ipc.messages import StorageBounds
+from ipc.policy.capability import WRITE
 from ipc.policy.quota import OK, WARNING_PERCENT, Crossings, QuotaLevel
 from ipc.policy.storage import OBJECT_BYTES, OBJECTS_MAX, Extent, Identity, StorageAccount, Walk, next_measurement_ns
 from ipc.struct import Struct
-from ipc.warden.decide import WRITE, Refusal
-from ipc.warden.files import Found, raw, real_path, reopen
+from ipc.warden.decide import Refusal
+from ipc.warden.files import Found
+from ipc.warden.held_objects import raw, real_path, reopen
 from ipc.warden.reach import has_ended
 
 WRITABLE_MAX: Final = 64

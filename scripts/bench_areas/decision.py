@@ -33,18 +33,21 @@ from supervisor.approvals.store import FILE, HEAD_FILE, ApprovalStore
 from supervisor.approvals.subject import Subject
 from supervisor.approvals.verified import QUIET_NS
 from supervisor.audit.log import AuditLog
-from supervisor.cli.run_component import decide_grants, judge_component, require_installed
+from supervisor.cli.run_component import judge_component, require_installed
+from supervisor.cli.run_grants import decide_grants
 from supervisor.cli.targets import open_installed
 from supervisor.config import places
 from supervisor.config.host_policy import resolve_quota
-from supervisor.config.settings import Settings, load_settings
+from supervisor.config.settings import Settings
+from supervisor.config.settings_files import load_settings
 from supervisor.grants.store import GrantStore, lasting_grants, request_key
 from supervisor.host.host import Host, HostOptions
 from supervisor.host.identity import Identity
 from supervisor.manifest import Variables, bind, load_manifest
 from supervisor.packages.directory import copy_directory, read_directory
-from supervisor.packages.installed import Installed, Permitted
+from supervisor.packages.installed import Installed
 from supervisor.packages.installing import enter
+from supervisor.packages.naming import Permitted
 from supervisor.packages.provenance import Fetched, Provenance
 from supervisor.packages.registry import Registry
 from supervisor.packages.store import PackageStore

@@ -16,8 +16,9 @@ from time import perf_counter_ns
 from supervisor.cli.targets import open_installed
 from supervisor.config import places
 from supervisor.packages.directory import copy_directory, read_directory
-from supervisor.packages.installed import Installed, Permitted
+from supervisor.packages.installed import Installed
 from supervisor.packages.installing import enter
+from supervisor.packages.naming import Permitted
 from supervisor.packages.provenance import Fetched, Provenance
 from supervisor.packages.registry import Registry
 from supervisor.packages.store import PackageStore

@@ -12,8 +12,8 @@ from supervisor.approvals.machine import Refusal, State
 from supervisor.approvals.narrowing import why_wider
 from supervisor.approvals.request import Request, Voted
 from supervisor.approvals.review import comparable, is_open, manifest_changes
-from supervisor.approvals.signers import Signer
-from supervisor.config.settings import AutomaticApproval, Settings
+from supervisor.config.approval_settings import AutomaticApproval, Signer
+from supervisor.config.settings import Settings
 from supervisor.packages.directory import read_directory, read_signatures
 from supervisor.signing.package_signatures import verified_signers
 

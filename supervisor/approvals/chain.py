@@ -28,9 +28,8 @@ from supervisor.approvals.request import (
     Used,
     Voted,
     Withdrawn,
-    file_request,
-    take,
 )
+from supervisor.approvals.steps import file_request, take
 
 GENESIS: Final = hashlib.sha256(b"airssys approvals, schema 1\n").hexdigest()
 """What stands before the first row."""

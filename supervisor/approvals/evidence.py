@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from ipc.struct import Struct
+from supervisor.config.units import when
 from supervisor.packages.provenance import Provenance
 
 if TYPE_CHECKING:
@@ -105,8 +106,6 @@ def _of_provenance(provenance: Provenance) -> dict[str, object]:
 
 
 def _time(moment_ns: int) -> str | None:
-    from supervisor.approvals.review import when
-
     return when(moment_ns // 10**9) if moment_ns else None
 
 

@@ -11,10 +11,11 @@ from supervisor.approvals.kept import KeptFile
 from supervisor.approvals.ledger import Ledger
 from supervisor.approvals.machine import Refusal, State
 from supervisor.approvals.request import Rejected, Request, Revoked
-from supervisor.approvals.review import is_open, when
+from supervisor.approvals.review import is_open
 from supervisor.approvals.signed import SignedStatement, Voter, difference, read_signed, signer_of, vote_of
 from supervisor.approvals.signers import host_name, user_of
 from supervisor.config.settings import Settings
+from supervisor.config.units import when
 
 
 class KeptForLater(Struct, frozen=True):

@@ -18,19 +18,8 @@ from supervisor.approvals.events import event_of
 from supervisor.approvals.head import Head, read_head, write_head
 from supervisor.approvals.kept import Kept
 from supervisor.approvals.machine import FINAL, Refusal, State
-from supervisor.approvals.request import (
-    Filed,
-    Rejected,
-    Request,
-    Revoked,
-    Step,
-    Superseded,
-    Withdrawn,
-    due_step,
-    file_request,
-    latest_approved,
-    take,
-)
+from supervisor.approvals.request import Filed, Rejected, Request, Revoked, Step, Superseded, Withdrawn, latest_approved
+from supervisor.approvals.steps import due_step, file_request, take
 
 REQUESTS_MAX: Final = 10_000
 NUMBERS_BELOW: Final = 2**31

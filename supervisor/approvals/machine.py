@@ -1,6 +1,6 @@
 """The life of one request as a total table: (state, event) → the next state, or why there is none. Pure.
 
-The table of docs/reference/approvals.md is made from it (a test compares them). `supervisor.approvals.request` says
+The table of docs/reference/approvals.md is made from it (a test compares them). `supervisor.approvals.steps` says
 which event a step of somebody's is, and knows the time; nothing else moves a request.
 """
 

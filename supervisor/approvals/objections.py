@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from supervisor.approvals.narrowing import why_wider
+from supervisor.approvals.request import Narrowed, Request, Voted, least
 from supervisor.approvals.subject import grant_terms
-
-if TYPE_CHECKING:
-    from supervisor.approvals.request import Narrowed, Request, Voted
 
 ROOT: Final = 0
 REASON_MAX_CHARS: Final = 500
@@ -77,9 +75,3 @@ def _why_unseen(request: Request, seen: str) -> str:
     if len(seen) < SEEN_LEAST or not request.review.startswith(seen):
         return f"it isn't what was reviewed ({seen[:12]}): it is {request.review[:12]} now"
     return ""
-
-
-def least(one: int | None, other: int | None) -> int | None:
-    """Return the earlier of two times, of which each may be missing."""
-    amounts = [each for each in (one, other) if each is not None]
-    return min(amounts) if amounts else None

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from ipc.struct import Struct
 from supervisor.config import units
-from supervisor.config.settings import ApprovalRule, AutomaticApproval
+from supervisor.config.approval_settings import ApprovalRule, AutomaticApproval
+from supervisor.config.quota_reader import read_quota
 from supervisor.config.toml_reader import Check, Section
 from supervisor.manifest import checks
-from supervisor.manifest.parse import read_quota
 
 if TYPE_CHECKING:
-    from supervisor.approvals.signers import Signer
+    from supervisor.config.approval_settings import Signer
 
 APPROVERS_MAX = 100
 SAME_OR_NARROWER = "same-or-narrower"

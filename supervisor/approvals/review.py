@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from ipc.audit.event import format_time
 from ipc.errors import ConfigError
 from ipc.policy.capability import FILE_ACTIONS, Grant
 from ipc.policy.inclusion import Coverage
@@ -16,6 +15,7 @@ from supervisor.approvals.request import Facts, Rejected, Request, Revoked, Supe
 from supervisor.approvals.subject import STAND_INS, grant_terms, grant_text, placed, spelled_out
 from supervisor.config.host_policy import resolve_quota
 from supervisor.config.settings import Settings
+from supervisor.config.units import when
 from supervisor.manifest import Manifest, parse_manifest
 from supervisor.manifest.asks import describe_limits
 from supervisor.manifest.danger_words import why_dangerous
@@ -74,11 +74,6 @@ def document_of(request: Request, answered: Sequence[Request], settings: Setting
         "refused_before": None if refused is None else {"request": refused.number, **(_ending(refused) or {})},
         "since": None if last is None else _differences(last, request, settings),
     }
-
-
-def when(at_s: int | None) -> str | None:
-    """Return a time as RFC 3339 in whole seconds, UTC."""
-    return None if at_s is None else f"{format_time(at_s * 10**9)[:19]}Z"
 
 
 def _asks(request: Request) -> list[dict[str, object]]:

@@ -11,8 +11,8 @@ from ipc.policy.capability import FILE_ACTIONS, Grant, is_endpoint_action, parse
 from ipc.policy.endpoints import EndpointPattern
 from ipc.policy.patterns import Form, Pattern
 from ipc.struct import Struct
+from supervisor.config.approval_settings import ApprovalRule
 from supervisor.config.host_policy import ResolvedQuota
-from supervisor.config.settings import ApprovalRule
 from supervisor.config.units import counted
 
 DEFAULT_EXPIRES_S: Final = 7 * 86_400

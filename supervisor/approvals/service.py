@@ -20,10 +20,11 @@ from supervisor.approvals.machine import FINAL, Refusal, State
 from supervisor.approvals.narrowing import lost, nearest_hint, without
 from supervisor.approvals.objections import REASON_MAX_CHARS
 from supervisor.approvals.refused import RefusedAttempts
-from supervisor.approvals.request import Narrowed, Rejected, Request, Revoked, Step, Voted, take
+from supervisor.approvals.request import Narrowed, Rejected, Request, Revoked, Step, Voted
 from supervisor.approvals.review import is_open, manifest_of, summary_of
 from supervisor.approvals.rules import needed
 from supervisor.approvals.signers import host_name
+from supervisor.approvals.steps import take
 from supervisor.approvals.store import ApprovalStore, BusyError
 from supervisor.approvals.subject import STAND_INS, named, placed_value, spelled_out
 from supervisor.config.host_policy import resolve_quota

@@ -15,7 +15,7 @@ from supervisor.approvals.statement import Statement, read_statement, within_ter
 from supervisor.signing.sshsig import Signature, read_signatures, verify
 
 if TYPE_CHECKING:
-    from supervisor.approvals.signers import Signer
+    from supervisor.config.approval_settings import Signer
 
 NAMESPACE: Final = "airssys-approval"
 """What a signature of a yes says that it is for; one of a package, or of anything else, is none."""

@@ -7,38 +7,15 @@ import pwd
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from ipc.struct import Struct
+from supervisor.config.approval_settings import Signer
 from supervisor.manifest import checks
 
 if TYPE_CHECKING:
     from supervisor.config.settings import Settings
     from supervisor.config.toml_reader import Section
-    from supervisor.signing.keys import PublicKey
 
 _UID_MAX: Final = 2**32 - 2
 _EVER_S: Final = 2**62
-
-
-class Signer(Struct, frozen=True):
-    """A key, whose it is, and from when to when (UTC, in seconds) it counts; `uid` says that this is a user here."""
-
-    index: int
-    key: PublicKey
-    identity: str
-    uid: int | None = None
-    valid_after_s: int | None = None
-    valid_before_s: int | None = None
-    revoked: bool = False
-
-    def state(self, now_s: int) -> str:
-        """Return why the key counts for nothing now; empty where it counts."""
-        if self.revoked:
-            return "the key is revoked"
-        if self.valid_after_s is not None and now_s < self.valid_after_s:
-            return "the key isn't valid yet"
-        if self.valid_before_s is not None and now_s >= self.valid_before_s:
-            return "the key has expired"
-        return ""
 
 
 def read_signers(sections: Sequence[Section]) -> tuple[Signer, ...]:

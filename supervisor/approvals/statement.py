@@ -19,8 +19,8 @@ from ipc.policy.capability import Grant, Metadata, is_action, pattern_problem
 from ipc.struct import Struct, ValidationError, convert
 from supervisor.approvals.host_names import check_host_pattern, covers_host
 from supervisor.approvals.objections import REASON_MAX_CHARS
-from supervisor.approvals.review import when
 from supervisor.approvals.subject import Subject, grant_terms, placed, spelled_out
+from supervisor.config.units import when
 
 VERSION: Final = 1
 EXPORTED: Final = "approval-request"

@@ -6,19 +6,13 @@ import argparse
 import json
 import os
 import sys
-import time
-from typing import ClassVar, Final, Protocol
+from typing import Final
 
-from ipc import memory_file
-from ipc.audit.event import SUPERVISOR, AuditEvent
-from ipc.errors import ConfigError
 from ipc.struct import replace
-from supervisor.approvals.losing import OUTCOME_KEYS
-from supervisor.approvals.service import ApprovalService, Document
-from supervisor.approvals.settling import RunsWatch
-from supervisor.approvals.store import ApprovalStore
-from supervisor.audit.log import AuditLog
+from supervisor.approvals.service import Document
 from supervisor.cli.approval_words import maps, terms_of
+from supervisor.cli.approvals_arguments import duration_s, number_of
+from supervisor.cli.approvals_desks import Desk, desk_of
 from supervisor.cli.approvals_offhost import (
     export,
     import_lines,
@@ -29,29 +23,16 @@ from supervisor.cli.approvals_offhost import (
     sign_file,
 )
 from supervisor.cli.approvals_view import list_lines, narrowing_lines, outcome_lines
+from supervisor.cli.confirm import NoTerminalError, confirm, on_terminal
 from supervisor.cli.review_view import review_lines
 from supervisor.config import places
-from supervisor.config.settings import Settings, load_settings
+from supervisor.config.settings_files import load_settings
 from supervisor.config.toml_source import read_toml_bytes
 from supervisor.config.units import counted
-from supervisor.control.client import (
-    SOCKET_NAME,
-    Address,
-    BusyThereError,
-    ControlClient,
-    NobodyAnswersError,
-    find_socket,
-)
-from supervisor.control.messages import ApprovalDocument, DecideApproval, ReadApprovals, Request
-from supervisor.control.roles import Peer, own_roles
+from supervisor.control.messages import DecideApproval
 from supervisor.usage_error import UsageError
 
-_DOCUMENT_MAX_BYTES: Final = 16 << 20
-_SETTLED: Final = ("approve", "narrow", "revoke", "import", "reject", "request")
-"""What may take something away from who runs, or is waited for by a version that is to run."""
 _PREVIEWS: Final = {"approve": "preview", "narrow": "preview-narrow"}
-_PATIENCE_S: Final = 5.0
-"""How long a supervisor is asked again that has the approvals open at the moment."""
 _EPILOG = """examples:
   airssys approvals list                         what waits for an answer, and what is approved
   airssys approvals show 12                      what it asks, or what is different from what was approved last
@@ -165,49 +146,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         command.add_argument("--config", metavar="FILE", help="the host's airssys.toml")
 
 
-def number_of(text: str) -> int:
-    """Return the number of a request; raises ArgumentTypeError."""
-    if not (text.isascii() and text.isdecimal() and 0 < int(text) < 2**31):
-        raise argparse.ArgumentTypeError(f"expected the number of a request, got {text!r}")
-    return int(text)
-
-
 def _number_or_file(text: str) -> int | str:
     return number_of(text) if text.isdecimal() else text
-
-
-def duration_s(text: str) -> int:
-    """Return a duration such as `30d` in seconds; raises ArgumentTypeError."""
-    from supervisor.config.units import parse_duration_ns
-
-    try:
-        seconds = parse_duration_ns(text) // 10**9
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    if not 0 < seconds < 2**31:
-        raise argparse.ArgumentTypeError(f"expected at least a second, got {text!r}")
-    return seconds
-
-
-class NoTerminalError(ConfigError):
-    """Nobody can be asked."""
-
-    exit_code: ClassVar[int] = 77  # EX_NOPERM
-
-
-class Desk(Protocol):
-    """Who answers: the store itself, or the supervisor whose it is; `place` says where that is."""
-
-    place: str
-
-    def listed(self, closed: bool) -> Document:
-        """Return what there is."""
-
-    def shown(self, number: int) -> Document:
-        """Return one in full."""
-
-    def decided(self, decision: DecideApproval, narrow: bytes) -> Document:
-        """Have a decision carried out."""
 
 
 def run(args: argparse.Namespace) -> int:
@@ -221,7 +161,7 @@ def run(args: argparse.Namespace) -> int:
         return sign_file(args)
     if args.approvals_command == "show" and isinstance(args.number, str):
         return show_file(args)
-    desk = _desk(args)
+    desk = desk_of(args)
     match args.approvals_command:
         case "list":
             document = desk.listed(args.all)
@@ -273,7 +213,7 @@ def _approve(args: argparse.Namespace, desk: Desk) -> int:
     if args.yes is None:
         # What is wrong with the request or the options is told first: that a terminal would help is told last.
         would_be = desk.decided(replace(decision, what=_PREVIEWS[what]), narrow)
-        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        if not on_terminal():
             raise NoTerminalError(
                 f"there is no terminal to ask on, and nothing is {what.removesuffix('e')}ed unseen",
                 hint=f"review it (airssys approvals show {args.number}), then name its digest: --yes DIGEST",
@@ -305,117 +245,3 @@ def _question(number: int, would_be: Document) -> str:
     left = sum(1 for ask in asks if not ask["granted"])
     whole = f"without {left} of {counted(len(asks), 'capability', 'capabilities')}" if left else "all that it asks for"
     return f"Approve request {number}, {whole}{terms_of(would_be)}?"
-
-
-def confirm(question: str) -> bool:
-    """Ask on the terminal; what was typed before the question was shown is thrown away."""
-    import termios
-
-    sys.stderr.flush()
-    termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
-    print(question, end="", file=sys.stderr, flush=True)
-    try:
-        return sys.stdin.readline().strip().lower() in ("y", "yes")
-    except (OSError, UnicodeDecodeError):  # the terminal went away, or said no word
-        return False
-
-
-class _Local:
-    """The store itself: its owner asks."""
-
-    def __init__(self, settings: Settings, state: str) -> None:
-        self._audit_directory = places.audit_directory(state, settings)
-        self._retention = settings.audit
-        store = ApprovalStore(state, self._audit_directory, self._record)
-        self.place = f"in {state}" if os.path.isdir(state) else f"there is no {state}"
-        self._runs = RunsWatch(store.directory, self._audit_directory)
-        self._service = ApprovalService(store, settings, own_roles(settings.control), self._runs.look)
-        self._state = state
-
-    def _record(self, event: AuditEvent) -> None:
-        # Opened where there is something to record: looking makes no log.
-        log = AuditLog(self._audit_directory, retention=self._retention)
-        try:
-            log.append([(event.within_bounds(), SUPERVISOR)])
-        finally:
-            log.close()
-
-    def listed(self, closed: bool) -> Document:
-        document = self._service.listed(closed)
-        self._runs.settle()
-        return document
-
-    def shown(self, number: int) -> Document:
-        document = self._service.shown(number)
-        self._runs.settle()
-        return document
-
-    def decided(self, decision: DecideApproval, narrow: bytes) -> Document:
-        peer = Peer(os.getpid(), os.getuid(), frozenset((os.getgid(), *os.getgroups())))
-        document = self._service.decide(peer, decision, narrow)
-        if decision.what not in _SETTLED or "request" not in document:
-            return document
-        settle = DecideApproval("settle", int(str(document["request"])))
-        # A supervisor that runs with this state ends what relies on it, and all else; without one that is ours to do.
-        remote = _Remote(Address(os.path.join(self._state, SOCKET_NAME), "the state directory", trusted=True))
-        until_s = time.monotonic() + _PATIENCE_S
-        while True:
-            try:
-                settled = remote.decided(settle, b"")
-            except BusyThereError:
-                if time.monotonic() >= until_s:
-                    raise
-                time.sleep(0.05)
-            except NobodyAnswersError:
-                return {**document, **self._runs.settle().to_json()}
-            else:
-                return {**document, **{key: settled[key] for key in OUTCOME_KEYS if key in settled}}
-
-
-class _Remote:
-    """The supervisor that the store belongs to: it knows who asks."""
-
-    def __init__(self, address: Address) -> None:
-        self._address = address
-        self.place = f"at {address.path}"
-
-    def listed(self, closed: bool) -> Document:
-        return self._ask(ReadApprovals(closed=closed))
-
-    def shown(self, number: int) -> Document:
-        return self._ask(ReadApprovals(number=number))
-
-    def decided(self, decision: DecideApproval, narrow: bytes) -> Document:
-        return self._ask(decision, narrow)
-
-    def _ask(self, request: Request, narrow: bytes = b"") -> Document:
-        descriptors = [memory_file.from_bytes("narrow", narrow)] if narrow else []
-        try:
-            with ControlClient(self._address) as client:
-                for part, received in client.ask(request, descriptors):
-                    if isinstance(part, ApprovalDocument) and len(received) == 1:
-                        document: Document = json.loads(memory_file.take(received[0], _DOCUMENT_MAX_BYTES))
-                        return document
-        finally:
-            for descriptor in descriptors:
-                os.close(descriptor)
-        raise NobodyAnswersError("the supervisor gave no answer", hint="ask again")
-
-
-def _desk(args: argparse.Namespace) -> Desk:
-    """Return who answers: the store where it is ours, else the supervisor whose it is."""
-    if args.socket or os.environ.get("AIRSSYS_SOCKET"):
-        return _Remote(find_socket(args.socket, args.state_dir, os.environ, os.getcwd()))
-    settings = load_settings(args.config, os.environ, os.getuid())
-    state = places.state_directory(args.state_dir, os.environ, settings)
-    owner = _owner(state)
-    if owner is not None and owner != os.getuid():
-        return _Remote(Address(os.path.join(state, SOCKET_NAME), "the state directory", trusted=owner == 0))
-    return _Local(settings, state)
-
-
-def _owner(state: str) -> int | None:
-    try:
-        return os.stat(state).st_uid
-    except OSError:
-        return None

@@ -17,7 +17,9 @@ from supervisor.approvals.objections import REASON_MAX_CHARS, SEEN_LEAST
 from supervisor.approvals.review import DIGEST_SHOWN
 from supervisor.approvals.service import Document, RefusedError
 from supervisor.approvals.statement import Exported, Statement, exported_of, read_exported, read_statement, within_terms
+from supervisor.cli.approvals_arguments import duration_s, number_of
 from supervisor.cli.approvals_offhost_view import exported_lines, statement_lines
+from supervisor.cli.confirm import NoTerminalError, confirm, on_terminal
 from supervisor.terminal import visible
 
 DEFAULT_IMPORT_S: Final = 30 * 86_400
@@ -44,8 +46,6 @@ Whose signature counts is said by [[approvals.signers]] in airssys.toml. Where n
 
 def register_offhost(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `export`, `sign` and `import`."""
-    from supervisor.cli.approvals import duration_s, number_of
-
     out = commands.add_parser("export", help="write a request down, to be signed elsewhere", epilog=_EXPORT_EPILOG)
     out.add_argument("number", metavar="ID", type=number_of, help="the number of the request")
     out.add_argument("-o", "--output", default="-", metavar="FILE", help="where to; - (the default) prints it")
@@ -95,14 +95,13 @@ def export(output: str, document: Document) -> None:
 def sign_file(args: argparse.Namespace) -> int:
     """Show what is to be signed, ask, and write the signed yes."""
     from supervisor.approvals.signed import NAMESPACE, SignedStatement
-    from supervisor.cli.approvals import NoTerminalError, confirm
     from supervisor.signing.ssh_keygen import sign
 
     exported = read_exported(_read(args.file))
     statement = _statement(args, exported)
     read_statement(statement.encoded)  # what no host would read is told before it is signed
     if args.yes is None:
-        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        if not on_terminal():
             raise NoTerminalError(
                 "there is no terminal to ask on, and nothing is signed unseen",
                 hint=f"review it (airssys approvals show {visible(args.file)}), then name its digest: --yes DIGEST",

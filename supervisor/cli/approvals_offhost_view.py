@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 from ipc.policy.capability import Grant
 from ipc.policy.inclusion import Coverage
-from supervisor.approvals.review import when
 from supervisor.approvals.statement import Exported, Statement
 from supervisor.approvals.subject import STAND_INS, grant_terms, placed
 from supervisor.cli.approval_words import indented, maps, row, texts, time_of
 from supervisor.cli.review_view import evidence_lines, one_ask, program_lines
+from supervisor.config.units import when
 from supervisor.manifest.asks import describe_grant
 from supervisor.manifest.danger_words import why_dangerous
 

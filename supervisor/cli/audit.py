@@ -9,13 +9,9 @@ import argparse
 import errno
 import os
 import sys
-import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from supervisor.audit.query import Filter
-    from supervisor.usage_error import UsageError
+from supervisor.cli.audit_arguments import wanted_records
 
 DEFAULT_TAIL = 20
 _VERIFY_EPILOG = """example: airssys audit verify --head $(cat noted-elsewhere)
@@ -127,29 +123,10 @@ def _directory(args: argparse.Namespace) -> str:
     if args.audit_log:
         return str(args.audit_log)
     from supervisor.config.places import audit_directory, state_directory
-    from supervisor.config.settings import load_settings
+    from supervisor.config.settings_files import load_settings
 
     settings = load_settings(args.config, os.environ, os.getuid())
     return audit_directory(state_directory(args.state_dir, os.environ, settings), settings)
-
-
-def usage(args: argparse.Namespace, message: str) -> UsageError:
-    """Return the error that says what is wrong with the arguments."""
-    from supervisor.usage_error import UsageError
-
-    return UsageError(message, hint=f"see: airssys audit {args.audit_command} --help")
-
-
-def wanted_records(args: argparse.Namespace) -> Filter:
-    """Return the filter that the arguments describe; raises UsageError when a time can't be read."""
-    from supervisor.audit.query import Filter, parse_moment
-
-    now_ns = time.time_ns()
-    try:
-        since, until = (text and parse_moment(text, now_ns) for text in (args.since, args.until))
-    except ValueError as error:
-        raise usage(args, str(error)) from None
-    return Filter(args.component, args.event, args.decision, args.code, args.action, since, until)
 
 
 def _read(args: argparse.Namespace, directory: str) -> int:

@@ -15,7 +15,7 @@ from ipc.audit.text import escape
 from supervisor.audit.chain import Fault
 from supervisor.audit.heads import Head
 from supervisor.audit.verify import VerifyReport, verify_log
-from supervisor.cli.audit import usage, wanted_records
+from supervisor.cli.audit_arguments import usage, wanted_records
 from supervisor.config import units
 from supervisor.host.identity import actor
 
@@ -138,7 +138,7 @@ def prune(args: argparse.Namespace, directory: str) -> int:
     """Remove the oldest sealed segments beyond what is to be kept: the arguments', else the settings'."""
     from supervisor.audit.log import AuditLog
     from supervisor.audit.retention import AuditRetention
-    from supervisor.config.settings import load_settings
+    from supervisor.config.settings_files import load_settings
 
     if args.keep is None and args.older_than is None:
         retention = load_settings(args.config, os.environ, os.getuid()).audit

@@ -10,8 +10,9 @@ import sys
 from ipc.struct import asdict
 from supervisor.cli.main import EX_DATAERR
 from supervisor.cli.problems import print_problems
-from supervisor.config.dev_settings import dev_warnings
-from supervisor.config.settings import Settings, default_config_path, load_settings, settings_not_enforced
+from supervisor.config.dev_settings_view import dev_warnings
+from supervisor.config.settings import Settings, settings_not_enforced
+from supervisor.config.settings_files import default_config_path, load_settings
 from supervisor.config.toml_source import ConfigFileError
 from supervisor.terminal import visible
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import socket
 import sys
+from typing import ClassVar
+
+from ipc.errors import ConfigError
 
 
 def on_terminal() -> bool:
@@ -19,6 +22,7 @@ def confirm(question: str, signals: socket.socket | None = None) -> bool:
     import select
     import termios
 
+    sys.stderr.flush()
     termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
     print(question, end="", file=sys.stderr, flush=True)
     # The handlers of a run only note that a signal came: readline would go on waiting.
@@ -28,5 +32,11 @@ def confirm(question: str, signals: socket.socket | None = None) -> bool:
         raise SystemExit(128 + signals.recv(1)[0])
     try:
         return sys.stdin.readline().strip().lower() in ("y", "yes")
-    except OSError:  # the terminal went away
+    except (OSError, UnicodeDecodeError):  # the terminal went away, or said no word
         return False
+
+
+class NoTerminalError(ConfigError):
+    """Nobody can be asked."""
+
+    exit_code: ClassVar[int] = 77  # EX_NOPERM

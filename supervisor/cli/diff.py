@@ -14,7 +14,8 @@ from supervisor.cli.targets import Target, open_target
 from supervisor.code.compilation import Program
 from supervisor.config import places
 from supervisor.config.host_policy import resolve_quota
-from supervisor.config.settings import Settings, load_settings
+from supervisor.config.settings import Settings
+from supervisor.config.settings_files import load_settings
 from supervisor.config.toml_source import read_toml_bytes
 from supervisor.config.units import counted
 from supervisor.manifest import Manifest, Request, load_manifest, parse_manifest

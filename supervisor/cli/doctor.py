@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
 
 def find_providers(config: str | None) -> list[tuple[str, str, str, str]]:
     """Return name, program, what is wrong with it and what mends that, of each provider that is configured."""
-    from supervisor.config.settings import load_settings
+    from supervisor.config.settings_files import load_settings
     from supervisor.config.toml_source import ConfigFileError
     from supervisor.fleet.provider_check import provider_problems
 
@@ -119,8 +119,8 @@ def find_providers(config: str | None) -> list[tuple[str, str, str, str]]:
 
 def find_warnings(config: str | None) -> list[str]:
     """Return what is in force here that somebody should know of: dev mode."""
-    from supervisor.config.dev_settings import dev_warnings
-    from supervisor.config.settings import load_settings
+    from supervisor.config.dev_settings_view import dev_warnings
+    from supervisor.config.settings_files import load_settings
     from supervisor.config.toml_source import ConfigFileError
 
     try:

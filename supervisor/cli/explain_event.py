@@ -14,7 +14,7 @@ from supervisor.audit.event_view import EventView, explain_record, text_of
 from supervisor.audit.policy_archive import read_policy
 from supervisor.audit.query import record_at
 from supervisor.config.places import audit_directory, state_directory
-from supervisor.config.settings import load_settings
+from supervisor.config.settings_files import load_settings
 from supervisor.report import paint
 from supervisor.terminal import visible
 

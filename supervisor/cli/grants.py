@@ -9,7 +9,7 @@ import re
 
 from ipc.errors import ConfigError
 from supervisor.config.places import state_directory
-from supervisor.config.settings import load_settings
+from supervisor.config.settings_files import load_settings
 from supervisor.grants.store import GrantStore, RememberedGrant
 from supervisor.manifest.component_view import UsageError
 from supervisor.terminal import visible

@@ -27,10 +27,11 @@ from supervisor.cli.targets import Target
 from supervisor.code.compilation import CompileLimits
 from supervisor.code.inspect import WasmSummary, inspect_wasm
 from supervisor.config import places
-from supervisor.config.settings import Settings, load_settings
+from supervisor.config.settings import Settings
+from supervisor.config.settings_files import load_settings
 from supervisor.host.identity import actor
 from supervisor.manifest import Manifest, ManifestErrors, load_manifest
-from supervisor.packages.installed import ComponentName, Installed, InstallRefusal, Permitted, source_words
+from supervisor.packages.installed import ComponentName, Installed, source_words
 from supervisor.packages.installed_view import installed_json, installed_lines
 from supervisor.packages.installing import (
     InstallRefusedError,
@@ -40,6 +41,7 @@ from supervisor.packages.installing import (
     installed_event,
     require_allowed,
 )
+from supervisor.packages.naming import InstallRefusal, Permitted
 from supervisor.packages.registry import Registry
 from supervisor.packages.store import PackageStore, StoreRefusedError
 from supervisor.signing.keys import read_public_key

@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     """Print it; 65 where nothing is installed under the name."""
     from supervisor.cli.targets import not_installed, trust_of
     from supervisor.config import places
-    from supervisor.config.settings import load_settings
+    from supervisor.config.settings_files import load_settings
     from supervisor.control.client import find_socket
     from supervisor.control.status_view import table_lines
     from supervisor.fleet.last_healthy import LastHealthy, LastHealthyFiles, failed_words

@@ -35,7 +35,7 @@ from supervisor.trust.level import TrustLevel
 
 if TYPE_CHECKING:
     from supervisor.approvals.evidence import Evidence
-    from supervisor.cli.run_component import Start
+    from supervisor.cli.start import Start
     from supervisor.cli.targets import InstalledPackage
 
 NOBODY_VOTES: Final = "name people in [control] approvers of airssys.toml"

@@ -20,7 +20,8 @@ from ipc.security_context import context_of
 from ipc.struct import replace
 from supervisor.config import places, units
 from supervisor.config.host_policy import host_paths
-from supervisor.config.settings import LAYERS, ComponentSettings, Settings, load_settings, settings_not_enforced
+from supervisor.config.settings import LAYERS, ComponentSettings, Settings, settings_not_enforced
+from supervisor.config.settings_files import load_settings
 from supervisor.grants.dev_grants import dev_grants, hidden_denials
 from supervisor.host.host import Host, HostOptions
 from supervisor.host.identity import resolve_run_as

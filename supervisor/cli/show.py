@@ -15,7 +15,8 @@ from supervisor.cli.grants import open_store
 from supervisor.cli.targets import Target, open_target, trust_of
 from supervisor.code.inspect import LIFECYCLE, WasmSummary, inspect_wasm
 from supervisor.config import places
-from supervisor.config.settings import format_quota, load_settings
+from supervisor.config.settings import format_quota
+from supervisor.config.settings_files import load_settings
 from supervisor.grants.store import RememberedGrant, lasting_grants, read_package, request_key
 from supervisor.manifest import asks as manifest_asks
 from supervisor.manifest import findings as manifest_findings

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, ClassVar
 from ipc.errors import ConfigError
 from ipc.struct import Struct
 from supervisor.config import places
-from supervisor.config.settings import Settings, load_settings
+from supervisor.config.settings import Settings
+from supervisor.config.settings_files import load_settings
 from supervisor.packages.installed import ComponentName, Installed, parse_name
 from supervisor.packages.target import is_path
 from supervisor.terminal import visible

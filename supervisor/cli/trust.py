@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ipc.struct import replace
 from supervisor.cli.main import EX_NOPERM
 from supervisor.config import places
-from supervisor.config.settings import load_settings
+from supervisor.config.settings_files import load_settings
 from supervisor.terminal import visible
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def _dev_warnings(settings: Settings, target: str, answer: TrustAnswer) -> list[
     """Return that it starts in dev mode, whatever is trusted, where the settings say so."""
     if not settings.dev:
         return []
-    from supervisor.config.dev_settings import dev_warnings
+    from supervisor.config.dev_settings_view import dev_warnings
 
     named = [
         each

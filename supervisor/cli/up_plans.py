@@ -20,7 +20,8 @@ from ipc.errors import ConfigError
 from ipc.struct import Struct, replace
 from supervisor.approvals.errors import AwaitingApprovalError, NobodyGrantedError, several
 from supervisor.cli.confirm import on_terminal
-from supervisor.cli.run_component import GrantedComponent, Start, granted_component
+from supervisor.cli.run_component import GrantedComponent, granted_component
+from supervisor.cli.start import Start
 from supervisor.cli.targets import Target, open_installed, open_registry
 from supervisor.code.compilation import Artifact, CompileLimits
 from supervisor.config.settings import Settings

@@ -12,8 +12,8 @@ from ipc.messages import ConfinementPlan, EngineSettings
 from ipc.struct import Struct, replace
 from supervisor.code.artifacts import ArtifactCache, CacheUnavailableError, cache_key, wasmtime_version
 from supervisor.code.compilation import CompileLimits, Program, obtain
-from supervisor.config.settings import default_directories
-from supervisor.host.host import DEFAULT_REQUIRED
+from supervisor.config.settings import REQUIRED_LAYERS
+from supervisor.config.settings_files import default_directories
 from supervisor.host.identity import worker_uid
 from supervisor.host.zygote import Zygote
 from supervisor.terminal import visible
@@ -110,7 +110,7 @@ def _inspect(program: Program, state: str, how: _How) -> WasmSummary:
 
 
 def _summary(program: Program, state: str, how: _How, zygote: Zygote, uid: int | None) -> WasmSummary:
-    plan = ConfinementPlan(DEFAULT_REQUIRED, (), uid, uid, uid is not None or zygote.user_namespace is not None)
+    plan = ConfinementPlan(REQUIRED_LAYERS, (), uid, uid, uid is not None or zygote.user_namespace is not None)
     origin = os.path.dirname(os.path.dirname(os.path.abspath(str(ipc.__file__))))
     cache = ArtifactCache(os.path.join(state, "cache"))
     artifact = obtain(

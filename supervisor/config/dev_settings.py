@@ -6,7 +6,6 @@ installed it has said which package has the name.
 
 from __future__ import annotations
 
-import os
 import re
 from typing import TYPE_CHECKING, Final
 
@@ -15,7 +14,7 @@ from supervisor.config.toml_reader import Section
 from supervisor.manifest import checks
 
 if TYPE_CHECKING:
-    from supervisor.config.settings import Settings
+    pass
 
 INSTALLED: Final = "installed"
 _IDENTITY: Final = re.compile(r"[a-z][a-z0-9-]{0,62}(?:@[A-Za-z0-9][A-Za-z0-9_.-]{0,62})?")
@@ -64,21 +63,6 @@ def dev_entry(
     return next(
         (each for each in entries if (each.name, each.instance, each.directory) == (name, instance, place)), None
     )
-
-
-def dev_warnings(settings: Settings) -> list[str]:
-    """Return what whoever reads the settings should know: what is in dev mode, and what that leaves out."""
-    without = "" if not settings.approval_rules else ", and no approval is needed for what that allows"
-    found = []
-    for each in settings.dev:
-        place = f"what lies in {each.directory}" if each.directory else "what is installed"
-        found.append(f"DEV MODE of {each.identity}, {place} ({each.origin}): nobody is asked what it may{without}")
-        real = os.path.realpath(each.directory) if each.directory else ""
-        if real != each.directory:
-            found.append(
-                f"dev.components.{each.identity} ({each.origin}) names nothing: it is really {real}; write that"
-            )
-    return found
 
 
 def _check_place(text: str) -> str | None:

@@ -1,5 +1,7 @@
 """The amounts that a component may use, as a manifest asks for them and as a host sets them."""
 
+from typing import Final
+
 from ipc.struct import Struct
 
 
@@ -11,3 +13,6 @@ class Quota(Struct, frozen=True):
     network_bandwidth_bytes_per_s: int | None = None
     cpu_time_ns_per_s: int | None = None
     memory_bytes: int | None = None
+
+
+NO_QUOTA: Final = Quota()

@@ -6,29 +6,26 @@ that a drop-in file can't make a deny entry vanish.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from ipc.messages import AuditBudget
 from ipc.policy import quotas
 from ipc.policy.access import AclEntry, Role
-from ipc.struct import Struct, field, replace
+from ipc.struct import Struct, field
 from supervisor.audit.retention import AuditRetention
 from supervisor.config import units
-from supervisor.config.quota import Quota
-from supervisor.config.toml_source import ConfigFileError, KeyPath, Origin, Problem, TomlSource, read_toml
+from supervisor.config.quota import NO_QUOTA, Quota
+from supervisor.config.toml_source import ConfigFileError, KeyPath, Origin
 
 if TYPE_CHECKING:
-    from supervisor.approvals.signers import Signer
+    from supervisor.config.approval_settings import ApprovalRule, AutomaticApproval, Signer
     from supervisor.config.dev_settings import DevComponent
     from supervisor.fleet.provider_settings import ProviderSettings
     from supervisor.fleet.shared_storage import SharedStorageSettings
     from supervisor.manifest.values import ParameterValue
     from supervisor.trust.sources import TrustSource
 
-CONFIG_VARIABLE: Final = "AIRSSYS_CONFIG"
-DROP_IN_DIRECTORY: Final = "airssys.d"
 LAYERS: Final = (
     "environment",
     "namespaces",
@@ -45,7 +42,6 @@ LAYERS: Final = (
 """The layers of confinement that can be required, in the order in which a worker puts them on."""
 REQUIRED_LAYERS: Final = ("rlimits", "no_new_privs", "landlock", "seccomp")
 ENFORCED_QUOTAS: Final = ("memory", "storage", "message_rate", "cpu_time")
-NO_QUOTA: Final = Quota()
 DEFAULT_QUOTA: Final = Quota(
     storage_bytes=quotas.STORAGE.default,
     message_rate_per_s=quotas.MESSAGE_RATE.default,
@@ -84,33 +80,6 @@ class Control(Struct, frozen=True):
     operators: tuple[str, ...] = ()
     approvers: tuple[str, ...] = ()
     admins: tuple[str, ...] = ()
-
-
-class ApprovalRule(Struct, frozen=True):
-    """What takes an approval, by how many people, within which times. Every condition that is written has to hold."""
-
-    when: tuple[str, ...]
-    approvers: int
-    broad: bool = False
-    """Only patterns that cover more than a person can oversee (`supervisor.approvals.rules.is_broad`)."""
-    over: Quota = NO_QUOTA
-    """Only components that may use more than one of these."""
-    review_ns: int = 0
-    """The least time between request and approval."""
-    expires_ns: int | None = None
-    """How long a request waits for its answer."""
-    source: str = ""
-    """Where the rule is written."""
-
-
-class AutomaticApproval(Struct, frozen=True):
-    """A newer version that asks for nothing more, signed by who is named, is approved by this rule alone."""
-
-    change: str
-    signer: str
-    """The identity of one of the signers."""
-    source: str
-    """Where the rule is written."""
 
 
 class SecretSource(Struct, frozen=True):
@@ -181,81 +150,6 @@ class Settings(Struct, frozen=True):
         exact = [each for each in self.components if each.name == name and each.instance == instance]
         general = [each for each in self.components if each.name == name and not each.instance]
         return (*exact, *general, ComponentSettings(name, instance))[0]
-
-
-def default_directories(environment: Mapping[str, str], uid: int) -> HostDirectories:
-    """Return where things are kept unless `[host]` says otherwise (file-hierarchy(7), XDG Base Directories)."""
-    if uid == 0:
-        return HostDirectories("/var/lib/airssys", "/var/lib/airssys-data", "/run/airssys", "/var/log/airssys")
-    home = environment.get("HOME", "/")
-    state = _xdg(environment, "XDG_STATE_HOME", f"{home}/.local/state")
-    data = _xdg(environment, "XDG_DATA_HOME", f"{home}/.local/share")
-    runtime = environment.get("XDG_RUNTIME_DIR", "")
-    run = f"{runtime}/airssys" if runtime.startswith("/") else f"{state}/run"
-    return HostDirectories(state, data, run, f"{state}/log")
-
-
-def _xdg(environment: Mapping[str, str], variable: str, fallback: str) -> str:
-    # The specification has relative values ignored.
-    value = environment.get(variable, "")
-    return f"{value if value.startswith('/') else fallback}/airssys"
-
-
-def default_config_path(environment: Mapping[str, str], uid: int) -> str:
-    """Return the path of the configuration file that is read where none is named."""
-    if uid == 0:
-        return "/etc/airssys/airssys.toml"
-    return _xdg(environment, "XDG_CONFIG_HOME", f"{environment.get('HOME', '/')}/.config") + "/airssys.toml"
-
-
-def load_settings(config: str | None, environment: Mapping[str, str], uid: int) -> Settings:
-    """Read the host's configuration; raise `SettingsError`.
-
-    `config` is what `--config` named; else `$AIRSSYS_CONFIG`, else the default path, the only one that may be absent.
-    """
-    named = config or environment.get(CONFIG_VARIABLE)
-    path = os.path.abspath(named or default_config_path(environment, uid))
-    directories = default_directories(environment, uid)
-    drop_ins = os.path.join(os.path.dirname(path), DROP_IN_DIRECTORY)
-    files = [path] if named or os.path.lexists(path) else []
-    files += drop_in_files(drop_ins)
-    written = (path, drop_ins, os.path.dirname(default_config_path(environment, uid)))
-    sources: list[TomlSource] = []
-    problems: list[Problem] = []
-    for file in files:
-        try:
-            sources.append(read_toml(file, private=True))
-        except ConfigFileError as error:
-            problems.extend(error.problems)
-    if problems:
-        raise SettingsError(tuple(problems))
-    if not sources:
-        return Settings(directories, config_places=_by_all_names(written))
-    # Only here: most hosts say nothing, and then nothing that reads TOML is imported.
-    from supervisor.config.settings_reader import read_settings
-
-    settings = read_settings(sources, directories)
-    program = () if settings.approval_notify is None else (settings.approval_notify,)
-    return replace(settings, config_places=_by_all_names((*written, *program)))
-
-
-def _by_all_names(paths: Sequence[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*paths, *map(os.path.realpath, paths))))
-
-
-def drop_in_files(directory: str) -> list[str]:
-    """Return the `*.toml` files of a directory in the order of their names; none where it doesn't exist."""
-    try:
-        names = os.listdir(directory)
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise SettingsError(
-            (Problem(directory, 0, "", "a readable directory", os.strerror(error.errno or 0).lower()),)
-        ) from None
-    return [
-        os.path.join(directory, name) for name in sorted(names) if name.endswith(".toml") and not name.startswith(".")
-    ]
 
 
 def settings_not_enforced(settings: Settings) -> tuple[str, ...]:

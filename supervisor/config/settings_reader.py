@@ -1,4 +1,4 @@
-"""Merged TOML sources → `Settings`. Pure; the files were read by `supervisor.config.settings`."""
+"""Merged TOML sources → `Settings`. Pure; the files were read by `supervisor.config.settings_files`."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -15,6 +15,7 @@ from supervisor.approvals.read import read_approvals
 from supervisor.audit.retention import DEFAULT_MAX_SIZE_BYTES, MIN_KEEP_NS, MIN_MAX_SIZE_BYTES, AuditRetention
 from supervisor.config import units
 from supervisor.config.dev_settings import read_dev
+from supervisor.config.quota_reader import read_quota
 from supervisor.config.settings import (
     DEFAULT_MAXIMA,
     DEFAULT_QUOTA,
@@ -33,7 +34,6 @@ from supervisor.config.toml_source import TomlSource
 from supervisor.fleet.provider_settings import read_providers
 from supervisor.fleet.shared_storage import read_shared_storage
 from supervisor.manifest import checks
-from supervisor.manifest.parse import read_quota
 from supervisor.manifest.values import ParameterValue, Quota
 
 if TYPE_CHECKING:

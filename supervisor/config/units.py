@@ -1,4 +1,4 @@
-"""Sizes, durations and rates as people write them: `"50MB"`, `"64MiB"`, `"30s"`, `"500/s"`, `"5MB/s"`, `"500ms/s"`.
+"""Sizes, durations, rates and times as people write them: `"50MB"`, `"64MiB"`, `"30s"`, `"500/s"`, `"500ms/s"`.
 
 Decimal prefixes are powers of 1000 and binary prefixes powers of 1024 (IEC 80000-13), and every amount is an integer:
 a fraction is accepted where it comes out whole (`"1.5MB"` is 1,500,000 bytes) and refused where it doesn't.
@@ -7,6 +7,8 @@ a fraction is accepted where it comes out whole (`"1.5MB"` is 1,500,000 bytes) a
 import re
 from collections.abc import Callable
 from typing import Final
+
+from ipc.audit.event import format_time
 
 UNLIMITED: Final = 2**63 - 1
 """What `"unlimited"` is read as: greater than every amount that can be written, so that comparing just works."""
@@ -133,3 +135,32 @@ def _largest(amount: int, order: tuple[str, ...], units: dict[str, int]) -> str:
         return "unlimited"
     fitting = next((unit for unit in order if amount and amount % units[unit] == 0), order[-1])
     return f"{amount // units[fitting]}{fitting}"
+
+
+def when(at_s: int | None) -> str | None:
+    """Return a time as RFC 3339 in whole seconds, UTC."""
+    return None if at_s is None else f"{format_time(at_s * 10**9)[:19]}Z"
+
+
+def positive_only(parse: Callable[[str], int], expected: str) -> Callable[[str], int]:
+    """Return a reader that takes no zero; `expected` says what it takes."""
+
+    def positive(text: str) -> int:
+        amount = parse(text)
+        if amount == 0:
+            raise UnitError(text, expected)
+        return amount
+
+    return positive
+
+
+def finite_only(parse: Callable[[str], int]) -> Callable[[str], int]:
+    """Return a reader that doesn't take `"unlimited"`."""
+
+    def finite(text: str) -> int:
+        amount = parse(text)
+        if amount == UNLIMITED:
+            raise UnitError(text, "a finite amount")
+        return amount
+
+    return finite

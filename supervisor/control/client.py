@@ -12,7 +12,7 @@ from typing import ClassVar, Final
 from ipc.channel import Channel
 from ipc.errors import ConfigError, PeerProtocolError
 from ipc.struct import Struct
-from supervisor.config.settings import default_directories
+from supervisor.config.settings_files import default_directories
 from supervisor.control.messages import ANSWERS, Done, NotDone, Part, Request
 from supervisor.terminal import visible
 

@@ -54,6 +54,8 @@ from ipc.messages import LayerReport
 from ipc.policy.decision import PolicyDocument
 from ipc.struct import Struct, replace
 from supervisor.audit.writer import AuditWriter
+from supervisor.config.settings import REQUIRED_LAYERS
+from supervisor.fleet.broker_pulse import BrokerPulse
 from supervisor.fleet.broker_restart import (
     READY_WITHIN_NS,
     AfterBrokerLoss,
@@ -72,7 +74,6 @@ _SEND_WITHIN = struct.pack("ll", 1, 0)
 _OWN_ENDS = (69, 73)
 """EX_UNAVAILABLE, EX_CANTCREAT (sysexits.h): it can't be what it must be, and another one couldn't."""
 SOCKET_NAME = "broker.sock"
-DEFAULT_REQUIRED = ("rlimits", "no_new_privs", "landlock", "seccomp")
 
 BrokerMessage = (
     BrokerReady
@@ -87,10 +88,6 @@ BrokerMessage = (
     | ProviderUses
 )
 _MESSAGES = (*BrokerMessage.__args__, HereIAm)
-ASK_NS = 2 * 10**9
-"""How often a broker is asked whether it is there."""
-ANSWER_WITHIN_NS = 10 * 10**9
-"""One that doesn't answer for so long is ended, and another one started: it hangs, or was stopped."""
 
 
 class BrokerOptions(Struct, frozen=True):
@@ -101,7 +98,7 @@ class BrokerOptions(Struct, frozen=True):
     store_directory: str
     workers_max: int = 200
     memory_bytes: int = MEMORY_BYTES
-    required_layers: tuple[str, ...] = DEFAULT_REQUIRED
+    required_layers: tuple[str, ...] = REQUIRED_LAYERS
 
 
 class Lost(Struct, frozen=True):
@@ -138,10 +135,7 @@ class BrokerClient:
         self._epoch = int.from_bytes(os.urandom(4), "big")
         self._process: BrokerProcess | None = None
         self._channel: Channel | None = None
-        self._ready = False
-        self._ready_by_ns = 0
-        self._ask_at_ns = 0
-        self._asked_ns = 0
+        self._pulse = BrokerPulse()
         self._deaths_ns: tuple[int, ...] = ()
         self._admitted: dict[str, tuple[Admit, bytes]] = {}
         self.layers: tuple[LayerReport, ...] = ()
@@ -175,7 +169,7 @@ class BrokerClient:
     @property
     def is_ready(self) -> bool:
         """Whether it listens, and everybody is admitted."""
-        return self._ready
+        return self._pulse.is_ready
 
     @property
     def pid(self) -> int | None:
@@ -185,9 +179,7 @@ class BrokerClient:
     @property
     def due_ns(self) -> int | None:
         """When `receive` has something to do though nothing was said: to ask, or to see that it is lost."""
-        if self._channel is None:
-            return None
-        return self._ask_at_ns if self._ready else self._ready_by_ns
+        return None if self._channel is None else self._pulse.due_ns
 
     def fileno(self) -> int:
         """Return the channel's descriptor, for poll(2); -1 while there is none."""
@@ -200,15 +192,14 @@ class BrokerClient:
         self._process = BrokerProcess.start_broker(self._user_namespace)
         self._process.endpoint.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _SEND_WITHIN)
         self._channel = Channel(self._process.endpoint)
-        self._ready = False
-        self._ready_by_ns = time.monotonic_ns() + READY_WITHIN_NS
+        self._pulse.starts(time.monotonic_ns())
         # One that is gone already is met as the end of its channel.
         with contextlib.suppress(OSError):
             self._channel.send(self._new_setup())
 
     def wait_ready(self) -> None:
         """Wait until it listens; raises ConfinementError when it can't."""
-        while not self._ready:
+        while not self.is_ready:
             heard = self.receive(READY_WITHIN_NS / 1e9)
             if isinstance(heard, Lost):
                 why = str(heard.detail.get("last_words", "")) or f"it ended: {heard.detail}"
@@ -231,7 +222,7 @@ class BrokerClient:
         except PeerProtocolError as error:
             return self._lose(str(error))
         if isinstance(message, HereIAm):
-            self._asked_ns = 0
+            self._pulse.answered()
             return None
         assert isinstance(message, BrokerMessage)
         payload = None
@@ -242,15 +233,14 @@ class BrokerClient:
             return self._lose(str(error))
         if isinstance(message, BrokerReady):
             self.layers = message.layers
-            self._ready = True
-            self._ask_at_ns, self._asked_ns = time.monotonic_ns() + ASK_NS, 0
+            self._pulse.is_now_ready(time.monotonic_ns())
             for warden in self._warden_channels():
                 self._send(UseWarden(), warden)
                 os.close(warden)
             if self.providers is not None:
                 self._send(self.providers)
             for admit, document in self._admitted.values():
-                self._send_admit(admit, document)
+                self._send_with_file(admit, document)
             if self.restarts:
                 event = AuditEvent("broker_restarted", detail={"pid": self.pid, "restarts": self.restarts})
                 self._writer.local(event)
@@ -269,21 +259,17 @@ class BrokerClient:
 
     def _watch(self, now_ns: int) -> Lost | None:
         """Nothing was said: see whether it is late, and ask whether it is there."""
-        if not self._ready:
-            return self._lose("it did not become ready in time") if now_ns >= self._ready_by_ns else None
-        if self._asked_ns and now_ns - self._asked_ns >= ANSWER_WITHIN_NS:
-            return self._lose("it did not answer")
-        if now_ns >= self._ask_at_ns:
-            self._ask_at_ns = now_ns + ASK_NS
-            if not self._asked_ns:
-                self._asked_ns = now_ns
-                self._send(AreYouThere())
+        why = self._pulse.why_lost(now_ns)
+        if why:
+            return self._lose(why)
+        if self._pulse.is_to_be_asked(now_ns):
+            self._send(AreYouThere())
         return None
 
     def _lose(self, why: str) -> Lost:
         process = self._process
         assert process is not None
-        was_ready, self._ready, self._channel, self._process = self._ready, False, None, None
+        was_ready, self._channel, self._process = self._pulse.ended(), None, None
         now_ns = time.monotonic_ns()
         self._deaths_ns = (*recent_deaths(self._deaths_ns, now_ns), now_ns)
         # It may be about to say why it ends; one that hangs says nothing.
@@ -332,16 +318,14 @@ class BrokerClient:
         """Let an instance connect once it is announced, from now on and with each broker to come."""
         packed = codec.pack_map(document.to_wire())
         self._admitted[order.instance] = (order, packed)
-        if self._ready:
-            self._send_admit(order, packed)
+        self._send_with_file(order, packed)
 
     def pass_name(self, instance: str) -> None:
         """Say that an instance which stood by has its component's name from now on, with each broker to come, too."""
         order, packed = self._admitted[instance]
         # Behind who had it: to another broker, that one's time is over at once.
         self._admitted[instance] = (replace(order, stands_by=False), packed)
-        if self._ready:
-            self._send(PassName(instance))
+        self._send(PassName(instance))
 
     def change_policy(self, order: ChangePolicy, document: PolicyDocument) -> bool:
         """Have an admitted instance decided about by another policy, with each broker to come, too.
@@ -353,58 +337,48 @@ class BrokerClient:
         packed = codec.pack_map(document.to_wire())
         admit, _ = self._admitted[order.instance]
         self._admitted[order.instance] = (replace(admit, context=order.context), packed)
-        return self._ready and self._send_with_file(order, packed)
+        return self._send_with_file(order, packed)
 
     def dismiss(self, instance: str) -> None:
         """Say that an instance has ended."""
-        if self._admitted.pop(instance, None) is not None and self._ready:
+        if self._admitted.pop(instance, None) is not None:
             self._send(Dismiss(instance))
 
     def call(self, order: CallActor, payload: bytes) -> bool:
         """Deliver a payload for an operator; False when there is no broker at the moment."""
-        return self._ready and self._send_with_file(order, payload)
+        return self._send_with_file(order, payload)
 
     def forget_call(self, call: int) -> None:
         """Say that nobody waits for a call any more."""
-        if self._ready:
-            self._send(ForgetCall(call))
+        self._send(ForgetCall(call))
 
     def read_quotas(self) -> bool:
         """Ask for the quotas; False when there is no broker at the moment."""
-        return self._ready and self._send(ReadQuotas())
+        return self._send(ReadQuotas())
 
     def use_provider(self, order: UseProvider, channel: int) -> None:
         """Let calls be given to a process over `channel`, which stays the caller's."""
-        if self._ready:
-            self._send(order, channel)
+        self._send(order, channel)
 
-    def provider_ended(self, order: ProviderEnded) -> None:
-        """Say that a process of a provider has ended."""
-        if self._ready:
-            self._send(order)
-
-    def provider_away(self, order: ProviderAway) -> None:
-        """Say that a provider takes no calls for a while."""
-        if self._ready:
-            self._send(order)
+    def tell_of_provider(self, order: ProviderEnded | ProviderAway) -> None:
+        """Say that a process of a provider has ended, or that a provider takes no calls for a while."""
+        self._send(order)
 
     def read_providers(self) -> bool:
         """Ask what was asked of the providers; False when there is no broker at the moment."""
-        return self._ready and self._send(ReadProviders())
+        return self._send(ReadProviders())
 
     def remove_namespace(self, namespace: str) -> bool:
         """Have all removed that a component keeps; False when there is no broker at the moment."""
-        return self._ready and self._send(RemoveNamespace(namespace))
+        return self._send(RemoveNamespace(namespace))
 
     def use_warden(self, channel: int) -> None:
         """Let a warden announce connections over `channel`, which stays the caller's."""
-        if self._ready:
-            self._send(UseWarden(), channel)
-
-    def _send_admit(self, order: Admit, packed: bytes) -> None:
-        self._send_with_file(order, packed)
+        self._send(UseWarden(), channel)
 
     def _send_with_file(self, message: object, data: bytes) -> bool:
+        if not self.is_ready:
+            return False
         file = memory_file.from_bytes("broker", data)
         try:
             return self._send(message, file)
@@ -412,7 +386,7 @@ class BrokerClient:
             os.close(file)
 
     def _send(self, message: object, descriptor: int = -1) -> bool:
-        if self._channel is None:
+        if self._channel is None or not self.is_ready:
             return False
         try:
             self._channel.send(message, () if descriptor < 0 else (descriptor,))

@@ -320,19 +320,8 @@ class ChangeOvers:
                 watcher.changed(change, runs)
 
     def _record(self, change: Change, name: str, decision: str) -> None:
-        detail: dict[str, object] = {"version": change.version, "package": change.package}
-        approval = f"approval {change.approval}" if change.approval else ""
-        event = AuditEvent(
-            name,
-            component=change.name,
-            resource=change.version,
-            decision=decision,
-            reason=change.reason,
-            approval=approval,
-            detail=detail,
-        )
         with contextlib.suppress(AuditError):
-            self._fleet.host.writer.local(event)
+            self._fleet.host.writer.local(change.record(name, decision))
 
     def _note_failure(self, change: Change) -> None:
         self._record(change, "version_failed", "info")

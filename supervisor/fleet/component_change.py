@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from ipc.audit.event import AuditEvent
 from ipc.struct import Struct
 from supervisor.fleet.change_over import Phase
 from supervisor.fleet.last_healthy import FailedVersion, failed_words
@@ -61,6 +62,18 @@ class Change(Struct):
         candidate = self.candidate
         self.job = self.prepared = self.candidate = None
         return candidate
+
+    def record(self, name: str, decision: str) -> AuditEvent:
+        """Return the event that tells what has become of the version that its name means."""
+        return AuditEvent(
+            name,
+            component=self.name,
+            resource=self.version,
+            decision=decision,
+            reason=self.reason,
+            approval=f"approval {self.approval}" if self.approval else "",
+            detail={"version": self.version, "package": self.package},
+        )
 
     def words(self, member: Member) -> str:
         """Say what is going on, for `status`; "" where nothing is. `member` is what has the component's name."""

@@ -106,7 +106,7 @@ class FleetProviders:
         for slot in self._slots:
             self._hand_over(slot)
         for name in self._away:
-            client.provider_away(ProviderAway(name, AWAY))
+            client.tell_of_provider(ProviderAway(name, AWAY))
 
     def broker_lost(self) -> None:
         """Whom it knew can be asked by nobody any more."""
@@ -223,7 +223,7 @@ class FleetProviders:
         """One has ended, or is to end: it is named, and its place is free for another one, at once or later."""
         name, pid = slot.provider.name, 0 if slot.process is None else slot.process.pid
         if slot.handed and self._client is not None:
-            self._client.provider_ended(ProviderEnded(slot.number))
+            self._client.tell_of_provider(ProviderEnded(slot.number))
         self._let_go(slot)
         slot.life = advance(slot.life, Event.ENDED, time.monotonic_ns(), reason[:REASON_MAX])
         event = AuditEvent("provider_lost", resource=name, code=code, reason=reason, detail={"pid": pid})
@@ -234,7 +234,7 @@ class FleetProviders:
         if is_away(self.lives(name)):
             self._away.add(name)
             if self._client is not None:
-                self._client.provider_away(ProviderAway(name, AWAY))
+                self._client.tell_of_provider(ProviderAway(name, AWAY))
 
     def _let_go(self, slot: _Slot) -> None:
         process, slot.process = slot.process, None

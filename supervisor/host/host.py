@@ -26,6 +26,7 @@ from ipc.struct import Struct, field
 from supervisor.audit.log import AuditLog
 from supervisor.audit.retention import AuditRetention
 from supervisor.audit.writer import AuditWriter
+from supervisor.config.settings import REQUIRED_LAYERS
 from supervisor.host import session_directories
 from supervisor.host.identity import Identity, worker_uid
 from supervisor.host.processes import Processes
@@ -39,7 +40,6 @@ TMP_PREFIX = "tmp."
 """With a dot, which no component's name has: its `${data}` lies beside, and what has this prefix is swept."""
 DESCRIPTORS_NEEDED = 64
 """Of this process, for one run: with 52 a component was compiled and run, with 50 not."""
-DEFAULT_REQUIRED = ("rlimits", "no_new_privs", "landlock", "seccomp")
 
 
 class HostOptions(Struct, frozen=True):
@@ -52,7 +52,7 @@ class HostOptions(Struct, frozen=True):
     run_as: Identity
     retention: AuditRetention = AuditRetention()
     audit_budget: AuditBudget = AuditBudget()
-    required_layers: tuple[str, ...] = DEFAULT_REQUIRED
+    required_layers: tuple[str, ...] = REQUIRED_LAYERS
     layers_off: tuple[str, ...] = ()
     namespaces: bool = True
 

@@ -10,7 +10,8 @@ from ipc.policy.forbidden import ForbiddenPaths
 from ipc.struct import Struct
 from supervisor.config import places
 from supervisor.config.host_policy import component_parameters, data_directory, host_paths, policy_document
-from supervisor.config.settings import ComponentSettings, Settings, load_settings
+from supervisor.config.settings import ComponentSettings, Settings
+from supervisor.config.settings_files import load_settings
 from supervisor.host.mounts import read_mounts, under_all_names
 from supervisor.host.surroundings import home_directories, program_directories
 from supervisor.manifest import BoundManifest, Manifest, Variables, bind, load_manifest, stand_ins

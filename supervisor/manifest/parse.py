@@ -2,11 +2,11 @@
 
 import hashlib
 import os
-from collections.abc import Callable
 from typing import Final
 
 from ipc.struct import replace
 from supervisor.config import units
+from supervisor.config.quota_reader import read_quota
 from supervisor.config.toml_reader import Check, Document, Section, describe, one_of
 from supervisor.config.toml_source import ConfigFileError, KeyPath, Problem, TomlSource, parse_toml, read_toml_bytes
 from supervisor.manifest import checks
@@ -30,7 +30,6 @@ from supervisor.manifest.values import (
     NetworkCapability,
     Parameter,
     ParameterValue,
-    Quota,
     Request,
     SecretsCapability,
     StorageCapability,
@@ -343,10 +342,12 @@ class _ManifestReader:
 
     def _limits(self, section: Section) -> Limits:
         limits = Limits(
-            timeout_ns=section.quantity("timeout", _positive(units.parse_duration_ns, "a duration longer than zero")),
+            timeout_ns=section.quantity(
+                "timeout", units.positive_only(units.parse_duration_ns, "a duration longer than zero")
+            ),
             fuel=section.integer("fuel", minimum=1, maximum=MAX_INTEGER),
-            output_bytes=section.quantity("output", _finite(units.parse_size_bytes)),
-            max_payload_bytes=section.quantity("max_payload", _finite(units.parse_size_bytes)),
+            output_bytes=section.quantity("output", units.finite_only(units.parse_size_bytes)),
+            max_payload_bytes=section.quantity("max_payload", units.finite_only(units.parse_size_bytes)),
         )
         section.finish()
         return limits
@@ -382,36 +383,3 @@ class _ManifestReader:
                 "dependencies without a cycle",
                 f"{manifest.component.name} → {manifest.component.name}",
             )
-
-
-def read_quota(section: Section) -> Quota:
-    """Read a table of quotas: a manifest's, or one of the host's."""
-    quota = Quota(
-        storage_bytes=section.quantity("storage", units.parse_size_bytes),
-        message_rate_per_s=section.quantity("message_rate", units.parse_rate_per_s),
-        network_bandwidth_bytes_per_s=section.quantity("network_bandwidth", units.parse_bandwidth_bytes_per_s),
-        cpu_time_ns_per_s=section.quantity("cpu_time", units.parse_cpu_ns_per_s),
-        memory_bytes=section.quantity("memory", units.parse_size_bytes),
-    )
-    section.finish()
-    return quota
-
-
-def _positive(parse: Callable[[str], int], expected: str) -> Callable[[str], int]:
-    def positive(text: str) -> int:
-        amount = parse(text)
-        if amount == 0:
-            raise units.UnitError(text, expected)
-        return amount
-
-    return positive
-
-
-def _finite(parse: Callable[[str], int]) -> Callable[[str], int]:
-    def finite(text: str) -> int:
-        amount = parse(text)
-        if amount == units.UNLIMITED:
-            raise units.UnitError(text, "a finite amount")
-        return amount
-
-    return finite

@@ -12,14 +12,8 @@ from typing import ClassVar
 from ipc.audit.event import AuditEvent
 from ipc.errors import ConfigError
 from ipc.struct import replace
-from supervisor.packages.installed import (
-    Installed,
-    InstallRefusal,
-    Permitted,
-    decide_install,
-    is_same_source,
-    source_words,
-)
+from supervisor.packages.installed import Installed, is_same_source, source_words
+from supervisor.packages.naming import InstallRefusal, Permitted, decide_install
 from supervisor.packages.provenance import Fetched
 from supervisor.packages.registry import Registry
 from supervisor.packages.store import PackageStore

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from ipc.policy.patterns import Form, Pattern, literal_pattern_text, parse_pattern
 from ipc.struct import Struct
+from supervisor.config.key_validity import why_not_valid
 from supervisor.trust.git_url import GitUrl, parse_git_url
 from supervisor.trust.oci_name import OciName, parse_oci_name
 
@@ -157,13 +158,7 @@ class KeySource(Struct, frozen=True):
 
     def state(self, now_s: int) -> str:
         """Return why the key counts for nothing at this time; empty where it counts."""
-        if self.revoked:
-            return "the key is revoked"
-        if self.valid_after_s is not None and now_s < self.valid_after_s:
-            return "the key isn't valid yet"
-        if self.valid_before_s is not None and now_s >= self.valid_before_s:
-            return "the key has expired"
-        return ""
+        return why_not_valid(self.revoked, self.valid_after_s, self.valid_before_s, now_s)
 
     def miss(self, signers: Sequence[PublicKey], revoked: Collection[bytes], now_s: int) -> Miss | None:
         """Return why none of these signatures is trusted by it, None where one is."""

@@ -37,7 +37,9 @@ from supervisor.approvals.store import ApprovalStore
 from supervisor.audit.log import AuditLog
 from supervisor.cli.approvals_view import list_lines, outcome_lines
 from supervisor.cli.review_view import review_lines
-from supervisor.config.settings import ApprovalRule, Settings, default_directories
+from supervisor.config.approval_settings import ApprovalRule
+from supervisor.config.settings import Settings
+from supervisor.config.settings_files import default_directories
 from supervisor.control.messages import DecideApproval
 from supervisor.control.roles import Peer, Roles
 from supervisor.manifest import Variables, bind, load_manifest
@@ -512,7 +514,7 @@ def test_no_text_of_anybodys_acts_on_the_terminal(host: Host) -> None:
 def _asked_on_a_terminal(typed_before: bytes, typed_after: bytes, left_s: Callable[[], float]) -> bytes:
     """Ask on a terminal of its own, on which something was typed before the question; return the answer."""
     program = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from supervisor.cli.approvals import confirm; "
+        "import sys; sys.path.insert(0, sys.argv[1]); from supervisor.cli.confirm import confirm; "
         "sys.stdin.read(0); print('ready', file=sys.stderr, flush=True); "
         "import os; os.read(int(sys.argv[2]), 1); print('answer', confirm('Approve this? '), file=sys.stderr)"
     )

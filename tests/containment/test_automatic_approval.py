@@ -17,11 +17,12 @@ from supervisor.approvals.automatic import precedence
 from supervisor.approvals.errors import AwaitingApprovalError
 from supervisor.approvals.rules import Needed
 from supervisor.approvals.service import ApprovalService
-from supervisor.approvals.signers import Signer
 from supervisor.approvals.store import ApprovalStore
 from supervisor.audit.log import AuditLog
+from supervisor.config.approval_settings import AutomaticApproval, Signer
 from supervisor.config.quota import Quota
-from supervisor.config.settings import AutomaticApproval, ComponentSettings, Settings, default_directories
+from supervisor.config.settings import ComponentSettings, Settings
+from supervisor.config.settings_files import default_directories
 from supervisor.control.messages import DecideApproval
 from supervisor.control.roles import Peer, Roles
 from supervisor.manifest import Variables, bind, load_manifest

@@ -11,10 +11,11 @@ from signed import ed25519_signer, sshsig
 from ipc.struct import replace
 from supervisor.approvals.evidence import Evidence
 from supervisor.approvals.gathering import gather_evidence
-from supervisor.approvals.request import file_request
 from supervisor.approvals.review import document_of
+from supervisor.approvals.steps import file_request
 from supervisor.cli.review_view import review_lines
-from supervisor.config.settings import Settings, default_directories
+from supervisor.config.settings import Settings
+from supervisor.config.settings_files import default_directories
 from supervisor.manifest import load_manifest
 from supervisor.packages.directory import read_directory
 from supervisor.packages.provenance import Provenance

@@ -31,11 +31,11 @@ LOCKED, DROPPABLE = 0x2000, 0x28
 WAITER = """
 import ctypes
 from ipc.messages import EngineSettings
-from worker import empty_path, libc
+from worker import empty_path, raw_calls
 from worker.engine import Runner
 word = empty_path.seal(Runner.new(EngineSettings()).engine) & ~3
 print(word, flush=True)
-libc.raw_call({futex}, (word, 0, ctypes.c_uint32.from_address(word).value if word else 0))
+raw_calls.raw_call({futex}, (word, 0, ctypes.c_uint32.from_address(word).value if word else 0))
 """
 SECOND = "x:" + ((1).to_bytes(8, "little") + bytes(8)).hex()
 

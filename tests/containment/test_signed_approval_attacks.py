@@ -22,7 +22,6 @@ from supervisor.approvals.request import Filed
 from supervisor.approvals.rules import Needed
 from supervisor.approvals.service import ApprovalService, Document, RefusedError
 from supervisor.approvals.signed import NAMESPACE
-from supervisor.approvals.signers import Signer
 from supervisor.approvals.statement import Statement, exported_of
 from supervisor.approvals.store import ApprovalStore
 from supervisor.approvals.subject import Subject
@@ -31,7 +30,9 @@ from supervisor.cli.approvals_offhost import import_lines
 from supervisor.cli.approvals_offhost_view import exported_lines, statement_lines
 from supervisor.cli.approvals_view import list_lines
 from supervisor.cli.review_view import review_lines
-from supervisor.config.settings import ApprovalRule, Settings, default_directories
+from supervisor.config.approval_settings import ApprovalRule, Signer
+from supervisor.config.settings import Settings
+from supervisor.config.settings_files import default_directories
 from supervisor.control.messages import DecideApproval
 from supervisor.control.roles import Peer, Roles
 from supervisor.manifest import Variables

@@ -15,7 +15,8 @@ from supervisor.approvals.machine import State
 from supervisor.approvals.request import Request, Voted
 from supervisor.approvals.rules import Needed
 from supervisor.approvals.store import ApprovalStore
-from supervisor.config.settings import Settings, default_directories
+from supervisor.config.settings import Settings
+from supervisor.config.settings_files import default_directories
 from supervisor.control.messages import Role, TakeVersion, may_ask
 from supervisor.fleet.last_healthy import FailedVersion, LastHealthy, LastHealthyFiles
 from supervisor.manifest import Variables

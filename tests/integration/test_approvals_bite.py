@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hearing import until_said
 from on_terminal import run_on_terminal
 
 pytestmark = pytest.mark.needs_user
@@ -63,11 +64,7 @@ class Holder:
         """Start it; it holds its files then."""
         with self.run.start(self.component, "-q", *self.state) as process:
             try:
-                said = b""
-                while b"ready" not in said:
-                    chunk = process.stdout.read1(100)
-                    assert chunk, process.stderr.read()
-                    said += chunk
+                until_said(process)
                 yield process
             finally:
                 process.kill()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.config.settings import load_settings
+from supervisor.config.settings_files import load_settings
 from supervisor.config.settings_view import Setting, effective_settings
 
 RIGHT = """schema = 1

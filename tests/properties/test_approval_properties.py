@@ -23,10 +23,8 @@ from supervisor.approvals.request import (
     Used,
     Voted,
     Withdrawn,
-    due_step,
-    file_request,
-    take,
 )
+from supervisor.approvals.steps import due_step, file_request, take
 
 FILES = frozenset(range(4))
 PEOPLE = (0, 1000, 1001, 1002, 1003)

@@ -33,6 +33,35 @@ def _imports(tree: ast.Module) -> set[str]:
     return names
 
 
+def _imported_modules(tree: ast.Module, modules: set[str]) -> set[str]:
+    """Return which of our modules a module imports, wherever in it that stands, and for types alone, too."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= inner & modules or {node.module}
+    return found & modules
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """What is below knows nothing of what is above it: neither when it is imported, nor when a function runs, nor for a
+    type. Whoever reads a module has read what it rests on before, and no order of imports makes a difference."""
+    trees = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): tree
+        for path, tree in _modules("")
+    }
+    imports = {name: _imported_modules(tree, set(trees)) - {name} for name, tree in trees.items()}
+    left = set(imports)
+    # What rests on nothing that is left can't be in a circle; nor what nothing left rests on.
+    while free := {name for name in left if not imports[name] & left}:
+        left -= free
+    while free := left.difference(*(imports[name] for name in left)):
+        left -= free
+    assert {name: sorted(imports[name] & left) for name in sorted(left)} == {}
+
+
 def test_the_picture_is_the_tables() -> None:
     """The state diagrams in the document are those that the tables of a run, a component and an upgrade give."""
     assert run_machine.diagram() in TEXT

@@ -14,18 +14,8 @@ import pytest
 from ipc.broker import messages as m
 from ipc.broker.events import Store as Order
 from ipc.broker.events import StoreResult
-from ipc.broker.store import (
-    ENTRY_BYTES,
-    FILE,
-    RESERVE_FILE,
-    SLICE_KEYS,
-    Job,
-    Listing,
-    Store,
-    StoreError,
-    entry_bytes,
-    key_fault,
-)
+from ipc.broker.store import ENTRY_BYTES, FILE, RESERVE_FILE, SLICE_KEYS, Job, Listing, Store, StoreError, entry_bytes
+from ipc.broker.store_faults import key_fault
 from ipc.broker.store_thread import BATCH_BYTES, CROWDED, STORED_BYTES, WAITING_CALLS, StoreThread
 from ipc.errors import LocalProtocolError
 from ipc.policy.decision import Allow, Deny

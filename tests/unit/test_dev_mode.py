@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor.config.dev_settings import DevComponent, dev_entry, dev_warnings
+from supervisor.config.dev_settings import DevComponent, dev_entry
+from supervisor.config.dev_settings_view import dev_warnings
 from supervisor.config.settings import HostDirectories, Settings, SettingsError
 from supervisor.config.settings_reader import read_settings
 from supervisor.config.toml_source import parse_toml

@@ -11,7 +11,7 @@ import pytest
 from ipc.policy.capability import ACTIONS
 from ipc.warden.dispatch import ANSWERERS
 from supervisor.cli import main
-from supervisor.config.settings import default_directories
+from supervisor.config.settings_files import default_directories
 from supervisor.run import verdict
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,11 +16,9 @@ from supervisor.config.settings import (
     HostDirectories,
     Settings,
     SettingsError,
-    default_config_path,
-    default_directories,
-    load_settings,
     settings_not_enforced,
 )
+from supervisor.config.settings_files import default_config_path, default_directories, load_settings
 from supervisor.config.settings_reader import read_settings
 from supervisor.config.toml_source import parse_toml
 

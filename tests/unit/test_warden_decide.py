@@ -8,15 +8,12 @@ import stat
 
 import pytest
 
-from ipc.policy.capability import Grant
+from ipc.policy.capability import READ, WRITE, Grant
 from ipc.policy.decision import Policy, PolicyDocument, compile_policy
 from ipc.struct import replace
 from ipc.warden.decide import (
-    READ,
-    WRITE,
     Allowed,
     Facts,
-    OpenRequest,
     Refusal,
     decide_directory_rename,
     decide_kind,
@@ -26,9 +23,8 @@ from ipc.warden.decide import (
     decide_widening,
     link_leads_to,
     may_show,
-    normalise_flags,
-    parse_open,
 )
+from ipc.warden.open_request import OpenRequest, normalise_flags, parse_open
 
 FILE = Facts(stat.S_IFREG | 0o644, 1)
 DIRECTORY = Facts(stat.S_IFDIR | 0o755, 2)

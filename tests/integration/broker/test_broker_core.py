@@ -11,7 +11,7 @@ import pytest
 
 from ipc.broker import messages as m
 from ipc.broker.orders import ActorCalled, CallActor, PeerPhased, Quotas, QuotaState
-from supervisor.fleet import broker_client
+from supervisor.fleet import broker_pulse
 from supervisor.fleet.broker_client import Heard
 
 from .conftest import Stage
@@ -130,8 +130,8 @@ def test_an_operator_calls(stage: Stage) -> None:
 
 def test_a_broker_that_hangs_is_replaced(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped, it doesn't answer whether it is there: it is ended, and another one takes its place."""
-    monkeypatch.setattr(broker_client, "ASK_NS", 50_000_000)
-    monkeypatch.setattr(broker_client, "ANSWER_WITHIN_NS", 500_000_000)
+    monkeypatch.setattr(broker_pulse, "ASK_NS", 50_000_000)
+    monkeypatch.setattr(broker_pulse, "ANSWER_WITHIN_NS", 500_000_000)
     keys = stage.admit("one", *SEND)
     stage.hello("one", keys)
     until_ns = time.monotonic_ns() + 1_000_000_000

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from as_another import as_another_user
 from ending import end
+from hearing import until_said
 
 from ipc.audit.event import SUPERVISOR, AuditEvent
 from supervisor.approvals.request import Request, Revoked
@@ -78,11 +79,7 @@ class Approver:
     def start(self, holder: Path) -> subprocess.Popen[bytes]:
         """Start a run of the owner's, which holds its files when this returns."""
         process = self.airssys.start("run", holder, "-q", "--config", self.config)
-        said = b""
-        while b"ready" not in said:
-            chunk = process.stdout.read1(100)
-            assert chunk, process.stderr.read()
-            said += chunk
+        until_said(process)
         return process
 
     def status(self, name: str) -> dict[str, object]:

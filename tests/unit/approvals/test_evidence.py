@@ -11,13 +11,15 @@ from signed import ed25519_signer
 from ipc.policy.capability import Grant
 from ipc.struct import convert, replace, to_builtins
 from supervisor.approvals.evidence import Evidence, SignatureFound, evidence_json, listings_of, origin_changes
-from supervisor.approvals.request import Facts, file_request
+from supervisor.approvals.request import Facts
 from supervisor.approvals.review import document_of
-from supervisor.approvals.signers import Signer
+from supervisor.approvals.steps import file_request
 from supervisor.approvals.subject import STAND_INS, placed
 from supervisor.cli.approval_words import indented, look_alike, person
 from supervisor.cli.review_view import evidence_lines, review_lines
-from supervisor.config.settings import Settings, default_directories
+from supervisor.config.approval_settings import Signer
+from supervisor.config.settings import Settings
+from supervisor.config.settings_files import default_directories
 from supervisor.manifest import parse_manifest
 from supervisor.manifest.asks import describe_grant
 from supervisor.manifest.danger_words import why_dangerous

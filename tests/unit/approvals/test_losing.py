@@ -8,7 +8,8 @@ from approvals_to_test import ALICE, BOB, CONNECT, READ, approved, filed, subjec
 from ipc.policy.capability import Grant
 from supervisor.approvals.losing import EndedInstance, Outcome, loss_of, standing_of, told_of
 from supervisor.approvals.reliance import FOREVER_NS, Reliance
-from supervisor.approvals.request import Lapsed, Narrowed, Request, Revoked, Superseded, Used, file_request
+from supervisor.approvals.request import Lapsed, Narrowed, Request, Revoked, Superseded, Used
+from supervisor.approvals.steps import file_request
 from supervisor.approvals.subject import STAND_INS
 
 SEND = Grant("messaging.send", "peer", "Component.toml")

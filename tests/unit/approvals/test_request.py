@@ -30,10 +30,9 @@ from supervisor.approvals.request import (
     Told,
     Used,
     Withdrawn,
-    due_step,
     latest_approved,
-    take,
 )
+from supervisor.approvals.steps import due_step, take
 
 
 def test_two_people_approve_what_takes_two() -> None:

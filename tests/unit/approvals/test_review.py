@@ -8,11 +8,13 @@ from approvals_to_test import ALICE, BOB, CONNECT, MANIFEST, READ, START_S, fact
 
 from ipc.policy.capability import Grant
 from ipc.struct import replace
-from supervisor.approvals.request import Ask, Rejected, Request, Revoked, file_request
+from supervisor.approvals.request import Ask, Rejected, Request, Revoked
 from supervisor.approvals.review import document_of, last_approved
+from supervisor.approvals.steps import file_request
 from supervisor.cli.approvals_view import outcome_lines
 from supervisor.cli.review_view import review_lines
-from supervisor.config.settings import Settings, default_directories
+from supervisor.config.settings import Settings
+from supervisor.config.settings_files import default_directories
 
 SETTINGS = Settings(default_directories({}, 1000))
 HOSTS = Grant("filesystem.read", "/etc/hosts", "Component.toml")

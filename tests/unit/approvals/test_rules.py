@@ -6,9 +6,9 @@ import pytest
 
 from ipc.policy.capability import Grant
 from supervisor.approvals.rules import AFTER_REVIEW_S, DEFAULT_EXPIRES_S, is_broad, needed
+from supervisor.config.approval_settings import ApprovalRule
 from supervisor.config.host_policy import ResolvedQuota
 from supervisor.config.quota import Quota
-from supervisor.config.settings import ApprovalRule
 
 DAY_NS = 86_400 * 10**9
 QUOTA = ResolvedQuota(10**8, 1000, 10**7, 10**9, 256 * 10**6)

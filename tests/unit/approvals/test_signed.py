@@ -16,8 +16,9 @@ from supervisor.approvals import kept as kept_files
 from supervisor.approvals.chain import make_row, read_step, replay
 from supervisor.approvals.kept import KeptFile, TooManyKeptError
 from supervisor.approvals.machine import State
-from supervisor.approvals.request import Lapsed, Request, Signed, Voted, due_step
+from supervisor.approvals.request import Lapsed, Request, Signed, Voted
 from supervisor.approvals.statement import Exported, Statement, read_exported, read_statement
+from supervisor.approvals.steps import due_step
 from supervisor.approvals.store import ApprovalStore
 
 KEYS = ("SHA256:a", "SHA256:b")

@@ -12,8 +12,9 @@ from ipc.audit.event import AuditEvent
 from ipc.struct import Struct
 from supervisor.config import places
 from supervisor.packages.directory import copy_directory
-from supervisor.packages.installed import Installed, Permitted
+from supervisor.packages.installed import Installed
 from supervisor.packages.installing import enter
+from supervisor.packages.naming import Permitted
 from supervisor.packages.provenance import Fetched, Provenance
 from supervisor.packages.registry import Registry
 from supervisor.packages.store import PackageStore

@@ -8,16 +8,8 @@ import pytest
 
 from ipc.errors import ConfigError
 from ipc.struct import replace
-from supervisor.packages.installed import (
-    ComponentName,
-    Installed,
-    Permitted,
-    choose_version,
-    decide_install,
-    parse_name,
-    previous,
-    version_key,
-)
+from supervisor.packages.installed import ComponentName, Installed, choose_version, parse_name, previous, version_key
+from supervisor.packages.naming import Permitted, decide_install
 from supervisor.packages.provenance import Provenance
 from supervisor.packages.target import is_path
 from supervisor.trust.sources import LocalSource

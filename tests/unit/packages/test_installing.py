@@ -15,8 +15,9 @@ from ipc.audit.event import AuditEvent
 from ipc.errors import ConfigError
 from ipc.struct import replace
 from supervisor.packages.directory import copy_directory
-from supervisor.packages.installed import ComponentName, Installed, Permitted
+from supervisor.packages.installed import ComponentName, Installed
 from supervisor.packages.installing import InstallRefusedError, enter
+from supervisor.packages.naming import Permitted
 from supervisor.packages.provenance import Fetched, Provenance
 
 from .conftest import Installation

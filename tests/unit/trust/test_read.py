@@ -174,7 +174,7 @@ def test_nothing_of_it_is_imported_where_nothing_is_trusted(tmp_path: Path) -> N
     """Most hosts trust nothing unasked, and their start-up pays nothing for it, nor for approvals or what is installed;
     a key alone verifies nothing yet."""
     program = (
-        "import sys; from supervisor.config.settings import load_settings; import supervisor.cli.run_component; "
+        "import sys; from supervisor.config.settings_files import load_settings; import supervisor.cli.run_component; "
         "load_settings(sys.argv[1], {}, 0); "
         "print(sorted({'.'.join(name.split('.')[:2]) for name in sys.modules "
         "if name.startswith(('supervisor.trust', 'supervisor.signing', 'cryptography', 'sqlite3'"
