@@ -7,7 +7,7 @@ import contextlib
 import os
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from ipc.audit.event import AuditEvent
@@ -72,7 +72,7 @@ def bring_up(args: argparse.Namespace, processes: Processes) -> int:
         providers = _providers(settings, plans, view)
         fleet = Fleet(host, plans, logs, view)
         stack.callback(fleet.close)
-        changes = _change_overs(fleet, planned, planner, host, view)
+        changes = _change_overs(fleet, planned, planner, host, view, lambda: desk.open_approvals())
         stack.callback(changes.close)
         versions = VersionDesk(changes, installed_in)
         desk = FleetDesk(fleet, logs, versions, lambda: _approvals(host, settings, roles, fleet, changes, stack))
@@ -164,7 +164,12 @@ def _compile(
 
 
 def _change_overs(
-    fleet: Fleet, planned: Sequence[Planned], planner: Planner, host: Host, view: Lines | LiveTable
+    fleet: Fleet,
+    planned: Sequence[Planned],
+    planner: Planner,
+    host: Host,
+    view: Lines | LiveTable,
+    open_approvals: Callable[[], None],
 ) -> ChangeOvers:
     options = host.options
     store = ApprovalStore(options.state_directory, options.audit_directory, host.record, wait_s=_APPROVALS_WAIT_S)
@@ -177,8 +182,25 @@ def _change_overs(
         except (ConfigError, AuditError):  # somebody else has them open, say: it is looked at again
             return None
 
+    def still_holds(plan: Plan) -> bool:
+        reliance = plan.request.reliance
+        if reliance is None:
+            return True
+        from supervisor.approvals.losing import loss_of, standing_of
+        from supervisor.fleet.approvals import KEY
+
+        open_approvals()
+        # There was perhaps nobody whose time it had to know.
+        fleet.loop.touch(KEY)
+        try:
+            with store.open() as ledger:
+                standing = standing_of(ledger.request(reliance.number), ledger.request, ledger.now_s)
+                return loss_of(reliance.number, reliance.granted, standing) is None
+        except (ConfigError, AuditError):  # what isn't known now is found out where there is time for it
+            return False
+
     targets = {each.name: each.name for each in planned if each.target.installed is not None}
-    return ChangeOvers(fleet, targets, planner, planner.last_healthy, state_of, view)
+    return ChangeOvers(fleet, targets, planner, planner.last_healthy, state_of, view, still_holds)
 
 
 def _watch_versions(fleet: Fleet, changes: ChangeOvers, planned: Sequence[Planned], planner: Planner) -> None:

@@ -26,7 +26,7 @@ from supervisor.fleet.fleet import Fleet
 from supervisor.fleet.last_healthy import FailedVersion, LastHealthyFiles
 from supervisor.fleet.lifecycle import ENDS
 from supervisor.fleet.lifecycle import Phase as MemberPhase
-from supervisor.fleet.member import ACTOR, Member
+from supervisor.fleet.member import ACTOR, Member, Plan
 from supervisor.fleet.preparing import Failed, Granted, Meant, Prepared, Preparer, Preparing, Refused, Said, Same, Waits
 from supervisor.fleet.trials import Trials
 
@@ -51,14 +51,20 @@ class ChangeOvers:
         last_healthy: LastHealthyFiles,
         state_of: Callable[[str], tuple[int, State] | None],
         audience: Audience,
+        still_holds: Callable[[Plan], bool],
     ) -> None:
-        """`targets` are those that are installed, by component; `state_of` says how the newest request for one is."""
+        """`targets` are those that are installed, by component; `state_of` says how the newest request for one is.
+
+        `still_holds` says of a plan that was made a while ago whether it may be started so; from then on its approval
+        is looked after.
+        """
         self._fleet = fleet
         self._targets = targets
         self._preparer = preparer
         self._last_healthy = last_healthy
         self._state_of = state_of
         self._audience = audience
+        self._still_holds = still_holds
         self._changes: dict[str, Change] = {}
         self._watchers: list[tuple[str, Watcher]] = []
         self._trials = Trials()
@@ -266,6 +272,11 @@ class ChangeOvers:
 
     def _try_out(self, change: Change) -> None:
         assert change.prepared is not None, "what was compiled is here"
+        if not self._still_holds(change.prepared.plan):
+            # Somebody took something of its approval back while it was compiled: what is left of it is decided anew.
+            change.again, change.returns_to = True, change.prepared.plan.package
+            self.happen(change, Event.WANTED)
+            return
         prepared, change.prepared = change.prepared, None
         change.candidate = self._fleet.try_out(prepared.plan)
         change.candidate.let_go = prepared.let_go
