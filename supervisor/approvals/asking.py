@@ -220,13 +220,20 @@ def _counts(ledger: Ledger, request: Request, needed: Needed, standing: frozense
 
 
 def _stands(ledger: Ledger, request: Request, needed: Needed, standing: frozenset[str]) -> bool:
-    """Whether all that ended an approval is that of a version which failed: then people have said yes to this one."""
+    """Whether all that ended an approval is those of versions which failed: then people have said yes to this one.
+
+    What has superseded one of those in turn has ended this one, too: a narrower set of the same version, say.
+    """
     ending = request.ending
     if not isinstance(ending, Superseded) or request.once or request.votes_for(needed.approvers) < needed.approvers:
         return False
-    successor = ledger.request(ending.by)
-    if successor is None or successor.subject.package not in standing:
-        return False
+    seen: set[int] = set()
+    while isinstance(ending, Superseded) and ending.by not in seen:
+        seen.add(ending.by)
+        successor = ledger.request(ending.by)
+        if successor is None or successor.subject.package not in standing:
+            return False
+        ending = successor.ending
     return request.ends_s is None or ledger.now_s < request.ends_s
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from approvals_to_test import ALICE, ASKER, BOB, CAROL, READ, START_S, facts, hold, subject
+from approvals_to_test import ALICE, ASKER, BOB, CAROL, CONNECT, READ, START_S, facts, hold, subject
 
 from ipc.audit.event import AuditEvent
 from supervisor.approvals.asking import Approved, Question, decide_by_approval
@@ -31,6 +31,7 @@ class Versions:
     def __init__(self, directory: Path) -> None:
         """Begin with nothing."""
         self.now_s = START_S
+        self.asks = (READ,)
         self.settings = Settings(default_directories({}, 1000))
         self.records: list[AuditEvent] = []
         (directory / "audit").mkdir()
@@ -40,7 +41,7 @@ class Versions:
 
     def start(self, package: str, *standing: str) -> Approved:
         """Start a version, as far as approvals go; `standing` are those that failed in its place."""
-        question = Question(subject(READ, package=package), Needed(2), facts())
+        question = Question(subject(*self.asks, package=package), Needed(2), facts())
         return decide_by_approval(
             self.store, question, self.settings, "", ASKER, OWN, hold, standing=frozenset(standing)
         )
@@ -92,6 +93,31 @@ def test_the_approval_of_what_was_healthy_stands_when_its_successor_fails(versio
     assert versions.start(NEW).approval == "approval 2", "what is approved starts"
     versions.approve(NEWER)
     assert versions.start(NEW, NEWER).approval == "approval 2"
+
+
+def test_what_another_version_has_replaced_since_does_not_stand(versions: Versions) -> None:
+    """One failed in its place once, another one took it for good, and then the first fails again: that one stands."""
+    versions.approve(NEWER)
+    versions.approve(NEW)
+    with pytest.raises(AwaitingApprovalError, match="request 5"):
+        versions.start(OLD, NEW)
+    assert versions.start(NEWER, NEW).approval == "approval 3"
+
+
+def test_what_less_of_the_same_version_has_replaced_does_not_stand(versions: Versions) -> None:
+    """The other version failed, and then people said yes to less of this one."""
+    versions.asks = (READ, CONNECT)
+    with pytest.raises(AwaitingApprovalError):
+        versions.start(OLD, NEW)
+    versions.approve(OLD)
+    versions.approve(NEW)
+    assert versions.start(OLD, NEW).approval == "approval 3", "while all of it is what counts"
+    versions.asks = (READ,)
+    versions.approve(OLD)
+    assert versions.start(OLD, NEW).approval == "approval 5"
+    versions.asks = (READ, CONNECT)
+    with pytest.raises(AwaitingApprovalError, match="request 6"):
+        versions.start(OLD, NEW)
 
 
 @pytest.mark.parametrize("how", ["expired", "once", "stricter"])
