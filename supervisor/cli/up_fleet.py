@@ -72,7 +72,7 @@ def bring_up(args: argparse.Namespace, processes: Processes) -> int:
         providers = _providers(settings, plans, view)
         fleet = Fleet(host, plans, logs, view)
         stack.callback(fleet.close)
-        changes = _change_overs(fleet, planned, planner, host, view, lambda: desk.open_approvals())
+        changes = _change_overs(fleet, planned, planner, host, view, lambda: desk.open_approvals())  # noqa: PLW0108 # there is none yet
         stack.callback(changes.close)
         versions = VersionDesk(changes, installed_in)
         desk = FleetDesk(fleet, logs, versions, lambda: _approvals(host, settings, roles, fleet, changes, stack))
