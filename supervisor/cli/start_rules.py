@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 from ipc.audit.event import AuditEvent
 from ipc.errors import ConfigError
 from ipc.struct import replace
-from supervisor.config.dev_settings import INSTALLED, dev_entry
+from supervisor.config.dev_settings import INSTALLED, DevComponent, dev_entry
 from supervisor.config.settings import ComponentSettings, Settings
 from supervisor.grants.dev_mode import DevMode, DevRefusedError, decide_dev_mode
 from supervisor.host.identity import Identity, actor, resolve_run_as
@@ -45,6 +45,8 @@ def start_mode(
         require_startable(settings, settings.component(name, instance), version, host.options.run_as)
         directory = os.path.realpath(manifest.directory)
         entry = dev_entry(settings.dev, name, instance, directory, installed is not None)
+        if entry is not None and entry.directory:
+            require_own_place(entry, manifest, host.options.run_as)
         identity = f'"{name}@{instance}"' if instance else name
         place = f'"{INSTALLED}"' if installed is not None else f'"{visible(directory)}"'
         service = own_service() if args.dev and entry is None else ""
@@ -60,6 +62,23 @@ def start_mode(
             hint="leave --grant out, or remove that line",
         )
     return mode
+
+
+def require_own_place(entry: DevComponent, manifest: Manifest, run_as: Identity) -> None:
+    """Raise DevRefusedError where others can have another component lie where one in dev mode does.
+
+    Whom it would run as is nobody else: what dev mode allows is theirs already.
+    """
+    # Only here: hardly anything is in dev mode.
+    from supervisor.trust.local import exposed_project
+
+    files = (os.path.basename(manifest.file), os.path.normpath(manifest.component.wasm))
+    exposed = exposed_project(entry.directory, files, run_as.uid)
+    if exposed:
+        raise DevRefusedError(
+            visible(f"{entry.identity} is not for dev mode ({entry.origin}) where others can write: {exposed}"),
+            hint=f"have it belong to root, to you or to {run_as.name}, and to nobody else; or remove that line",
+        )
 
 
 def bare_mode(args: argparse.Namespace, host: Host, settings: Settings) -> DevMode | None:

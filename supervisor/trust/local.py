@@ -46,20 +46,37 @@ def exposed_program(path: str) -> str:
     return f"{found[0].path} {found[0].why}" if found else ""
 
 
-def _descend(real_path: str) -> tuple[int, Sequence[Exposure], Sequence[str]]:
-    """Return an open directory, who else could write on the way to it, and in which directories others can rename."""
+def exposed_project(real_path: str, files: Sequence[str], owner: int) -> str:
+    """Return how others than root, this user and `owner` could have something else lie in a directory, "" for nobody.
+
+    `files` are those of it that decide what runs. Raises ConfigError where it isn't there.
+    """
+    descriptor, exposed, loose = _descend(real_path, owner)
+    try:
+        own = [each for each in exposed if each.path == real_path]
+        found = (*own, *_exchangeable(real_path, loose), *exposed_files(descriptor, real_path, files, owner))
+    finally:
+        os.close(descriptor)
+    return f"{found[0].path} {found[0].why}" if found else ""
+
+
+def _descend(real_path: str, owner: int = 0) -> tuple[int, Sequence[Exposure], Sequence[str]]:
+    """Return an open directory, who else could write on the way to it, and in which directories others can rename.
+
+    `owner` is nobody else, as root and this user aren't.
+    """
     exposed: list[Exposure] = []
     loose: list[str] = []
     at = os.open("/", _STEP)
     path = "/"
     try:
-        _look(exposed, loose, path, os.fstat(at))
+        _look(exposed, loose, path, os.fstat(at), owner)
         for name in [name for name in real_path.split("/") if name]:
             path = os.path.join(path, name)
             further = os.open(name, _STEP, dir_fd=at)
             os.close(at)
             at = further
-            _look(exposed, loose, path, os.fstat(at))
+            _look(exposed, loose, path, os.fstat(at), owner)
     except OSError as error:
         os.close(at)
         raise ConfigError(f"{visible(path)}: {os.strerror(error.errno or 0).lower()}") from None
@@ -72,14 +89,14 @@ def _exchangeable(path: str, loose: Sequence[str]) -> tuple[Exposure, ...]:
     return (Exposure(path, f"lies in {above}, where others can exchange it"),) if above else ()
 
 
-def exposed_files(directory: int, real_path: str, files: Sequence[str]) -> tuple[Exposure, ...]:
+def exposed_files(directory: int, real_path: str, files: Sequence[str], owner: int = 0) -> tuple[Exposure, ...]:
     """Return who else could write these files of a package, or a directory of it on the way to them."""
     exposed: list[Exposure] = []
     inner = {"/".join(file.split("/")[:depth]) for file in files for depth in range(1, file.count("/") + 2)}
     for path in sorted(inner):
         whole = os.path.join(real_path, path)
         try:
-            _look(exposed, [], whole, os.stat(path, dir_fd=directory, follow_symlinks=False))
+            _look(exposed, [], whole, os.stat(path, dir_fd=directory, follow_symlinks=False), owner)
         except OSError as error:
             exposed.append(Exposure(whole, f"can't be looked at: {os.strerror(error.errno or 0).lower()}"))
     return tuple(exposed)
@@ -147,12 +164,12 @@ def _of_repository(directory: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _look(exposed: list[Exposure], loose: list[str], path: str, status: os.stat_result) -> None:
-    """Note a path that others than root and this user may write: its owner, its group, or everybody.
+def _look(exposed: list[Exposure], loose: list[str], path: str, status: os.stat_result, owner: int) -> None:
+    """Note a path that others than root, this user and `owner` may write: who owns it, its group, or everybody.
 
     In a `loose` one they can also rename what isn't theirs, which the sticky bit keeps all but its owner from.
     """
-    if status.st_uid not in (0, os.getuid()):
+    if status.st_uid not in (0, os.getuid(), owner):
         loose.append(path)
         exposed.append(Exposure(path, f"belongs to uid {status.st_uid}"))
     elif stat.S_ISLNK(status.st_mode):

@@ -97,6 +97,38 @@ def test_neither_a_package_nor_a_variable_turns_it_on(run, host, component) -> N
     assert b"ran" in run(elsewhere, "--config", by_host).stdout
 
 
+@pytest.mark.parametrize("what", ["place", "manifest", "program", "above"])
+def test_a_place_that_others_can_write_is_not_in_dev_mode(run, host, component, what: str) -> None:
+    """Anybody's component could lie there by now; with the right mode it is what was named."""
+    place = component("above/tool")
+    config = host(f'[dev.components]\ntool = "{place}"\n')
+    paths = {"place": "", "manifest": "Component.toml", "program": "tool.wasm", "above": ".."}
+    exposed = (place / paths[what]).resolve()
+    mode = exposed.stat().st_mode
+    exposed.chmod(mode | 0o022)
+    refused = run(place, "--config", config)
+    assert (refused.code, refused.stdout) == (77, b"")
+    assert "tool is not for dev mode" in refused.stderr
+    assert "where others can" in refused.stderr
+    assert str(exposed) in refused.stderr
+    assert [each["component"] for each in run.records() if each["event"] == "run_refused"][-1:] == ["tool"]
+    exposed.chmod(mode)
+    assert b"ran" in run(place, "--config", config).stdout
+
+
+@pytest.mark.needs_root
+def test_a_place_of_another_user_is_not_in_dev_mode(run, host, component) -> None:
+    """It is only the supervisor's own user's, root's, or that of whom it runs as."""
+    place = component()
+    config = host(f'[dev.components]\ntool = "{place}"\n')
+    owner = (place / "tool.wasm").stat().st_uid
+    os.chown(place / "tool.wasm", 1, 1)
+    refused = run(place, "--config", config)
+    assert (refused.code, "belongs to uid 1" in refused.stderr) == (77, True)
+    os.chown(place / "tool.wasm", owner, owner)
+    assert b"ran" in run(place, "--config", config).stdout
+
+
 @pytest.mark.needs_root
 def test_the_flag_is_refused_to_a_service(run, host, component) -> None:
     """Of root run, call and up are refused with what could be written instead, and that is on record."""
