@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ipc.errors import AirssysError, ConfigError
@@ -26,16 +27,23 @@ if TYPE_CHECKING:
 
 
 def gather_evidence(
-    manifest: Manifest, package: str, wasm_sha256: str, installed: Installed | None, settings: Settings, state: str
+    manifest: Manifest,
+    package: str,
+    wasm_sha256: str,
+    installed: Installed | None,
+    settings: Settings,
+    state: str,
+    interrupted: Callable[[], bool],
 ) -> Evidence:
     """Return what there is to know of the package with this digest; what can't be found out is said in it.
 
-    `installed` is what the installer has recorded; None for a directory, whose signatures are verified here.
+    `installed` is what the installer has recorded; None for a directory, whose signatures are verified here. Raises
+    KeyboardInterrupt once it is `interrupted`.
     """
     found = (
         _of_directory(manifest.directory, package, settings) if installed is None else _recorded(installed, settings)
     )
-    return _with_imports(found, manifest, wasm_sha256, state)
+    return _with_imports(found, manifest, wasm_sha256, state, interrupted)
 
 
 def _recorded(installed: Installed, settings: Settings) -> Evidence:
@@ -82,13 +90,15 @@ def _signature(key: PublicKey | None, why_not: str = "") -> SignatureFound:
     return SignatureFound(key.text, key.kind, key.fingerprint, why_not)
 
 
-def _with_imports(found: Evidence, manifest: Manifest, wasm_sha256: str, state: str) -> Evidence:
+def _with_imports(
+    found: Evidence, manifest: Manifest, wasm_sha256: str, state: str, interrupted: Callable[[], bool]
+) -> Evidence:
     """Return it with what the program really imports, as a confined process reads it, beside what is declared."""
     from supervisor.code.inspect import inspect_wasm
     from supervisor.manifest.findings import uncovered_imports, unused_requests
 
     try:
-        summary = inspect_wasm(manifest.wasm_path, state)
+        summary = inspect_wasm(manifest.wasm_path, state, interrupted=interrupted)
     except (AirssysError, OSError) as error:
         return replace(found, imports_unread=str(error)[:TEXT_MAX_CHARS])
     if summary.error or summary.sha256 != wasm_sha256:

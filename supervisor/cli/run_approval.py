@@ -150,7 +150,8 @@ def _decide(
 
         record = None if installed is None else installed.installed
         package, wasm_sha256 = question.subject.package, question.facts.wasm_sha256
-        return gather_evidence(bound.manifest, package, wasm_sha256, record, settings, options.state_directory)
+        state, interrupted = options.state_directory, start.interrupted
+        return gather_evidence(bound.manifest, package, wasm_sha256, record, settings, state, interrupted)
 
     own = bound.variables
     return decide_by_approval(store, question, settings, where, os.getuid(), own, hold, gather, start.standing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from ipc.struct import Struct
@@ -16,6 +17,8 @@ class Start(Struct, frozen=True):
     """A person may be asked, on the terminal; where not, AwaitingApprovalError or NobodyGrantedError says why."""
     standing: frozenset[str] = frozenset()
     """The packages that failed in the place of this one: an approval that ended for the sake of theirs stands."""
+    interrupted: Callable[[], bool] = lambda: False
+    """Whether nobody wants it any more: a program may take minutes to be read, which a reviewer is told of."""
 
 
 ALONE: Final = Start()

@@ -193,7 +193,7 @@ class Planner:
         AwaitingApprovalError, or ConfigError.
         """
         with contextlib.ExitStack() as own, _granting_is_named(target):
-            planned = self._plan_anew(target, digest, grant_asked, own)
+            planned = self._plan_anew(target, digest, grant_asked, own, interrupted)
             granted()
             request = planned.granted.request
             with contextlib.closing(open_program(request)) as program:
@@ -204,7 +204,9 @@ class Planner:
             own.pop_all()
         return Prepared(plan, planned.held.close)
 
-    def _plan_anew(self, text: str, digest: str, grant_asked: bool, own: contextlib.ExitStack) -> Planned:
+    def _plan_anew(
+        self, text: str, digest: str, grant_asked: bool, own: contextlib.ExitStack, interrupted: Callable[[], bool]
+    ) -> Planned:
         target, held = self._open(text, own, digest)
         args, manifest = self._args, load_manifest(target.path)
         parameters = [each for each in args.set if each.partition("=")[0] in _parameters(manifest)]
@@ -213,7 +215,8 @@ class Planner:
         # What was said on the command line was said of what was there then.
         of_one.grant, of_one.quiet = "asked" if grant_asked else None, True
         standing = self.last_healthy.read(manifest.component.name).failed_packages
-        planned = self._plan(of_one, target, held, Start(supervised=True, asks=False, standing=standing))
+        start = Start(supervised=True, asks=False, standing=standing, interrupted=interrupted)
+        planned = self._plan(of_one, target, held, start)
         if planned is None:
             raise NobodyGrantedError("nobody granted what it asks for")
         return planned

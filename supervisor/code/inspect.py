@@ -47,6 +47,7 @@ class _How(Struct, frozen=True):
     engine: EngineSettings
     limits: CompileLimits
     on_progress: Callable[[float], None]
+    interrupted: Callable[[], bool]
 
 
 def inspect_wasm(
@@ -55,12 +56,14 @@ def inspect_wasm(
     engine: EngineSettings | None = None,
     limits: CompileLimits | None = None,
     on_progress: Callable[[float], None] | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> WasmSummary:
     """Return the kind, imports and exports of a wasm file; compiled code is kept in `state` for the run to come.
 
-    `engine` is what it will be run with; `on_progress` is called while it is compiled, with the seconds so far.
+    `engine` is what it will be run with; `on_progress` is called while it is compiled, with the seconds so far. Raises
+    KeyboardInterrupt once it is `interrupted`.
     """
-    how = _How(engine or EngineSettings(), limits or CompileLimits(), on_progress or _Patience(path))
+    how = _How(engine or EngineSettings(), limits or CompileLimits(), on_progress or _Patience(path), interrupted)
     try:
         program = Program.open(path)
     except AirssysError as error:
@@ -122,7 +125,7 @@ def _summary(program: Program, state: str, how: _How, zygote: Zygote, uid: int |
         origin,
         how.limits,
         on_progress=how.on_progress,
-        interrupted=lambda: False,
+        interrupted=how.interrupted,
     )
     os.close(artifact.descriptor)
     record = artifact.record

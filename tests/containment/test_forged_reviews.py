@@ -45,13 +45,15 @@ class Package:
         """Put another manifest there."""
         (self.directory / "Component.toml").write_text(manifest)
 
-    def found(self) -> Evidence:
-        """Find out what there is to know of it."""
+    def found(self, given_up: bool = False) -> Evidence:
+        """Find out what there is to know of it, for somebody who may have `given_up` meanwhile."""
         contents = read_directory(str(self.directory))
         program = contents.file("reporter.wasm")
         assert program is not None
         manifest = load_manifest(str(self.directory))
-        return gather_evidence(manifest, contents.digest, program.sha256, None, SETTINGS, str(self.state))
+        return gather_evidence(
+            manifest, contents.digest, program.sha256, None, SETTINGS, str(self.state), lambda: given_up
+        )
 
     def review(self, evidence: Evidence) -> list[str]:
         """Return what a reviewer reads."""
@@ -118,3 +120,10 @@ def test_what_a_program_imports_is_read_and_not_believed(package: Package) -> No
     assert (found.imports, found.imports_unread) == ((), "")
     said = " ".join(line.strip() for line in package.review(found))
     assert "it asks for network.connect, and the wasm imports nothing that uses the network" in said
+
+
+def test_a_program_that_takes_long_to_read_holds_nobody_who_has_given_up(package: Package) -> None:
+    """A supervisor that ends, or decides anew, waits for no compiler; for who wants to know it is read."""
+    with pytest.raises(KeyboardInterrupt):
+        package.found(given_up=True)
+    assert package.found().imports_unread == ""
