@@ -47,7 +47,8 @@ _EPILOG = """examples:
 A request is filed by a start: where a rule ([[approvals.rules]] of airssys.toml) wants people to say yes, and where
 there is no terminal to ask on. Who may answer is said by [control] approvers; else it is the user whose state it is.
 
-Exit: 77 where this user may not, or the request is in a state that doesn't allow it.
+Exit: 77 where this user may not, or the request is in a state that doesn't allow it; 75 where a supervisor doesn't
+answer, and what it runs may still have what was taken away.
 """
 _LIST_EPILOG = """examples:
   airssys approvals list

@@ -10,6 +10,7 @@ from typing import Final, Protocol
 
 from ipc import memory_file
 from ipc.audit.event import SUPERVISOR, AuditEvent
+from ipc.errors import ConfigError
 from supervisor.approvals.losing import OUTCOME_KEYS
 from supervisor.approvals.service import ApprovalService, Document
 from supervisor.approvals.settling import RunsWatch
@@ -28,6 +29,7 @@ from supervisor.control.client import (
 )
 from supervisor.control.messages import ApprovalDocument, DecideApproval, ReadApprovals, Request
 from supervisor.control.roles import Peer, own_roles
+from supervisor.report import shell_quoted
 
 _DOCUMENT_MAX_BYTES: Final = 16 << 20
 _SETTLED: Final = ("approve", "narrow", "revoke", "import", "reject", "request")
@@ -49,6 +51,12 @@ class Desk(Protocol):
 
     def decided(self, decision: DecideApproval, narrow: bytes) -> Document:
         """Have a decision carried out."""
+
+
+class NotSettledError(ConfigError):
+    """It is decided; but whether somebody still has what was taken away isn't known."""
+
+    exit_code = 75  # EX_TEMPFAIL
 
 
 class _Local:
@@ -98,9 +106,27 @@ class _Local:
                     raise
                 time.sleep(0.05)
             except NobodyAnswersError:
-                return {**document, **self._runs.settle().to_json()}
+                # Only here: it brings the host along.
+                from supervisor.fleet.state_lock import is_held
+
+                if not is_held(self._state):
+                    return {**document, **self._runs.settle().to_json()}
+                if time.monotonic() >= until_s:
+                    self._runs.settle()
+                    raise self._unsettled(document) from None
+                time.sleep(0.05)
             else:
                 return {**document, **{key: settled[key] for key in OUTCOME_KEYS if key in settled}}
+
+    def _unsettled(self, document: Document) -> NotSettledError:
+        from supervisor.fleet.state_lock import LOCK
+
+        lock = shell_quoted(os.path.join(self._state, LOCK))
+        return NotSettledError(
+            f"request {document['request']} is {document['state']}, on record; but the supervisor there doesn't "
+            "answer, and what it runs goes on as it was until it does",
+            hint=f"see who it is: fuser -v {lock}; have it go on (kill -CONT PID), or end it (kill -KILL PID)",
+        )
 
 
 class _Remote:

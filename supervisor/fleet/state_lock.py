@@ -32,3 +32,18 @@ def only_one(state: str) -> Iterator[None]:
         yield
     finally:
         os.close(held)
+
+
+def is_held(state: str) -> bool:
+    """Whether a process answers for a state directory, though it may not say so: stopped, say, or busy for long."""
+    try:
+        descriptor = os.open(os.path.join(state, LOCK), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

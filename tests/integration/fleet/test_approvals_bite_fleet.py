@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -195,6 +196,27 @@ def test_what_is_over_ends_by_itself(airssys, up, component, approver: Approver)
     records = [json.loads(line) for line in airssys("audit", "query", "--json").stdout.splitlines()]
     assert [each["approval"] for each in records if each["event"] == "approval_expired"] == ["approval 1"]
     assert "request 4" in airssys("up", places[0], "--config", approver.config).stderr
+
+
+def test_a_supervisor_that_does_not_answer_is_not_taken_for_none(airssys, up, component, approver: Approver) -> None:
+    """What it may still hold isn't said to be gone; once it goes on it ends by itself."""
+    place = component("first", "block-poll.wat", f'[capabilities.filesystem]\nread = ["{approver.out}/**"]\n')
+    assert airssys("up", place, "--config", approver.config).code == 77
+    approver.approve(1)
+    with up(place, "--config", approver.config) as fleet:
+        fleet.until("first: running")
+        fleet.process.send_signal(signal.SIGSTOP)
+        try:
+            said = airssys("approvals", "revoke", "1", "--config", approver.config)
+        finally:
+            fleet.process.send_signal(signal.SIGCONT)
+        assert (said.code, "none holds it now" in said.stdout) == (75, False)
+        assert "request 1 is revoked" in said.stderr
+        assert "doesn't answer" in said.stderr
+        fleet.until("first: stopped")
+        assert "approval 1 was revoked" in str(approver.status("first")["ended"])
+    again = airssys("approvals", "show", "1", "--config", approver.config)
+    assert (again.code, "revoked" in again.stdout) == (0, True)
 
 
 def test_without_a_fleet(airssys, component, approver: Approver) -> None:
