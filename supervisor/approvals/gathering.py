@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ipc.errors import AirssysError, ConfigError
 from ipc.struct import replace
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from supervisor.packages.installed import Installed
     from supervisor.signing.keys import PublicKey
     from supervisor.trust.decide import TrustDecision
+
+_SOMETHING_ELSE: Final = "the directory holds something else by now"
 
 
 def gather_evidence(
@@ -69,8 +71,11 @@ def _of_directory(directory: str, package: str, settings: Settings) -> Evidence:
     try:
         contents = read_directory(directory)
         if contents.digest != package:
-            return replace(found, signatures_unread="the directory holds something else by now")
-        found = replace(found, trust_why=_trust_why(judge_directory(directory, settings.trust_sources).decision))
+            return replace(found, signatures_unread=_SOMETHING_ELSE)
+        trust = judge_directory(directory, settings.trust_sources)
+        if trust.contents is not None and trust.contents.digest != package:
+            return replace(found, signatures_unread=_SOMETHING_ELSE)
+        found = replace(found, trust_why=_trust_why(trust.decision))
         signatures = read_signatures(directory)
         judged = judge_signatures(contents, signatures) if signatures else ()
     except (ConfigError, OSError) as error:

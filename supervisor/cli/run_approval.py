@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from supervisor.approvals.evidence import Evidence
     from supervisor.cli.start import Start
     from supervisor.cli.targets import InstalledPackage
+    from supervisor.trust.judge import JudgedDirectory
 
 NOBODY_VOTES: Final = "name people in [control] approvers of airssys.toml"
 
@@ -47,19 +48,19 @@ def approved_grants(
     bound: BoundManifest,
     quota: ResolvedQuota,
     granted: Sequence[Grant],
-    trust: TrustLevel,
+    judged: JudgedDirectory | None,
     installed: InstalledPackage | None,
     start: Start,
 ) -> Approved | None:
     """Return what is approved, None where no rule wants an approval of this; raises AwaitingApprovalError.
 
-    `trust` is what the reviewers are told; it changes nothing in what is needed.
+    `judged` is what the reviewers are told of trust; it changes nothing in what is needed.
     """
     wanted = needed(settings.approval_rules, named(granted, bound.variables), quota)
     if wanted is None:
         return None
     try:
-        question = _question(bound, granted, wanted, trust, installed)
+        question = question_about(bound, granted, wanted, judged, installed)
         return _decide(host, settings, question, bound, installed, start)
     except AwaitingApprovalError as error:
         host.record(refusal_event(error, actor()))
@@ -72,13 +73,13 @@ def approval_without_terminal(
     host: Host,
     settings: Settings,
     bound: BoundManifest,
-    trust: TrustLevel,
+    judged: JudgedDirectory | None,
     installed: InstalledPackage | None,
     start: Start,
 ) -> Approved | str:
     """Return what is approved where nobody can be asked now; else what became of asking for it, in lines."""
     try:
-        return approval_by_whoever_votes(host, settings, bound, trust, installed, start)
+        return approval_by_whoever_votes(host, settings, bound, judged, installed, start)
     except NobodyGrantedError:
         return ""
     except AwaitingApprovalError as error:
@@ -91,26 +92,33 @@ def approval_by_whoever_votes(
     host: Host,
     settings: Settings,
     bound: BoundManifest,
-    trust: TrustLevel,
+    judged: JudgedDirectory | None,
     installed: InstalledPackage | None,
     start: Start,
 ) -> Approved:
     """Return what is approved; raises AwaitingApprovalError, or NobodyGrantedError where nobody could approve it."""
     if not _somebody_has_a_vote(settings):
         raise NobodyGrantedError("nobody granted what it asks for, and nobody has a vote here", hint=NOBODY_VOTES)
-    question = _question(bound, bound.grants, Needed(), trust, installed)
+    question = question_about(bound, bound.grants, Needed(), judged, installed)
     return _decide(host, settings, question, bound, installed, start)
 
 
-def _question(
+def question_about(
     bound: BoundManifest,
     granted: Sequence[Grant],
     wanted: Needed,
-    trust: TrustLevel,
+    judged: JudgedDirectory | None,
     installed: InstalledPackage | None,
 ) -> Question:
+    """Return what a start asks; raises ConfigError where that isn't the package that was `judged`."""
+    trust: TrustLevel = "unknown" if judged is None else judged.decision.level
     if installed is None:
-        return question_of(bound, granted, wanted, trust)
+        question = question_of(bound, granted, wanted, trust)
+        contents = None if judged is None else judged.contents
+        if contents is not None and contents.digest != question.subject.package:
+            directory = visible(bound.manifest.directory)
+            raise ConfigError(f"{directory}: changed while it was found out whether it is trusted", hint="try again")
+        return question
     own = installed.installed
     question = question_of(bound, granted, wanted, trust, own.instance, installed.package.contents)
     return replace(question, signers=own.signers)

@@ -59,7 +59,6 @@ def decide_grants(
     manifest = bound.manifest
     if not bound.grants:
         return GrantDecision((), "nothing asked")
-    trust = "unknown" if judged is None else judged.decision.level
     granted = bound.grants
     if args.grant not in (None, "asked"):
         from supervisor.grants.file import read_grant_file
@@ -68,7 +67,7 @@ def decide_grants(
     if settings.approval_rules:
         from supervisor.cli.run_approval import approved_grants
 
-        approved = approved_grants(host, settings, bound, quota, granted, trust, installed, start)
+        approved = approved_grants(host, settings, bound, quota, granted, judged, installed, start)
         if approved is not None:
             return _by_approval(approved)
     if args.grant is not None:
@@ -89,11 +88,11 @@ def decide_grants(
     if not start.asks:
         from supervisor.cli.run_approval import approval_by_whoever_votes
 
-        return _by_approval(approval_by_whoever_votes(host, settings, bound, trust, installed, start))
+        return _by_approval(approval_by_whoever_votes(host, settings, bound, judged, installed, start))
     if not on_terminal():
         from supervisor.cli.run_approval import approval_without_terminal
 
-        found = approval_without_terminal(host, settings, bound, trust, installed, start)
+        found = approval_without_terminal(host, settings, bound, judged, installed, start)
         if not isinstance(found, str):
             return _by_approval(found)
         print(f"airssys: {manifest.component.name} asks for:", file=sys.stderr)

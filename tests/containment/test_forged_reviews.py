@@ -8,18 +8,24 @@ import pytest
 from approvals_to_test import MANIFEST, START_S, filed
 from signed import ed25519_signer, sshsig
 
+from ipc.errors import ConfigError
 from ipc.struct import replace
+from supervisor.approvals import gathering
 from supervisor.approvals.evidence import Evidence
 from supervisor.approvals.gathering import gather_evidence
 from supervisor.approvals.review import document_of
+from supervisor.approvals.rules import Needed
 from supervisor.approvals.steps import file_request
 from supervisor.cli.review_view import review_lines
+from supervisor.cli.run_approval import question_about
 from supervisor.config.settings import Settings
 from supervisor.config.settings_files import default_directories
-from supervisor.manifest import load_manifest
+from supervisor.manifest import Variables, bind, load_manifest
+from supervisor.packages.contents import Contents
 from supervisor.packages.directory import read_directory
 from supervisor.packages.provenance import Provenance
 from supervisor.signing.keys import read_public_key
+from supervisor.trust.judge import judge_directory
 from supervisor.trust.sources import KeySource
 
 ALICES, MALLORYS = ed25519_signer(), ed25519_signer()
@@ -127,3 +133,39 @@ def test_a_program_that_takes_long_to_read_holds_nobody_who_has_given_up(package
     with pytest.raises(KeyboardInterrupt):
         package.found(given_up=True)
     assert package.found().imports_unread == ""
+
+
+EVIL = PROGRAM + b"\0\1\0"
+"""Another program: it has an empty section besides."""
+
+
+def test_trust_in_what_lay_there_before_is_none_in_what_is_asked(package: Package, monkeypatch) -> None:
+    """Signed bytes that are put back for the moment in which trust is decided don't speak for those of the request."""
+    program = package.directory / "reporter.wasm"
+    (package.directory / "Component.sig").write_bytes(sshsig(ALICES, read_directory(str(package.directory)).statement))
+    assert "trust.sources[0]" in package.found().trust_why
+    program.write_bytes(EVIL)
+    assert "trust.sources[0]" not in package.found().trust_why
+
+    def then_put_back(directory: str) -> Contents:
+        contents = read_directory(directory)
+        program.write_bytes(PROGRAM)
+        return contents
+
+    monkeypatch.setattr(gathering, "read_directory", then_put_back)
+    found = package.found()
+    assert (found.trust_why, found.signatures_unread) == ("", "the directory holds something else by now")
+
+
+def test_what_was_judged_is_what_is_asked_about(package: Package) -> None:
+    """A request is told to come from a trusted package only while it is about that very one."""
+    (package.directory / "Component.sig").write_bytes(sshsig(ALICES, read_directory(str(package.directory)).statement))
+    manifest = load_manifest(str(package.directory))
+    own = Variables(str(package.directory), "/d", "/t")
+    bound = bind(manifest, {}, own, cwd="/", real_path=lambda path: path)
+    judged = judge_directory(str(package.directory), (ALICE,))
+    assert question_about(bound, bound.grants, Needed(), judged, None).facts.trust == "trusted"
+    (package.directory / "reporter.wasm").write_bytes(EVIL)
+    with pytest.raises(ConfigError, match="changed while it was found out whether it is trusted"):
+        question_about(bound, bound.grants, Needed(), judged, None)
+    assert question_about(bound, bound.grants, Needed(), None, None).facts.trust == "unknown"
