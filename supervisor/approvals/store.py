@@ -141,14 +141,20 @@ class ApprovalStore:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
         try:
             status = os.fstat(descriptor)
+            state = verified.state_of(status)
+            noted = verified.noted_step(verified.read_note(self.directory), state)
+            if noted is None and verified.is_quiet(state, now_ns):
+                # Before it is read: then the kernel gives it another `ctime` also for what is written through memory.
+                os.fsync(descriptor)
+        except OSError as error:
+            raise StoreError(f"{visible(path)}: {os.strerror(error.errno or 0).lower()}") from None
         finally:
             os.close(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
             raise DamagedError(f"{FILE} is no private file of uid {os.geteuid()}")
-        state = verified.state_of(status)
         if not verified.is_quiet(state, now_ns) or any(os.path.lexists(f"{path}{beside}") for beside in _BESIDE):
             return None, None
-        return verified.noted_step(verified.read_note(self.directory), state), state
+        return noted, state
 
     @staticmethod
     def _has_tables(connection: sqlite3.Connection) -> bool:

@@ -3,7 +3,9 @@
 To verify takes as long as there are steps, and a start waits for it. Whoever writes to a file, puts another in its
 place, or brings an older one back changes its number or its `ctime`, which nobody sets (inode(7)). The note is of the
 file as it was before it was verified, and only of one that had not been written to for a while, as two writes at nearly
-one time may have one `ctime`. It gives nothing: without it, or where it isn't what was written, all is verified.
+one time may have one `ctime`. Who had mapped it (mmap(2)) and written to it before could go on without another one: so
+it is synchronised before it is verified, and then the next such write is noticed. On tmpfs, which is gone with the
+machine's next start, it isn't. The note gives nothing: without it, or where it isn't what was written, all is verified.
 """
 
 from __future__ import annotations

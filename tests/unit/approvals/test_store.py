@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import sqlite3
 import time
@@ -375,6 +376,26 @@ def test_what_was_verified_is_not_verified_again(place: Place, monkeypatch: pyte
         _take(ledger, one, Revoked(ledger.now_s, CAROL))
     assert place.request(1).state is State.REVOKED
     assert verified_rows == [7]
+
+
+def test_what_is_written_through_memory_is_not_what_was_verified(
+    place: Place, monkeypatch: pytest.MonkeyPatch, deadline
+) -> None:
+    """Also by who had mapped the file, and written to it, before it was verified."""
+    _three(place)
+    with open(place.file, "r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+        mapped[:1] = mapped[:1]
+        _noted(place, monkeypatch, deadline)
+        before = verified.state_of(os.stat(place.file))
+        mapped[:1] = mapped[:1]
+        now = verified.state_of(os.stat(place.file))
+        if now == before:
+            os.fsync(file.fileno())
+            mapped[:1] = mapped[:1]
+            if verified.state_of(os.stat(place.file)) == before:
+                pytest.skip("this file system never tells of it")
+        assert now.ctime_ns != before.ctime_ns
+        assert verified.noted_step(verified.read_note(str(place.file.parent)), now) is None
 
 
 def test_a_note_that_was_made_by_hand_hides_no_edit_of_what_is_read(
