@@ -273,14 +273,17 @@ class ChangeOvers:
     def _try_out(self, change: Change) -> None:
         assert change.prepared is not None, "what was compiled is here"
         if not self._still_holds(change.prepared.plan):
-            # Somebody took something of its approval back while it was compiled: what is left of it is decided anew.
-            change.again, change.returns_to = True, change.prepared.plan.package
-            self.happen(change, Event.WANTED)
+            self._decide_anew(change, change.prepared.plan)
             return
         prepared, change.prepared = change.prepared, None
         change.candidate = self._fleet.try_out(prepared.plan)
         change.candidate.let_go = prepared.let_go
         self._trials.begin(change.candidate, time.monotonic_ns())
+
+    def _decide_anew(self, change: Change, plan: Plan) -> None:
+        """Somebody took something of an approval back meanwhile: decide on that very version by what is left."""
+        change.again, change.returns_to = True, plan.package
+        self.happen(change, Event.WANTED)
 
     def _pass_name(self, change: Change) -> None:
         candidate = change.candidate
@@ -361,7 +364,11 @@ class ChangeOvers:
             return
         self._trials.end(member)
         change = self.change(member.name)
-        if change.candidate is member:
+        if found is Event.FAILED and member.why_stopped:
+            # It hasn't failed: what it ran by was taken back. So the approval of the one before it doesn't stand.
+            if change.candidate is member:
+                self._decide_anew(change, member.plan)
+        elif change.candidate is member:
             change.reason = reason if found is Event.FAILED else ""
             self.happen(change, found)
         elif found is Event.HEALTHY:

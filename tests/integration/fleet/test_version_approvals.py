@@ -17,6 +17,7 @@ from supervisor.cli import approvals as _approvals  # noqa: F401 # loaded before
 pytestmark = pytest.mark.needs_root
 
 WAT = Path(__file__).resolve().parents[2] / "guests" / "wat"
+INITIALIZE = '(func (export "initialize") (param $at i32) (param $length i32) (result i32)'
 DAEMON = 1
 KEEPS = '[capabilities.storage]\nread = ["k"]\nwrite = ["k"]\n'
 SETTINGS = """schema = 1
@@ -38,11 +39,14 @@ class Component:
         self.place = airssys.directory / "one"
         self.place.mkdir()
 
-    def release(self, version: str, more: str = "", functions: int = 0) -> Path:
-        """Make a version; with so many functions besides, which all have to be compiled."""
+    def release(self, version: str, more: str = "", functions: int = 0, slow: bool = False) -> Path:
+        """Make a version; with so many functions besides, which all have to be compiled, or `slow` to be ready."""
         work = "(local.set 0 (i32.mul (local.get 0) (i32.const 3)))" * 200
         besides = f"(core module {f'(func (param i32) (result i32) {work} (local.get 0))' * functions})"
         text = (WAT / "actor.wat").read_text().rstrip()
+        if slow:
+            assert INITIALIZE in text
+            text = text.replace(INITIALIZE, f"{INITIALIZE} (call $sleep (i32.const 5000))")
         assert text.endswith(")")
         (self.place / "program.wasm").write_bytes(wasmtime.wat2wasm(f"{text[:-1]}{besides})"))
         (self.place / "Component.toml").write_text(
@@ -117,3 +121,23 @@ def test_what_is_taken_back_of_a_version_that_is_being_compiled_is_not_in_it(com
     by_first = {each["event"] for each in records if each["approval"] == "approval 1" and each["instance"]}
     assert not by_first, "no instance has run by what was taken back"
     assert any(each["approval"] == "approval 2" and each["instance"] for each in records)
+
+
+def test_what_is_revoked_in_its_trial_has_not_failed(component: Component, airssys, up) -> None:
+    """So it brings no superseded approval back; approved again it takes over."""
+    airssys("install", component.release("1.0.0"), "--config", component.config)
+    with up("one", "--config", component.config) as fleet:
+        fleet.until("one: running")
+        known = airssys.state / "versions" / "one.json"
+        component.until(lambda _: known.exists())
+        component.release("1.1.0", KEEPS, slow=True)
+        assert airssys("upgrade", "one", "--yes", "--config", component.config).code == 77
+        component.approve(1)
+        component.until(lambda found: "trying" in str(found["change"]))
+        component.says("revoke", "1")
+        component.until(lambda found: "isn't approved" in str(found["change"]))
+        assert component.status()["version"] == "1.0.0"
+        assert json.loads(known.read_text())["last_healthy"]["failed"] == []
+        assert airssys("approvals", "request", "1", "--config", component.config).code == 0
+        component.approve(2)
+        component.until(lambda found: found["version"] == "1.1.0")
