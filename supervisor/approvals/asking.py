@@ -231,7 +231,7 @@ def _stands(ledger: Ledger, request: Request, needed: Needed, standing: frozense
     while isinstance(ending, Superseded) and ending.by not in seen:
         seen.add(ending.by)
         successor = ledger.request(ending.by)
-        if successor is None or successor.subject.package not in standing:
+        if successor is None or successor.subject.package not in standing - {request.subject.package}:
             return False
         ending = successor.ending
     return request.ends_s is None or ledger.now_s < request.ends_s

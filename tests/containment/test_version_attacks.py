@@ -116,8 +116,26 @@ def test_what_less_of_the_same_version_has_replaced_does_not_stand(versions: Ver
     versions.approve(OLD)
     assert versions.start(OLD, NEW).approval == "approval 5"
     versions.asks = (READ, CONNECT)
-    with pytest.raises(AwaitingApprovalError, match="request 6"):
-        versions.start(OLD, NEW)
+    for standing in ((NEW,), (NEW, OLD)):  # also where this one has failed itself, in a third one's place
+        with pytest.raises(AwaitingApprovalError, match="request 6"):
+            versions.start(OLD, *standing)
+
+
+def test_a_version_that_failed_has_not_failed_in_its_own_place(versions: Versions) -> None:
+    """People said yes to less of it: that it failed brings no more of it back, as a failure of another one would."""
+    versions.asks = (READ, CONNECT)
+    versions.approve(NEW)
+    versions.asks = (READ,)
+    assert versions.approve(OLD).number == 4
+    versions.asks = (READ, CONNECT)
+    assert versions.start(NEW, OLD).approval == "approval 3", "another one has failed"
+    versions.asks = (READ,)
+    with pytest.raises(AwaitingApprovalError):
+        versions.start(NEW)
+    versions.approve(NEW)
+    versions.asks = (READ, CONNECT)
+    with pytest.raises(AwaitingApprovalError):
+        versions.start(NEW, OLD, NEW)
 
 
 @pytest.mark.parametrize("how", ["expired", "once", "stricter"])
