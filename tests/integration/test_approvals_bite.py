@@ -106,6 +106,9 @@ def test_narrowing_ends_who_holds_it(holder: Holder, deadline) -> None:
         fate = "ended 1 instance (3 open files); none holds it now"
         assert f"revoked filesystem.read {holder.place}/**; {fate}" in said.replace("\r\n", "")
         assert process.wait(0.1) == 128 + signal.SIGTERM
+        assert process.stderr is not None
+        why = "it was ended, as approval 1 was narrowed (airssys approvals show 1)"
+        assert why in process.stderr.read().decode(), "who runs it is told by whom, and where to look"
     refused = holder.run(holder.component, "-q", *holder.state)
     assert refused.code not in (0, 77), "it starts, and opens nothing"
     (narrowed,) = (each for each in holder.events("approval_narrowed") if "filesystem.read" not in str(each["detail"]))
