@@ -197,7 +197,7 @@ class RunLoop(Struct):
         self._happen(self.warden.lose(lost, self.phase, self.facts, worker.plan, worker.pid, worker.pidfd))
 
     def interrupt(self, number: int, why: str = "") -> None:
-        """End it for a signal, `why` where that is known; a run that has ended waits for no reader of its output any longer."""
+        """End it for a signal, `why` where that is known; a run that has ended waits for no reader of its output."""
         if self.phase is Phase.ENDED:
             self.is_over = True
         else:

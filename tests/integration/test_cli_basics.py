@@ -56,6 +56,23 @@ def test_a_mistyped_command_is_guessed(typed: str, meant: str) -> None:
     assert "see: airssys --help" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant", "see"),
+    [
+        (("narrow", "4"), "approvals narrow", "airssys --help"),
+        (("approvals", "lst"), "list", "airssys approvals --help"),
+        (("approvals", "narrow", "1", "--wihtout=x"), "--without", "airssys approvals narrow --help"),
+        (("list", "--josn"), "--json", "airssys list --help"),
+    ],
+)
+def test_what_is_mistyped_within_a_command_is_guessed(typed: tuple[str, ...], meant: str, see: str) -> None:
+    """A command's own command, an option, and what is an `approvals` command: with the help that is nearest."""
+    done = _airssys(*typed)
+    assert (done.returncode, done.stdout) == (64, "")
+    assert f"did you mean {meant!r}?" in done.stderr
+    assert f"see: {see}\n" in done.stderr
+
+
 @pytest.mark.parametrize("typed", ["zzzzzz", "\x1b]0;x\x07", ""])
 def test_an_unknown_command_without_a_neighbour(typed: str) -> None:
     """Where nothing is near, no guess is made, and what was typed can't act on the terminal."""

@@ -127,7 +127,7 @@ def test_two_people_approve_narrow_and_revoke(airssys, up, component: Callable[.
         assert fleet.end() == 0
     again = start()
     assert again.code == 77
-    assert "request 1 was revoked by uid 0" in again.stderr
+    assert "request 1 was revoked by root (uid 0)" in again.stderr
 
     records = [json.loads(line) for line in airssys("audit", "query", "--json").stdout.splitlines()]
     granted = [each for each in records if each["event"] == "approval_granted"]
