@@ -210,12 +210,13 @@ def _commands_of(command: str) -> list[str]:
 def test_completion_knows_every_option(command: str) -> None:
     """What the help of a command, and of each of its own commands, lists is completed; and each has an example."""
     script = _airssys("completion", "bash").stdout
-    line = next(each for each in script.splitlines() if each.strip().startswith(f"{command}) "))
     for words in ((command,), *((command, inner) for inner in _commands_of(command))):
         text = _airssys(*words, "--help").stdout
         options = set(re.findall(r"^ {2}(?:-\w(?: \w+)?, )?(--[\w-]+)", text, re.MULTILINE))
         assert options, words
-        assert options <= set(re.split(r"[ ']", line)), words
+        start = f"'{' '.join(words)}') words='"
+        line = next(each.strip() for each in script.splitlines() if each.strip().startswith(start))
+        assert options | {"--help"} == set(line.removeprefix(start).partition("'")[0].split()), words
         assert "example" in text, words
 
 
