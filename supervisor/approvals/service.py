@@ -289,6 +289,11 @@ def _taken(request: Request, after: Request | Refusal) -> Request:
 
 def _what_now(request: Request, reason: str) -> str:
     """Return which command helps who wanted a step that isn't taken."""
+    if request.state is State.SUPERSEDED:
+        return (
+            f"what still runs by it is ended with: airssys approvals revoke {request.number}; "
+            f"to ask anew: airssys approvals request {request.number}"
+        )
     if request.state in FINAL:
         return f"to ask anew: airssys approvals request {request.number}"
     if reason == NO_VOTE_OF_ROOT:

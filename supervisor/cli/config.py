@@ -75,6 +75,7 @@ def _check(settings: Settings, args: argparse.Namespace) -> int:
     else:
         path = default_config_path(os.environ, os.geteuid())
         print(visible(f"no file: the defaults are in force; settings would be read from {path}"))
+        print("  another file: --config FILE, or $AIRSSYS_CONFIG")
     for warning in warnings:
         print(visible(f"warning: {warning}"))
     if unsupported:
