@@ -27,7 +27,7 @@ from supervisor.cli.approvals_offhost import (
 from supervisor.cli.approvals_view import list_lines, narrowing_lines, outcome_lines
 from supervisor.cli.approvals_where import in_place, where_words
 from supervisor.cli.confirm import NoTerminalError, confirm, on_terminal
-from supervisor.cli.review_view import review_lines
+from supervisor.cli.review_view import OPEN, review_lines
 from supervisor.config import places
 from supervisor.config.settings_files import load_settings
 from supervisor.config.toml_source import read_toml_bytes
@@ -119,7 +119,10 @@ def _answer(args: argparse.Namespace, desk: Desk, where: str) -> int:
             if args.manifest:
                 print_manifest(document)
             else:
-                _print(args, document, review_lines(document, args.whole, where=where))
+                lines = review_lines(document, args.whole, where=where)
+                if os.getuid() == 0 and document["state"] in OPEN:
+                    lines.append("root has no vote: who has says so by --socket, or by key (export, sign, import)")
+                _print(args, document, lines)
         case "approve" | "narrow":
             return _approve(args, desk, where)
         case "export":

@@ -86,6 +86,8 @@ def test_two_people_approve_narrow_and_revoke(airssys, up, component: Callable[.
         assert airssys("up", writer, waiting, "--config", config, "--state-dir", airssys.directory / "other").code == 77
         waits = airssys("run", waiting, "--config", config)
         assert "request 2" in waits.stderr
+        assert "airssys approvals serve" in waits.stderr, "root answers nothing itself, and is told who does"
+        assert "root has no vote" in airssys("approvals", "show", "2", "--config", config).stdout
 
         narrow = ("--without", "filesystem.read:/srv/secret")
         assert says(GAMES, "approve", "1", "--yes", review(1))[0] == 77
