@@ -161,6 +161,14 @@ def visible(text: str) -> str:
     return _UNSAFE_TEXT.sub(escape, text)
 
 
+def columns_of(stream: TextIO) -> int:
+    """Return how wide the terminal is that a stream writes to, in columns; 0 where it is none, or doesn't say."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):
+        return 0
+
+
 def folded(line: str, columns: int, indent: str = " " * 8) -> str:
     """Return a `visible` line on as many as it takes, all but the first indented: what somebody has made long enough
     to go on at a terminal's left edge looks like a line of ours there.

@@ -306,10 +306,14 @@ def _refuse_what_was_refused(request: Request, where: str) -> None:
     """Raise NotApprovedError for what somebody has said no to: it isn't asked again by itself."""
     ending = request.ending
     if isinstance(ending, Rejected | Revoked):
+        # Only here: most starts are approved, and name nobody.
+        from supervisor.approvals.people import person
+
+        who = person(f"uid {ending.uid}")
         why = f": {ending.reason}" if ending.reason else ""
         raise NotApprovedError(
             request,
-            f"{request.subject.identity}: request {request.number} was {request.state} by uid {ending.uid}{why}",
+            f"{request.subject.identity}: request {request.number} was {request.state} by {who}{why}",
             f"to ask again: airssys approvals request {request.number}{where}",
         )
 

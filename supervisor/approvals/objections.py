@@ -9,6 +9,7 @@ from supervisor.approvals.request import Narrowed, Request, Voted, least
 from supervisor.approvals.subject import grant_terms
 
 ROOT: Final = 0
+NO_VOTE_OF_ROOT: Final = "root administers, and has no vote"
 REASON_MAX_CHARS: Final = 500
 SEEN_LEAST: Final = 8
 """How many digits of the digest that was reviewed have to be named."""
@@ -23,7 +24,7 @@ def why_no_vote(request: Request, vote: Voted, needs: int) -> str:
     if request.is_over(vote.at_s):
         return "its time is over"
     if vote.uid == ROOT:
-        return "root administers, and has no vote"
+        return NO_VOTE_OF_ROOT
     if vote.rule and needs > 1:
         return f"a rule approves nothing that takes {needs} people"
     if vote.uid is None and vote.signed is None and not vote.rule:

@@ -29,6 +29,8 @@ class Terms(Struct, frozen=True):
     granted: tuple[Grant, ...]
     until_s: int | None
     until_boot_ns: int
+    lost: str = ""
+    """Why it is being ended, for who runs by it to tell: empty while it isn't."""
 
 
 class Reliance(Struct, frozen=True):
@@ -69,9 +71,11 @@ def ends_at_boot_ns(until_s: int | None, ledger_now_s: int) -> int:
     return 0 if until_s is None else boot_ns() + max(0, until_s - ledger_now_s) * 10**9
 
 
-def write_terms(descriptor: int, granted: Sequence[Grant], until_s: int | None, until_boot_ns: int) -> None:
+def write_terms(
+    descriptor: int, granted: Sequence[Grant], until_s: int | None, until_boot_ns: int, lost: str = ""
+) -> None:
     """Write down with what and until when something runs."""
-    terms = {"granted": to_builtins(granted), "until_s": until_s, "until_boot_ns": until_boot_ns}
+    terms = {"granted": to_builtins(granted), "until_s": until_s, "until_boot_ns": until_boot_ns, "lost": lost}
     data = json.dumps(terms).encode()
     os.pwrite(descriptor, data, 0)
     os.ftruncate(descriptor, len(data))
@@ -89,6 +93,12 @@ def current(reliance: Reliance) -> Reliance:
     """Return it with the time that is written down for it now: somebody may have made it shorter."""
     terms = None if reliance.descriptor < 0 else read_terms(reliance.descriptor)
     return reliance if terms is None else replace(reliance, until_s=terms.until_s, until_boot_ns=terms.until_boot_ns)
+
+
+def lost_words(reliance: Reliance) -> str:
+    """Return why somebody has this run end, and where that is to be read; empty where nobody does."""
+    terms = None if reliance.descriptor < 0 else read_terms(reliance.descriptor)
+    return f"{terms.lost} (airssys approvals show {reliance.number})" if terms is not None and terms.lost else ""
 
 
 class ApprovalEnd:

@@ -16,7 +16,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from ipc.struct import Struct
+from ipc.struct import Struct, replace
 from supervisor.approvals.reliance import Reliance, Terms, read_terms, write_terms
 from supervisor.event_loop import READ, Interest
 
@@ -73,12 +73,19 @@ class Holder(Struct, frozen=True):
 
     def end_at(self, until_s: int | None, until_boot_ns: int) -> None:
         """Have its approval be over at another time."""
-        if self.terms is None or self.terms.until_s == until_s:
-            return
+        if self.terms is not None and self.terms.until_s != until_s:
+            self._write(replace(self.terms, until_s=until_s, until_boot_ns=until_boot_ns))
+
+    def tell(self, why: str) -> None:
+        """Write down why it is to end, before it is asked to."""
+        if self.terms is not None:
+            self._write(replace(self.terms, lost=why))
+
+    def _write(self, terms: Terms) -> None:
         with contextlib.suppress(OSError):  # it has ended meanwhile
             descriptor = os.open(self.path, _FLAGS)
             try:
-                write_terms(descriptor, self.terms.granted, until_s, until_boot_ns)
+                write_terms(descriptor, terms.granted, terms.until_s, terms.until_boot_ns, terms.lost)
             finally:
                 os.close(descriptor)
 

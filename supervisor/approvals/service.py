@@ -18,7 +18,7 @@ from supervisor.approvals.chain import StoreError
 from supervisor.approvals.ledger import Ledger
 from supervisor.approvals.machine import FINAL, Refusal, State
 from supervisor.approvals.narrowing import lost, nearest_hint, without
-from supervisor.approvals.objections import REASON_MAX_CHARS
+from supervisor.approvals.objections import NO_VOTE_OF_ROOT, REASON_MAX_CHARS
 from supervisor.approvals.refused import RefusedAttempts
 from supervisor.approvals.request import Narrowed, Rejected, Request, Revoked, Step, Voted
 from supervisor.approvals.review import is_open, manifest_of, summary_of
@@ -41,6 +41,10 @@ _ADMINS: Final = ("reject", "revoke", "narrow", "preview-narrow", "settle", "imp
 Document = dict[str, object]
 _WOULD_BE = ("asks", "granted_set", "narrowed", "once", "lifetime_s", "until", "needs_approvers")
 """What a yes would change of what is shown."""
+
+_WHO_VOTES: Final = (
+    "who has: [control] approvers in airssys.toml, by --socket; by key: airssys approvals export, sign, import"
+)
 
 
 class RefusedError(ConfigError):
@@ -258,7 +262,7 @@ class ApprovalService:
             return  # who administers takes away; of root's yes the request itself says what it is worth
         raise RefusedError(
             f"uid {peer.uid} has no vote here",
-            hint="who has: [control] approvers in airssys.toml; by key: airssys approvals export, sign, import",
+            hint=_WHO_VOTES,
         )
 
     def _require_any(self, number: int) -> None:
@@ -279,14 +283,21 @@ class ApprovalService:
 def _taken(request: Request, after: Request | Refusal) -> Request:
     """Return the request after a step; raises RefusedError where it wasn't taken."""
     if isinstance(after, Refusal):
-        raise RefusedError(f"request {request.number}: {visible(after.reason)}", hint=_what_now(request))
+        raise RefusedError(f"request {request.number}: {visible(after.reason)}", hint=_what_now(request, after.reason))
     return after
 
 
-def _what_now(request: Request) -> str:
+def _what_now(request: Request, reason: str) -> str:
     """Return which command helps who wanted a step that isn't taken."""
+    if request.state is State.SUPERSEDED:
+        return (
+            f"what still runs by it is ended with: airssys approvals revoke {request.number}; "
+            f"to ask anew: airssys approvals request {request.number}"
+        )
     if request.state in FINAL:
         return f"to ask anew: airssys approvals request {request.number}"
+    if reason == NO_VOTE_OF_ROOT:
+        return _WHO_VOTES
     if request.state is State.APPROVED:
         return f"to take it back: airssys approvals revoke {request.number}"
     return f"look at it: airssys approvals show {request.number} --whole"

@@ -51,6 +51,8 @@ class RunsSettling:
         self._losses = dict(found)
         self._audit_directory = audit_directory
         self._since = format_time(time.time_ns())
+        for holder, loss in found:
+            holder.tell(loss.why)
         self.ending = Ending([holder for holder, _ in found], now_ns)
 
     @property

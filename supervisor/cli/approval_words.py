@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import pwd
-import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from supervisor.approvals.people import person as person
 from supervisor.approvals.service import Document
 from supervisor.config.units import format_duration
 from supervisor.report import paint
@@ -17,7 +16,6 @@ from supervisor.terminal import folded, visible
 _LABEL: Final = 12
 _WIDTH_LEAST: Final = 60
 _WIDTH_MOST: Final = 120
-_USER: Final = re.compile(r"uid (\d{1,10})", re.ASCII)
 
 
 def row(label: str, text: str, colour: str = "") -> list[str]:
@@ -47,17 +45,6 @@ def look_alike(text: str, indent: int) -> list[str]:
 def left_out(ask: Mapping[str, object]) -> str:
     """Return that something isn't granted, and whether that makes a difference."""
     return "[left out, but the rest allows it]" if ask.get("still_allowed") else "[left out]"
-
-
-def person(who: object) -> str:
-    """Return somebody by the name that they have here, too, where they are a user."""
-    match = _USER.fullmatch(str(who))
-    if match is None:
-        return str(who)
-    try:
-        return f"{pwd.getpwuid(int(match[1])).pw_name} ({who})"
-    except (KeyError, OverflowError):
-        return str(who)
 
 
 def time_of(value: object) -> str:

@@ -8,8 +8,10 @@ import os
 import sys
 from typing import Final
 
+from ipc.errors import ConfigError
 from ipc.struct import replace
 from supervisor.approvals.service import Document
+from supervisor.cli import approvals_help as epilogs
 from supervisor.cli.approval_words import maps, terms_of
 from supervisor.cli.approvals_arguments import duration_s, number_of
 from supervisor.cli.approvals_desks import Desk, desk_of
@@ -23,8 +25,9 @@ from supervisor.cli.approvals_offhost import (
     sign_file,
 )
 from supervisor.cli.approvals_view import list_lines, narrowing_lines, outcome_lines
+from supervisor.cli.approvals_where import in_place, where_words
 from supervisor.cli.confirm import NoTerminalError, confirm, on_terminal
-from supervisor.cli.review_view import review_lines
+from supervisor.cli.review_view import OPEN, review_lines
 from supervisor.config import places
 from supervisor.config.settings_files import load_settings
 from supervisor.config.toml_source import read_toml_bytes
@@ -33,86 +36,22 @@ from supervisor.control.messages import DecideApproval
 from supervisor.usage_error import UsageError
 
 _PREVIEWS: Final = {"approve": "preview", "narrow": "preview-narrow"}
-_EPILOG = """examples:
-  airssys approvals list                         what waits for an answer, and what is approved
-  airssys approvals show 12                      what it asks, or what is different from what was approved last
-  airssys approvals approve 12 --expires 30d     shows it, asks, and approves it for thirty days
-  airssys approvals approve 12 --without network.connect:example.com:443
-  airssys approvals reject 12 --reason "why does it need the network?"
-  airssys approvals narrow 12 --without filesystem.write:/srv/in/**
-  airssys approvals revoke 12                    nothing starts by it any more, and what runs by it ends
-  airssys approvals export 12 -o 12.json         to be reviewed and signed on another machine
-  airssys approvals list --socket /home/alice/.local/state/airssys/control.sock   another user's
-
-A request is filed by a start: where a rule ([[approvals.rules]] of airssys.toml) wants people to say yes, and where
-there is no terminal to ask on. Who may answer is said by [control] approvers; else it is the user whose state it is.
-
-Exit: 77 where this user may not, or the request is in a state that doesn't allow it; 75 where a supervisor doesn't
-answer, and what it runs may still have what was taken away.
-"""
-_LIST_EPILOG = """examples:
-  airssys approvals list
-  airssys approvals list --all --json    for a program, what is over included
-
-YES: who has said yes, of those who are needed. A request waits as `requested` until reviewers were told of it, then as
-`pending`.
-"""
-_SHOW_EPILOG = """examples:
-  airssys approvals show 12            where it is from, who signed it, what it asks, why that is dangerous, what is new
-  airssys approvals show 12 --whole    also what is the same, and all that its program imports
-  airssys approvals show 12 --manifest >reviewed.toml    to be edited, for: approve 12 --narrow reviewed.toml
-  airssys approvals show 12.json       what `export` or `sign` has written, on any machine
-
-What a component says of itself stands in quotation marks.
-"""
-_REJECT_EPILOG = """example: airssys approvals reject 12 --reason "too broad"
-
-Nothing starts by it. Who asked is told the reason at their next start.
-"""
-_REVOKE_EPILOG = """example: airssys approvals revoke 12 --reason "a hole was found"
-
-Nothing starts by it any more, and what runs by it has ended when the command returns.
-"""
-_REQUEST_EPILOG = """example: airssys approvals request 12
-
-What was rejected or revoked is refused at each start until somebody asks anew. What has expired is asked by a start.
-"""
-_APPROVE_EPILOG = """examples:
-  airssys approvals approve 12                    shows it, and asks
-  airssys approvals approve 12 --without 'filesystem.write:${data}/**'     all but this, as `show` calls it
-  airssys approvals approve 12 --narrow reviewed.toml --once     what `show 12 --manifest` has printed, with less in it
-  airssys approvals approve 12 --expires 30d --reason "until the audit"
-  airssys approvals approve 12 --yes 3f9a51c2     without a terminal: the digest that `show` has printed
-
-Quote names with * or $, or the shell changes them. Nothing can be approved that isn't asked.
-"""
-
-_NARROW_EPILOG = """examples:
-  airssys approvals narrow 12 --without network.connect:example.com:443
-  airssys approvals narrow 12 --expires 1h --reason "until the new one is there"
-"""
-
-_SERVE_EPILOG = """example: airssys approvals serve
-
-Other users approve by a supervisor's control socket. `airssys up` has one; where nothing is up yet, this is one, for
-approvals alone, until Ctrl-C.
-"""
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the `approvals` command with its own."""
-    parser = subparsers.add_parser("approvals", help="see and answer what waits for approval", epilog=_EPILOG)
+    parser = subparsers.add_parser("approvals", help="see and answer what waits for approval", epilog=epilogs.EPILOG)
     commands = parser.add_subparsers(dest="approvals_command", metavar="COMMAND", required=True)
-    listing = commands.add_parser("list", help="what waits, and what is approved", epilog=_LIST_EPILOG)
+    listing = commands.add_parser("list", help="what waits, and what is approved", epilog=epilogs.LIST_EPILOG)
     listing.add_argument("--all", action="store_true", help="what was answered or is over, too")
-    show = commands.add_parser("show", help="one request, to be reviewed", epilog=_SHOW_EPILOG)
-    approve = commands.add_parser("approve", help="say yes", epilog=_APPROVE_EPILOG)
-    reject = commands.add_parser("reject", help="say no", epilog=_REJECT_EPILOG)
-    revoke = commands.add_parser("revoke", help="take an approval back", epilog=_REVOKE_EPILOG)
-    narrow = commands.add_parser("narrow", help="take a part of an approval back", epilog=_NARROW_EPILOG)
-    anew = commands.add_parser("request", help="ask anew for what was refused", epilog=_REQUEST_EPILOG)
+    show = commands.add_parser("show", help="one request, to be reviewed", epilog=epilogs.SHOW_EPILOG)
+    approve = commands.add_parser("approve", help="say yes", epilog=epilogs.APPROVE_EPILOG)
+    reject = commands.add_parser("reject", help="say no", epilog=epilogs.REJECT_EPILOG)
+    revoke = commands.add_parser("revoke", help="take an approval back", epilog=epilogs.REVOKE_EPILOG)
+    narrow = commands.add_parser("narrow", help="take a part of an approval back", epilog=epilogs.NARROW_EPILOG)
+    anew = commands.add_parser("request", help="ask anew for what was refused", epilog=epilogs.REQUEST_EPILOG)
     register_offhost(commands)
-    commands.add_parser("serve", help="answer approvers who can't open the state", epilog=_SERVE_EPILOG)
+    commands.add_parser("serve", help="answer approvers who can't open the state", epilog=epilogs.SERVE_EPILOG)
     for command in (show, approve, reject, revoke, narrow, anew):
         kind, form = ("ID|FILE", _number_or_file) if command is show else ("ID", number_of)
         told = "the number of the request" + (", or a file of `export` or `sign`" if command is show else "")
@@ -162,19 +101,30 @@ def run(args: argparse.Namespace) -> int:
         return sign_file(args)
     if args.approvals_command == "show" and isinstance(args.number, str):
         return show_file(args)
-    desk = desk_of(args)
+    where = where_words(args)
+    try:
+        return _answer(args, desk_of(args), where)
+    except ConfigError as error:
+        error.hint = in_place(error.hint, where)
+        raise
+
+
+def _answer(args: argparse.Namespace, desk: Desk, where: str) -> int:
     match args.approvals_command:
         case "list":
             document = desk.listed(args.all)
-            _print(args, document, list_lines(document, args.all, desk.place))
+            _print(args, document, list_lines(document, args.all, desk.place, where))
         case "show":
             document = desk.shown(args.number)
             if args.manifest:
                 print_manifest(document)
             else:
-                _print(args, document, review_lines(document, args.whole))
+                lines = review_lines(document, args.whole, where=where)
+                if os.getuid() == 0 and document["state"] in OPEN:
+                    lines.append("root has no vote: who has says so by --socket, or by key (export, sign, import)")
+                _print(args, document, lines)
         case "approve" | "narrow":
-            return _approve(args, desk)
+            return _approve(args, desk, where)
         case "export":
             export(args.output, desk.shown(args.number))
         case "import":
@@ -182,7 +132,7 @@ def run(args: argparse.Namespace) -> int:
             _print(args, document, import_lines(document))
         case what:
             document = desk.decided(DecideApproval(what, args.number, reason=getattr(args, "reason", "")), b"")
-            _print(args, document, outcome_lines(what, document))
+            _print(args, document, outcome_lines(what, document, where))
     return 0
 
 
@@ -194,7 +144,7 @@ def _print(args: argparse.Namespace, document: Document, lines: list[str]) -> No
     print(json.dumps(document, indent=2) if args.json else "\n".join(lines))
 
 
-def _approve(args: argparse.Namespace, desk: Desk) -> int:
+def _approve(args: argparse.Namespace, desk: Desk, where: str) -> int:
     """Show what would be, ask, and have it done: an approval, or that a part of one is taken back."""
     what = args.approvals_command
     if what == "narrow" and not (args.narrow or args.without or args.expires):
@@ -217,14 +167,14 @@ def _approve(args: argparse.Namespace, desk: Desk) -> int:
         if not on_terminal():
             raise NoTerminalError(
                 f"there is no terminal to ask on, and nothing is {what.removesuffix('e')}ed unseen",
-                hint=f"review it (airssys approvals show {args.number}), then name its digest: --yes DIGEST",
+                hint=f"review it (airssys approvals show {args.number}{where}), then name its digest: --yes DIGEST",
             )
         if what == "approve":
-            lines = review_lines(would_be, args.whole or bool(narrow or args.without), asks_now=True)
+            lines = review_lines(would_be, args.whole or bool(narrow or args.without), True, where)
             question = _question(args.number, would_be)
             refused = (
                 f"airssys: not approved: request {args.number} waits as before\n"
-                f"  to refuse it: airssys approvals reject {args.number} --reason TEXT"
+                f"  to refuse it: airssys approvals reject {args.number}{where} --reason TEXT"
             )
         else:
             lines = narrowing_lines(would_be)
@@ -236,7 +186,7 @@ def _approve(args: argparse.Namespace, desk: Desk) -> int:
         # What was shown is what is approved: where it is another one by now, it is refused.
         decision = replace(decision, seen=str(would_be["review"]))
     after = desk.decided(decision, narrow)
-    _print(args, after, outcome_lines(what, after))
+    _print(args, after, outcome_lines(what, after, where))
     return 0
 
 

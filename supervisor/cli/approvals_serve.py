@@ -29,6 +29,7 @@ from supervisor.report import shell_quoted
 
 _WAIT_S = 0.2
 _RUNS = "runs"
+_ENDS_FIRST = "end this with airssys down, then start components with airssys up"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -84,7 +85,7 @@ class _Desk:
                 self.ended = True
                 client.done()
             case _:
-                client.not_done("unavailable", "only approvals are answered here", "start components with airssys up")
+                client.not_done("unavailable", "only approvals are answered here", _ENDS_FIRST)
 
     def forget(self, client: Client) -> None:
         """Nobody waits for an answer any more."""

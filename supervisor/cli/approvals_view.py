@@ -26,33 +26,38 @@ from supervisor.config.units import counted
 from supervisor.terminal import visible
 
 
-def list_lines(document: Document, closed: bool, place: str) -> list[str]:
-    """Return a line for each request, and how to look at what waits; `place` says whose they are."""
+def list_lines(document: Document, closed: bool, place: str, where: str = "") -> list[str]:
+    """Return a line for each request, and how to look at what waits; `place` says whose they are.
+
+    `where` is what a command needs behind its number to find them, with a space in front.
+    """
     requests = maps(document, "requests")
     if not requests:
         nothing = "nothing was ever asked" if closed else "nothing waits for approval, and nothing is approved"
-        all_of_it = [] if closed else ["what was answered or is over: airssys approvals list --all"]
+        all_of_it = [] if closed else [f"what was answered or is over: airssys approvals list --all{where}"]
         others = "approvals of another user: --socket PATH, of their supervisor"
         return [visible(f"{nothing} ({place})"), *all_of_it, others]
-    rows = [("ID", "STATE", "YES", "ASKED (UTC)", "BY", "COMPONENT")]
+    rows = [("ID", "STATE", "YES", "ASKED (UTC)", "UNTIL (UTC)", "BY", "COMPONENT")]
     for each in requests:
         more = ", narrowed" if each["narrowed"] and each["state"] == "approved" else ""
         yes, asked = f"{each['votes']}/{each['needs_approvers']}", time_of(each["requested_at"])[:16]
+        due = str(each["due_at"] or "") if each["state"] in (*OPEN, "approved") else ""
+        until = time_of(due)[:16] if due else ""
         by = person(each["requested_by"]).partition(" (")[0]
         name = f"{identity_of(each)} {each['version']}{more}"
-        rows.append((str(each["request"]), str(each["state"]), yes, asked, by, name))
-    widths = [max(len(visible(row[column])) for row in rows) for column in range(5)]
+        rows.append((str(each["request"]), str(each["state"]), yes, asked, until, by, name))
+    widths = [max(len(visible(row[column])) for row in rows) for column in range(6)]
     lines = [
-        "  ".join([*(f"{visible(cell):<{width}}" for cell, width in zip(row, widths, strict=False)), visible(row[5])])
+        "  ".join([*(f"{visible(cell):<{width}}" for cell, width in zip(row, widths, strict=False)), visible(row[6])])
         for row in rows
     ]
     waiting = [each["request"] for each in requests if each["state"] in OPEN]
-    hint = ["", f"to review what waits: airssys approvals show {waiting[0]}"] if waiting else []
+    hint = ["", f"to review what waits: airssys approvals show {waiting[0]}{where}"] if waiting else []
     return [*lines, *hint, *clock_lines(document)]
 
 
-def outcome_lines(what: str, document: Document) -> list[str]:
-    """Return what has become of a request."""
+def outcome_lines(what: str, document: Document, where: str = "") -> list[str]:
+    """Return what has become of a request; `where` as in `list_lines`."""
     number, state = document["request"], document["state"]
     name = visible(identity_of(document))
     if what in ("approve", "import") and state != "approved":
@@ -60,7 +65,7 @@ def outcome_lines(what: str, document: Document) -> list[str]:
         waits = f"needs {counted(missing, 'more approver')}" if missing > 0 else "waits for the end of its review time"
         return [
             f"request {number} of {name}: {'your' if what == 'approve' else 'the'} yes counts; it {waits}",
-            f"who has a vote, too, looks at it: airssys approvals show {number}",
+            f"who has a vote, too, looks at it: airssys approvals show {number}{where}",
         ][: 2 if missing > 0 else 1]
     narrowed = ", narrowed" if document["narrowed"] and state == "approved" else ""
     lines = [f"request {number} of {name} is {state}{narrowed}{terms_of(document) if state == 'approved' else ''}"]
@@ -68,15 +73,17 @@ def outcome_lines(what: str, document: Document) -> list[str]:
     if isinstance(supersedes, list) and supersedes:
         lines.append(f"it supersedes request {', '.join(map(str, supersedes))}")
     if what == "request":
-        lines.append(f"to review it: airssys approvals show {number}")
+        lines.append(f"to review it: airssys approvals show {number}{where}")
     if what == "reject":
-        lines.append(f"nothing starts by it; to ask anew: airssys approvals request {number}")
+        lines.append(f"nothing starts by it; to ask anew: airssys approvals request {number}{where}")
     if what in ("approve", "import"):
         without = [ask for ask in maps(document, "asks") if not ask["granted"]]
         lines += [visible(f"  {left_out(ask)[1:-1]}: {ask['sentence']}") for ask in without]
-        lines.append(f"what was refused can be started now; to take it back: airssys approvals revoke {number}")
+        lines.append(f"what was refused can be started now; to take it back: airssys approvals revoke {number}{where}")
     if what in ("revoke", "narrow") or any(document.get(key) for key in OUTCOME_KEYS):
         lines += _taken_lines(what, document)
+    if what == "revoke":
+        lines.append(f"to ask anew: airssys approvals request {number}{where}")
     return lines
 
 

@@ -14,8 +14,8 @@ def add_socket_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say which supervisor is asked."""
     where = parser.add_argument_group(
         "which supervisor",
-        "--socket, else $AIRSSYS_SOCKET, else of --state-dir or $AIRSSYS_STATE, else of the nearest .airssys/ upwards, "
-        "else the system's",
+        "--socket, else $AIRSSYS_SOCKET, else of --state-dir or $AIRSSYS_STATE,\n"
+        "  else of the nearest .airssys/ upwards, else the system's",
     )
     where.add_argument("--socket", metavar="PATH", help="its control socket")
     where.add_argument("--state-dir", metavar="DIR", help="its state directory (or $AIRSSYS_STATE)")

@@ -178,6 +178,9 @@ def _table_row(record: dict[str, object]) -> str:
     if not record["action"]:
         what = text("event")
     rest = text("resource") or text("reason")
+    if text("event").startswith("approval_"):  # which one, by whom, and then why
+        whose = " by ".join(part for part in (text("approval"), text("actor")) if part)
+        rest = ": ".join(part for part in (whose, rest) if part)
     if record["resource"] and record["decision"] == "denied" and record["reason"]:
         rest += f"  ({text('reason')})"
     count = str(record["count"]) if record["count"] != 1 else ""

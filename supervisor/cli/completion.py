@@ -17,14 +17,14 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 class _Words(Struct, frozen=True):
-    """What can follow a command: its own commands, and the long options of all of them."""
+    """What can follow a command, or one of its own: commands or a choice of words, and long options."""
 
     commands: list[str]
     options: list[str]
 
 
 def _words() -> dict[str, _Words]:
-    """Return command → what can follow it, read from the parsers."""
+    """Return command → what can follow it, `command inner` → what can follow that, read from the parsers."""
     from supervisor.cli.main import COMMANDS
 
     found: dict[str, _Words] = {}
@@ -33,14 +33,17 @@ def _words() -> dict[str, _Words]:
         subparsers = root.add_subparsers()
         importlib.import_module(module_name).register(subparsers)
         parser = subparsers.choices[name]
-        parsers = {"": parser}
+        found[name] = _words_of(parser)
         for action in parser._actions:
             if isinstance(action, argparse._SubParsersAction):
-                parsers.update(action.choices)
-        options = {option for each in parsers.values() for a in each._actions for option in a.option_strings}
-        long = sorted(option for option in options if option.startswith("--"))
-        found[name] = _Words(sorted(parsers.keys() - {""}), long)
+                found.update({f"{name} {inner}": _words_of(each) for inner, each in action.choices.items()})
     return found
+
+
+def _words_of(parser: argparse.ArgumentParser) -> _Words:
+    options = {option for action in parser._actions for option in action.option_strings}
+    chosen = next((each.choices for each in parser._actions if each.choices and not each.option_strings), ())
+    return _Words(sorted(map(str, chosen)), sorted(option for option in options if option.startswith("--")))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,32 +57,42 @@ def run(args: argparse.Namespace) -> int:
         case _:
             for option in ("help", "version"):
                 print(f"complete -c airssys -n __fish_use_subcommand -l {option}")
-            for command, words in found.items():
-                print(f"complete -c airssys -n __fish_use_subcommand -a {command}")
-                for inner in words.commands:
-                    print(f"complete -c airssys -n '__fish_seen_subcommand_from {command}' -a {inner}")
+            for called, words in found.items():
+                command, _, inner = called.partition(" ")
+                seen = f"__fish_seen_subcommand_from {command}"
+                if inner:
+                    seen += f"; and __fish_seen_subcommand_from {inner}"
+                else:
+                    print(f"complete -c airssys -n __fish_use_subcommand -a {command}")
+                for word in words.commands:
+                    print(f"complete -c airssys -n '{seen}' -a {word}")
                 for option in words.options:
-                    print(f"complete -c airssys -n '__fish_seen_subcommand_from {command}' -l {option[2:]}")
+                    print(f"complete -c airssys -n '{seen}' -l {option[2:]}")
     return 0
 
 
 def _bash(found: dict[str, _Words]) -> str:
     cases = "\n".join(
-        f"        {command}) words='{' '.join(words.options)}' commands='{' '.join(words.commands)}' ;;"
-        for command, words in found.items()
+        f"        '{called}') words='{' '.join(words.options)}' commands='{' '.join(words.commands)}' ;;"
+        for called, words in found.items()
     )
+    with_own = "|".join(dict.fromkeys(called.partition(" ")[0] for called in found if " " in called))
+    commands = " ".join(called for called in found if " " not in called)
     return f"""_airssys() {{
-    local current=${{COMP_WORDS[COMP_CWORD]}} words commands
+    local current=${{COMP_WORDS[COMP_CWORD]}} called=${{COMP_WORDS[1]}} at=2 words='' commands=''
     if [ "$COMP_CWORD" -eq 1 ]; then
-        COMPREPLY=($(compgen -W '{" ".join(found)} --help --version' -- "$current"))
+        COMPREPLY=($(compgen -W '{commands} --help --version' -- "$current"))
         return
     fi
-    case ${{COMP_WORDS[1]}} in
+    case $called in
+        {with_own}) [ "$COMP_CWORD" -eq 2 ] || {{ called="$called ${{COMP_WORDS[2]}}"; at=3; }} ;;
+    esac
+    case $called in
 {cases}
     esac
     case $current in
         -*) COMPREPLY=($(compgen -W "$words" -- "$current")) ;;
-        *) if [ "$COMP_CWORD" -eq 2 ] && [ -n "$commands" ]; then
+        *) if [ "$COMP_CWORD" -eq "$at" ] && [ -n "$commands" ]; then
                COMPREPLY=($(compgen -W "$commands" -- "$current"))
            else
                COMPREPLY=($(compgen -f -- "$current"))

@@ -53,7 +53,7 @@ def _check(settings: Settings, args: argparse.Namespace) -> int:
     from supervisor.fleet.provider_check import provider_problems
 
     unsupported = settings_not_enforced(settings)
-    warnings = [*dev_warnings(settings), *_trust_warnings(settings)]
+    warnings = [*dev_warnings(settings), *_trust_warnings(settings), *_control_warnings(settings)]
     problems = provider_problems(settings.providers)
     if args.json:
         document = {
@@ -75,12 +75,25 @@ def _check(settings: Settings, args: argparse.Namespace) -> int:
     else:
         path = default_config_path(os.environ, os.geteuid())
         print(visible(f"no file: the defaults are in force; settings would be read from {path}"))
+        print("  another file: --config FILE, or $AIRSSYS_CONFIG")
     for warning in warnings:
         print(visible(f"warning: {warning}"))
     if unsupported:
         print("not enforced by this version, so `airssys run` refuses it:")
         print("\n".join(visible(f"  {key}") for key in unsupported))
     return 0
+
+
+def _control_warnings(settings: Settings) -> list[str]:
+    """Say who is named that isn't there: no fault of a file for another machine, and here nobody is answered."""
+    from ipc.errors import ConfigError
+    from supervisor.control.roles import own_roles
+
+    try:
+        own_roles(settings.control)
+    except ConfigError as error:
+        return [error.message]
+    return []
 
 
 def _trust_warnings(settings: Settings) -> list[str]:

@@ -127,6 +127,8 @@ def install(
     if not args.json:
         print("\n".join(done.lines))
     running = take_version(args, where.state, done.new.called) if done.replaced else None
+    if running is None and not args.json:
+        print("\n".join(done.start))
     return tell_running(args, done.document, running)
 
 
@@ -145,6 +147,8 @@ class _Done(Struct, frozen=True):
     new: Installed
     document: dict[str, object]
     lines: list[str]
+    start: list[str]
+    """How it is started, for where nothing runs it."""
     replaced: bool
 
 
@@ -170,8 +174,8 @@ def _install(
         new = replace(new, installed_ns=time.time_ns())
         enter(store, registry, incoming, fetched, new, permitted, active, record)
     trust = judge_installed(new, where.settings.trust_sources, int(time.time()))
-    document, lines = _told(new, active, compared, trust, summary.is_actor, where.settings)
-    return _Done(new, document, lines, active is not None)
+    document, lines, start = _told(new, active, compared, trust, summary.is_actor, where.settings)
+    return _Done(new, document, lines, start, active is not None)
 
 
 def _fetch(text: str, incoming: str, quiet: bool) -> tuple[Fetched, str]:
@@ -311,8 +315,8 @@ def _told(
     trust: TrustDecision,
     is_actor: bool,
     settings: Settings,
-) -> tuple[dict[str, object], list[str]]:
-    """Return what was done under stable keys, and in words."""
+) -> tuple[dict[str, object], list[str], list[str]]:
+    """Return what was done under stable keys, in words, and how it is started."""
     document: dict[str, object] = {
         "installed": installed_json(new, trust),
         "before": None if active is None else {"version": active.version, "package": active.digest},
@@ -329,4 +333,4 @@ def _told(
     start = (
         [f"  {why}", f"  {hint}"] if why else [f"  to run it: airssys {'up' if is_actor else 'run'} {new.called.text}"]
     )
-    return document, [*lines, *start]
+    return document, lines, start

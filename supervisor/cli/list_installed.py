@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 
 from supervisor.packages.installed import parse_name
 from supervisor.packages.installed_view import HEADINGS, installed_json, installed_row
@@ -35,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
     from supervisor.fleet.last_healthy import LastHealthy, LastHealthyFiles, failed_words
     from supervisor.packages.installed import Installed
     from supervisor.packages.registry import FILE, Registry
+    from supervisor.terminal import columns_of
 
     called = None if args.name is None else parse_name(args.name)
     settings = load_settings(args.config, os.environ, os.geteuid())
@@ -75,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
         print("nothing is installed")
     else:
         rows = [installed_row(each, is_active, trust_of(each, settings)) for each, is_active in found]
-        print("\n".join(table_lines(rows, HEADINGS)))
+        print("\n".join(table_lines(rows, HEADINGS, columns_of(sys.stdout))))
         for each, is_active in found:
             known = last_healthy(each)
             failed = known.failure(each.digest) if is_active else None

@@ -16,6 +16,8 @@ import sys
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ipc.errors import AuditError, ConfigError
     from supervisor.host.processes import Processes
 
@@ -60,6 +62,8 @@ COMMANDS = {
 }
 """Command → (module that implements it, one line of help)."""
 _INTERMIXED = frozenset(("up", "call"))
+_OF_APPROVALS = ("approve", "reject", "revoke", "narrow")
+"""What is looked for without `approvals` in front of it."""
 
 
 class CommandModule(Protocol):
@@ -97,11 +101,14 @@ class _Parser(argparse.ArgumentParser):
     """Whose help is pointed to, where not this parser's own: argparse tells the root of a command's stray arguments."""
     intermixed = False
     """Whether options may stand between its words, of which there can be any number."""
+    known: tuple[str, ...] = ()
+    """The options that it could have been, of what is told of stray ones."""
     as_json: ClassVar[bool] = False
     """Whether --json stands in what is parsed: for errors, after which there are no parsed arguments."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(formatter_class=_Formatter, **options)
+        # Nothing is said by half: `--y` is no yes.
+        super().__init__(formatter_class=_Formatter, allow_abbrev=False, **options)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         if not self.intermixed:
@@ -120,7 +127,20 @@ class _Parser(argparse.ArgumentParser):
             hint = "if your shell expanded a pattern, quote it; the guest's own arguments follow --"
         elif message.endswith("expected one argument"):
             hint = "a value that begins with - is joined to its option by ="
+        elif stray != message and stray.startswith("--"):
+            hint = _near(stray.split()[0].partition("=")[0], self.known)
+        elif " invalid choice: '" in message:
+            typed, _, choices = message.partition(" invalid choice: '")[2].partition("' (choose from ")
+            hint = _near(typed, choices.strip("')").split("', '"))
         raise SystemExit(_usage(message, hint, f"see: {command} --help", self.as_json))
+
+
+def _near(typed: str, known: Iterable[str]) -> str:
+    """Return what was probably meant, as a hint; empty where nothing is near."""
+    import difflib
+
+    near = difflib.get_close_matches(typed, list(known), n=1)
+    return f"did you mean {near[0]!r}?" if near else ""
 
 
 def _usage(message: str, hint: str, see: str, as_json: bool) -> int:
@@ -152,7 +172,7 @@ _EPILOG = """examples:
 """
 
 
-def _parser(command: str | None) -> argparse.ArgumentParser:
+def _parser(command: str | None) -> _Parser:
     root = _Parser(
         prog="airssys",
         description="Run WebAssembly components that you did not write, each in a process that can do nothing itself.",
@@ -171,7 +191,7 @@ def _parser(command: str | None) -> argparse.ArgumentParser:
             own.intermixed = name in _INTERMIXED
         else:
             subparsers.add_parser(name, help=summary, add_help=False)
-    return parser
+    return root
 
 
 def main(arguments: list[str], processes: Processes | None = None) -> int:
@@ -184,10 +204,10 @@ def main(arguments: list[str], processes: Processes | None = None) -> int:
     # What `call` has behind its --json is sent, and says nothing of how errors are to read.
     _Parser.as_json = "--json" in arguments[:cut] and command != "call"
     if command is not None and command not in COMMANDS:
-        import difflib
-
-        near = difflib.get_close_matches(command, COMMANDS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        near = _near(command, COMMANDS)
+        hint = f"; {near}" if near else ""
+        if not near and command in _OF_APPROVALS:
+            hint = f"; did you mean 'approvals {command}'?"
         return _usage(f"no command {command!r}{hint}", "", "see: airssys --help", _Parser.as_json)
     parser = _parser(command)
     args, more = parser.parse_known_args(arguments[:cut])
@@ -195,6 +215,9 @@ def main(arguments: list[str], processes: Processes | None = None) -> int:
         # Words behind options: argparse gives those to nobody where there were none before the options.
         args.words, more = [*args.words, *more], []
     if more:
+        told = _told_by(parser, arguments[:cut])
+        parser.help_of = told.prog
+        parser.known = tuple(each for action in told._actions for each in action.option_strings)
         parser.error(f"unrecognized arguments: {' '.join(more)}")
     args.guest_arguments = tuple(arguments[cut + 1 :])
     args.processes = processes
@@ -213,6 +236,15 @@ def main(arguments: list[str], processes: Processes | None = None) -> int:
     if args.command != "run":  # which imports more before it does anything
         gc.enable()
     return _guarded(module, args)
+
+
+def _told_by(parser: _Parser, arguments: list[str]) -> _Parser:
+    """Return the parser of the command that was called, of the innermost one: argparse tells the root."""
+    for word in arguments:
+        inner = next((each.choices for each in parser._actions if isinstance(each, argparse._SubParsersAction)), {})
+        if word in inner:
+            parser = inner[word]
+    return parser
 
 
 def _dashes(arguments: list[str]) -> int:

@@ -40,8 +40,10 @@ _SHOWN_AGAIN: Final = 4
 OPEN: Final = ("requested", "pending")
 
 
-def review_lines(document: Document, whole: bool, asks_now: bool = False) -> list[str]:
+def review_lines(document: Document, whole: bool, asks_now: bool = False, where: str = "") -> list[str]:
     """Return what a reviewer reads: of what is asked only what is new, where something was approved before.
+
+    `where` is what a command needs behind its number to find it again, with a space in front.
 
     With `asks_now` the question follows, and how to answer isn't said.
     """
@@ -50,7 +52,7 @@ def review_lines(document: Document, whole: bool, asks_now: bool = False) -> lis
     lines = [visible(f"request {number}: {identity_of(document)} {document['version']}, {state}")]
     lines += [*evidence_lines(document), *_answers(document), ""]
     if isinstance(since, dict) and not whole:
-        lines += _difference_lines(document, since)
+        lines += _difference_lines(document, since, where)
     else:
         lines += ask_lines(maps(document, "asks"))
     lines += ["", *program_lines(document, whole and not asks_now), *clock_lines(document)]
@@ -60,14 +62,14 @@ def review_lines(document: Document, whole: bool, asks_now: bool = False) -> lis
         lines += ["", f"these are {len(asks)}; the most dangerous of them once more:"]
         lines += [line for ask in asks[:_SHOWN_AGAIN] for line in one_ask({**ask, "why": "", "rationale": None})]
     if state in OPEN and not asks_now:
-        lines += ["", *_how_to_answer(document)]
+        lines += ["", *_how_to_answer(document, where)]
     elif state == "approved" and not asks_now:
-        narrow = f"airssys approvals narrow {number} --without ACTION:PATTERN"
+        narrow = f"airssys approvals narrow {number}{where} --without ACTION:PATTERN"
         digest = str(document["review"])[:DIGEST_SHOWN]
-        lines += ["", f"to take it back: airssys approvals revoke {number}"]
+        lines += ["", f"to take it back: airssys approvals revoke {number}{where}"]
         lines.append(f"or a part of it: {narrow}   (without a terminal: --yes {digest})")
     elif state not in OPEN and not asks_now:
-        lines += ["", f"it is over; to ask anew: airssys approvals request {number}"]
+        lines += ["", f"it is over; to ask anew: airssys approvals request {number}{where}"]
     return lines
 
 
@@ -243,7 +245,7 @@ def _imports(document: Mapping[str, object], whole: bool) -> list[str]:
     return lines if undeclared else [*lines, *row("", "nothing beyond what it declares")]
 
 
-def _difference_lines(document: Document, since: Mapping[str, object]) -> list[str]:
+def _difference_lines(document: Document, since: Mapping[str, object], where: str) -> list[str]:
     """Return what is asked beyond what was granted last, with the words of those asks; what less; what else."""
     lines = [visible(f"since request {since['request']} ({since['version']}, {since['state']}):")]
     asks = {f"{ask['action']}:{ask['resource']}": ask for ask in maps(document, "asks")}
@@ -266,7 +268,7 @@ def _difference_lines(document: Document, since: Mapping[str, object]) -> list[s
     if not more + changed["wider"]:
         lines.append("it asks for nothing more than was granted then")
     same = int(str(since["same"]))
-    whole = f"airssys approvals show {document['request']} --whole"
+    whole = f"airssys approvals show {document['request']}{where} --whole"
     return [*lines, f"the same: {counted(same, 'capability', 'capabilities')} ({whole})"]
 
 
@@ -278,10 +280,10 @@ def _change(change: Mapping[str, object]) -> list[str]:
     return [*indented(f"{what}: {old} → {new}", 2), *look_alike(f"{old} {new}", 4)]
 
 
-def _how_to_answer(document: Document) -> list[str]:
+def _how_to_answer(document: Document, where: str) -> list[str]:
     """Return the commands for each answer, with a thing of this very request to be left out."""
     number, digest = document["request"], str(document["review"])[:DIGEST_SHOWN]
-    approve = f"airssys approvals approve {number}"
+    approve = f"airssys approvals approve {number}{where}"
     lines = [f"to approve it:     {approve}   (without a terminal: --yes {digest})"]
     granted = [ask for ask in maps(document, "asks") if ask["granted"] and ask["danger"]]
     if len(granted) > 1:
@@ -291,4 +293,4 @@ def _how_to_answer(document: Document) -> list[str]:
         name = next((name for name in names if name in new), names[0])
         lines.append(f"less of it:        {approve} --without {shell_quoted(name)}")
     lines.append(f"for a while, once: {approve} --expires 30d, or --once")
-    return [*lines, f"to refuse it:      airssys approvals reject {number} --reason TEXT"]
+    return [*lines, f"to refuse it:      airssys approvals reject {number}{where} --reason TEXT"]

@@ -66,6 +66,8 @@ def approved_grants(
         host.record(refusal_event(error, actor()))
         if not _somebody_has_a_vote(settings):
             error.hint = f"nobody has a vote here: {NOBODY_VOTES}"
+        elif os.getuid() == 0 and settings.control.approvers and not start.supervised:
+            error.hint = f"{error.hint}; approvers answer by --socket of airssys up, or of airssys approvals serve"
         raise
 
 

@@ -22,6 +22,7 @@ from supervisor.control.status_view import (
     table_lines,
 )
 from supervisor.report import paint
+from supervisor.terminal import columns_of
 
 _EPILOG = """examples:
   airssys status                     all components of the supervisor of this directory, or of one above
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     for line in supervisor_lines(about, address.found_by):
         print(paint(line, "2", sys.stdout))
     now_ns = time.time_ns()
-    heading, *rows = table_lines([status_row(each, now_ns) for each in components])
+    heading, *rows = table_lines([status_row(each, now_ns) for each in components], columns=columns_of(sys.stdout))
     print(paint(heading, "2", sys.stdout))
     for each, row in zip(components, rows, strict=True):
         colour = "1;33" if each.trust == "dev" else COLOURS.get(each.phase)

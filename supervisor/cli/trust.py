@@ -32,6 +32,9 @@ A component from a trusted source is granted what it asks for without a question
 [[trust.sources]]; nothing that a component says of itself counts.
 """
 
+_NOTHING = """nothing is trusted: there is no [[trust.sources]] in airssys.toml
+  what an entry for something would be: airssys trust check TARGET"""
+
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the `trust` command with its own two."""
@@ -72,7 +75,7 @@ def _list(settings: Settings, as_json: bool) -> int:
         print(json.dumps({"sources": entries}, indent=2))
         return 0
     if not found:
-        print("nothing is trusted: there is no [[trust.sources]] in airssys.toml")
+        print(_NOTHING)
         return 0
     for source, warnings in found:
         print(visible(f"{source.index}  {source.name}{_validity(source)}  {source.origin}"))

@@ -59,6 +59,11 @@ def run(args: argparse.Namespace) -> int:
     from supervisor.packages.directory import read_directory, read_signatures
     from supervisor.signing.package_signatures import judge_signatures
 
+    if os.path.isfile(args.directory):
+        raise ConfigError(
+            f"{visible(args.directory)}: a file, and what is verified is a directory",
+            hint="unpack an archive first; airssys install FILE says who signed it, too",
+        )
     contents = read_directory(args.directory)
     if args.statement:
         sys.stdout.buffer.write(contents.statement)  # whatever the terminal's encoding is: these bytes are signed

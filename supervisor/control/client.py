@@ -153,7 +153,7 @@ def _connect(address: Address) -> Channel:
         if isinstance(error, (FileNotFoundError, NotADirectoryError, ConnectionRefusedError)):
             raise NobodyAnswersError(
                 f"no supervisor runs at {visible(address.path)} ({address.found_by})",
-                hint="start one with airssys up DIR, or name one with --socket",
+                hint="start one: airssys up DIR (for approvals alone: airssys approvals serve), or name one: --socket",
             ) from None
         raise NobodyAnswersError(
             f"{visible(address.path)}: {os.strerror(error.errno or 0)}", hint="name another one with --socket"

@@ -49,11 +49,20 @@ def quota_row(status: QuotaStatus) -> tuple[str, ...]:
     return status.component, f"{status.quota} {status.part}".rstrip(), level.words, share, level.status, peak
 
 
-def table_lines(rows: Sequence[tuple[str, ...]], headings: tuple[str, ...] = HEADINGS) -> list[str]:
-    """Return a table with its headings, each column as wide as its widest cell."""
+def table_lines(rows: Sequence[tuple[str, ...]], headings: tuple[str, ...] = HEADINGS, columns: int = 0) -> list[str]:
+    """Return a table with its headings, each column as wide as its widest cell.
+
+    Where it is wider than so many `columns` (0: there is no terminal), what its last one says stands beneath each row.
+    """
     cells = [headings, *rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(headings))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    if not columns or max(map(len, lines)) <= columns:
+        return lines
+    narrower = table_lines([row[:-1] for row in rows], headings[:-1])
+    last = headings[-1].lower()
+    beneath = ["", *(f"\n    {last} {row[-1]}" if last else f"\n    {row[-1]}" for row in rows)]
+    return [line + (more if row[-1] else "") for line, more, row in zip(narrower, beneath, cells, strict=True)]
 
 
 def size_words(size_bytes: int) -> str:

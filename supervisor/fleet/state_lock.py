@@ -26,7 +26,7 @@ def only_one(state: str) -> Iterator[None]:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ConfigError(
-                f"a supervisor runs already with its state in {visible(state)}",
+                f"a supervisor, or airssys approvals serve, runs already with its state in {visible(state)}",
                 hint="look at it with airssys status, end it with airssys down, or name another --state-dir",
             ) from None
         yield

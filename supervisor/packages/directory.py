@@ -55,7 +55,14 @@ def read_directory(directory: str) -> Contents:
             file = _digest(found, total, None)
             total += file.size_bytes
             files.append(file)
-    return contents_of(files)
+    return _contents(directory, files)
+
+
+def _contents(directory: str, files: list[PackageFile]) -> Contents:
+    try:
+        return contents_of(files)
+    except PackageError as error:
+        raise PackageError(f"{visible(directory)}: {error.message}", hint=error.hint) from None
 
 
 def copy_directory(source: str, destination: str) -> Contents:
@@ -71,7 +78,7 @@ def copy_directory(source: str, destination: str) -> Contents:
             total += file.size_bytes
             files.append(file)
     make_directories_durable(destination)
-    return contents_of(files)
+    return _contents(source, files)
 
 
 def _copy(found: _Found, total_bytes: int, path: str) -> PackageFile:

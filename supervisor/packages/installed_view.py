@@ -10,7 +10,7 @@ from supervisor.signing.keys import read_public_key
 from supervisor.terminal import visible
 from supervisor.trust.decide import TrustDecision
 
-HEADINGS: Final = ("NAME", "VERSION", "ACTIVE", "TRUST", "PACKAGE", "INSTALLED", "FROM")
+HEADINGS: Final = ("NAME", "VERSION", "ACTIVE", "TRUST", "PACKAGE", "INSTALLED (UTC)", "FROM")
 SHORT_DIGEST: Final = 12
 
 
@@ -21,7 +21,7 @@ def time_words(moment_ns: int) -> str:
 
 def installed_row(installed: Installed, active: bool, trust: TrustDecision) -> tuple[str, ...]:
     """Return the row of one of the installed packages."""
-    when = time_words(installed.installed_ns).removesuffix(" UTC")
+    when = time_words(installed.installed_ns)[: len("2026-11-27 14:00")]
     source = visible(source_words(installed.provenance))
     digest = installed.digest[:SHORT_DIGEST]
     is_active = "active" if active else ""

@@ -116,9 +116,11 @@ def quit_at_question(facts: Facts) -> Happened:
     )
 
 
-def interrupted(facts: Facts, number: int) -> Happened:
+def interrupted(facts: Facts, number: int, why: str = "") -> Happened:
     """A signal has come; the first one is the one that counts."""
-    return Happened(Event.INTERRUPTED, replace(facts, interrupted_by=facts.interrupted_by or number))
+    if not facts.interrupted_by:
+        facts = replace(facts, interrupted_by=number, interrupted_for=why)
+    return Happened(Event.INTERRUPTED, facts)
 
 
 def limit_reached(facts: Facts, name: str, limit: int, usage: int, unit: str) -> Happened:

@@ -196,12 +196,12 @@ class RunLoop(Struct):
             return  # it goes on without any
         self._happen(self.warden.lose(lost, self.phase, self.facts, worker.plan, worker.pid, worker.pidfd))
 
-    def interrupt(self, number: int) -> None:
-        """End it for a signal; a run that has ended waits for no reader of its output any longer."""
+    def interrupt(self, number: int, why: str = "") -> None:
+        """End it for a signal, `why` where that is known; a run that has ended waits for no reader of its output."""
         if self.phase is Phase.ENDED:
             self.is_over = True
         else:
-            self._happen(run_events.interrupted(self.facts, number))
+            self._happen(run_events.interrupted(self.facts, number, why))
 
     def end_for(self, code: str, reason: str) -> None:
         """End it for what its worker has done; the code says what that was."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import signal
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -153,7 +154,7 @@ def _drive(host: Host, run: RunLoop, request: RunRequest) -> None:
     loop, key = EventLoop(), run.warden.worker_id
 
     def interrupt(number: int) -> None:
-        run.interrupt(number)
+        run.interrupt(number, _why(request) if number == signal.SIGTERM else "")
         loop.touch(key)
 
     loop.add(HOST_KEY, HostSource(host, {key: run}, loop, interrupt))
@@ -169,6 +170,15 @@ def _drive(host: Host, run: RunLoop, request: RunRequest) -> None:
     run.start(time.monotonic_ns())
     while not run.is_over:
         loop.turn()
+
+
+def _why(request: RunRequest) -> str:
+    """Return why somebody ends this run, where they have said so."""
+    if request.reliance is None:
+        return ""
+    from supervisor.approvals.reliance import lost_words
+
+    return lost_words(request.reliance)
 
 
 def begin_run(

@@ -69,6 +69,8 @@ class Facts(Struct, frozen=True):
     refused_code: str = ""
     refused_reason: str = ""
     interrupted_by: int = 0
+    interrupted_for: str = ""
+    """Why the signal came, where that is known."""
     broken: str = ""
     killed_for: str = ""
     """What it was killed for that no limit and no rule names; of one that ended by itself meanwhile it isn't said."""
@@ -89,7 +91,9 @@ def decide_verdict(facts: Facts) -> Verdict:
     if facts.limit_reached:
         return _limit(facts.limit_reached)
     if facts.interrupted_by:
-        return Verdict("crashed", 128 + facts.interrupted_by, f"interrupted by {signal_name(facts.interrupted_by)}")
+        by = f"interrupted by {signal_name(facts.interrupted_by)}"
+        why = f"it was ended, as {facts.interrupted_for}" if facts.interrupted_for else by
+        return Verdict("crashed", 128 + facts.interrupted_by, why)
     if facts.broken:
         return Verdict("host_error", EX_SOFTWARE, facts.broken)
     if facts.start_failed and not _crashed(facts.ended):

@@ -178,7 +178,10 @@ def _read_options(text: str) -> tuple[dict[str, str], str]:
     while more:
         match = _OPTION.match(text, position)
         if match is None:
-            raise ConfigError("no public key, and no options in front of one", hint='such as: namespaces="git,file"')
+            raise ConfigError(
+                "no public key, and no options in front of one",
+                hint='a line is who, options, key: alice@example.com namespaces="git,file" ssh-ed25519 AAAA…',
+            )
         name, value = match[1].lower(), match[2]
         if name in options:
             raise ConfigError(f"{name} stands there twice")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import signal
@@ -106,6 +107,9 @@ def test_narrowing_ends_who_holds_it(holder: Holder, deadline) -> None:
         fate = "ended 1 instance (3 open files); none holds it now"
         assert f"revoked filesystem.read {holder.place}/**; {fate}" in said.replace("\r\n", "")
         assert process.wait(0.1) == 128 + signal.SIGTERM
+        assert process.stderr is not None
+        why = "it was ended, as approval 1 was narrowed (airssys approvals show 1)"
+        assert why in process.stderr.read().decode(), "who runs it is told by whom, and where to look"
     refused = holder.run(holder.component, "-q", *holder.state)
     assert refused.code not in (0, 77), "it starts, and opens nothing"
     (narrowed,) = (each for each in holder.events("approval_narrowed") if "filesystem.read" not in str(each["detail"]))
@@ -121,6 +125,8 @@ def test_revoking_says_what_has_become_of_it(holder: Holder) -> None:
         told = holder.approvals("revoke", "1", "--json").document()
         assert [process.wait(0.1) for process in (one, other)] == [143, 143]
     assert told["ended_runs"] == sorted((one.pid, other.pid))
+    tail = holder.run.other_command("audit", "tail", "--event", "approval_revoked", *holder.state).stdout.decode()
+    assert f"approval 1 by uid {os.getuid()}" in tail
     read = {"action": "filesystem.read", "resource": f"{holder.place}/**", "ended": 2, "open_files": 6, "left": 0}
     assert read in told["revoked"]
 
@@ -145,6 +151,9 @@ def test_another_set_of_the_same_package_takes_what_it_lacks(holder: Holder) -> 
         holder.asked()
         assert holder.approvals("approve", "2", "--yes", holder.review(2)).code == 0
         assert process.poll() is None, "a new version ends nobody"
+        narrowed = holder.approvals("narrow", "1", "--expires", "1h", "--yes", holder.review(1))
+        assert narrowed.code == 77
+        assert "what still runs by it is ended with: airssys approvals revoke 1 " in narrowed.stderr
         (holder.component / "words.txt").unlink()
         holder.asked()
         assert holder.approvals("approve", "3", "--yes", holder.review(3)).code == 0

@@ -56,6 +56,24 @@ def test_a_mistyped_command_is_guessed(typed: str, meant: str) -> None:
     assert "see: airssys --help" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant", "see"),
+    [
+        (("narrow", "4"), "approvals narrow", "airssys --help"),
+        (("approvals", "lst"), "list", "airssys approvals --help"),
+        (("approvals", "narrow", "1", "--wihtout=x"), "--without", "airssys approvals narrow --help"),
+        (("list", "--josn"), "--json", "airssys list --help"),
+        (("approvals", "approve", "1", "--ye=3f"), "--yes", "airssys approvals approve --help"),
+    ],
+)
+def test_what_is_mistyped_within_a_command_is_guessed(typed: tuple[str, ...], meant: str, see: str) -> None:
+    """A command's own command, an option, and what is an `approvals` command: with the help that is nearest."""
+    done = _airssys(*typed)
+    assert (done.returncode, done.stdout) == (64, "")
+    assert f"did you mean {meant!r}?" in done.stderr
+    assert f"see: {see}\n" in done.stderr
+
+
 @pytest.mark.parametrize("typed", ["zzzzzz", "\x1b]0;x\x07", ""])
 def test_an_unknown_command_without_a_neighbour(typed: str) -> None:
     """Where nothing is near, no guess is made, and what was typed can't act on the terminal."""
@@ -193,12 +211,13 @@ def _commands_of(command: str) -> list[str]:
 def test_completion_knows_every_option(command: str) -> None:
     """What the help of a command, and of each of its own commands, lists is completed; and each has an example."""
     script = _airssys("completion", "bash").stdout
-    line = next(each for each in script.splitlines() if each.strip().startswith(f"{command}) "))
     for words in ((command,), *((command, inner) for inner in _commands_of(command))):
         text = _airssys(*words, "--help").stdout
         options = set(re.findall(r"^ {2}(?:-\w(?: \w+)?, )?(--[\w-]+)", text, re.MULTILINE))
         assert options, words
-        assert options <= set(re.split(r"[ ']", line)), words
+        start = f"'{' '.join(words)}') words='"
+        line = next(each.strip() for each in script.splitlines() if each.strip().startswith(start))
+        assert options | {"--help"} == set(line.removeprefix(start).partition("'")[0].split()), words
         assert "example" in text, words
 
 

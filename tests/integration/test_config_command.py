@@ -86,6 +86,14 @@ def test_what_is_read_and_not_enforced_is_named(airssys, config: Path) -> None:
 
 
 @pytest.mark.any_user
+def test_an_approver_who_is_not_there_is_warned_of(airssys, config: Path) -> None:
+    """The file may be for another machine; on this one nobody would be answered."""
+    config.write_text('schema = 1\n[control]\napprovers = ["nobdy"]\n')
+    result = airssys("config", "check", "--config", config)
+    assert (result.code, "warning: [control] approvers: there is no user 'nobdy'" in result.stdout) == (0, True)
+
+
+@pytest.mark.any_user
 def test_settings_are_shown_with_their_origin(airssys, config: Path) -> None:
     """File and line, default, environment and flag are told apart; without --origin it is TOML that reads the same."""
     result = airssys("config", "show", "--origin", "--config", config)

@@ -266,6 +266,12 @@ def test_who_counts_is_said_by_the_lists(run, package: Path) -> None:
         result = run.other_command("verify", package, "--signers", run.directory / "signers", *more)
         assert result.code == code, (text, result)
         assert words in result.stdout.decode() + result.stderr
+    archive = run.file("package.tar.gz", "")
+    (run.directory / "nothing").mkdir()
+    assert (
+        f"{run.directory}/nothing: no Component.toml" in run.other_command("verify", run.directory / "nothing").stderr
+    )
+    assert "unpack an archive first" in run.other_command("verify", archive).stderr
 
 
 def test_what_can_not_be_signed(run, package: Path) -> None:

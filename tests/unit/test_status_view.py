@@ -84,6 +84,14 @@ def test_it_says_by_which_approval_until_when_and_in_which_roles() -> None:
     assert component_json(limited)["roles"] == ["reporter", "keeper"]
 
 
+def test_what_is_too_wide_goes_on_beneath() -> None:
+    """On a narrow terminal the last column stands below its row, by its name; a wide one, and none, leave the table."""
+    rows, headings = [("one", "directory /srv/one"), ("two", "")], ("NAME", "FROM")
+    whole = ["NAME  FROM", "one   directory /srv/one", "two"]
+    assert table_lines(rows, headings) == table_lines(rows, headings, 24) == whole
+    assert table_lines(rows, headings, 23) == ["NAME", "one\n    from directory /srv/one", "two"]
+
+
 def test_a_provider_reads_as_one_line() -> None:
     """Its state, what was asked of it, and why a process of it died last; what isn't known is left out."""
     one = ProviderStatus("sql", ("orders",), "m:f", "ready", (7,), 3, 1, 1, 2, "")

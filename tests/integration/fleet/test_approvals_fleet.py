@@ -86,6 +86,8 @@ def test_two_people_approve_narrow_and_revoke(airssys, up, component: Callable[.
         assert airssys("up", writer, waiting, "--config", config, "--state-dir", airssys.directory / "other").code == 77
         waits = airssys("run", waiting, "--config", config)
         assert "request 2" in waits.stderr
+        assert "airssys approvals serve" in waits.stderr, "root answers nothing itself, and is told who does"
+        assert "root has no vote" in airssys("approvals", "show", "2", "--config", config).stdout
 
         narrow = ("--without", "filesystem.read:/srv/secret")
         assert says(GAMES, "approve", "1", "--yes", review(1))[0] == 77
@@ -93,7 +95,8 @@ def test_two_people_approve_narrow_and_revoke(airssys, up, component: Callable[.
         code, said = says(DAEMON, "approve", "1", *narrow, "--yes", review(1))
         assert code == 0, said
         assert says(DAEMON, "approve", "1", "--yes", review(1))[0] == 77, "one person has one vote"
-        assert airssys("approvals", "approve", "1", "--yes", review(1)).code == 77, "root has none"
+        root = airssys("approvals", "approve", "1", "--yes", review(1))
+        assert (root.code, "who has: [control] approvers" in root.stderr) == (77, True), "root has none"
         assert start().code == 77
         code, said = says(NOBODY, "show", "1")
         assert "left out" in said
@@ -127,7 +130,7 @@ def test_two_people_approve_narrow_and_revoke(airssys, up, component: Callable[.
         assert fleet.end() == 0
     again = start()
     assert again.code == 77
-    assert "request 1 was revoked by uid 0" in again.stderr
+    assert "request 1 was revoked by root (uid 0)" in again.stderr
 
     records = [json.loads(line) for line in airssys("audit", "query", "--json").stdout.splitlines()]
     granted = [each for each in records if each["event"] == "approval_granted"]

@@ -216,6 +216,7 @@ def test_one_that_awaits_approval_takes_over_once_it_is_approved(airssys, up, re
         waits = airssys("upgrade", "one", "--yes", "--config", config)
         assert waits.code == 77
         assert "1.0.0 runs on; 1.1.0 awaits approval: request 1" in waits.stdout
+        assert "to run it" not in waits.stdout, "a supervisor runs it"
         assert "approvals show 1" in _component(airssys)["change"]
         fleet.process.kill()
         fleet.process.wait()

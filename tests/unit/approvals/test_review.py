@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 
 from approvals_to_test import ALICE, BOB, CONNECT, MANIFEST, READ, START_S, facts, filed, request, subject, taken, vote
@@ -11,7 +12,8 @@ from ipc.struct import replace
 from supervisor.approvals.request import Ask, Rejected, Request, Revoked
 from supervisor.approvals.review import document_of, last_approved
 from supervisor.approvals.steps import file_request
-from supervisor.cli.approvals_view import outcome_lines
+from supervisor.cli.approvals_view import list_lines, outcome_lines
+from supervisor.cli.approvals_where import in_place, where_words
 from supervisor.cli.review_view import review_lines
 from supervisor.config.settings import Settings
 from supervisor.config.settings_files import default_directories
@@ -164,3 +166,35 @@ def test_the_last_approved_one_is_found() -> None:
     assert "since request" not in said
     assert f"request 10 of it was revoked by uid {BOB} at" in said
     assert "a hole" in said
+
+
+def test_each_command_that_is_named_finds_the_request_again() -> None:
+    """Who asked by a socket is told commands with that socket; a hint that doesn't know it is completed."""
+    where = where_words(argparse.Namespace(socket="/srv/a b/control.sock", state_dir="/srv/state", config=None))
+    assert where == " --socket '/srv/a b/control.sock'"
+    assert where_words(argparse.Namespace(socket=None, state_dir="/srv/s", config="c.toml")) == (
+        " --state-dir /srv/s --config c.toml"
+    )
+    document = _document(request(), None)
+    lines = [*review_lines(document, whole=False, where=where), *outcome_lines("reject", document, where)]
+    lines += list_lines({"requests": [document]}, closed=False, place="here", where=where)
+    commands = [line for line in lines if "airssys approvals " in line]
+    assert len(commands) == 6
+    assert all(where in line for line in commands), commands
+    assert in_place("look at it: airssys approvals show 9 --whole", where) == (
+        f"look at it: airssys approvals show 9{where} --whole"
+    )
+    assert in_place("by key: airssys approvals export, sign, import", where) == (
+        "by key: airssys approvals export, sign, import"
+    )
+    assert in_place(None, where) is None
+
+
+def test_the_list_says_until_when() -> None:
+    """What waits has an end, and so has an approval for a time; one without says nothing there."""
+    ends = _document(request(), None)
+    ever = {**_document(_approved(), None), "due_at": None}
+    heading, one, other, *_ = list_lines({"requests": [ends, ever]}, closed=False, place="here")
+    at = heading.index("UNTIL (UTC)")
+    assert one[at : at + 16] == str(ends["due_at"])[:16].replace("T", " ")
+    assert not other[at : at + 16].strip()
