@@ -22,12 +22,12 @@ from supervisor.config import places, units
 from supervisor.config.host_policy import host_paths
 from supervisor.config.settings import LAYERS, ComponentSettings, Settings, settings_not_enforced
 from supervisor.config.settings_files import load_settings
+from supervisor.grants.broad import is_broad_allowed, is_too_broad_grant
 from supervisor.grants.dev_grants import dev_grants, hidden_denials
 from supervisor.host.host import Host, HostOptions
 from supervisor.host.identity import resolve_run_as
 from supervisor.host.mounts import read_mounts, under_all_names
 from supervisor.host.surroundings import home_directories, program_directories
-from supervisor.manifest.broad_grants import is_broad_allowed, is_too_broad_grant
 from supervisor.run.governor import LEAST_NS
 from supervisor.run.request import (
     DEFAULT_OUTPUT_BYTES,

@@ -12,9 +12,9 @@ from ipc.policy.patterns import Form, Malformed, Pattern, parse_pattern
 from ipc.struct import Struct
 from supervisor.config.settings import ComponentSettings
 from supervisor.fleet.provider_settings import ProviderSettings
+from supervisor.grants.broad import is_broad_allowed, is_too_broad_grant
 from supervisor.manifest import BoundManifest, Manifest, Request, only_brokered
 from supervisor.manifest.asks import HOME, HOMES, is_beneath, literal_prefix
-from supervisor.manifest.broad_grants import is_broad_allowed, is_too_broad_grant
 from supervisor.manifest.template import variables_in
 from supervisor.run.socket_imports import is_habit, opening_sockets
 

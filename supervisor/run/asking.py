@@ -15,7 +15,7 @@ from ipc.policy.capability import Grant
 from ipc.policy.patterns import PatternError, literal_pattern_text, parse_pattern, with_any_for_refused
 from ipc.struct import Struct
 from supervisor.config.units import counted
-from supervisor.manifest.broad_grants import is_too_broad_grant
+from supervisor.grants.broad import is_too_broad_grant
 from supervisor.report import shell_quoted
 from supervisor.terminal import visible
 
