@@ -102,11 +102,13 @@ def find_installed(text: str, state: str, digest: str = "") -> Installed:
     """
     called = parse_name(text)
     with open_registry(state, called) as registry:
-        named = registry.named(called.name)
-        chosen = [each for each in named if each.called == called and each.digest == digest]
-        installed = registry.active(called) if not digest else next(iter(chosen), None)
+        if digest:
+            of_it = (each for each in registry.named(called.name) if each.called == called)
+            installed = next((each for each in of_it if each.digest == digest), None)
+        else:
+            installed = registry.active(called)
         if installed is None:
-            raise not_installed(called, [each.called.text for each in named])
+            raise not_installed(called, [each.called.text for each in registry.named(called.name)])
     return installed
 
 

@@ -305,6 +305,8 @@ class ChangeOvers:
             self.happen(change, Event.FAILED)
             return
         change.candidate = None
+        # What was to be started anew once it had ended has got a successor, by an approval of its own.
+        self._ending.discard(change.name)
         self._trials.end(former)
         self._fleet.pass_name(candidate)
         change.former, change.finish_by_ns = former, time.monotonic_ns() + FINISH_WITHIN_NS
