@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ipc.naming import identity_text
 from ipc.struct import Struct, replace
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class SecurityContext(Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def identity(self) -> str:
         """Return `NAME@INSTANCE`, or the name alone."""
-        return f"{self.component}@{self.instance}" if self.instance else self.component
+        return identity_text(self.component, self.instance)
 
     def of_program(self, sha256: str) -> SecurityContext:
         """Return it for a program that has been read; raises ValueError where that isn't the one it must be."""

@@ -1,5 +1,6 @@
 """The policy of one component instance as plain data: what is resolved by the supervisor, and sent to who decides."""
 
+from ipc.naming import identity_text
 from ipc.policy.access import AclEntry, Role
 from ipc.policy.capability import Grant
 from ipc.policy.wire import require_list, require_map, require_text, require_texts, wire_texts
@@ -41,7 +42,7 @@ class PolicyDocument(Struct, frozen=True):
     @property
     def identity(self) -> str:
         """`NAME@INSTANCE`, or the name alone."""
-        return f"{self.component}@{self.instance}" if self.instance else self.component
+        return identity_text(self.component, self.instance)
 
     def to_wire(self) -> dict[str, object]:
         """A map of plain values that msgpack can pack."""

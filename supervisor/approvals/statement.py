@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Final, TypeVar
 
 from ipc.errors import ConfigError
+from ipc.naming import identity_text
 from ipc.policy.capability import Grant, Metadata, is_action, pattern_problem
 from ipc.struct import Struct, ValidationError, convert
 from supervisor.approvals.host_names import check_host_pattern, covers_host
@@ -243,7 +244,7 @@ def _read(data: bytes, form: type[_Some], kind: str, most_bytes: int) -> _Some:
 
 
 def _subject_of(fields: _Fields) -> tuple[Subject, tuple[Grant, ...]]:
-    identity = f"{fields.component}@{fields.instance}" if fields.instance else fields.component
+    identity = identity_text(fields.component, fields.instance)
     if not _IDENTITY.fullmatch(identity) or not _DIGEST.fullmatch(fields.package):
         raise _damaged("what it is about is no component")
     asked, granted = (tuple(map(_grant, each)) for each in (fields.asked, fields.granted))

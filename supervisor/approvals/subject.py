@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Final
 
+from ipc.naming import identity_text
 from ipc.policy.capability import FILE_ACTIONS, Grant
 from ipc.struct import Struct, replace
 from supervisor.manifest import Variables
@@ -34,7 +35,7 @@ class Subject(Struct, frozen=True, dict=True):
     @property
     def identity(self) -> str:
         """Return `NAME`, or `NAME@INSTANCE`."""
-        return f"{self.component}@{self.instance}" if self.instance else self.component
+        return identity_text(self.component, self.instance)
 
     @property
     def capability_set(self) -> str:

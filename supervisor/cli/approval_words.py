@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from ipc.naming import identity_text
 from supervisor.approvals.people import person as person
 from supervisor.approvals.service import Document
 from supervisor.config.units import format_duration
@@ -81,8 +82,7 @@ def clock_lines(document: Document) -> list[str]:
 
 def identity_of(document: Mapping[str, object]) -> str:
     """Return `NAME`, or `NAME@INSTANCE`."""
-    instance = document["instance"]
-    return f"{document['component']}@{instance}" if instance else str(document["component"])
+    return identity_text(str(document["component"]), str(document["instance"] or ""))
 
 
 def maps(document: Mapping[str, object], key: str) -> Sequence[Mapping[str, object]]:

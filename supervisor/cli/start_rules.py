@@ -102,7 +102,7 @@ def require_startable(settings: Settings, own: ComponentSettings, version: str, 
         raise StartRefusedError(why, hint=hint)
     if own.run_as is not None and resolve_run_as(own.run_as, os.getuid(), os.environ).uid != run_as.uid:
         raise StartRefusedError(
-            f"{_identity(own)} is not to be run as {run_as.name}: {_written(settings, own, 'run_as', own.run_as)}",
+            f"{own.identity} is not to be run as {run_as.name}: {_written(settings, own, 'run_as', own.run_as)}",
             hint=f"leave --run-as out, or run it with --run-as {own.run_as}",
         )
 
@@ -111,10 +111,13 @@ def why_not_started(settings: Settings, own: ComponentSettings, version: str) ->
     """Return why this version of a component may not start here by the settings, and what helps; "" where it may."""
     if not own.enabled:
         said = _written(settings, own, "enabled", False)
-        return f"{_identity(own)} is not to be started: {said}", "to let it start: write enabled = true there"
+        return (
+            f"{own.identity} is not to be started: {said}",
+            "to let it start: write enabled = true there",
+        )
     if own.version in (None, version):
         return "", ""
-    called = f"{_identity(own)} {visible(version)}" if version else f"{_identity(own)}, which has no version,"
+    called = f"{own.identity} {visible(version)}" if version else f"{own.identity}, which has no version,"
     why = f"{called} is not to be started: {_written(settings, own, 'version', own.version)}"
     if not version:
         return why, "remove that line, or give the program a Component.toml"
@@ -122,13 +125,9 @@ def why_not_started(settings: Settings, own: ComponentSettings, version: str) ->
     return why, f"start that version (airssys list, airssys rollback), {visible(instead)}"
 
 
-def _identity(own: ComponentSettings) -> str:
-    return f"{own.name}@{own.instance}" if own.instance else own.name
-
-
 def _written(settings: Settings, own: ComponentSettings, key: str, value: str | bool | None) -> str:
-    origin = settings.origins.get(("components", _identity(own), key), "airssys.toml")
-    return visible(f'{key} = {json.dumps(value)} of [components."{_identity(own)}"] in {origin}')
+    origin = settings.origins.get(("components", own.identity, key), "airssys.toml")
+    return visible(f'{key} = {json.dumps(value)} of [components."{own.identity}"] in {origin}')
 
 
 def run_as_of(args: argparse.Namespace, settings: Settings, targets: Sequence[str]) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from ipc.naming import identity_text
 from ipc.struct import Struct
 from supervisor.config.toml_reader import Section
 from supervisor.manifest import checks
@@ -32,7 +33,7 @@ class DevComponent(Struct, frozen=True):
     @property
     def identity(self) -> str:
         """Return `NAME`, or `NAME@INSTANCE`."""
-        return f"{self.name}@{self.instance}" if self.instance else self.name
+        return identity_text(self.name, self.instance)
 
 
 def read_dev(section: Section) -> tuple[DevComponent, ...]:

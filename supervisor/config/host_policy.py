@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from ipc.naming import identity_text
 from ipc.policy.access import AclEntry
 from ipc.policy.capability import Grant
 from ipc.policy.document import PolicyDocument
@@ -57,7 +58,7 @@ def resolve_quota(manifest: Manifest, settings: Settings, instance: str = "") ->
     """
     component = settings.component(manifest.component.name, instance)
     own = component.quota
-    identity = f"{component.name}@{component.instance}" if component.instance else component.name
+    identity = component.identity
     asked, defaults, maxima = manifest.quota, settings.quota_defaults, settings.quota_maxima
     refusals: list[Problem] = []
 
@@ -141,7 +142,7 @@ def component_parameters(
 
 def data_directory(settings: Settings, name: str, instance: str = "") -> str:
     """Return what `${data}` is: the durable directory of one component instance."""
-    return f"{settings.directories.data}/{name}@{instance}" if instance else f"{settings.directories.data}/{name}"
+    return f"{settings.directories.data}/{identity_text(name, instance)}"
 
 
 def host_paths(settings: Settings) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from ipc.messages import AuditBudget
+from ipc.naming import identity_text
 from ipc.policy import quotas
 from ipc.policy.access import AclEntry, Role
 from ipc.struct import Struct, field
@@ -104,6 +105,11 @@ class ComponentSettings(Struct, frozen=True):
     quota: Quota = NO_QUOTA
     allow_broad: tuple[str, ...] = ()
     lift_guarded: tuple[str, ...] = ()
+
+    @property
+    def identity(self) -> str:
+        """Return what it is written for: `NAME`, or `NAME@INSTANCE`."""
+        return identity_text(self.name, self.instance)
 
 
 class Settings(Struct, frozen=True):

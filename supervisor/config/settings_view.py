@@ -162,7 +162,7 @@ class _View:
             yield self.setting(("roles", role.name, "inherits"), list(role.inherits))
 
     def component(self, own: ComponentSettings) -> Iterator[Setting]:
-        at: KeyPath = ("components", f"{own.name}@{own.instance}" if own.instance else own.name)
+        at: KeyPath = ("components", own.identity)
         for name in ("version", "enabled", "run_as"):
             yield self.setting((*at, name), getattr(own, name))
         for name in ("roles", "allow_broad", "lift_guarded"):

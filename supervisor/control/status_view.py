@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from ipc.policy.quota import QuotaLevel, amount_words
-from supervisor.config.units import UNLIMITED
+from supervisor.config.units import UNLIMITED, when
 from supervisor.control.messages import ComponentStatus, ProviderStatus, QuotaStatus, SupervisorStatus
 from supervisor.fleet.lifecycle import Phase
 from supervisor.terminal import visible
@@ -103,16 +103,12 @@ def component_details(status: ComponentStatus) -> list[str]:
         "instance": status.instance,
         "pid": str(status.pid) if status.pid else "",
         "trust": status.trust,
-        "approval": status.approval + (f", until {_approved_until(status)}" if status.approved_until_s else ""),
+        "approval": status.approval + (f", until {when(status.approved_until_s)}" if status.approved_until_s else ""),
         "roles": ", ".join(status.roles),
         "health": status.health if status.kind == "actor" else "",
         "decisions": f"{status.allowed} allowed, {status.denied} denied",
     }
     return [f"  {key:<10} {visible(value)}" for key, value in facts.items() if value]
-
-
-def _approved_until(status: ComponentStatus) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(status.approved_until_s))
 
 
 def component_json(status: ComponentStatus) -> dict[str, object]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from ipc.errors import ConfigError
+from ipc.naming import identity_text
 from ipc.struct import Struct
 from supervisor.packages.provenance import Provenance
 from supervisor.terminal import visible
@@ -26,7 +27,7 @@ class ComponentName(Struct, frozen=True):
     @property
     def text(self) -> str:
         """Return it as it is typed."""
-        return f"{self.name}@{self.instance}" if self.instance else self.name
+        return identity_text(self.name, self.instance)
 
 
 class Installed(Struct, frozen=True):

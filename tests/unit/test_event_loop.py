@@ -106,9 +106,9 @@ def test_a_time_that_has_come_ends_the_wait() -> None:
     assert probe.ticks == 1
     loop.turn(_now())
     assert probe.ticks == 1
-    probe.due_ns = _now() + 5_000_000
-    loop.touch("probe")
     started_ns = _now()
+    probe.due_ns = started_ns + 5_000_000
+    loop.touch("probe")
     loop.turn()
     assert probe.ticks == 2
     assert 4_000_000 < _now() - started_ns < 1_000_000_000
